@@ -1,0 +1,25 @@
+"""The errors a user can cause, each of which says what it got, what it wanted and the repaired call."""
+
+
+class VitCircuitsError(Exception):
+    """Base of every error that vitcircuits raises on purpose; the command line prints it and exits with code 2."""
+
+
+class ModelError(VitCircuitsError):
+    """A model cannot be found, read, or opened up."""
+
+
+class DataError(VitCircuitsError):
+    """Images or labels are missing, malformed, or don't fit the model."""
+
+
+class GraphError(VitCircuitsError):
+    """A graph option, an edge name, or two graphs that should be one don't fit."""
+
+
+class TaskError(VitCircuitsError):
+    """A task's classes, pairs, metric or ablation don't make sense."""
+
+
+class FormatError(VitCircuitsError):
+    """A file cannot be read or written."""
