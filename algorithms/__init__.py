@@ -1,0 +1,1 @@
+"""How circuits are found: one file per algorithm, one shape of call."""

@@ -1,0 +1,1 @@
+"""Pictures of circuits; nothing here knows a model."""

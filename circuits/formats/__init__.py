@@ -1,0 +1,1 @@
+"""Writers and readers of circuits and scores, one format per file."""
