@@ -1,1 +1,50 @@
 """The graph over an opened ViT, and what a circuit is: run, judged, drawn and exported."""
+
+from typing import TYPE_CHECKING
+
+from ..models.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .ablation import Ablation as Ablation
+    from .circuit import Circuit as Circuit
+    from .evaluate import evaluate as evaluate
+    from .graph import Graph as Graph
+    from .graph import compile_graph as compile_graph
+    from .names import Edge as Edge
+    from .report import Report as Report
+    from .run import run_circuit as run_circuit
+    from .scores import Scores as Scores
+    from .task import Pairs as Pairs
+    from .task import Task as Task
+    from .task import class_contrast as class_contrast
+
+__all__ = [
+    "Ablation",
+    "Circuit",
+    "Edge",
+    "Graph",
+    "Pairs",
+    "Report",
+    "Scores",
+    "Task",
+    "class_contrast",
+    "compile_graph",
+    "evaluate",
+    "run_circuit",
+]
+
+_HOMES = {
+    "Ablation": ".ablation",
+    "Circuit": ".circuit",
+    "Edge": ".names",
+    "Graph": ".graph",
+    "Pairs": ".task",
+    "Report": ".report",
+    "Scores": ".scores",
+    "Task": ".task",
+    "class_contrast": ".task",
+    "compile_graph": ".graph",
+    "evaluate": ".evaluate",
+    "run_circuit": ".run",
+}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,34 @@
+"""Images and attention gathered from a model and handed over as plain arrays, so that what draws needs no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """A few pairs to look at.
+
+    Args:
+        clean: Clean images in [0, 1], shape (pair, height, width, channel), 1 or 3 channels.
+        corrupt: Their corrupted partners, same shape.
+        clean_logits: Logits of the clean images, shape (pair, class).
+        corrupt_logits: Logits of the partners, shape (pair, class).
+        class_names: One name per logit.
+        grid: Patch rows and columns.
+        n_prefix: Tokens in front of the patches.
+        attention: Pattern of each head on the clean images from CLS (or, without CLS, averaged over target tokens) to
+            every token, shape (pair, layer, head, token).
+    """
+
+    clean: NDArray[np.float32]
+    corrupt: NDArray[np.float32]
+    clean_logits: NDArray[np.float32]
+    corrupt_logits: NDArray[np.float32]
+    class_names: tuple[str, ...]
+    grid: tuple[int, int]
+    n_prefix: int
+    attention: NDArray[np.float32]

@@ -1,0 +1,347 @@
+"""The computational graph of an opened ViT: every place where one node reads what another one wrote.
+
+Edges are index arithmetic, not objects. They stand in at most four blocks per layer (what attention reads, what runs
+between token groups inside heads, what the MLP reads, and at the end what the logits read). Each block is a dense
+array [row, group, column]: a row is a destination, a group is the token group where it reads, a column is a source.
+A destination that does not exist at a group (a patch query of the last block under a CLS readout) leaves a gap.
+
+    edge index = block.start + (place of (row, group) among those present) * block.width + column
+
+Every destination reads a prefix of the sources, which stand in the order in which they write:
+input, a0.h0, a0.h1, ..., m0, a1.h0, ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.config import VitConfig
+from ..models.errors import GraphError
+from .names import Edge, End, parse_edge
+from .tokens import TokenGroups, Tokens, group_tokens
+
+if TYPE_CHECKING:
+    from ..models.hooked import HookedViT
+
+Ports = Literal["qkv", "head", "block"]
+"""How finely attention reads: three ports per head, one per head, or one per layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeBlock:
+    """A dense run of edges.
+
+    Args:
+        kind: `attention`, `inside`, `mlp` or `logits`.
+        layer: The block's index in the model; -1 for the logits.
+        start: Index of the first edge.
+        width: Columns: sources, or for `inside` source groups.
+        present: Which (row, group) exist, shape (row, group).
+    """
+
+    kind: str
+    layer: int
+    start: int
+    width: int
+    present: NDArray[np.bool_]
+
+    @cached_property
+    def _places(self) -> NDArray[np.intp]:
+        return np.argwhere(self.present)
+
+    @property
+    def stop(self) -> int:
+        """Index after the last edge."""
+        return self.start + int(self.present.sum()) * self.width
+
+    @property
+    def dense_shape(self) -> tuple[int, int, int]:
+        """Rows, groups, columns."""
+        return (*self.present.shape, self.width)  # type: ignore[return-value]
+
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """Row, group and column of an edge."""
+        place, column = divmod(index - self.start, self.width)
+        row, group = self._places[place]
+        return int(row), int(group), column
+
+    def index(self, row: int, group: int, column: int) -> int | None:
+        """Index of the edge at a row, group and column; None where there is none."""
+        rows, groups = self.present.shape
+        if not (0 <= row < rows and 0 <= group < groups and 0 <= column < self.width and self.present[row, group]):
+            return None
+        return self.start + int(self.present.ravel()[: row * groups + group].sum()) * self.width + column
+
+    def unpack(self, values: NDArray) -> NDArray:
+        """One entry per edge of the graph -> dense (row, group, column); zero where there is no edge."""
+        dense = np.zeros(self.dense_shape, dtype=values.dtype)
+        dense[self.present] = values[self.start : self.stop].reshape(-1, self.width)
+        return dense
+
+    def pack(self, dense: NDArray, out: NDArray) -> None:
+        """Dense (row, group, column) -> its place in `out`, one entry per edge of the graph."""
+        out[self.start : self.stop] = dense[self.present].ravel()
+
+
+@dataclass(frozen=True)
+class LayerBlocks:
+    """The edge blocks of one transformer block; `inside` is None with one token group."""
+
+    attention: EdgeBlock
+    inside: EdgeBlock | None
+    mlp: EdgeBlock
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A compiled graph. Two graphs are equal if they were compiled from the same sizes with the same choices.
+
+    Args:
+        cfg: Sizes of the model.
+        groups: The token groups.
+        ports: `qkv`, `head` or `block`.
+    """
+
+    cfg: VitConfig
+    groups: TokenGroups
+    ports: Ports
+
+    def __len__(self) -> int:
+        return self.logits.stop
+
+    def __str__(self) -> str:
+        return f"Graph of {self.cfg.name}: {len(self):,} edges, tokens={self.groups.kind!r}, ports={self.ports!r}"
+
+    @property
+    def n_sources(self) -> int:
+        """Nodes that write: the input, every head, every MLP."""
+        return 1 + self.cfg.n_layers * (self.cfg.n_heads + 1)
+
+    def first_head(self, layer: int) -> int:
+        """Source index of a layer's head 0; equally, the number of sources that its attention reads."""
+        return 1 + layer * (self.cfg.n_heads + 1)
+
+    @cached_property
+    def port_rows(self) -> NDArray[np.intp]:
+        """Row of the attention block that feeds each head's q, k and v, shape (head, 3)."""
+        heads = np.arange(self.cfg.n_heads)[:, None]
+        port = np.arange(3)[None, :]
+        return {"qkv": 3 * heads + port, "head": heads + 0 * port, "block": 0 * (heads + port)}[self.ports]
+
+    @cached_property
+    def inside_rows(self) -> NDArray[np.intp]:
+        """Row of the inside block that governs each head's keys and values, shape (head, 2)."""
+        heads = np.arange(self.cfg.n_heads)[:, None]
+        kind = np.arange(2)[None, :]
+        return {"qkv": 2 * heads + kind, "head": heads + 0 * kind, "block": 0 * (heads + kind)}[self.ports]
+
+    @cached_property
+    def read_groups(self) -> NDArray[np.bool_]:
+        """Groups that the readout looks at, shape (group,)."""
+        return self.groups.containing(self.cfg.read_tokens)
+
+    def live_targets(self, layer: int) -> NDArray[np.bool_]:
+        """Groups at which this layer's writes can reach the logits, shape (group,)."""
+        everywhere = np.ones(len(self.groups), dtype=bool)
+        return self.read_groups if layer == self.cfg.n_layers - 1 else everywhere
+
+    @cached_property
+    def layers(self) -> tuple[LayerBlocks, ...]:
+        """The edge blocks, layer by layer."""
+        layers, start = [], 0
+        for layer in range(self.cfg.n_layers):
+            layers.append(self._layer_blocks(layer, start))
+            start = layers[-1].mlp.stop
+        return tuple(layers)
+
+    def _layer_blocks(self, layer: int, start: int) -> LayerBlocks:
+        n_groups, live = len(self.groups), self.live_targets(layer)
+        before = self.first_head(layer)
+        present = np.ones((int(self.port_rows.max()) + 1, n_groups), dtype=bool)
+        if self.ports == "qkv":
+            present[self.port_rows[:, 0]] = live
+        attention = EdgeBlock("attention", layer, start, before, present)
+        inside, stop = None, attention.stop
+        if n_groups > 1:
+            targets = np.broadcast_to(live, (int(self.inside_rows.max()) + 1, n_groups)).copy()
+            inside = EdgeBlock("inside", layer, stop, n_groups, targets)
+            stop = inside.stop
+        mlp = EdgeBlock("mlp", layer, stop, before + self.cfg.n_heads, live[None, :].copy())
+        return LayerBlocks(attention, inside, mlp)
+
+    @cached_property
+    def logits(self) -> EdgeBlock:
+        """What the logits read."""
+        return EdgeBlock("logits", -1, self.layers[-1].mlp.stop, self.n_sources, self.read_groups[None, :].copy())
+
+    @cached_property
+    def blocks(self) -> tuple[EdgeBlock, ...]:
+        """All edge blocks in the graph's order."""
+        found: list[EdgeBlock] = []
+        for layer in self.layers:
+            found += [block for block in (layer.attention, layer.inside, layer.mlp) if block is not None]
+        return (*found, self.logits)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.intp]:
+        return np.array([block.start for block in self.blocks])
+
+    @cached_property
+    def signature(self) -> str:
+        """A short hash of everything that decides which edges there are, equal for graphs of one shape."""
+        cfg = self.cfg
+        shape = (cfg.n_layers, cfg.n_heads, self.groups.names, self.groups.of_token, self.ports, tuple(self.read_groups.tolist()))
+        return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+
+    def require_same(self, other: Graph, what: str) -> None:
+        """Does nothing if `other` has the same edges as this graph.
+
+        Raises:
+            GraphError: It has not; the message says where they differ, `what` being the thing that has the wrong one.
+        """
+        if self.signature == other.signature:
+            return
+        raise GraphError(
+            f"the {what} belong to another graph: they have {other}, {other.cfg.n_layers} layers of "
+            f"{other.cfg.n_heads} heads; wanted {self}, {self.cfg.n_layers} layers of {self.cfg.n_heads} heads. "
+            f"Compile the graph with tokens={other.groups.kind!r}, ports={other.ports!r} for the model they came from."
+        )
+
+    def source_end(self, source: int, group: int) -> End:
+        """The source with this index at a token group."""
+        where = self.groups.names[group]
+        if source == 0:
+            return End("input", group=where)
+        layer, place = divmod(source - 1, self.cfg.n_heads + 1)
+        if place == self.cfg.n_heads:
+            return End("mlp", layer, group=where)
+        return End("head", layer, place, group=where)
+
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources in order, without groups."""
+        return tuple(self.source_end(source, 0).node for source in range(self.n_sources))
+
+    def _attention_end(self, layer: int, row: int, ports: str, group: int) -> End:
+        where = self.groups.names[group]
+        if self.ports == "block":
+            return End("attention", layer, group=where)
+        if self.ports == "head":
+            return End("head", layer, row, group=where)
+        return End("head", layer, row // len(ports), ports[row % len(ports)], where)
+
+    def edge(self, index: int) -> Edge:
+        """The edge with this index, as an object.
+
+        Raises:
+            GraphError: The index is out of range.
+        """
+        if not 0 <= index < len(self):
+            raise GraphError(f"edge {index} does not exist: {self} has the edges 0 to {len(self) - 1}.")
+        block = self.blocks[int(np.searchsorted(self._starts, index, side="right")) - 1]
+        row, group, column = block.locate(index)
+        if block.kind == "inside":
+            source = self._attention_end(block.layer, row, "kv", column)
+            target = self._attention_end(block.layer, row, "kv", group)
+            return Edge(index, source, End(target.kind, target.layer, target.head, "", target.group))
+        source, where = self.source_end(column, group), self.groups.names[group]
+        if block.kind == "attention":
+            return Edge(index, source, self._attention_end(block.layer, row, "qkv", group))
+        return Edge(index, source, End(block.kind, block.layer, group=where))
+
+    def edge_names(self) -> EdgeNames:
+        """All names in the graph's order, made when they are looked at."""
+        return EdgeNames(self)
+
+    def index(self, name: str) -> int:
+        """The index of the edge with this name.
+
+        Raises:
+            GraphError: The name does not parse, or this graph has no such edge.
+        """
+        source, destination = parse_edge(name)
+        index = self._find(source, destination)
+        if index is None or self.edge(index).name != name.replace(" ", ""):
+            raise GraphError(
+                f"{name!r} is not an edge of {self}. Its edges are spelled like {self.edge(0)}, "
+                f"{self.edge(len(self) // 2)} or {self.edge(len(self) - 1)}."
+            )
+        return index
+
+    def _find(self, source: End, destination: End) -> int | None:
+        names = self.groups.names
+        if source.group not in names or destination.group not in names:
+            return None
+        group, column = names.index(destination.group), self._source_index(source)
+        if destination.kind == "logits":
+            return self.logits.index(0, group, column)
+        if not 0 <= destination.layer < self.cfg.n_layers:
+            return None
+        blocks = self.layers[destination.layer]
+        if destination.kind == "mlp":
+            return blocks.mlp.index(0, group, column)
+        if source.node == destination.node:
+            row = self._row(source, "kv")
+            return None if blocks.inside is None else blocks.inside.index(row, group, names.index(source.group))
+        return blocks.attention.index(self._row(destination, "qkv"), group, column)
+
+    def _source_index(self, source: End) -> int:
+        if source.kind == "input":
+            return 0
+        if source.kind not in ("head", "mlp") or source.head >= self.cfg.n_heads:
+            return -1
+        return self.first_head(source.layer) + (self.cfg.n_heads if source.kind == "mlp" else source.head)
+
+    def _row(self, end: End, ports: str) -> int:
+        if self.ports == "block":
+            return 0 if end.kind == "attention" else -1
+        if self.ports == "head":
+            return end.head
+        return -1 if end.port not in ports or not end.port else len(ports) * end.head + ports.index(end.port)
+
+
+class EdgeNames(Sequence[str]):
+    """The names of a graph's edges, each made when it is looked at."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def __len__(self) -> int:
+        return len(self._graph)
+
+    def __getitem__(self, index):  # type: ignore[override]
+        if isinstance(index, slice):
+            return [self._graph.edge(i).name for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(index)
+        return self._graph.edge(position).name
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._graph.edge(i).name for i in range(len(self)))
+
+
+def compile_graph(vit: HookedViT | VitConfig, *, tokens: Tokens | str = "all", ports: Ports | str = "qkv") -> Graph:
+    """The graph of a model over a choice of token groups and ports.
+
+    Args:
+        vit: An opened model, or only its sizes.
+        tokens: `all` (one group), `role` (CLS / registers / patches) or `each` (every token).
+        ports: `qkv` (three destinations per head), `head` (one per head) or `block` (one per layer).
+
+    Raises:
+        GraphError: A choice is not known.
+    """
+    cfg = vit if isinstance(vit, VitConfig) else vit.cfg
+    if ports not in get_args(Ports):
+        raise GraphError(
+            f"ports={ports!r} is not known: pass one of {', '.join(map(repr, get_args(Ports)))}, "
+            f'such as compile_graph(vit, ports="qkv").'
+        )
+    return Graph(cfg, group_tokens(cfg.tokens, tokens), ports)  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""Scores: one signed number per edge, with its spread over the pairs.
+
+A score says how much of the metric m the edge carries, m(clean) - m(edge ablated): positive helps, negative hurts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import GraphError
+from .ablation import Ablation
+from .graph import EdgeNames, Graph
+
+if TYPE_CHECKING:
+    from .circuit import Circuit
+
+By = Literal["signed", "abs_mean", "mean_abs"]
+"""How edges are ranked: by the signed mean over pairs, by its absolute value, or by the mean of absolute values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One entry per edge, in the graph's order; all arrays have shape (edge,).
+
+    Args:
+        graph: The graph that was scored.
+        values: Signed mean over pairs, in the metric's unit.
+        mean_abs: Mean over pairs of the absolute value.
+        std_err: Standard error of `values` over pairs.
+        exact: Which edges were measured by ablating them rather than estimated.
+        n_pairs: Number of pairs.
+        algorithm: The algorithm's registered name.
+        options: Its options, plain values.
+        ablation: What a removed edge carries.
+        task: The task in plain values (metric, classes, data, seed).
+        diagnostics: Figures that say how far to trust the scores, such as `completeness_gap`.
+    """
+
+    graph: Graph
+    values: NDArray[np.float64]
+    mean_abs: NDArray[np.float64]
+    std_err: NDArray[np.float64]
+    exact: NDArray[np.bool_]
+    n_pairs: int
+    algorithm: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ablation: Ablation = Ablation()
+    task: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("values", "mean_abs", "std_err", "exact"):
+            array = getattr(self, name)
+            if array.shape != (len(self.graph),):
+                raise GraphError(
+                    f"{name} has shape {array.shape} but {self.graph} needs ({len(self.graph)},): one entry per edge."
+                )
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} scores of {len(self):,} edges over {self.n_pairs} pairs, ablation {self.ablation}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scores):
+            return NotImplemented
+        plain = ("graph", "n_pairs", "algorithm", "options", "ablation", "task", "diagnostics")
+        arrays = ("values", "mean_abs", "std_err", "exact")
+        return all(getattr(self, name) == getattr(other, name) for name in plain) and all(
+            np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name != "exact") for name in arrays
+        )
+
+    def edge_names(self) -> EdgeNames:
+        """Names of the edges, made when they are looked at."""
+        return self.graph.edge_names()
+
+    def ranking_values(self, by: By = "signed") -> NDArray[np.float64]:
+        """The numbers that edges are ranked by, highest first.
+
+        Raises:
+            GraphError: The choice is not known.
+        """
+        if by not in get_args(By):
+            raise GraphError(f"by={by!r} is not known: pass one of {', '.join(map(repr, get_args(By)))}.")
+        return {"signed": self.values, "abs_mean": np.abs(self.values), "mean_abs": self.mean_abs}[by]
+
+    def ranking(self, by: By = "signed") -> NDArray[np.intp]:
+        """Edge indices from the highest score down; equal scores in the graph's order."""
+        return np.argsort(-self.ranking_values(by), kind="stable")
+
+    def top(self, n: int, *, by: By = "signed") -> Circuit:
+        """The circuit of the n highest-ranked edges, less those on no path from input to logits.
+
+        Never refilled, so a larger n only adds edges.
+
+        Raises:
+            GraphError: n is negative or larger than the graph.
+        """
+        if not 0 <= n <= len(self):
+            raise GraphError(f"top({n}) is not possible: {self.graph} has {len(self)} edges, so pass 0 to {len(self)}.")
+        mask = np.zeros(len(self), dtype=bool)
+        mask[self.ranking(by)[:n]] = True
+        return self._circuit(mask, {"selection": "top", "n": int(n), "by": by})
+
+    def threshold(self, tau: float, *, by: By = "signed") -> Circuit:
+        """The circuit of all edges that score at least tau, less those on no path from input to logits."""
+        return self._circuit(self.ranking_values(by) >= tau, {"selection": "threshold", "tau": float(tau), "by": by})
+
+    def _circuit(self, mask: NDArray[np.bool_], selection: dict[str, Any]) -> Circuit:
+        from .circuit import Circuit
+        from .reach import prune
+
+        provenance = {"algorithm": self.algorithm, "options": dict(self.options), **selection}
+        return Circuit(self.graph, prune(self.graph, mask), self, self.ablation, dict(self.task), provenance)

@@ -1,0 +1,189 @@
+"""Images with labels, in a train and a test split that share no image: by name, from a folder, or from tensors.
+
+Labels always index the whole data set's `class_names`, whichever classes are picked, so that a label of the digits
+data is the digit, and the toy models' logit.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .errors import DataError
+from .preprocess import Preprocess
+from .sources import Source, digits, from_tensors, rank_in_class
+
+DATA_NAMES = ("digits", "mnist")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Split:
+    """Images ready for a model, and their labels.
+
+    Args:
+        images: [image, channel, height, width].
+        labels: Indices into the data's class names, int64.
+    """
+
+    images: Float[Tensor, "image channel height width"]
+    labels: Int[Tensor, " image"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of shape {tuple(self.images.shape[1:])})"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set in two splits that share no image.
+
+    Args:
+        name: "digits", "mnist", a folder's name, or "tensors".
+        train: Where discovery draws from.
+        test: Where evaluation draws from.
+        class_names: What each label means.
+        digest: sha256 over the images and labels as they stand here, in hexadecimal.
+        n_duplicates_dropped: Test images left out because the same pixels stand in train.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    digest: str
+    n_duplicates_dropped: int = 0
+
+
+def load_data(
+    data: Any,
+    preprocess: Preprocess | None,
+    *,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    classes: Sequence[str | int] | None = None,
+    limit: int | None = None,
+) -> ImageData:
+    """Images and labels, preprocessed for a model, in a train and a test split.
+
+    Args:
+        data: "digits" (scikit-learn's, every third of a class for testing), "mnist", a folder with MNIST's idx files,
+            a folder of class folders (or with train/ and test/ or val/ of them), a pair (images, labels), or
+            {"train": (images, labels), "test": (images, labels)}. Tensors are taken as already preprocessed.
+        preprocess: What the model wants, usually `vit.preprocess`. None leaves digits and MNIST as pixels in [0, 1].
+        data_dir: Where MNIST's files lie, for "mnist". Else they are looked for in $VITCIRCUITS_DATA/mnist and
+            ~/.cache/vitcircuits/mnist, and downloaded into the latter.
+        seed: Which half of a folder without splits, or of a pair of tensors, is the test half.
+        classes: Class names to read; the others are left out, labels keep their meaning.
+        limit: At most so many images per class and split.
+
+    Raises:
+        DataError: Data that cannot be found or read, an empty class, NaN, or shapes that don't fit each other.
+    """
+    picked = None if classes is None else [str(name) for name in classes]
+    source = _source(data, preprocess, data_dir=data_dir, seed=seed, classes=picked)
+    train, test = (_split(source, name, picked, limit) for name in ("train", "test"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"Train images have shape {tuple(train.images.shape[1:])} but test images {tuple(test.images.shape[1:])}: "
+            f"bring both to the model's size, with vit.preprocess.fit(pixels)."
+        )
+    kept = ~_stand_in(test.images, train.images)
+    if not kept.any():
+        raise DataError(
+            f"All {len(test)} test images of {source.name!r} also stand in train, so there is nothing held out to "
+            f"judge on: give test images that train lacks."
+        )
+    unique = Split(test.images[kept], test.labels[kept])
+    return ImageData(
+        source.name, train, unique, source.class_names, _digest(train, unique), len(test) - len(unique)
+    )
+
+
+def _source(
+    data: Any, preprocess: Preprocess | None, *, data_dir: str | Path | None, seed: int, classes: list[str] | None
+) -> Source:
+    from . import mnist
+    from .image_folder import image_folder
+
+    if isinstance(data, tuple | list | Mapping):
+        return from_tensors(data, seed=seed)
+    if not isinstance(data, str | Path):
+        raise DataError(f"The data is a {type(data).__name__}, but {_WANTED}.")
+    if data == "digits":
+        return digits(preprocess)
+    if data == "mnist":
+        return mnist.mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        near = difflib.get_close_matches(str(data).lower(), DATA_NAMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"There is no data named {str(data)!r} and no such folder.{hint} Here, {_WANTED}.")
+    if mnist.find(folder):
+        return mnist.mnist(preprocess, data_dir=folder)
+    return image_folder(folder, preprocess, seed=seed, classes=classes)
+
+
+_WANTED = (
+    f"data is {' or '.join(map(repr, DATA_NAMES))}, a folder of class folders, a folder with MNIST's idx files, a pair "
+    f'(images, labels), or {{"train": (images, labels), "test": (images, labels)}}'
+)
+
+
+def _split(source: Source, name: str, classes: list[str] | None, limit: int | None) -> Split:
+    """The rows that are picked, read and checked."""
+    labels = source.labels[name]
+    chosen = torch.ones_like(labels, dtype=torch.bool)
+    if limit is not None:
+        if limit < 1:
+            raise DataError(f"limit={limit}, but at least one image per class is wanted: limit=1, or leave it out.")
+        chosen &= rank_in_class(labels) < limit
+    if classes is not None:
+        if unknown := [name for name in classes if name not in source.class_names]:
+            raise DataError(f"{source.name!r} has no class {unknown[0]!r}; it has {_shortened(source.class_names)}.")
+        chosen &= torch.isin(labels, torch.tensor([source.class_names.index(name) for name in classes]))
+    rows = chosen.nonzero()[:, 0]
+    if not len(rows):
+        raise DataError(
+            f"The {name} split of {source.name!r} has no images"
+            f"{'' if classes is None else f' of the classes {_shortened(classes)}'}: give each class at least two."
+        )
+    images = source.read(name, rows)
+    if bad := int((~images.isfinite()).flatten(1).any(1).sum()):
+        raise DataError(
+            f"{bad} of {len(images)} {name} images of {source.name!r} hold NaN or infinity: leave those out, such as "
+            f"images[images.isfinite().flatten(1).all(1)]."
+        )
+    return Split(images, labels[rows])
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The raw bytes of each row [row, byte]; numpy has no bfloat16, so the tensor is reinterpreted first."""
+    return tensor.contiguous().flatten(1).view(torch.uint8).numpy()
+
+
+def _stand_in(images: Tensor, others: Tensor) -> Tensor:
+    """For each image, whether the same pixels stand among the others."""
+    known = {hashlib.blake2b(row.tobytes()).digest() for row in _bytes(others)}
+    return torch.tensor([hashlib.blake2b(row.tobytes()).digest() in known for row in _bytes(images)])
+
+
+def _digest(*splits: Split) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(f"{tuple(split.images.shape)} {split.images.dtype}".encode())
+        digest.update(_bytes(split.images).tobytes())
+        digest.update(_bytes(split.labels[:, None]).tobytes())
+    return digest.hexdigest()

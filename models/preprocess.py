@@ -1,0 +1,144 @@
+"""How a picture becomes a model's input, and back: short side resized, centre cropped, normalised per channel.
+
+The same steps, in the same order and with the same rounding, as timm's evaluation transform, so that a model's
+accuracy here is its accuracy there.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A model's input: size, channels, and what is subtracted from and divided out of pixels in [0, 1].
+
+    Args:
+        size: Height and width in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        mean: One number per channel, subtracted.
+        std: One number per channel, divided by.
+        crop_pct: The part of the resized picture's side that the centre crop keeps.
+        interpolation: How pixels are resized.
+
+    Raises:
+        DataError: The numbers contradict each other.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float = 1.0
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise DataError(f"Preprocess got channels={self.channels}, but pictures are grey (1) or RGB (3).")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise DataError(
+                f"Preprocess got {self.channels} channels but mean={self.mean} and std={self.std}: each channel needs "
+                f"its own. For one value in all channels pass mean=(0.5,) * {self.channels}, std=(0.5,) * {self.channels}."
+            )
+        if min(self.std) <= 0 or min(self.size) < 1 or not 0 < self.crop_pct <= 1:
+            raise DataError(
+                f"Preprocess wants std above 0, a size of at least 1 pixel and 0 < crop_pct <= 1, but got "
+                f"std={self.std}, size={self.size}, crop_pct={self.crop_pct}."
+            )
+        if self.interpolation not in get_args(Interpolation):
+            raise DataError(
+                f"Preprocess got interpolation={self.interpolation!r}, but knows {', '.join(get_args(Interpolation))}."
+            )
+
+    @classmethod
+    def from_timm(cls, module: nn.Module) -> "Preprocess":
+        """The preprocessing that a timm model was trained with.
+
+        Size and channels are the module's own where its patch embedding states them: timm's configuration describes
+        the pretrained weights, and a module built by hand has none. Mean and std are then timm's default (ImageNet's),
+        averaged for grey.
+        """
+        import timm.data
+
+        config = timm.data.resolve_model_data_config(module)
+        channels, *size = config["input_size"]
+        embed = getattr(module, "patch_embed", None)
+        size = getattr(embed, "img_size", None) or size
+        channels = getattr(getattr(embed, "proj", None), "in_channels", channels)
+        known = config["interpolation"] in get_args(Interpolation)
+        return cls(
+            size=(int(size[0]), int(size[1])),
+            channels=channels,
+            mean=_per_channel(config["mean"], channels),
+            std=_per_channel(config["std"], channels),
+            crop_pct=float(config["crop_pct"]),
+            interpolation=config["interpolation"] if known else "bicubic",
+        )
+
+    def __call__(self, image: "Image") -> Float[Tensor, "channel height width"]:
+        """The picture as a model's input."""
+        from torchvision.transforms.functional import to_tensor
+
+        converted = image.convert("L" if self.channels == 1 else "RGB")
+        return self.normalise(to_tensor(self._resize_and_crop(converted, converted.height, converted.width)))
+
+    def fit(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image channel height width"]:
+        """Pixels in [0, 1] of any size and of 1 or 3 channels as a model's input; resized only where needed."""
+        channels, height, width = pixels.shape[-3:]
+        if channels != self.channels:
+            # ITU-R 601 luma, the weights that PIL's "L" uses
+            luma = torch.tensor([0.299, 0.587, 0.114], dtype=pixels.dtype, device=pixels.device)[:, None, None]
+            grey = pixels if channels == 1 else (pixels * luma).sum(-3, keepdim=True)
+            pixels = grey.expand(*grey.shape[:-3], self.channels, height, width)
+        if (height, width) != self.size:
+            # bicubic overshoots beside sharp edges
+            pixels = self._resize_and_crop(pixels, height, width).clamp(0, 1)
+        return self.normalise(pixels)
+
+    def normalise(self, pixels: Float[Tensor, "*batch channel height width"]) -> Float[Tensor, "*batch c h w"]:
+        """Pixels in [0, 1] as a model's input: minus mean, over std."""
+        mean, std = self._statistics(pixels)
+        return (pixels - mean) / std
+
+    def denormalise(self, images: Float[Tensor, "*batch channel height width"]) -> Float[Tensor, "*batch c h w"]:
+        """A model's input as pixels that can be drawn, clamped to [0, 1]."""
+        mean, std = self._statistics(images)
+        return (images * std + mean).clamp(0, 1)
+
+    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.ndim < 3 or images.shape[-3] != self.channels:
+            raise DataError(
+                f"Images have shape {tuple(images.shape)}, but {self.channels} channels are wanted: "
+                f"[..., {self.channels}, height, width]."
+            )
+        mean, std = torch.tensor([self.mean, self.std], dtype=images.dtype, device=images.device)[..., None, None]
+        return mean, std
+
+    def _resize_and_crop(self, image: Any, height: int, width: int) -> Any:
+        """A PIL picture or a tensor: the smallest size that covers size / crop_pct, then the centre."""
+        from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+
+        want_height, want_width = (math.floor(side / self.crop_pct) for side in self.size)
+        # int(want * long / short) is torchvision's rounding of the long side
+        if want_height * width >= want_width * height:
+            resized = [want_height, max(want_width, int(want_height * width / height))]
+        else:
+            resized = [max(want_height, int(want_width * height / width)), want_width]
+        return center_crop(resize(image, resized, InterpolationMode(self.interpolation)), list(self.size))
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(values) == channels:
+        return tuple(float(value) for value in values)
+    return (sum(values) / len(values),) * channels
