@@ -103,9 +103,7 @@ def load_data(
             f"judge on: give test images that train lacks."
         )
     unique = Split(test.images[kept], test.labels[kept])
-    return ImageData(
-        source.name, train, unique, source.class_names, _digest(train, unique), len(test) - len(unique)
-    )
+    return ImageData(source.name, train, unique, source.class_names, _digest(train, unique), len(test) - len(unique))
 
 
 def _source(

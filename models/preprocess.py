@@ -49,7 +49,7 @@ class Preprocess:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise DataError(
                 f"Preprocess got {self.channels} channels but mean={self.mean} and std={self.std}: each channel needs "
-                f"its own. For one value in all channels pass mean=(0.5,) * {self.channels}, std=(0.5,) * {self.channels}."
+                f"its own, such as mean=(0.5,) * {self.channels}, std=(0.5,) * {self.channels}."
             )
         if min(self.std) <= 0 or min(self.size) < 1 or not 0 < self.crop_pct <= 1:
             raise DataError(
@@ -69,9 +69,9 @@ class Preprocess:
         the pretrained weights, and a module built by hand has none. Mean and std are then timm's default (ImageNet's),
         averaged for grey.
         """
-        import timm.data
+        from timm.data.config import resolve_model_data_config
 
-        config = timm.data.resolve_model_data_config(module)
+        config = resolve_model_data_config(module)
         channels, *size = config["input_size"]
         embed = getattr(module, "patch_embed", None)
         size = getattr(embed, "img_size", None) or size

@@ -1,4 +1,4 @@
-"""Where images come from, planned before any is read: a source knows every label, and reads the rows it is asked for."""
+"""Where images come from, planned before any is read: a source knows every label and reads only the rows asked for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
