@@ -1,0 +1,165 @@
+"""Values cleaned to plain JSON types, and files written whole or not at all; every writer uses both.
+
+Plain means: None, bool, int, float, str, lists of these and dictionaries with string keys. JSON itself has no NaN and
+no infinity; where they must survive they are written as `{"$float": "nan"}`, `"inf"` or `"-inf"`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+import numpy as np
+
+from ...models.errors import FormatError
+
+NonFinite = Literal["refuse", "null", "tag", "keep"]
+"""What becomes of NaN and infinities: an error, None, `{"$float": "nan"}`, or they stay floats (not JSON)."""
+
+_TAG = "$float"
+
+
+def plain(value: Any, *, non_finite: NonFinite = "refuse") -> Any:
+    """The value in plain types.
+
+    numpy scalars and arrays, tuples, sets (sorted), paths, mappings and dataclasses are converted; keys become
+    strings. Plain values come back equal, so `plain(plain(x)) == plain(x)`.
+
+    Args:
+        value: What is to be cleaned.
+        non_finite: `refuse`, `null`, `tag` or `keep` NaN and infinities. A kept NaN is always `math.nan` itself, so
+            that dictionaries that hold one compare equal.
+
+    Raises:
+        FormatError: A value has no plain counterpart, or is not finite under `refuse`.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return number if math.isfinite(number) else _NON_FINITE[non_finite](number)
+    for types, convert in _CONVERSIONS:
+        if isinstance(value, types):
+            return convert(value, non_finite)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name), non_finite=non_finite) for field in fields(value)}
+    raise FormatError(
+        f"{value!r} of type {type(value).__name__} cannot be written: pass numbers, strings, booleans, None, and lists "
+        f"or dictionaries of these, such as tensor.tolist() or str(value)."
+    )
+
+
+def restore(value: Any) -> Any:
+    """The value with every `{"$float": ...}` turned back into the float it stands for.
+
+    Raises:
+        FormatError: A tag stands for no float.
+    """
+    if isinstance(value, list):
+        return [restore(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) != {_TAG}:
+        return {key: restore(item) for key, item in value.items()}
+    known = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+    if value[_TAG] not in known:
+        raise FormatError(f'{value} stands for no number: "{_TAG}" takes one of {", ".join(known)}.')
+    return known[value[_TAG]]
+
+
+def _refuse(number: float) -> float:
+    raise FormatError(f"{number} cannot be written here: replace it by a finite number, or by None.")
+
+
+_NON_FINITE: dict[str, Callable[[float], Any]] = {
+    "refuse": _refuse,
+    "null": lambda number: None,
+    "tag": lambda number: {_TAG: repr(number)},
+    "keep": lambda number: math.nan if math.isnan(number) else number,
+}
+
+
+def _array(value: np.ndarray, non_finite: NonFinite) -> Any:
+    if value.dtype.kind in "biuU" or (value.dtype.kind == "f" and np.isfinite(value).all()):
+        return value.tolist()
+    return plain(value.tolist(), non_finite=non_finite)
+
+
+def _mapping(value: Mapping[Any, Any], non_finite: NonFinite) -> dict[str, Any]:
+    clean = {str(key): plain(item, non_finite=non_finite) for key, item in value.items()}
+    if len(clean) != len(value):
+        raise FormatError(f"{list(value)} cannot be keys of one table: two of them have the same text.")
+    return clean
+
+
+_CONVERSIONS: tuple[tuple[type | tuple[type, ...], Callable[[Any, NonFinite], Any]], ...] = (
+    (np.bool_, lambda value, non_finite: bool(value)),
+    ((int, np.integer), lambda value, non_finite: int(value)),
+    (np.ndarray, _array),
+    (Mapping, _mapping),
+    ((list, tuple), lambda value, non_finite: [plain(item, non_finite=non_finite) for item in value]),
+    ((set, frozenset), lambda value, non_finite: [plain(item, non_finite=non_finite) for item in sorted(value)]),
+    (PurePath, lambda value, non_finite: str(value)),
+)
+
+
+def write_text_atomic(path: str | Path, text: str) -> Path:
+    r"""Writes text as UTF-8 with `\n` line ends, and returns the path; see `write_bytes_atomic`."""
+    # A lone surrogate (from a file name that is not UTF-8) becomes \udcxx, which is also how JSON spells it.
+    return write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
+    """Writes a file and returns its path; whoever reads it meets the old content or the new, never a part.
+
+    The data goes to a temporary file in the same folder that then takes the name. Missing folders are made.
+
+    Raises:
+        FormatError: The file cannot be written. An earlier file of that name is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") if path.name else path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that tests interrupt
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise FormatError(
+            f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}. Pass a file in a folder that you may write to."
+        ) from error
+    finally:
+        if temporary != path:
+            _remove(temporary)
+    return path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError):  # the folder itself is missing or out of reach, so nothing was left in it
+        return
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        FormatError: There is no such file, or it is not text.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise FormatError(f"there is no file {str(path)!r}. Pass the path of a file that was saved before.") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{str(path)!r} is not a text file: byte {error.start} is not UTF-8.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FormatError(f"cannot read {str(path)!r}: {reason}.") from error
