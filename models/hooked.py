@@ -1,0 +1,249 @@
+"""A Vision Transformer opened up: the same forward pass as the original's, with every head's part in it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .adapters import open_module
+from .blocks import OpenBlock
+from .config import VitConfig
+from .errors import DataError, ModelError
+from .hooks import (
+    ActivationCache,
+    HookFunction,
+    NamesFilter,
+    Stops,
+    collect_hooks,
+    hook_names,
+    hooked_forward,
+    original_blocks,
+    select_names,
+)
+from .readouts import Readout
+
+if TYPE_CHECKING:
+    from .preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the opened-up forward pass is from the original's on a random batch.
+
+    Args:
+        max_difference: Largest absolute difference of logits.
+        tolerance: The largest that is accepted: 1e-4 x max(1, largest |logit|) in float32.
+    """
+
+    max_difference: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return f"parity {self.max_difference:.1e} (accepted up to {self.tolerance:.1e})"
+
+
+class HookedViT:
+    """An opened ViT. The original module is used by reference and left as it was.
+
+    Args:
+        module: A timm `VisionTransformer`.
+        name: What to call it.
+        preprocess: From a picture to the model's input, where it is known.
+        labels: One name per logit, where they are known.
+
+    Raises:
+        ModelError: The module cannot be opened, holds NaN, is in 16 bits (load it with `load_vit`), or the opened-up
+            forward pass differs from the original's.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str = "vit",
+        preprocess: Preprocess | None = None,
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
+        opened = open_module(module, name)
+        self.module = module
+        self.cfg: VitConfig = opened.cfg
+        self.blocks: tuple[OpenBlock, ...] = opened.blocks
+        self.readout: Readout = opened.readout
+        self.preprocess = preprocess
+        self.labels = labels
+        _check_weights(module, name)
+        self.parity = self._check_parity()
+
+    def __repr__(self) -> str:
+        cfg = self.cfg
+        return (
+            f"HookedViT({cfg.name!r}: {cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, "
+            f"{cfg.tokens.n_tokens} tokens, {cfg.n_classes} classes; {self.parity})"
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and of everything computed."""
+        return self.blocks[0].qkv.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.blocks[0].qkv.weight.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per logit; the index where no label is known."""
+        return self.labels or tuple(str(index) for index in range(self.cfg.n_classes))
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """The module in evaluation mode with frozen weights; both are put back afterwards."""
+        training = [module for module in self.module.modules() if module.training]
+        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        try:
+            for module in training:
+                module.training = False
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in learning:
+                parameter.requires_grad_(True)
+
+    def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
+        """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""
+        module: Any = self.module
+        return module.norm_pre(module.patch_drop(module._pos_embed(module.patch_embed(images))))
+
+    def run_blocks(
+        self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
+    ) -> Float[Tensor, "batch token model"]:
+        """The last residual, from the residual in front of block `start`, or of its MLP if attention is skipped."""
+        for block in self.blocks[start:]:
+            if not skip_attention:
+                residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
+            skip_attention = False
+            residual = residual + block.mlp_write(residual)
+        return residual
+
+    def __call__(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch class"]:
+        """Logits.
+
+        Raises:
+            DataError: The images don't fit the model.
+        """
+        images = self.check_images(images)
+        with self.borrowed():
+            return self.readout.logits(self.run_blocks(self.embed(images)))
+
+    def run_with_cache(
+        self, images: Float[Tensor, "batch channel height width"], names_filter: NamesFilter = None
+    ) -> tuple[Float[Tensor, "batch class"], ActivationCache]:
+        """Logits, and the activations at the hooks that the filter picks (all by default).
+
+        Args:
+            images: Preprocessed images.
+            names_filter: A hook name, several, or a function of the name that says whether it is wanted.
+
+        Raises:
+            DataError: The images don't fit the model.
+            ModelError: A hook name does not exist.
+        """
+        stop = Stops(cached=select_names(self.hook_names, names_filter))
+        with self.borrowed():
+            return hooked_forward(self, self.check_images(images), stop), stop.cache
+
+    def run_with_hooks(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        fwd_hooks: Iterable[tuple[str | Callable[[str], bool], HookFunction]] = (),
+    ) -> Float[Tensor, "batch class"]:
+        """Logits, with functions called on activations; what a function returns takes the activation's place.
+
+        Args:
+            images: Preprocessed images.
+            fwd_hooks: Pairs of a hook name (or a function of the name) and a function `fn(activation, hook)`.
+
+        Raises:
+            DataError: The images don't fit the model.
+            ModelError: A hook name does not exist.
+        """
+        stop = Stops(functions=collect_hooks(self.hook_names, fwd_hooks))
+        with self.borrowed():
+            return hooked_forward(self, self.check_images(images), stop)
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """All hook names, in the order in which they are reached."""
+        return hook_names(self.cfg.n_layers)
+
+    def check_images(self, images: Tensor) -> Tensor:
+        """The images on the model's device and in its dtype.
+
+        Raises:
+            DataError: They are not a non-empty batch of the model's size, or hold NaN or infinity.
+        """
+        wanted = (self.cfg.n_channels, *self.cfg.image_size)
+        if not isinstance(images, Tensor):
+            raise DataError(f"images are a {type(images).__name__}: pass a tensor of shape (batch, {wanted}).")
+        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+            hint = " For a single image pass image[None]." if tuple(images.shape) == wanted else ""
+            raise DataError(
+                f"images have shape {tuple(images.shape)}, but {self.cfg.name} wants (batch, {', '.join(map(str, wanted))}):"
+                f" channels, height, width.{hint} vit.preprocess(picture) makes one that fits."
+            )
+        if len(images) == 0:
+            raise DataError("there are no images in the batch: pass at least one.")
+        if not images.is_floating_point():
+            raise DataError(
+                f"images have type {images.dtype}: pass floating-point images as vit.preprocess makes them, "
+                f"for instance images.float() / 255, normalised."
+            )
+        if not bool(torch.isfinite(images).all()):
+            bad = torch.nonzero(~torch.isfinite(images).flatten(1).all(1)).flatten().tolist()
+            raise DataError(f"images {bad[:10]} hold NaN or infinity: leave them out, or repair them first.")
+        return images.to(device=self.device, dtype=self.dtype)
+
+    def _check_parity(self) -> Parity:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(2, self.cfg.n_channels, *self.cfg.image_size, generator=generator)
+        images = images.to(device=self.device, dtype=self.dtype)
+        with torch.no_grad(), self.borrowed():
+            wanted, got = self.module(images), self.readout.logits(self.run_blocks(self.embed(images)))
+            factor = 1e-9 if self.dtype == torch.float64 else 1e-4
+            tolerance = factor * max(1.0, float(wanted.abs().max()))
+            parity = Parity(float((wanted - got).abs().max()), tolerance)
+            if not parity.max_difference <= tolerance:
+                raise ModelError(
+                    f"{self.cfg.name} cannot be opened faithfully: the opened-up logits differ from the original's by "
+                    f"{parity.max_difference:.2e}, more than {tolerance:.2e}. {self._first_difference(images, tolerance)}"
+                )
+        return parity
+
+    def _first_difference(self, images: Tensor, tolerance: float) -> str:
+        residual = self.embed(images)
+        for layer, wanted in enumerate(original_blocks(self.module, images)):
+            block = self.blocks[layer]
+            residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
+            residual = residual + block.mlp_write(residual)
+            if not float((residual - wanted).abs().max()) <= tolerance:
+                return f"The first block that differs is block {layer}."
+        return "All blocks agree; the readout differs."
+
+
+def _check_weights(module: nn.Module, name: str) -> None:
+    for key, parameter in (*module.named_parameters(), *module.named_buffers()):
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{name} holds NaN or infinity in its weight {key!r}: load a sound checkpoint.")
+    parameter = next(module.parameters())
+    if parameter.dtype not in (torch.float32, torch.float64):
+        raise ModelError(f"{name} is in {parameter.dtype}: pass module.float(), or load it by load_vit, which upcasts.")

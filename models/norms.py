@@ -1,0 +1,119 @@
+"""Norms in front of attention, MLPs and readout, with the geometry that attribution needs.
+
+Every supported norm is y = gamma * (x - mean) * r + beta with r = 1 / sqrt(variance + eps), where RMSNorm leaves out
+the mean and an identity leaves out everything. Its Jacobian, applied to an upstream gradient g, is
+
+    J' g = r * (gamma g - mean(gamma g) - xhat * mean(gamma g * xhat)),    xhat = (x - mean) * r
+
+The first two terms are linear in x for a fixed r ("frozen": the standard deviation is treated as a constant); the last
+one, the radial part, scores edges that nobody reads (measured on planted circuits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A norm over the last axis, by reference to the original's module.
+
+    Args:
+        module: The original's module.
+        scales: Whether it divides by a standard deviation (an identity does not).
+        centres: Whether it subtracts the mean (LayerNorm does, RMSNorm does not).
+    """
+
+    module: nn.Module
+    scales: bool
+    centres: bool
+
+    def __call__(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
+        """The original's own norm."""
+        return self.module(x)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """gamma, shape (model,); None for 1."""
+        return getattr(self.module, "weight", None) if self.scales else None
+
+    @property
+    def bias(self) -> Tensor | None:
+        """beta, shape (model,); None for 0."""
+        return getattr(self.module, "bias", None) if self.scales else None
+
+    @property
+    def _eps(self) -> float:
+        eps: Any = getattr(self.module, "eps", None)
+        return 1e-6 if eps is None else float(eps)
+
+    def statistics(
+        self, x: Float[Tensor, "*batch model"]
+    ) -> tuple[Float[Tensor, "*batch model"], Float[Tensor, "*batch 1"]]:
+        """xhat and r; for an identity, x and ones."""
+        if not self.scales:
+            return x, torch.ones_like(x[..., :1])
+        centred = x - x.mean(-1, keepdim=True) if self.centres else x
+        inverse = (centred.square().mean(-1, keepdim=True) + self._eps).rsqrt()
+        return centred * inverse, inverse
+
+    def affine(self, xhat: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
+        """gamma * xhat + beta."""
+        if self.weight is not None:
+            xhat = xhat * self.weight
+        return xhat if self.bias is None else xhat + self.bias
+
+    def frozen(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
+        """The same values, with the standard deviation a constant in the backward pass."""
+        return _FrozenNorm.apply(x, self) if self.scales else self.module(x)  # type: ignore[return-value]
+
+
+class _FrozenNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
+        if norm.centres:
+            y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm._eps)
+        else:
+            xhat, inverse = norm.statistics(x)
+            y = norm.affine(xhat)
+        ctx.norm = norm
+        ctx.save_for_backward(inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (inverse,) = ctx.saved_tensors
+        norm: Norm = ctx.norm
+        grad = grads[0] * inverse
+        if norm.weight is not None:
+            grad = grad * norm.weight
+        if norm.centres:
+            grad = grad - grad.mean(-1, keepdim=True)
+        return grad, None
+
+
+def open_norm(module: nn.Module, where: str) -> Norm:
+    """The norm that a module is.
+
+    Raises:
+        ModelError: It is of a kind whose Jacobian is not known here.
+    """
+    from timm.layers import RmsNorm
+
+    if isinstance(module, nn.Identity):
+        return Norm(module, scales=False, centres=False)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return Norm(module, scales=True, centres=True)
+    if isinstance(module, (RmsNorm, nn.RMSNorm)):
+        return Norm(module, scales=True, centres=False)
+    raise ModelError(
+        f"{where} is a {type(module).__name__}: LayerNorm, RMSNorm and Identity are supported, because edge scores "
+        f"need the norm's Jacobian. Pass a model with one of these."
+    )
