@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import GraphError
 from .ablation import Ablation
+from .formats.plain import plain
 from .graph import Graph
 from .names import Edge
 from .reach import prune
@@ -51,6 +52,8 @@ class Circuit:
         if self.scores is not None:
             self.graph.require_same(self.scores.graph, "scores")
         self.mask.setflags(write=False)
+        for name in ("task", "provenance"):  # plain from the start, so that what is loaded is equal
+            object.__setattr__(self, name, plain(getattr(self, name), non_finite="keep"))
 
     @classmethod
     def from_edges(cls, graph: Graph, edges: Iterable[str], **fields: Any) -> Circuit:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import GraphError
 from .ablation import Ablation
+from .formats.plain import plain
 from .graph import EdgeNames, Graph
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Scores:
                     f"{name} has shape {array.shape} but {self.graph} needs ({len(self.graph)},): one entry per edge."
                 )
             array.setflags(write=False)
+        for name in ("options", "task", "diagnostics"):  # plain from the start, so that what is loaded is equal
+            object.__setattr__(self, name, plain(getattr(self, name), non_finite="keep"))
 
     def __len__(self) -> int:
         return len(self.values)

@@ -62,10 +62,19 @@ def restore(value: Any) -> Any:
     """
     if isinstance(value, list):
         return [restore(item) for item in value]
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        return restore_tag({key: restore(item) for key, item in value.items()})
+    return value
+
+
+def restore_tag(value: dict[str, Any]) -> Any:
+    """The float that a table stands for, or the table itself where it is no tag.
+
+    Raises:
+        FormatError: The tag stands for no float.
+    """
+    if value.keys() != {_TAG}:
         return value
-    if set(value) != {_TAG}:
-        return {key: restore(item) for key, item in value.items()}
     known = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
     if value[_TAG] not in known:
         raise FormatError(f'{value} stands for no number: "{_TAG}" takes one of {", ".join(known)}.')
@@ -132,8 +141,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - the one call that tests interrupt
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
         raise FormatError(
-            f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}. Pass a file in a folder that you may write to."
+            f"cannot write {str(path)!r}: {reason}. Pass a file in a folder that you may write to."
         ) from error
     finally:
         if temporary != path:

@@ -1,0 +1,135 @@
+"""The values that removed edges carry: an `Ablation` worked out for batches of pairs.
+
+Everything drawn by chance is drawn per pair and source from the ablation's seed and the pair's id, on the CPU, so that
+neither the batch size nor the device changes a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.errors import TaskError
+from ..models.hooked import HookedViT
+from .ablation import Ablation
+from .pairs import Pairs
+from .sources import batch_size_for, source_values
+
+DEFAULT_MEMORY = 2_000_000_000
+"""Bytes that a run may hold at once, unless told otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """What sources carry on removed edges, for any batch of pairs.
+
+    Args:
+        vit: The opened model.
+        ablation: The description.
+        reference: Images that `another`, `mean` and `noise` draw on.
+        mean: Mean of each source over the reference, (source, 1, token, model); None where it is not needed.
+        std: Its standard deviation, likewise.
+    """
+
+    vit: HookedViT
+    ablation: Ablation
+    reference: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def __call__(self, pairs: Pairs) -> Float[Tensor, "source batch token model"]:
+        """The ablated values of every source; call it under `vit.borrowed()`."""
+        match self.ablation.kind:
+            case "partner":
+                return source_values(self.vit, self.vit.check_images(pairs.corrupt))
+            case "another":
+                return source_values(self.vit, self.vit.check_images(self._others(pairs)))
+            case "mean":
+                assert self.mean is not None
+                return self.mean.expand(-1, len(pairs), -1, -1)
+            case "noise":
+                return self._noise(pairs)
+            case _:
+                return self._zeros(len(pairs))
+
+    def _zeros(self, n_pairs: int) -> Tensor:
+        cfg = self.vit.cfg
+        sources = 1 + cfg.n_layers * (cfg.n_heads + 1)
+        zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.dtype, device=self.vit.device)
+        return zero.expand(sources, n_pairs, cfg.tokens.n_tokens, cfg.d_model)
+
+    def _others(self, pairs: Pairs) -> Tensor:
+        assert self.reference is not None
+        chosen = []
+        for clean, corrupt, pair in zip(pairs.clean, pairs.corrupt, pairs.pair_ids.tolist(), strict=True):
+            at = int(torch.randint(len(self.reference), (), generator=_generator(self.ablation.seed, pair, 0)))
+            for _ in range(len(self.reference)):
+                image = self.reference[at]
+                if not torch.equal(image, clean) and not torch.equal(image, corrupt):
+                    break
+                at = (at + 1) % len(self.reference)
+            chosen.append(self.reference[at])
+        return torch.stack(chosen)
+
+    def _noise(self, pairs: Pairs) -> Tensor:
+        assert self.mean is not None and self.std is not None
+        cfg = self.vit.cfg
+        shape = (cfg.tokens.n_tokens, cfg.d_model)
+        values = self.mean.new_empty(len(self.mean), len(pairs), *shape)
+        for place, pair in enumerate(pairs.pair_ids.tolist()):
+            for source in range(len(values)):
+                drawn = torch.randn(shape, generator=_generator(self.ablation.seed, pair, source))
+                values[source, place] = drawn.to(values)
+        return self.mean + self.std * values
+
+
+def _generator(seed: int, pair: int, source: int) -> torch.Generator:
+    """Chance for one pair and source: equal on every machine, whatever else is drawn."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + pair) * 100_003 + source)
+
+
+def make_baseline(
+    vit: HookedViT, ablation: Ablation, reference: Tensor | None = None, *, memory: int = DEFAULT_MEMORY
+) -> Baseline:
+    """The baseline of an ablation, with the statistics that it needs taken over the reference images.
+
+    Args:
+        vit: The opened model.
+        ablation: What a removed edge carries.
+        reference: Images that `another`, `mean` and `noise` draw on, shape (image, channel, height, width).
+        memory: Bytes to hold at once.
+
+    Raises:
+        TaskError: The ablation needs reference images and there are none.
+    """
+    if not ablation.needs_reference:
+        return Baseline(vit, ablation)
+    if reference is None or len(reference) == 0:
+        raise TaskError(
+            f"the ablation {ablation} draws on reference images: pass reference=, such as task.reference, or use "
+            f'Ablation("partner").'
+        )
+    if ablation.kind == "another":
+        return Baseline(vit, ablation, reference)
+    mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
+    return Baseline(vit, ablation, reference, mean, std if ablation.kind == "noise" else None)
+
+
+def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every source, summed in float64, shape (source, 1, token, model)."""
+    total, squares, count = 0.0, 0.0, 0
+    axes = (1, 2) if ablation.over == "tokens" else (1,)
+    with torch.no_grad(), vit.borrowed():
+        for images in reference.split(batch_size_for(vit, memory, copies=4)):
+            values = source_values(vit, images).double()
+            total = total + values.sum(axes, keepdim=True)
+            squares = squares + values.square().sum(axes, keepdim=True)
+            count += len(images) * (values.shape[2] if ablation.over == "tokens" else 1)
+    assert isinstance(total, Tensor) and isinstance(squares, Tensor)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
+    return mean.to(vit.dtype).expand(shape), std.to(vit.dtype).expand(shape)

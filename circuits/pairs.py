@@ -1,0 +1,68 @@
+"""Pairs of clean images and their corrupted partners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..models.errors import TaskError
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Clean images, each with its own corrupted partner.
+
+    Args:
+        clean: Preprocessed images.
+        corrupt: Their partners, same shape.
+        labels: Class of each clean image in the data set's own numbering; -1 where it is not known.
+        ids: A number of its own for each pair, by which ablations with chance in them are drawn; 0, 1, ... by default.
+
+    Raises:
+        TaskError: There are no pairs, shapes differ, or an image holds NaN or infinity.
+    """
+
+    clean: Float[Tensor, "pair channel height width"]
+    corrupt: Float[Tensor, "pair channel height width"]
+    labels: Int[Tensor, " pair"] | None = None
+    ids: Int[Tensor, " pair"] | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.clean.shape) != tuple(self.corrupt.shape):
+            raise TaskError(
+                f"clean has shape {tuple(self.clean.shape)} but corrupt has {tuple(self.corrupt.shape)}: each clean image "
+                f"needs its own corrupted partner. To use one image for all, pass corrupt.expand_as(clean)."
+            )
+        if self.clean.ndim != 4 or len(self.clean) == 0:
+            raise TaskError(
+                f"pairs have shape {tuple(self.clean.shape)}: pass at least one pair of shape (pair, channel, height, width)."
+            )
+        for name, images in (("clean", self.clean), ("corrupt", self.corrupt)):
+            bad = ~torch.isfinite(images).flatten(1).all(1)
+            if bool(bad.any()):
+                first = torch.nonzero(bad).flatten()[:10].tolist()
+                raise TaskError(f"{name} images {first} hold NaN or infinity: leave them out, or repair them first.")
+        for name, values in (("labels", self.labels), ("ids", self.ids)):
+            if values is not None and values.shape != (len(self.clean),):
+                raise TaskError(f"{name} have shape {tuple(values.shape)}, but there are {len(self.clean)} pairs.")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @property
+    def pair_ids(self) -> Int[Tensor, " pair"]:
+        """`ids`, or 0, 1, ..."""
+        return torch.arange(len(self)) if self.ids is None else self.ids
+
+    def select(self, which: Tensor | slice | list[int]) -> Pairs:
+        """Some of the pairs, which keep their labels and ids."""
+        labels = None if self.labels is None else self.labels[which]
+        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which])
+
+    def batches(self, size: int) -> Iterator[Pairs]:
+        """The pairs in order, at most `size` at a time."""
+        return (self.select(slice(start, start + size)) for start in range(0, len(self), size))

@@ -1,0 +1,266 @@
+"""The model run under a circuit.
+
+An edge in the circuit carries what its source computes in this run, an edge outside carries the ablation's value. For
+each destination r,
+
+    x_r = x'_r + sum over kept u of (a_u - a'_u)      or      x_r = x_now - sum over dropped u of (a_u - a'_u)
+
+whichever has fewer terms (a: this run, a': ablated; x' holds every bias that belongs to no source). A source with no
+kept path from the input carries a' by definition. Inside a head with several token groups, an edge from group s to
+group t decides whether tokens of t see this run's keys (or values) of the tokens of s, or those that the head reads
+from the ablated residual x'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.blocks import OpenBlock
+from ..models.errors import GraphError
+from ..models.hooked import HookedViT
+from .ablation import Ablation, as_ablation
+from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from .circuit import Circuit
+from .graph import EdgeBlock, Graph
+from .pairs import Pairs
+from .reach import reach
+from .sources import batch_size_for
+
+
+def run_circuit(
+    vit: HookedViT,
+    circuit: Circuit,
+    clean: Float[Tensor, "batch channel height width"],
+    corrupt: Float[Tensor, "batch channel height width"],
+    *,
+    ablation: Ablation | str | None = None,
+    reference: Tensor | None = None,
+    ids: Tensor | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Float[Tensor, "batch class"]:
+    """Logits of the model on `clean` when only the circuit's edges carry this run's values.
+
+    Args:
+        vit: The opened model.
+        circuit: Which edges are kept.
+        clean: Preprocessed images.
+        corrupt: Their corrupted partners.
+        ablation: What the other edges carry; the circuit's own description by default.
+        reference: Images that the ablations `another`, `mean` and `noise` draw on, such as `task.reference`.
+        ids: A number of its own for each pair, by which `another` and `noise` are drawn.
+        memory: Bytes to hold at once; pairs are run in batches that fit.
+
+    Raises:
+        GraphError: The circuit belongs to a graph of another model.
+        TaskError: Shapes differ, or reference images are missing.
+        DataError: The images don't fit the model.
+    """
+    require_model(vit, circuit.graph)
+    chosen = circuit.ablation if ablation is None else as_ablation(ablation)
+    baseline = make_baseline(vit, chosen, reference, memory=memory)
+    pairs = Pairs(vit.check_images(clean), vit.check_images(corrupt), ids=ids)
+    return run_pairs(vit, circuit.graph, circuit.mask, pairs, baseline, memory=memory)
+
+
+def require_model(vit: HookedViT, graph: Graph) -> None:
+    """Does nothing if the graph was compiled for a model of this shape.
+
+    Raises:
+        GraphError: It was not.
+    """
+    wanted = Graph(vit.cfg, graph.groups, graph.ports)
+    if vit.cfg.tokens.n_tokens != len(graph.groups.of_token) or wanted.signature != graph.signature:
+        raise GraphError(
+            f"the circuit belongs to another graph: it was made for {graph.cfg.name} ({graph.cfg.n_layers} layers of "
+            f"{graph.cfg.n_heads} heads, {graph.cfg.tokens.n_tokens} tokens), but the model is {vit.cfg.name} "
+            f"({vit.cfg.n_layers} layers of {vit.cfg.n_heads} heads, {vit.cfg.tokens.n_tokens} tokens). "
+            f"Load the model that it was made for."
+        )
+
+
+def run_pairs(
+    vit: HookedViT,
+    graph: Graph,
+    mask: NDArray[np.bool_],
+    pairs: Pairs,
+    baseline: Baseline,
+    *,
+    memory: int = DEFAULT_MEMORY,
+) -> Float[Tensor, "pair class"]:
+    """Logits under a mask of kept edges, in batches that fit into `memory` bytes."""
+    weights = MaskWeights.from_mask(graph, mask, vit)
+    logits = []
+    with torch.no_grad(), vit.borrowed():
+        for batch in pairs.batches(batch_size_for(vit, memory, copies=3)):
+            logits.append(masked_logits(vit, weights, vit.check_images(batch.clean), baseline(batch)))
+    return torch.cat(logits)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskWeights:
+    """A mask spread out over destinations, as tensors: 1 keeps an edge, 0 drops it, and in between blends.
+
+    Args:
+        graph: The graph.
+        edges: Per edge block in the graph's order, shape (row, group, column).
+        alive: Whether a source has a kept path from the input, shape (source, group).
+        needed: Whether a source has a kept path to the logits, shape (source, group).
+    """
+
+    graph: Graph
+    edges: dict[tuple[str, int], Tensor]
+    alive: NDArray[np.bool_]
+    needed: NDArray[np.bool_]
+
+    @classmethod
+    def from_mask(cls, graph: Graph, mask: NDArray[np.bool_], vit: HookedViT) -> MaskWeights:
+        """Of a mask of kept edges, shape (edge,)."""
+        found = reach(graph, mask)
+        place = {"dtype": vit.dtype, "device": vit.device}
+        edges = {(b.kind, b.layer): torch.tensor(b.unpack(mask), **place) for b in graph.blocks}
+        return cls(graph, edges, found.alive, found.needed)
+
+    @classmethod
+    def from_tensor(cls, graph: Graph, soft: Float[Tensor, " edge"]) -> MaskWeights:
+        """Of weights in [0, 1] that gradients flow through; every source counts as connected."""
+        edges = {}
+        for block in graph.blocks:
+            index = torch.from_numpy(np.argwhere(block.present).T)
+            values = soft[block.start : block.stop].view(-1, block.width)
+            edges[block.kind, block.layer] = soft.new_zeros(block.dense_shape).index_put(tuple(index), values)
+        everywhere = np.ones((graph.n_sources, len(graph.groups)), dtype=bool)
+        return cls(graph, edges, everywhere, everywhere)
+
+    def __getitem__(self, block: EdgeBlock) -> Tensor:
+        return self.edges[block.kind, block.layer]
+
+
+def masked_logits(
+    vit: HookedViT,
+    weights: MaskWeights,
+    clean: Float[Tensor, "batch channel height width"],
+    ablated: Float[Tensor, "source batch token model"],
+) -> Float[Tensor, "batch class"]:
+    """Logits of one batch under a mask; call it under `vit.borrowed()`.
+
+    Args:
+        vit: The opened model.
+        weights: The mask.
+        clean: Images on the model's device.
+        ablated: What each source carries on a removed edge.
+    """
+    run = _MaskedRun(vit, weights, vit.embed(clean), ablated)
+    for layer, block in enumerate(vit.blocks):
+        run.attention(layer, block)
+        run.mlp(layer, block)
+    return vit.readout.logits(run.read(weights[weights.graph.logits], weights.graph.n_sources)[0])
+
+
+class _MaskedRun:
+    """The state of one masked run: the ablated residual x', this run's, and each source's difference to its ablated value."""
+
+    def __init__(self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor) -> None:
+        self.weights = weights
+        self.graph = weights.graph
+        self.groups = torch.tensor(self.graph.groups.of_token, device=vit.device)
+        self.ablated = ablated
+        self.x_ablated = ablated[0]
+        self.x_now = embedded
+        self.differences: list[Tensor | None] = [embedded - ablated[0]]  # None: carries its ablated value
+
+    def read(self, kept: Tensor, n_sources: int) -> Float[Tensor, "row batch token model"]:
+        """x_r for the rows of a mask (row, group, source) that reads the first `n_sources` sources."""
+        live = [source for source in range(n_sources) if self.differences[source] is not None]
+        kept = kept[:, :, live]
+        soft = kept.requires_grad
+        used = list(range(len(live))) if soft else torch.nonzero((kept != 0).any(0).any(0)).flatten().tolist()
+        dropped = list(range(len(live))) if soft else torch.nonzero((kept != 1).any(0).any(0)).flatten().tolist()
+        if not soft and len(dropped) < len(used):
+            return self.x_now - self._sum(1 - kept[:, :, dropped], [live[i] for i in dropped])
+        return self.x_ablated + self._sum(kept[:, :, used], [live[i] for i in used])
+
+    def _sum(self, factors: Tensor, sources: list[int]) -> Tensor:
+        """Sum over sources of factor x difference, (row, group, source) -> (row, batch, token, model)."""
+        if not sources:
+            return torch.zeros_like(self.x_now).expand(len(factors), *self.x_now.shape)
+        differences = torch.stack([self.differences[source] for source in sources])  # type: ignore[misc]
+        if factors.shape[1] == 1:
+            return torch.tensordot(factors[:, 0], differences, dims=1)
+        return torch.einsum("rtu,ubtd->rbtd", factors[:, self.groups], differences)
+
+    def attention(self, layer: int, block: OpenBlock) -> None:
+        """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values."""
+        graph, blocks, first = self.graph, self.graph.layers[layer], self.graph.first_head(layer)
+        stop = first + graph.cfg.n_heads
+        live = (self.weights.alive[first:stop].any(1)) & (self.weights.needed[first:stop].any(1))
+        heads = torch.from_numpy(np.flatnonzero(live)).to(self.groups)
+        self.differences += [None] * graph.cfg.n_heads
+        if len(heads):
+            z = self._head_outputs(layer, block, heads)  # row, batch, token, d_head
+            writes = torch.matmul(z, block.out_weight[heads][:, None])
+            for row, head in enumerate(heads.tolist()):
+                self._record(first + head, writes[row])
+        self.x_ablated = self.x_ablated + self.ablated[first:stop].sum(0) + block.attn_bias
+        self.x_now = self.x_now + block.attn_bias
+        self._advance(range(first, stop))
+        assert blocks.mlp.width == stop
+
+    def _advance(self, sources: range) -> None:
+        """Adds what the sources wrote to this run's residual."""
+        for source in sources:
+            difference = self.differences[source]
+            self.x_now = self.x_now + self.ablated[source]
+            if difference is not None:
+                self.x_now = self.x_now + difference
+
+    def _record(self, source: int, value: Tensor) -> None:
+        alive = self.weights.alive[source]
+        difference = value - self.ablated[source]
+        if not alive.all():
+            at = torch.from_numpy(alive).to(self.groups.device)[self.groups]
+            difference = difference * at[:, None]
+        self.differences[source] = difference
+
+    def _head_outputs(self, layer: int, block: OpenBlock, heads: Tensor) -> Tensor:
+        blocks, rows = self.graph.layers[layer], self.graph.port_rows[heads.cpu().numpy()]
+        needed_rows, places = np.unique(rows, return_inverse=True)
+        x = self.read(self.weights[blocks.attention][torch.from_numpy(needed_rows).to(heads)], blocks.attention.width)
+        normed = block.norm1(x)
+        places = places.reshape(rows.shape)
+        q, k, v = (block.read_port(normed[list(_shared(places[:, p]))], p, heads) for p in range(3))
+        if blocks.inside is None:
+            return block.attend(q, k, v)
+        inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads]
+        return self._blend(block, q, k, v, inside, heads)
+
+    def _blend(self, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor, inside: Tensor, heads: Tensor) -> Tensor:
+        """z where a mask (head, keys or values, target group, source group) says which keys and values are this run's."""
+        normed = block.norm1(self.x_ablated)[None]
+        k_ablated, v_ablated = (block.read_port(normed, port, heads) for port in (1, 2))
+        seen = inside[:, :, self.groups][:, :, :, self.groups]  # head, keys or values, target token, source token
+        keys, values = seen[:, 0, None], seen[:, 1, None]
+        scores = (q @ k.transpose(-1, -2)) * keys + (q @ k_ablated.transpose(-1, -2)) * (1 - keys)
+        pattern = (scores * block.scale).softmax(-1)
+        return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
+
+    def mlp(self, layer: int, block: OpenBlock) -> None:
+        """Runs a layer's MLP, unless it is cut off."""
+        edges = self.graph.layers[layer].mlp
+        source = edges.width
+        self.differences.append(None)
+        if self.weights.alive[source].any() and self.weights.needed[source].any():
+            self._record(source, block.mlp_write(self.read(self.weights[edges], source)[0]))
+        self.x_ablated = self.x_ablated + self.ablated[source]
+        self._advance(range(source, source + 1))
+
+
+def _shared(places: NDArray[np.intp]) -> Iterator[int]:
+    """The row of each head, or a single row if all heads share it."""
+    return iter(places[:1] if len(set(places.tolist())) == 1 else places)

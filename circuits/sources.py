@@ -1,0 +1,39 @@
+"""What every source writes on a batch of images, from one plain fused forward pass."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.hooked import HookedViT
+
+
+def source_values(
+    vit: HookedViT, images: Float[Tensor, "batch channel height width"]
+) -> Float[Tensor, "source batch token model"]:
+    """The input's, every head's and every MLP's write, in the graph's order of sources.
+
+    Together with each block's attention bias they add up to the last residual. Call it under `vit.borrowed()`.
+    """
+    residual = vit.embed(images)
+    n_heads = vit.cfg.n_heads
+    values = residual.new_empty(1 + vit.cfg.n_layers * (n_heads + 1), *residual.shape)
+    values[0] = residual
+    for layer, block in enumerate(vit.blocks):
+        first = 1 + layer * (n_heads + 1)
+        z = block.attend(*block.read(block.norm1(residual)))
+        values[first : first + n_heads] = block.head_write(z).transpose(0, 1)
+        residual = residual + block.attn_write(z)
+        values[first + n_heads] = block.mlp_write(residual)
+        residual = residual + values[first + n_heads]
+    return values
+
+
+def batch_size_for(vit: HookedViT, memory: int, copies: float = 1.0) -> int:
+    """Pairs that fit into `memory` bytes when `copies` arrays of all sources are held at once; at least 1."""
+    cfg, n_tokens = vit.cfg, vit.cfg.tokens.n_tokens
+    sources = 1 + cfg.n_layers * (cfg.n_heads + 1)
+    floats = copies * sources * n_tokens * cfg.d_model + 12 * cfg.n_heads * n_tokens * (n_tokens + cfg.d_model)
+    element = torch.finfo(vit.dtype).bits // 8
+    return max(1, int(memory // (floats * element)))
