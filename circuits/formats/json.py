@@ -1,0 +1,166 @@
+"""Circuits as JSON, without loss: a circuit that is saved and loaded is equal to the first.
+
+The file (`vitcircuits.circuit/1`) holds, in this order:
+
+- `graph`: the model's sizes, the token groups, the ports and the number of edges;
+- `ablation`, `task`, `provenance`;
+- `edges`: the kept edges, highest first, one per line, with index, name and scores: for reading, and checked against
+  the graph and the scores on loading;
+- `scores`: null, or the arrays over all edges in the graph's order (`exact` as the indices of the exact edges) with
+  where they come from. Their `graph` is null where it is the circuit's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from ...models.config import TokenLayout, VitConfig
+from ...models.errors import FormatError
+from ..ablation import Ablation
+from ..circuit import Circuit
+from ..graph import Graph, Ports
+from ..scores import Scores
+from ..tokens import TokenGroups
+from .plain import plain, restore, write_text_atomic
+from .rows import edge_rows
+from .schema import json_text, read_json, reading, require_schema
+
+CIRCUIT_SCHEMA = "vitcircuits.circuit/1"
+
+_ARRAYS = ("values", "mean_abs", "std_err")
+
+
+def save_circuit_json(circuit: Circuit, path: str | Path) -> Path:
+    """Writes the circuit and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written, or the task or the options hold something that is not plain.
+    """
+    return write_text_atomic(path, json_text(circuit_to_dict(circuit)))
+
+
+def load_circuit(path: str | Path) -> Circuit:
+    """The circuit in a JSON file, equal to the one that was saved.
+
+    Raises:
+        FormatError: There is no such file, it is not JSON, not a circuit, or of a newer schema.
+        GraphError: An edge is not in the graph.
+    """
+    return _circuit(read_json(path, CIRCUIT_SCHEMA), repr(str(path)))
+
+
+def circuit_to_dict(circuit: Circuit) -> dict[str, Any]:
+    """The circuit in plain types, which `circuit_from_dict` reads back; NaN and infinities are tagged."""
+    edges = [{"index": row.edge.index, "name": row.edge.name, **row.measured()} for row in edge_rows(circuit)]
+    data = {
+        "schema": CIRCUIT_SCHEMA,
+        "graph": graph_to_dict(circuit.graph),
+        "ablation": circuit.ablation.as_dict(),
+        "task": circuit.task,
+        "provenance": circuit.provenance,
+        "edges": edges,
+        "scores": None if circuit.scores is None else _scores_to_dict(circuit.scores, circuit.graph),
+    }
+    return plain(data, non_finite="tag")
+
+
+def circuit_from_dict(data: dict[str, Any]) -> Circuit:
+    """The circuit that `circuit_to_dict` described.
+
+    Raises:
+        FormatError: It is not a circuit, or of a newer schema.
+        GraphError: An edge is not in the graph.
+    """
+    require_schema(data, CIRCUIT_SCHEMA, "the table")
+    return _circuit(restore(data), "the table")
+
+
+def _circuit(data: dict[str, Any], what: str) -> Circuit:
+    with reading(what):
+        graph = graph_from_dict(data["graph"])
+        scores = None if data["scores"] is None else _scores_from_dict(data["scores"], graph)
+        mask = np.zeros(len(graph), dtype=bool)
+        for entry in data["edges"]:
+            index = _checked_index(entry, graph, scores)
+            if mask[index]:
+                raise FormatError(f"{what} lists the edge {entry['name']} twice: remove one of the two lines.")
+            mask[index] = True
+        ablation = Ablation(**data["ablation"])
+        return Circuit(graph, mask, scores, ablation, dict(data["task"]), dict(data["provenance"]))
+
+
+def _checked_index(entry: dict[str, Any], graph: Graph, scores: Scores | None) -> int:
+    index = graph.index(entry["name"])
+    if entry.get("index", index) != index:
+        raise FormatError(f"the edge {entry['name']} has index {index} in {graph}, but the file says {entry['index']}.")
+    if scores is not None and "score" in entry and not _same(entry["score"], float(scores.values[index])):
+        raise FormatError(
+            f"the edge {entry['name']} is listed with score {entry['score']}, but scores.values[{index}] is "
+            f"{scores.values[index]}: change both, or take the file as it was written."
+        )
+    return index
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or (a != a and b != b)  # NaN is the one number that differs from itself
+
+
+def graph_to_dict(graph: Graph) -> dict[str, Any]:
+    """The graph in plain types: what it is compiled from, and its number of edges."""
+    data = {"model": asdict(graph.cfg), "groups": asdict(graph.groups), "ports": graph.ports, "n_edges": len(graph)}
+    return plain(data)
+
+
+def graph_from_dict(data: dict[str, Any]) -> Graph:
+    """The graph that `graph_to_dict` described.
+
+    Raises:
+        FormatError: The description contradicts itself.
+    """
+    with reading("the graph"):
+        model, groups = _with_tuples(data["model"]), TokenGroups(**_with_tuples(data["groups"]))
+        cfg = VitConfig(**{**model, "tokens": TokenLayout(**_with_tuples(model["tokens"]))})
+        if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - set(range(len(groups))):
+            raise FormatError(f"the token groups {groups} don't fit the {cfg.tokens.n_tokens} tokens of {cfg.name}.")
+        if data["ports"] not in get_args(Ports):
+            raise FormatError(f"ports={data['ports']!r} is not known: one of {get_args(Ports)} was wanted.")
+        graph = Graph(cfg, groups, data["ports"])
+        if len(graph) != data["n_edges"]:
+            raise FormatError(f"the graph should have {data['n_edges']} edges but compiles to {len(graph)}.")
+        return graph
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def scores_facts(scores: Scores) -> dict[str, Any]:
+    """Everything about scores but their graph and arrays: where they come from and how far to trust them."""
+    left_out = ("graph", "exact", *_ARRAYS)
+    facts = {field.name: getattr(scores, field.name) for field in fields(scores) if field.name not in left_out}
+    return plain(facts, non_finite="tag")
+
+
+def scores_from_parts(graph: Graph, arrays: dict[str, Any], facts: dict[str, Any]) -> Scores:
+    """Scores put together from their graph, their arrays over all edges, and `scores_facts`."""
+    with reading("the scores"):
+        return Scores(graph, **arrays, **{**facts, "ablation": Ablation(**facts["ablation"])})
+
+
+def _scores_to_dict(scores: Scores, graph: Graph) -> dict[str, Any]:
+    arrays = {name: getattr(scores, name) for name in _ARRAYS}
+    own = None if scores.graph == graph else graph_to_dict(scores.graph)
+    return {"graph": own, **scores_facts(scores), **arrays, "exact": np.flatnonzero(scores.exact)}
+
+
+def _scores_from_dict(data: dict[str, Any], graph: Graph) -> Scores:
+    own = graph if data["graph"] is None else graph_from_dict(data["graph"])
+    arrays = {name: np.array(data[name], dtype=np.float64) for name in _ARRAYS}
+    arrays["exact"] = np.zeros(len(own), dtype=bool)
+    arrays["exact"][np.array(data["exact"], dtype=np.intp)] = True
+    facts = {key: value for key, value in data.items() if key not in ("graph", *arrays)}
+    return scores_from_parts(own, arrays, facts)

@@ -1,0 +1,101 @@
+"""Kept edges as a table, one row per edge in rank order.
+
+| column | meaning |
+| --- | --- |
+| rank | 1 for the highest |
+| edge | the edge's name |
+| source, destination | the nodes' names without port and group, such as `a0.h1`, `m3`, `logits` |
+| source_group, destination_group | the token groups; empty in a graph of one group |
+| port | `q`, `k`, `v`, or empty where the graph doesn't tell them apart |
+| kind | where it ends: `attention`, `mlp`, `logits`; `inside` for an edge between token groups inside a head |
+| layer, head | of the destination; -1 where there is none |
+| score, std_err, mean_abs | NaN in a circuit without scores |
+| exact | whether the score was measured by ablating the edge |
+
+The table drops the graph, the task, the ablation, the provenance and every edge that was not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...models.errors import FormatError
+from .plain import read_text, write_text_atomic
+from .rows import EdgeRow, edge_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..circuit import Circuit
+
+_COLUMNS: dict[Hashable, Any] = {
+    "rank": "int64",
+    "edge": str,
+    "source": str,
+    "destination": str,
+    "source_group": str,
+    "destination_group": str,
+    "port": str,
+    "kind": str,
+    "layer": "int64",
+    "head": "int64",
+    "score": "float64",
+    "std_err": "float64",
+    "mean_abs": "float64",
+    "exact": "bool",
+}
+
+
+def edges_table(circuit: Circuit) -> pandas.DataFrame:
+    """The kept edges in rank order; the columns are described above."""
+    import pandas
+
+    table = pandas.DataFrame([_record(row) for row in edge_rows(circuit)], columns=list(_COLUMNS))
+    return table.astype(_COLUMNS)
+
+
+def _record(row: EdgeRow) -> dict[str, Any]:
+    edge = row.edge
+    end = edge.destination
+    kind = "inside" if edge.inside else {"head": "attention"}.get(end.kind, end.kind)
+    where = {"source": edge.source.node, "destination": end.node, "port": edge.port, "kind": kind}
+    groups = {"source_group": edge.source.group, "destination_group": end.group}
+    numbers = row.measured() or {"exact": False}
+    return {"rank": row.rank, "edge": edge.name, **where, **groups, "layer": end.layer, "head": end.head, **numbers}
+
+
+def save_csv(circuit: Circuit, path: str | Path) -> Path:
+    """Writes the table of kept edges as CSV and returns the path; numbers are written to the last digit.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, edges_table(circuit).to_csv(index=False, lineterminator="\n"))
+
+
+def load_csv(path: str | Path) -> pandas.DataFrame:
+    """The table in a CSV file, equal to the one that was saved.
+
+    With pandas' defaults a group named "NA" or "None", and an empty one, would become missing values; read a file of
+    your own with `keep_default_na=False` too.
+
+    Raises:
+        FormatError: There is no such file, or it is not such a table.
+    """
+    import io
+
+    import pandas
+
+    text = read_text(path)
+    numbers = {name: [""] for name, dtype in _COLUMNS.items() if dtype == "float64"}
+    try:
+        table = pandas.read_csv(
+            io.StringIO(text), dtype=_COLUMNS, keep_default_na=False, na_values=numbers, float_precision="round_trip"
+        )
+    except (ValueError, pandas.errors.ParserError) as error:
+        raise FormatError(f"{str(path)!r} is not a table of edges: {error}.") from error
+    if list(table.columns) != list(_COLUMNS):
+        raise FormatError(f"{str(path)!r} has the columns {list(table.columns)}; wanted {list(_COLUMNS)}.")
+    return table
