@@ -1,0 +1,132 @@
+r"""A circuit as DOT text, and drawn by Graphviz.
+
+The text needs no Graphviz. Names are quoted, so that a dot in `a0.h1` is no syntax, and a head is a small table whose
+cells are its ports: `"a0.h1" -> "a1.h0":q`. In a label `\n`, `\N` and `&amp;` have meanings, so backslashes and
+ampersands in class names are escaped. Never `splines=ortho` (slow) or `concentrate` (merges edges, and with them
+widths and colours).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ...models.errors import FormatError
+from ..circuit import Circuit
+from ..names import Edge, End
+from .strokes import Stroke, strokes
+from .words import facts, group_title, text, title
+
+_HEADER = """  graph [rankdir=BT, newrank=true, outputorder=edgesfirst, ranksep=0.6, nodesep=0.22, fontname="Helvetica",
+    labelloc=t, labeljust=l, fontsize=13, tooltip=" "]
+  node [shape=box, style="rounded,filled", fillcolor=white, color="#374151", fontname="Helvetica", fontsize=10,
+    height=0.28, width=0.5, margin="0.06,0.03"]
+  edge [arrowsize=0.45]"""
+_LARGE = "  graph [splines=line, nslimit=0.5, nslimit1=0.5, mclimit=0.2]  // keeps dot fast"
+
+
+def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
+    """The circuit as DOT text.
+
+    Edges carry `score` and `rank` as attributes of their own beside width, colour and dash.
+
+    Args:
+        max_edges: The most edges to write, the strongest; all by default. The title says how many were left out.
+    """
+    drawn = strokes(circuit, limit=max_edges)
+    heading = [title(circuit), *(f"{label}: {value}" for label, value in facts(circuit)[:5])]
+    if len(drawn) < len(circuit):
+        heading.append(f"{len(drawn)} strongest edges drawn, {len(circuit) - len(drawn)} left out")
+    ends = _nodes(stroke.edge for stroke in drawn)
+    lines = ["digraph circuit {", _HEADER, *([_LARGE] if len(drawn) > 300 else [])]
+    lines.append(f"  label={quoted(heading)}")
+    lines += [f"  {quoted(name)} {_node(end, circuit)}" for name, end in ends.items()]
+    lines += _ranks(ends.values())
+    lines += [_edge(stroke) for stroke in drawn]
+    return "\n".join([*lines, "}", ""])
+
+
+def render(dot_text: str, kind: str, *, time_limit: float = 60.0) -> bytes:
+    """The picture that Graphviz' `dot` draws, as `png` or `pdf`.
+
+    Raises:
+        FormatError: `dot` is missing, fails, or takes longer than the limit (seconds).
+    """
+    program = shutil.which("dot")
+    if program is None:
+        raise FormatError(
+            f"a .{kind} is drawn by Graphviz, whose program `dot` is not installed here: install it with "
+            f"`sudo apt install graphviz` (macOS: `brew install graphviz`), or draw an .svg, which needs nothing."
+        )
+    try:
+        done = subprocess.run(
+            [program, f"-T{kind}", "-Gdpi=150"], input=dot_text.encode(), capture_output=True, timeout=time_limit
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FormatError(
+            f"`dot` took more than {time_limit:g} s: draw fewer edges, such as scores.top(200), or draw an .svg."
+        ) from error
+    except OSError as error:
+        raise FormatError(f"`dot` at {program!r} cannot be run: {error.strerror}. Draw an .svg instead.") from error
+    if done.returncode or not done.stdout:
+        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        raise FormatError(f"`dot` could not draw the circuit: {reason[:300]}. Draw an .svg instead.")
+    return done.stdout
+
+
+def quoted(lines: str | list[str]) -> str:
+    """A DOT string: quotes, backslashes and entities escaped; a list becomes left-aligned lines."""
+    parts = [lines] if isinstance(lines, str) else lines
+    clean = [" ".join(part.split()).replace("\0", "") for part in parts]
+    escaped = [part.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"') for part in clean]
+    return f'"{escaped[0]}"' if isinstance(lines, str) else '"' + "".join(f"{part}\\l" for part in escaped) + '"'
+
+
+def _nodes(edges: Iterable[Edge]) -> dict[str, End]:
+    """Every component that an edge touches, by name."""
+    found = {}
+    for edge in edges:
+        for end in (edge.source, edge.destination):
+            bare = replace(end, port="")
+            found[str(bare)] = bare
+    return dict(sorted(found.items(), key=lambda item: (item[1].layer, item[1].kind, item[1].head, item[1].group)))
+
+
+def _node(end: End, circuit: Circuit) -> str:
+    where = f"<BR/><FONT POINT-SIZE='7'>{text(group_title(end.group))}</FONT>" if end.group else ""
+    if end.kind == "head" and circuit.graph.ports == "qkv":
+        cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in "qkv")
+        return (
+            f'[shape=plain, label=<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">'
+            f'<TR><TD COLSPAN="3">{end.node}{where}</TD></TR><TR>{cells}</TR></TABLE>>]'
+        )
+    fill = ', fillcolor="#fdf3d8"' if end.kind == "mlp" else ""
+    return f"[label=<{end.node}{where}>{fill}]"
+
+
+def _ranks(ends: Iterable[End]) -> list[str]:
+    """One rank per layer's heads, and one per layer's MLPs."""
+    rows: dict[tuple[str, int], list[str]] = {}
+    for end in ends:
+        rows.setdefault((end.kind, end.layer), []).append(quoted(str(end)))
+    kinds = {"input": "source", "logits": "sink"}
+    return [f"  {{ rank={kinds.get(kind, 'same')}; {'; '.join(names)} }}" for (kind, _), names in rows.items()]
+
+
+def _edge(stroke: Stroke) -> str:
+    edge = stroke.edge
+    source, target = quoted(str(replace(edge.source, port=""))), quoted(str(replace(edge.destination, port="")))
+    if edge.inside and edge.port:
+        source += f":{edge.port}"
+    elif edge.port:
+        target += f":{edge.port}"
+    looks = [f'color="{stroke.colour}"', f"penwidth={stroke.width:.2f}", f"tooltip={quoted(stroke.tooltip)}"]
+    if stroke.sign == "negative":
+        looks.append("style=dashed")
+    if edge.inside:
+        looks.append("constraint=false")
+    if stroke.score is not None:
+        looks.append(f'score="{stroke.score!r}"')
+    return f"  {source} -> {target} [{', '.join(looks)}, name={quoted(edge.name)}, rank={stroke.rank}]"

@@ -1,0 +1,198 @@
+"""One static page that opens from disk: the diagram, the images, attention, the curve and the tables.
+
+It loads nothing and runs nothing: pictures are inside it, there is no script, and a Content-Security-Policy forbids
+both. Everything that came from outside (class names, model names) is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..circuit import Circuit
+from ..exhibit import Exhibit
+from ..formats.plain import write_text_atomic
+from ..report import Report
+from .gallery import attention, images
+from .strokes import Stroke, number, strokes
+from .svg import to_svg
+from .words import facts, tag, text, title
+
+MAX_ROWS = 2000
+"""More rows than this make no readable table; the page says how many it left out."""
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NAMES = {"cpr": "CPR", "cmd": "CMD", "kl": "KL"}
+_STYLE = """
+:root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--blue:#2b6cb0;--orange:#c2511d}
+*{box-sizing:border-box}
+body{margin:0;background:#f6f7f9;color:var(--ink);font:15px/1.55 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
+main{max-width:1180px;margin:0 auto;padding:28px 24px 64px}
+h1{font-size:26px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
+h2{font-size:16px;margin:0 0 12px}
+p{margin:0 0 10px;color:var(--soft);max-width:75ch}
+section{background:#fff;border:1px solid var(--line);border-radius:10px;padding:20px 22px;margin-top:20px}
+dl.facts{display:flex;flex-wrap:wrap;gap:6px 26px;margin:10px 0 0}
+dl.facts div{display:flex;gap:7px}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+.diagram{overflow-x:auto;text-align:center}.diagram svg{height:auto;max-width:100%;min-width:min(100%,560px)}
+.diagram.wide svg{max-width:none}
+.gallery{display:flex;flex-wrap:wrap;gap:18px}
+figure{margin:0}figcaption{font-size:12.5px;color:var(--soft);margin-top:3px;max-width:330px;overflow-wrap:anywhere}
+.pair{display:flex;gap:10px}.heads{gap:12px}.heads figcaption{max-width:88px}
+.heads img{width:88px;height:88px;object-fit:contain;display:block;border:1px solid var(--line)}
+.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:20px}
+.columns section{min-width:0}.curve{width:100%;height:auto}
+table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
+th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid #cfd4da;padding:5px 14px 5px 0;position:sticky;top:0;background:#fff}
+td{border-bottom:1px solid #f0f1f4;padding:4px 14px 4px 0;vertical-align:top}
+.n{text-align:right}.name{font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;font-size:12.5px}
+.positive{color:var(--blue)}.negative{color:var(--orange)}.soft{color:var(--soft)}
+.scroll{max-height:520px;overflow:auto}
+@media print{body{background:#fff}section{break-inside:avoid}.scroll{max-height:none}}
+"""
+
+
+def write_html(
+    circuit: Circuit,
+    path: str | Path,
+    *,
+    report: Report | None = None,
+    exhibit: Exhibit | None = None,
+    curve_svg: str | None = None,
+) -> Path:
+    """Writes the page, and returns the path.
+
+    Args:
+        report: Figures with their intervals and methods.
+        exhibit: Images, and the attention of the circuit's heads over the first one.
+        curve_svg: The faithfulness curve as SVG text, from `curve.curves_svg`.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, to_html(circuit, report=report, exhibit=exhibit, curve_svg=curve_svg))
+
+
+def to_html(
+    circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None, curve_svg: str | None = None
+) -> str:
+    """The page as text."""
+    body = [
+        _header(circuit),
+        _diagram(circuit),
+        _section("Images", images(exhibit, circuit)) if exhibit is not None else "",
+        _section("Where the circuit's heads look", attention(exhibit, circuit)) if exhibit is not None else "",
+        tag("div", _curve(curve_svg), _figures(report), class_="columns") if curve_svg or report else "",
+        _edges(circuit),
+        _method(report) if report is not None else "",
+    ]
+    head = (
+        '<meta charset="utf-8">'
+        + f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        + '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        + tag("title", text(title(circuit)))
+        + tag("style", _STYLE)
+    )
+    page = tag("html", tag("head", head), "\n", tag("body", tag("main", "\n".join(filter(None, body)))), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _section(heading: str, *content: str) -> str:
+    return tag("section", tag("h2", text(heading)), *content) if any(content) else ""
+
+
+def _header(circuit: Circuit) -> str:
+    known = [*facts(circuit), ("vitcircuits", _version())]
+    terms = (tag("div", tag("dt", text(label)), tag("dd", text(value) or "–")) for label, value in known)
+    return tag("header", tag("h1", text(title(circuit))), tag("dl", *terms, class_="facts"))
+
+
+def _version() -> str:
+    try:
+        return version("vitcircuits")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _diagram(circuit: Circuit) -> str:
+    drawing = to_svg(circuit, header=False)
+    wide = float(drawing.split('width="', 1)[1].split('"', 1)[0]) > 2200
+    return _section("Circuit", tag("div", drawing, class_="diagram wide" if wide else "diagram"),
+                    tag("p", "Point at an edge for its name, score and rank."))  # fmt: skip
+
+
+def _curve(curve_svg: str | None) -> str:
+    if not curve_svg:
+        return ""
+    data = base64.b64encode(curve_svg.encode()).decode("ascii")  # as an image, its styles cannot reach the page
+    picture = f'<img class="curve" alt="Faithfulness against edges" src="data:image/svg+xml;base64,{data}">'
+    return _section("Faithfulness by size", picture)
+
+
+def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a column is (heading, class), a cell is markup already."""
+    head = (tag("th", text(name), class_=kind or None) for name, kind in columns)
+    lines = (
+        tag("tr", *(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True)))
+        for row in rows
+    )
+    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", "\n", *lines))
+
+
+def _figures(report: Report | None) -> str:
+    if report is None or not report.figures:
+        return ""
+    columns = [("", ""), ("value", "n"), ("95% interval", "n"), ("how", "soft")]
+    rows = []
+    for name, figure in report.figures.items():
+        unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
+        value = "undefined" if figure.value is None else f"{figure.value:.3f}{unit}"
+        known = figure.low is not None and figure.high is not None
+        interval = f"{figure.low:.3f} to {figure.high:.3f}" if known else ""
+        how = "; ".join(filter(None, (figure.method, figure.reason)))
+        rows.append([text(_NAMES.get(name, name.replace("_", " "))), text(value), text(interval), text(how)])
+    said = f"{report.n_edges:,} of {report.n_graph:,} edges, {report.n_pairs:,} held-out pairs."
+    return _section("Figures", tag("p", text(said)), _table(columns, rows))
+
+
+def _edges(circuit: Circuit) -> str:
+    if not len(circuit):
+        return _section("Edges", tag("p", "No edge is kept."))
+    shown = strokes(circuit, limit=MAX_ROWS)
+    columns = [
+        ("rank", "n"),
+        ("edge", "name"),
+        ("score", "n"),
+        ("std. error", "n"),
+        ("mean |score|", "n"),
+        ("", "soft"),
+    ]
+    note = "Positive scores help the metric, negative ones hurt it."
+    if len(shown) < len(circuit):
+        note += f" The {len(shown):,} strongest of {len(circuit):,} edges are listed."
+    return _section("Edges", tag("p", text(note)), tag("div", _table(columns, map(_row, shown)), class_="scroll"))
+
+
+def _row(stroke: Stroke) -> list[str]:
+    def shown(value: float | None) -> str:
+        return "–" if value is None else text(number(value))
+
+    score = "–" if stroke.score is None else text(number(stroke.score, signed=True))
+    kind = "" if stroke.exact is None else "exact" if stroke.exact else "estimated"
+    return [
+        str(stroke.rank),
+        text(stroke.edge.name),
+        tag("span", score, class_=stroke.sign),
+        shown(stroke.std_err),
+        shown(stroke.mean_abs),
+        kind,
+    ]
+
+
+def _method(report: Report) -> str:
+    if not report.method:
+        return ""
+    rows = ([text(str(name).replace("_", " ")), text(str(value))] for name, value in report.method.items())
+    return _section("How the figures were obtained", _table([("", ""), ("", "")], rows))

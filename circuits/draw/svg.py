@@ -1,0 +1,223 @@
+"""A circuit as an SVG picture, written here without any other program.
+
+From the back: bands for the layers and lanes for the token groups, edges (weak ones first), boxes and ports, and under
+the diagram the images and the legend. The same circuit gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from ..circuit import Circuit
+from ..exhibit import Exhibit
+from .layout import Box, Layout, place
+from .legend import legend
+from .picture import caption, image_with_grid
+from .route import route
+from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, strokes
+from .words import facts, group_title, shortened, tag, text, title
+
+MAX_EDGES = 400
+"""More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
+
+_MARGIN, _MIN_WIDTH, _IMAGE, _CHIPS = 24.0, 620.0, 132.0, 34.0
+_STYLE = """
+.vc{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
+.vc .title{font-size:17px;font-weight:600;fill:#111827}
+.vc .facts{font-size:11.5px;fill:#4b5563}
+.vc .legend,.vc .caption{font-size:11px;fill:#374151}
+.vc .row{font-size:10.5px;fill:#6b7280}
+.vc .lane{font-size:12.5px;font-weight:600;fill:#374151}
+.vc .chip,.vc .letter{font-size:8.5px;fill:#374151}
+.vc .letter{font-size:7px}
+.vc .edge:hover{stroke-opacity:1;stroke:#111827}
+"""
+
+
+def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int = MAX_EDGES, header: bool = True) -> str:
+    """The circuit as SVG text.
+
+    Args:
+        exhibit: Images to show under the diagram: the first pair.
+        max_edges: The most edges to draw.
+        header: Whether the title and the facts stand on top.
+    """
+    drawn = strokes(circuit, limit=max_edges)
+    layout = place(circuit.graph, [stroke.edge for stroke in drawn])
+    width = max(layout.width, _MIN_WIDTH, _foot_width(circuit, exhibit)) + 2 * _MARGIN
+    head, top = _header(circuit, width) if header else ([], _MARGIN)
+    left = (width - layout.width) / 2
+    diagram = tag("g", *_diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
+    foot, bottom = _foot(circuit, layout, drawn, exhibit, top + layout.height + 18.0)
+    height = bottom + _MARGIN
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="vc" width="{text(width)}" height="{text(height)}" '
+            f'viewBox="0 0 {text(width)} {text(height)}" role="img">',
+            tag("title", text(f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges")),
+            tag("style", _STYLE),
+            _markers(),
+            tag("rect", width=width, height=height, fill="#ffffff"),
+            *head,
+            diagram,
+            *foot,
+            "</svg>\n",
+        ]
+    )
+
+
+def _header(circuit: Circuit, width: float) -> tuple[list[str], float]:
+    name = title(circuit)
+    fitting = tag("title", text(name)) + text(shortened(name, int((width - 2 * _MARGIN) / 9.2)))
+    parts = [tag("text", fitting, x=_MARGIN, y=36.0, class_="title")]
+    y = 38.0
+    for row in _lines(_headline(circuit), int((width - 2 * _MARGIN) / 5.7)):
+        y += 17.0
+        parts.append(tag("text", text(row), x=_MARGIN, y=y, class_="facts"))
+    return parts, y + 22.0
+
+
+def _headline(circuit: Circuit) -> list[str]:
+    wanted = ("algorithm", "selection", "ablation", "metric", "graph")
+    known = dict(facts(circuit))
+    return [f"{known['edges']} edges", *(f"{label}: {known[label]}" for label in wanted if label in known)]
+
+
+def _lines(items: list[str], length: int) -> list[str]:
+    """Items joined by dots into lines of at most that many characters."""
+    lines = [""]
+    for item in items:
+        joined = f"{lines[-1]}  ·  {item}" if lines[-1] else item
+        if len(joined) > length and lines[-1]:
+            lines.append(item)
+        else:
+            lines[-1] = joined
+    return [shortened(line, length) for line in lines]
+
+
+def _markers() -> str:
+    heads = {"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}
+    shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "markerWidth": 7.0, "markerHeight": 7.0, "orient": "auto"}
+    return tag(
+        "defs",
+        *(
+            tag(
+                "marker",
+                tag("path", d="M0 0.8L8 4L0 7.2z", fill=colour),
+                id=f"vc-arrow-{sign}",
+                markerUnits="userSpaceOnUse",
+                **shape,
+            )  # fmt: skip
+            for sign, colour in heads.items()
+        ),
+    )
+
+
+def _diagram(layout: Layout, drawn: tuple[Stroke, ...]) -> list[str]:
+    weak_first = sorted(drawn, key=lambda stroke: (stroke.share, -stroke.rank))
+    font = layout.sizes.font
+    return [
+        *_background(layout),
+        tag("g", *(_edge(layout, stroke) for stroke in weak_first), fill="none", class_="edges"),
+        tag("g", *(_box(box, font) for box in layout.boxes.values()), class_="nodes"),
+        tag("g", *(_port(box, layout) for box in layout.ports.values()), class_="ports"),
+    ]
+
+
+def _background(layout: Layout) -> list[str]:
+    parts, row = [], layout.sizes.row
+    lanes = layout.lanes.values()
+    first, last = min(lane.x for lane in lanes), max(lane.x + lane.width for lane in lanes)
+    for lane in lanes:
+        if lane.group:
+            parts.append(
+                tag("rect", x=lane.x, y=0.0, width=lane.width, height=layout.height, rx=8.0, fill="#f7f8fa")
+                + tag(
+                    "text",
+                    text(group_title(lane.group)),
+                    x=lane.x + lane.width / 2,
+                    y=18.0,
+                    class_="lane",
+                    text_anchor="middle",
+                )  # fmt: skip
+            )
+    for layer, y in enumerate(layout.rows):
+        if layer % 2 == 0:
+            top = y - 0.5 * row - layout.sizes.box[1] / 2 - 6
+            band = {"x": first, "y": top, "width": last - first, "height": row, "fill": "#1f2937"}
+            parts.append(tag("rect", fill_opacity=0.035, **band))
+        parts.append(tag("text", f"layer {layer}", x=first - 8, y=y + 3.5, class_="row", text_anchor="end"))
+    for frame in layout.frames.values():
+        parts.append(_rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb"))
+    return parts
+
+
+def _edge(layout: Layout, stroke: Stroke) -> str:
+    return tag(
+        "path",
+        tag("title", text(stroke.tooltip)),
+        class_=f"edge {stroke.sign}",
+        d=route(layout, stroke.edge),
+        stroke=stroke.colour,
+        stroke_width=stroke.width,
+        stroke_opacity=stroke.opacity,
+        stroke_dasharray=DASH if stroke.sign == "negative" else None,
+        marker_end=f"url(#vc-arrow-{stroke.sign})" if stroke.edge.inside else None,
+    )
+
+
+def _rect(box: Box, radius: float, **attributes: object) -> str:
+    size = {"x": box.left, "y": box.top, "width": box.width, "height": box.height, "rx": radius}
+    return tag("rect", **size, **attributes)
+
+
+def _box(box: Box, font: float) -> str:
+    if not box.label:
+        return _rect(box, 2.0, fill="#d1d5db")
+    state = "writes" if box.end.kind == "logits" and box.state == "reads" else box.state  # the logits write nowhere
+    ink = {"writes": "#111827", "reads": "#6b7280", "unused": "#c3c8cf"}[state]
+    outline = {"writes": "#374151", "reads": "#9ca3af", "unused": "#e2e5e9"}[state]
+    fill = "#fdf3d8" if box.end.kind == "mlp" and box.state != "unused" else "#ffffff"
+    words = tag("text", text(box.label), x=box.x, y=box.y + 0.35 * font, font_size=font, fill=ink, text_anchor="middle")
+    shape = _rect(box, 4.0, fill=fill, stroke=outline, stroke_width=1.1 if state == "writes" else 0.9)
+    return tag("g", tag("title", text(box.name)), shape, words, class_=f"node {box.state}")
+
+
+def _port(box: Box, layout: Layout) -> str:
+    used = box.state == "reads"
+    outline = "#4b5563" if used else "#d5d9de"
+    if box.width > box.height:
+        shape = _rect(box, 3.0, fill="#ffffff", fill_opacity=0.5, stroke=outline, stroke_width=0.9)
+        return tag("g", tag("title", text(box.name)), shape, class_="port")
+    circle = tag("circle", cx=box.x, cy=box.y, r=box.width / 2, fill="#ffffff", stroke=outline, stroke_width=0.9)
+    letter = ""
+    if box.label and layout.sizes.port > 5:
+        ink = "#374151" if used else "#c3c8cf"
+        letter = tag("text", box.label, x=box.x, y=box.y + 2.4, font_size=7.0, fill=ink, text_anchor="middle")
+    return tag("g", tag("title", text(box.name)), circle, letter, class_="port")
+
+
+def _foot_width(circuit: Circuit, exhibit: Exhibit | None) -> float:
+    if exhibit is None or not len(exhibit.clean):
+        return 0.0
+    chips = _CHIPS if circuit.graph.cfg.tokens.n_prefix else 0.0
+    height, width = exhibit.clean.shape[1:3]
+    return 2 * (_IMAGE * width / height + chips + 22.0) + 310.0
+
+
+def _foot(
+    circuit: Circuit, layout: Layout, drawn: tuple[Stroke, ...], exhibit: Exhibit | None, y: float
+) -> tuple[list[str], float]:
+    """The first pair's images and the legend; and where they end."""
+    parts, x, bottom = [], _MARGIN, y
+    if exhibit is not None and len(exhibit.clean):
+        for which, images in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
+            words = caption(exhibit, 0, which, length=14)
+            x += _CHIPS if circuit.graph.cfg.tokens.n_prefix else 0.0
+            parts += image_with_grid(
+                images[0], circuit.graph.cfg.tokens, x=x, y=y, size=_IMAGE, alt=caption(exhibit, 0, which, length=200)
+            )
+            parts.append(tag("text", text(words), x=x, y=y + _IMAGE + 15.0, class_="caption"))
+            x += _IMAGE * images.shape[2] / images.shape[1] + 22.0
+        bottom = y + _IMAGE + 20.0
+        x += 8.0
+    words, height = legend(circuit.graph, layout, drawn, len(circuit), x=x, y=y - 6.0)
+    return parts + words, max(bottom, y + height)

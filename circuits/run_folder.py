@@ -1,0 +1,250 @@
+"""What a run leaves behind: a folder that says what was run, resumes after an interruption, and is written atomically.
+
+`run.json` comes first, with status `running`, and is written again with status `done`. It alone holds what may differ
+between two runs of the same command (times, dates, the machine, versions): every other file has the same bytes again.
+
+| file | content |
+| --- | --- |
+| run.json | command, configuration, versions, seed, device, data hash, times |
+| scores.safetensors | scores of all edges |
+| circuit.json | the circuit, without loss |
+| edges.csv, circuit.graphml, circuit.dot | the kept edges for other tools |
+| circuit.svg, circuit.html, faithfulness.svg | the circuit to look at |
+| report.json | every figure of the evaluation |
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import FormatError
+from .formats.plain import plain, write_text_atomic
+from .formats.schema import json_text, read_json
+
+if TYPE_CHECKING:
+    from .circuit import Circuit
+    from .exhibit import Exhibit
+    from .report import Report
+    from .scores import Scores
+
+RUN_SCHEMA = "vitcircuits.run/1"
+
+RESULT_FILES = (
+    "scores.safetensors",
+    "circuit.json",
+    "edges.csv",
+    "circuit.graphml",
+    "circuit.dot",
+    "circuit.svg",
+    "circuit.html",
+    "faithfulness.svg",
+    "report.json",
+)
+
+_PACKAGES = ("vitcircuits", "torch", "timm", "numpy")
+
+
+_DECIDES = ("config", "seed", "data_hash")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that one run writes into; `RunFolder.open` makes or resumes it.
+
+    Args:
+        path: The folder.
+        record: What `run.json` says about the run, in plain values.
+        resumes: Whether an earlier run of the same configuration, device and versions was found there.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    resumes: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        command: Sequence[str] = (),
+        seed: int | None = None,
+        device: str = "cpu",
+        data_hash: str | None = None,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """The folder, made if it is missing, with a `run.json` of status `running`.
+
+        What an earlier run of the same configuration left is kept for resuming, unless it ran with other versions or
+        on another device.
+
+        Args:
+            path: The folder.
+            config: The resolved configuration: everything that decides the result.
+            command: The command line.
+            seed: The seed.
+            device: Where the run computes.
+            data_hash: Hash of the images and labels.
+            overwrite: Replace what a run of another configuration left there.
+
+        Raises:
+            FormatError: The folder cannot be written, or holds a run of another configuration.
+        """
+        path = Path(path)
+        facts = {"config": dict(config), "seed": seed, "device": device, "data_hash": data_hash}
+        record = plain({**facts, "command": list(command), "versions": versions()}, non_finite="keep")
+        earlier = None if overwrite else _earlier(path)
+        if earlier is not None:
+            _require_same_run(path, earlier, record)
+        resumes = earlier is not None and all(earlier.get(name) == record[name] for name in ("device", "versions"))
+        folder = cls(path, {**record, "resumed": resumes, "started": _now(), "machine": _machine()}, resumes)
+        if not resumes:  # before run.json, so that an interruption never leaves old results under a new configuration
+            folder._remove_results()
+        folder._write_record(status="running")
+        return folder
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration."""
+        return self.record["config"]
+
+    def finish(self, times: Mapping[str, float] | None = None) -> Path:
+        """Sets the status to `done` and returns the path of `run.json`; `times` are seconds by stage."""
+        return self._write_record(status="done", finished=_now(), times=dict(times or {}))
+
+    def save_scores(self, scores: Scores) -> Path:
+        """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""
+        from .formats.tensors import save_scores
+
+        return save_scores(scores, self.path / "scores.safetensors")
+
+    def load_scores_if_same(self) -> Scores | None:
+        """The scores of an earlier run of the same configuration, if it got that far."""
+        from .formats.tensors import load_scores
+
+        path = self.path / "scores.safetensors"
+        if not (self.resumes and path.is_file()):
+            return None
+        try:
+            return load_scores(path)
+        except FormatError:  # damaged by somebody else: the run computes and writes them again
+            return None
+
+    def write_all(self, circuit: Circuit, report: Report | None = None, exhibit: Exhibit | None = None) -> list[Path]:
+        """Writes every result there is something to write for, each whole or not at all, and returns the paths.
+
+        Raises:
+            FormatError: A file cannot be written.
+        """
+        from .formats.reports import save_report
+        from .formats.save import save_circuit
+
+        written = [] if circuit.scores is None else [self.save_scores(circuit.scores)]
+        for name in ("circuit.json", "edges.csv", "circuit.graphml", "circuit.dot"):
+            written.append(save_circuit(circuit, self.path / name))
+        if report is not None:
+            written.append(save_report(report, self.path / "report.json"))
+        return written + self._draw(circuit, report, exhibit)
+
+    def _draw(self, circuit: Circuit, report: Report | None, exhibit: Exhibit | None) -> list[Path]:
+        from .draw import draw_circuit
+        from .draw.curve import draw_curves
+        from .draw.html import write_html
+
+        picture, curve = self.path / "circuit.svg", self.path / "faithfulness.svg"
+        page, curve_svg = self.path / "circuit.html", None
+        written = [picture, page]
+        draw_circuit(circuit, picture, exhibit=exhibit)
+        if report is not None and report.curves:
+            draw_curves(report.curves, curve, mark=_mark(report))
+            curve_svg = curve.read_text(encoding="utf-8")
+            written.append(curve)
+        write_html(circuit, page, report=report, exhibit=exhibit, curve_svg=curve_svg)
+        return written
+
+    def _write_record(self, **more: Any) -> Path:
+        record = plain({"schema": RUN_SCHEMA, **self.record, **more}, non_finite="tag")
+        return write_text_atomic(self.path / "run.json", json_text(record))
+
+    def _remove_results(self) -> None:
+        for name in RESULT_FILES:
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise FormatError(
+                    f"cannot replace {str(self.path / name)!r}: {error.strerror or error}. Pass another folder."
+                ) from error
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """What the `run.json` in a run folder says.
+
+    Raises:
+        FormatError: There is none, or it cannot be read.
+    """
+    return read_json(Path(path) / "run.json", RUN_SCHEMA)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers, read without importing them."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _earlier(path: Path) -> dict[str, Any] | None:
+    if path.exists() and not path.is_dir():
+        raise FormatError(f"{str(path)!r} is a file, but a folder was wanted: pass the path of a folder.")
+    if (path / "run.json").exists():
+        try:
+            return read_run(path)
+        except FormatError as error:
+            raise FormatError(f"{error} {_repair(path)}") from error
+    strangers = [name for name in RESULT_FILES if (path / name).exists()]
+    if strangers:
+        raise FormatError(f"{str(path)!r} holds {strangers[0]} but no run.json, so it is no run. {_repair(path)}")
+    return None
+
+
+def _require_same_run(path: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    before, now = (_flat({name: source.get(name) for name in _DECIDES}) for source in (earlier, record))
+    missing = object()
+    names = [name for name in {**before, **now} if before.get(name, missing) != now.get(name, missing)]
+    if not names:
+        return
+    said = [f"{name} was {before.get(name, 'not set')!r} and is {now.get(name, 'not set')!r}" for name in names[:5]]
+    more = f" and {len(names) - 5} more" * (len(names) > 5)
+    raise FormatError(f"{str(path)!r} holds a run of another configuration: {'; '.join(said)}{more}. {_repair(path)}")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name.removeprefix("config."): value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{name}.{key}" if name else key).items()}
+
+
+def _repair(path: Path) -> str:
+    return f"Pass another folder, such as {str(path.with_name(path.name + '-2'))!r}, or overwrite=True to replace it."
+
+
+def _mark(report: Report) -> tuple[int, float] | None:
+    figure = report.figures.get("faithfulness")
+    return None if figure is None or figure.value is None else (report.n_edges, figure.value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}"
