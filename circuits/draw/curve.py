@@ -57,8 +57,8 @@ def draw_curves(
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in _METADATA:
         raise FormatError(
-            f"cannot draw curves to {str(path)!r}: the ending {Path(path).suffix!r} is not known. End the name in .svg, "
-            f".pdf or .png."
+            f"cannot draw curves to {str(path)!r}: the ending {Path(path).suffix!r} is not known. End the name in "
+            f".svg, .pdf or .png."
         )
     return write_bytes_atomic(path, _drawn(curves, kind, mark, title))
 
@@ -124,7 +124,7 @@ def _plot(axes: Axes, curve: Curve, points: np.ndarray, colour: str, random: boo
 def _mark(axes: Axes, mark: tuple[int, float], largest: int) -> None:
     n_edges, value = mark
     axes.plot([n_edges], [value], "o", markersize=8, markerfacecolor="none", markeredgecolor="#111827", zorder=5)
-    right = n_edges > largest**0.6
+    right = n_edges > largest**0.8
     axes.annotate(
         f"{n_edges} edges: {value:.2f}",
         (n_edges, value),
@@ -132,6 +132,8 @@ def _mark(axes: Axes, mark: tuple[int, float], largest: int) -> None:
         textcoords="offset points",
         ha="right" if right else "left",
         color="#111827",
+        bbox={"facecolor": "#ffffff", "alpha": 0.75, "linewidth": 0, "pad": 1.0},
+        zorder=6,
     )
 
 

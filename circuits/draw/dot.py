@@ -119,9 +119,9 @@ def _edge(stroke: Stroke) -> str:
     edge = stroke.edge
     source, target = quoted(str(replace(edge.source, port=""))), quoted(str(replace(edge.destination, port="")))
     if edge.inside and edge.port:
-        source += f":{edge.port}"
+        source += f":{edge.port}:s"
     elif edge.port:
-        target += f":{edge.port}"
+        target += f":{edge.port}:s"
     looks = [f'color="{stroke.colour}"', f"penwidth={stroke.width:.2f}", f"tooltip={quoted(stroke.tooltip)}"]
     if stroke.sign == "negative":
         looks.append("style=dashed")

@@ -20,8 +20,8 @@ def draw_circuit(
 
     Args:
         circuit: The circuit.
-        path: Ends in .svg (needs no other program), .dot (text, always all edges), .html (a page), or .png or .pdf (drawn
-            by Graphviz' `dot`).
+        path: Ends in .svg (needs no other program), .dot (text, always all edges), .html (a page), or .png or .pdf
+            (drawn by Graphviz' `dot`).
         exhibit: Images to show; in .svg and .html.
         max_edges: The most edges to draw in .svg, .png and .pdf; the picture says how many were left out.
 
@@ -39,6 +39,6 @@ def draw_circuit(
         case ".html":
             return write_html(circuit, path, exhibit=exhibit)
     raise FormatError(
-        f"cannot draw to {str(path)!r}: the ending {ending!r} is not known. End the name in .svg (always works), .html, "
-        f'.dot, or .png or .pdf (these need Graphviz), such as circuit.draw("circuit.svg").'
+        f"cannot draw to {str(path)!r}: the ending {ending!r} is not known. End the name in .svg (always works), "
+        f'.html, .dot, or .png or .pdf (these need Graphviz), such as circuit.draw("circuit.svg").'
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..circuit import Circuit
 from ..exhibit import Exhibit
-from .picture import attention_image, caption, image_with_grid, png_uri
+from .picture import CHIPS, attention_image, caption, image_with_grid, png_uri
 from .words import tag, text
 
 _PAIRS, _HEADS = 6, 64
@@ -14,7 +14,7 @@ _SIZE = 150.0
 def images(exhibit: Exhibit, circuit: Circuit) -> str:
     """The first pairs, clean beside partner."""
     tokens = circuit.graph.cfg.tokens
-    chips = 34.0 if tokens.n_prefix else 0.0
+    chips = CHIPS if tokens.n_prefix else 0.0
     pairs = []
     for pair in range(min(_PAIRS, len(exhibit.clean))):
         figures = []

@@ -24,11 +24,13 @@ MAX_ROWS = 2000
 """More rows than this make no readable table; the page says how many it left out."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NONE = "\N{EN DASH}"
 _NAMES = {"cpr": "CPR", "cmd": "CMD", "kl": "KL"}
 _STYLE = """
 :root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--blue:#2b6cb0;--orange:#c2511d}
 *{box-sizing:border-box}
-body{margin:0;background:#f6f7f9;color:var(--ink);font:15px/1.55 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
+body{margin:0;background:#f6f7f9;color:var(--ink);
+font:15px/1.55 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 main{max-width:1180px;margin:0 auto;padding:28px 24px 64px}
 h1{font-size:26px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
 h2{font-size:16px;margin:0 0 12px}
@@ -45,7 +47,8 @@ figure{margin:0}figcaption{font-size:12.5px;color:var(--soft);margin-top:3px;max
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:20px}
 .columns section{min-width:0}.curve{width:100%;height:auto}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
-th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid #cfd4da;padding:5px 14px 5px 0;position:sticky;top:0;background:#fff}
+th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid #cfd4da;padding:5px 14px 5px 0;
+position:sticky;top:0;background:#fff}
 td{border-bottom:1px solid #f0f1f4;padding:4px 14px 4px 0;vertical-align:top}
 .n{text-align:right}.name{font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;font-size:12.5px}
 .positive{color:var(--blue)}.negative{color:var(--orange)}.soft{color:var(--soft)}
@@ -105,7 +108,7 @@ def _section(heading: str, *content: str) -> str:
 
 def _header(circuit: Circuit) -> str:
     known = [*facts(circuit), ("vitcircuits", _version())]
-    terms = (tag("div", tag("dt", text(label)), tag("dd", text(value) or "–")) for label, value in known)
+    terms = (tag("div", tag("dt", text(label)), tag("dd", text(value))) for label, value in known)
     return tag("header", tag("h1", text(title(circuit))), tag("dl", *terms, class_="facts"))
 
 
@@ -119,8 +122,11 @@ def _version() -> str:
 def _diagram(circuit: Circuit) -> str:
     drawing = to_svg(circuit, header=False)
     wide = float(drawing.split('width="', 1)[1].split('"', 1)[0]) > 2200
-    return _section("Circuit", tag("div", drawing, class_="diagram wide" if wide else "diagram"),
-                    tag("p", "Point at an edge for its name, score and rank."))  # fmt: skip
+    return _section(
+        "Circuit",
+        tag("div", drawing, class_="diagram wide" if wide else "diagram"),
+        tag("p", "Point at an edge for its name, score and rank."),
+    )
 
 
 def _curve(curve_svg: str | None) -> str:
@@ -138,7 +144,8 @@ def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) ->
         tag("tr", *(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True)))
         for row in rows
     )
-    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", "\n", *lines))
+    top = tag("thead", tag("tr", *head)) if any(name for name, _ in columns) else ""
+    return tag("table", top, tag("tbody", "\n", *lines))
 
 
 def _figures(report: Report | None) -> str:
@@ -177,9 +184,9 @@ def _edges(circuit: Circuit) -> str:
 
 def _row(stroke: Stroke) -> list[str]:
     def shown(value: float | None) -> str:
-        return "–" if value is None else text(number(value))
+        return _NONE if value is None else text(number(value))
 
-    score = "–" if stroke.score is None else text(number(stroke.score, signed=True))
+    score = _NONE if stroke.score is None else text(number(stroke.score, signed=True))
     kind = "" if stroke.exact is None else "exact" if stroke.exact else "estimated"
     return [
         str(stroke.rank),

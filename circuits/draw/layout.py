@@ -1,9 +1,9 @@
 """Where everything in a picture of a circuit stands; nothing is drawn here.
 
-A circuit is layered already, so no layout engine is needed. A row is a layer, the input below and the logits on top. A
-column is a head; a layer's MLP stands in a column aside, half a row above its heads, because it reads them. With several
-token groups each has its own lane, a full copy of the columns: the residual stream never mixes tokens, so an edge leaves
-its lane only inside a head. Under a head stand the ports that it reads through; y grows downwards.
+A circuit is layered already, so no layout engine is needed. A row is a layer, the input below and the logits on top.
+A column is a head; a layer's MLP stands in a column aside, half a row above its heads, because it reads them. With
+several token groups each has its own lane, a copy of the columns: the residual stream never mixes tokens, so an edge
+leaves its lane only inside a head. Under a head stand the ports that it reads through; y grows downwards.
 """
 
 from __future__ import annotations

@@ -84,9 +84,10 @@ def _symbol(kind: str, x: float, y: float) -> str:
                 for i, w in enumerate((width_of(0.1), width_of(0.5), width_of(1.0)))
             )
         case "inside":
-            path = f"M{text(x)} {text(middle - 4)}C{text(x + 8)} {text(middle + 8)} {text(x + 32)} {text(middle + 8)} "
-            return tag("path", d=f"{path}{text(x + 34)} {text(middle - 3)}", class_="arrowed", stroke=UNSCORED, fill="none",
-                       stroke_width=1.4, marker_end="url(#vc-arrow-unscored)")  # fmt: skip
+            ends = ((x, middle - 4), (x + 8, middle + 8), (x + 32, middle + 8), (x + 34, middle - 3))
+            start, *rest = (f"{text(across)} {text(down)}" for across, down in ends)
+            ink = {"stroke": UNSCORED, "stroke_width": 1.4, "fill": "none", "marker_end": "url(#vc-arrow-unscored)"}
+            return tag("path", d=f"M{start}C{' '.join(rest)}", **ink)
         case "ports":
             return "".join(
                 tag("circle", cx=x + 7.0 + 11.0 * i, cy=middle, r=4.6, fill="#ffffff", stroke="#6b7280")

@@ -12,7 +12,9 @@ from ...models.config import TokenLayout
 from ..exhibit import Exhibit
 from .words import shortened, tag, text
 
+CHIPS = 34.0  # px; room for the chips at an image's left
 _CRISP = 160  # px; smaller images are enlarged by whole factors so that their pixels stay sharp
+_THUMBNAIL = 112  # px
 
 
 def png_uri(image: NDArray[np.floating]) -> str:
@@ -30,12 +32,14 @@ def png_uri(image: NDArray[np.floating]) -> str:
 
 
 def attention_image(image: NDArray[np.floating], attention: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The image in grey under a heat of attention, shape (height, width, 3).
+    """A small copy of the image in grey under a heat of attention, shape (height, width, 3).
 
     Args:
         image: In [0, 1], shape (height, width, channel).
         attention: One weight per patch, shape (rows, columns); the strongest patch gets the full colour.
     """
+    stride = max(1, max(image.shape[:2]) // _THUMBNAIL)
+    image = image[::stride, ::stride]
     height, width = image.shape[:2]
     scale = max(1, -(-2 * attention.shape[0] // height), -(-2 * attention.shape[1] // width))
     grey = np.repeat(np.repeat(np.nan_to_num(image).mean(-1), scale, 0), scale, 1)
@@ -62,7 +66,7 @@ def image_with_grid(
         tag("image", tag("title", text(alt)), href=png_uri(image), preserveAspectRatio="none", **frame),
         tag("path", d=path, fill="none", stroke="#9aa3ad", stroke_width=0.7, stroke_opacity=0.75) if path else "",
         tag("rect", fill="none", stroke="#4b5563", stroke_width=0.8, **frame),
-        *_chips(tokens, x - 34.0, y),
+        *_chips(tokens, x - CHIPS, y),
     ]
 
 

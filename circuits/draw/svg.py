@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from ..circuit import Circuit
 from ..exhibit import Exhibit
+from .foot import foot, foot_width
 from .layout import Box, Layout, place
-from .legend import legend
-from .picture import caption, image_with_grid
 from .route import route
 from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, strokes
 from .words import facts, group_title, shortened, tag, text, title
@@ -18,7 +17,7 @@ from .words import facts, group_title, shortened, tag, text, title
 MAX_EDGES = 400
 """More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
 
-_MARGIN, _MIN_WIDTH, _IMAGE, _CHIPS = 24.0, 620.0, 132.0, 34.0
+_MARGIN, _MIN_WIDTH = 24.0, 620.0
 _STYLE = """
 .vc{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 .vc .title{font-size:17px;font-weight:600;fill:#111827}
@@ -42,11 +41,12 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     """
     drawn = strokes(circuit, limit=max_edges)
     layout = place(circuit.graph, [stroke.edge for stroke in drawn])
-    width = max(layout.width, _MIN_WIDTH, _foot_width(circuit, exhibit)) + 2 * _MARGIN
+    width = max(layout.width, _MIN_WIDTH, foot_width(circuit, exhibit)) + 2 * _MARGIN
     head, top = _header(circuit, width) if header else ([], _MARGIN)
     left = (width - layout.width) / 2
     diagram = tag("g", *_diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
-    foot, bottom = _foot(circuit, layout, drawn, exhibit, top + layout.height + 18.0)
+    corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
+    under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
     return "\n".join(
         [
@@ -58,7 +58,7 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
             tag("rect", width=width, height=height, fill="#ffffff"),
             *head,
             diagram,
-            *foot,
+            *under,
             "</svg>\n",
         ]
     )
@@ -105,7 +105,7 @@ def _markers() -> str:
                 id=f"vc-arrow-{sign}",
                 markerUnits="userSpaceOnUse",
                 **shape,
-            )  # fmt: skip
+            )
             for sign, colour in heads.items()
         ),
     )
@@ -137,7 +137,7 @@ def _background(layout: Layout) -> list[str]:
                     y=18.0,
                     class_="lane",
                     text_anchor="middle",
-                )  # fmt: skip
+                )
             )
     for layer, y in enumerate(layout.rows):
         if layer % 2 == 0:
@@ -193,31 +193,3 @@ def _port(box: Box, layout: Layout) -> str:
         ink = "#374151" if used else "#c3c8cf"
         letter = tag("text", box.label, x=box.x, y=box.y + 2.4, font_size=7.0, fill=ink, text_anchor="middle")
     return tag("g", tag("title", text(box.name)), circle, letter, class_="port")
-
-
-def _foot_width(circuit: Circuit, exhibit: Exhibit | None) -> float:
-    if exhibit is None or not len(exhibit.clean):
-        return 0.0
-    chips = _CHIPS if circuit.graph.cfg.tokens.n_prefix else 0.0
-    height, width = exhibit.clean.shape[1:3]
-    return 2 * (_IMAGE * width / height + chips + 22.0) + 310.0
-
-
-def _foot(
-    circuit: Circuit, layout: Layout, drawn: tuple[Stroke, ...], exhibit: Exhibit | None, y: float
-) -> tuple[list[str], float]:
-    """The first pair's images and the legend; and where they end."""
-    parts, x, bottom = [], _MARGIN, y
-    if exhibit is not None and len(exhibit.clean):
-        for which, images in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
-            words = caption(exhibit, 0, which, length=14)
-            x += _CHIPS if circuit.graph.cfg.tokens.n_prefix else 0.0
-            parts += image_with_grid(
-                images[0], circuit.graph.cfg.tokens, x=x, y=y, size=_IMAGE, alt=caption(exhibit, 0, which, length=200)
-            )
-            parts.append(tag("text", text(words), x=x, y=y + _IMAGE + 15.0, class_="caption"))
-            x += _IMAGE * images.shape[2] / images.shape[1] + 22.0
-        bottom = y + _IMAGE + 20.0
-        x += 8.0
-    words, height = legend(circuit.graph, layout, drawn, len(circuit), x=x, y=y - 6.0)
-    return parts + words, max(bottom, y + height)

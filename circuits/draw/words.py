@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from ..circuit import Circuit
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUPS = {"cls": "CLS", "reg": "registers", "patch": "patches"}
 
 
@@ -61,8 +63,8 @@ def shortened(text: str, length: int) -> str:
 def tag(name: str, /, *children: str, **attributes: object) -> str:
     """An XML element; attributes are escaped, children are markup already.
 
-    An attribute's underscores become hyphens and a trailing one is dropped, so `class_` and `stroke_width` can be written
-    as keywords; None leaves it out.
+    An attribute's underscores become hyphens and a trailing one is dropped, so `class_` and `stroke_width` can be
+    written as keywords; None leaves it out.
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     head = name + "".join(f' {key}="{text(value)}"' for key, value in given.items())
@@ -73,10 +75,7 @@ def text(value: object) -> str:
     """Escaped for XML and HTML, in text and in attributes; numbers to a tenth, control characters replaced."""
     if isinstance(value, float):
         return f"{round(value, 1) + 0.0:g}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
-    clean = "".join(
-        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in str(value)
-    )
-    return escape(clean)
+    return escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value)))
 
 
 def _plain(value: Any) -> str:
