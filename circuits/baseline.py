@@ -40,13 +40,22 @@ class Baseline:
     mean: Tensor | None = None
     std: Tensor | None = None
 
-    def __call__(self, pairs: Pairs) -> Float[Tensor, "source batch token model"]:
-        """The ablated values of every source; call it under `vit.borrowed()`."""
+    def images(self, pairs: Pairs) -> Float[Tensor, "batch channel height width"] | None:
+        """The images whose values removed edges carry, for the ablations that take them from images."""
         match self.ablation.kind:
             case "partner":
-                return source_values(self.vit, self.vit.check_images(pairs.corrupt))
+                return self.vit.check_images(pairs.corrupt)
             case "another":
-                return source_values(self.vit, self.vit.check_images(self._others(pairs)))
+                return self.vit.check_images(self._others(pairs))
+            case _:
+                return None
+
+    def __call__(self, pairs: Pairs) -> Float[Tensor, "source batch token model"]:
+        """The ablated values of every source; call it under `vit.borrowed()`."""
+        images = self.images(pairs)
+        if images is not None:
+            return source_values(self.vit, images)
+        match self.ablation.kind:
             case "mean":
                 assert self.mean is not None
                 return self.mean.expand(-1, len(pairs), -1, -1)

@@ -1,0 +1,240 @@
+"""Edge attribution: EAP and EAP-IG from plain fused passes.
+
+    score[u, v] = (a_u(clean) - a'_u) . d metric / d x_v
+
+summed over tokens and channels, for each pair: a first-order estimate of how much of the metric the edge carries. EAP
+(Syed et al. 2023, section 3) takes the gradient at the clean image; EAP-IG (Hanna et al. 2024, section 3) averages it
+over points on the straight path from the ablated input to the clean one. The path runs in the residual in front of
+block 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ..circuits.graph import Graph
+from ..circuits.pairs import Pairs
+from ..circuits.run import require_model
+from ..circuits.scores import Scores
+from ..circuits.sources import batch_size_for
+from ..circuits.task import Task
+from ..models.errors import TaskError
+from .contraction import Gradients
+from .deltas import Deltas, make_deltas
+from .inside import Softmax, inside_scores
+from .moments import Moments
+from .progress import progress_bar
+from .tape import Tape, record_tape
+
+Rule = Literal["midpoint", "left"]
+
+
+def eap(
+    graph: Graph,
+    task: Task,
+    *,
+    freeze_norm: bool = True,
+    softmax: Softmax = "linear",
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Scores:
+    """First-order estimate of how much of the metric each edge carries, the gradient taken at the clean image.
+
+    Costs two forward passes and one backward pass per batch, however many edges there are, and one sum over edges.
+    It sees nothing through a saturated softmax or a step, and ranks edges by slope where the effect is a difference.
+
+    Args:
+        graph: The graph.
+        task: Its discovery pairs are used.
+        freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
+        softmax: Edges between token groups inside heads: `linear`, or `exact` in the pattern.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TaskError: The metric has no gradient at the clean image (kl) or none at all (accuracy).
+        GraphError: The graph was compiled for another model.
+    """
+    if task.metric.kind == "kl":
+        raise TaskError(
+            "the metric kl has zero gradient at the clean image, where the model agrees with itself, so EAP would score "
+            "every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
+        )
+    options = {"freeze_norm": freeze_norm, "softmax": softmax}
+    plan = _Plan(graph, task, (1.0,), freeze_norm, softmax, memory, progress, "eap")
+    return plan.run().scores(task, "eap", options)
+
+
+def eap_ig(
+    graph: Graph,
+    task: Task,
+    *,
+    steps: int = 5,
+    rule: Rule = "midpoint",
+    freeze_norm: bool = True,
+    report_error: bool = False,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Scores:
+    """How much of the metric each edge carries, the gradient averaged along the path from ablated to clean input.
+
+    Costs two forward passes, `steps` forward and backward passes, and one sum over edges. With unfrozen norms the scores
+    of all edges that leave `input` add up to m(clean) - m(ablated input) as steps grow; what is missing is reported in
+    `diagnostics["completeness_gap"]` as a share. Blind to even functions, which have the same value at both ends.
+
+    Args:
+        graph: The graph.
+        task: Its discovery pairs are used.
+        steps: Points on the path.
+        rule: `midpoint`, or `left` (EAP-IG's own: the path's start is a point, its end is not).
+        freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
+        report_error: Also run with twice the steps, and report the mean absolute difference of scores over their mean
+            absolute value in `diagnostics["error_vs_double"]`.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TaskError: The metric has no gradient (accuracy), or the steps or the rule make no sense.
+        GraphError: The graph was compiled for another model.
+    """
+    options = {"steps": steps, "rule": rule, "freeze_norm": freeze_norm}
+    plan = _Plan(graph, task, path_points(steps, rule), freeze_norm, "linear", memory, progress, "eap_ig")
+    moments = plan.run()
+    diagnostics = plan.completeness(moments)
+    if report_error:
+        finer = replace(plan, points=path_points(2 * steps, rule)).run().mean
+        diagnostics["error_vs_double"] = float(np.abs(moments.mean - finer).sum() / max(np.abs(finer).sum(), 1e-30))
+    return moments.scores(task, "eap_ig", options, diagnostics=diagnostics)
+
+
+def path_points(steps: int, rule: Rule) -> tuple[float, ...]:
+    """Places on the path from ablated (0) to clean (1) where gradients are taken, equally weighted.
+
+    Raises:
+        TaskError: There is no step, or the rule is not known.
+    """
+    if steps < 1:
+        raise TaskError(f"steps={steps}: pass at least 1, such as steps=5.")
+    if rule not in ("midpoint", "left"):
+        raise TaskError(f'rule={rule!r} is not known: pass rule="midpoint" or rule="left".')
+    return tuple((step + (0.5 if rule == "midpoint" else 0.0)) / steps for step in range(steps))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Gradients at some points of the path, for all discovery pairs."""
+
+    graph: Graph
+    task: Task
+    points: Sequence[float]
+    freeze_norm: bool
+    softmax: Softmax
+    memory: int
+    progress: bool
+    name: str
+
+    def run(self) -> Moments:
+        vit, pairs = self.task.vit, self.task.discovery
+        require_model(vit, self.graph)
+        if not self.task.metric.differentiable:
+            raise TaskError(
+                f"the metric {self.task.metric.kind} has no gradient: use exact_effects, or another metric such as "
+                f"metric='logit_difference'."
+            )
+        baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
+        moments = Moments(self.graph)
+        with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
+            for batch in pairs.batches(batch_size_for(vit, self.memory, copies=3)):
+                self._batch(batch, baseline, moments)
+                bar.update(len(batch))
+        return moments
+
+    def _batch(self, batch: Pairs, baseline: Baseline, moments: Moments) -> None:
+        vit, inside = self.task.vit, len(self.graph.groups) > 1
+        images = vit.check_images(batch.clean)
+        metric = self._metric(images)
+        clean = record_tape(vit, vit.embed(images), metric, freeze_norm=self.freeze_norm)
+        deltas = make_deltas(vit, batch, clean, baseline, inside=inside)
+        gradients = Gradients(vit, self.graph, freeze_norm=self.freeze_norm)
+        between = _Between(self.graph, self.task, clean, deltas, self.softmax)
+        for point in self.points:
+            tape = clean if point == 1.0 else self._tape(clean, deltas, point, metric)
+            gradients.add(tape, 1 / len(self.points))
+            if inside:
+                between.add(tape, 1 / len(self.points))
+        for block, scores in gradients.contract(deltas.sources):
+            moments.add(block, scores)
+        between.into(moments)
+        moments.n_pairs += len(batch)
+
+    def _metric(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        if self.task.metric.kind != "kl":
+            return self.task.metric
+        return partial(self.task.metric, reference=self.task.vit(images))
+
+    def _tape(self, clean: Tape, deltas: Deltas, point: float, metric: Callable[[Tensor], Tensor]) -> Tape:
+        start = torch.lerp(deltas.embedded, clean.embedded, point)
+        return record_tape(self.task.vit, start, metric, freeze_norm=self.freeze_norm)
+
+    def completeness(self, moments: Moments) -> dict[str, float]:
+        """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
+        total = sum(
+            float(block.unpack(moments.mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside"
+        )
+        drop = self._drop()
+        found = {"input_total": total, "metric_drop": drop}
+        if not self.freeze_norm:
+            found["completeness_gap"] = abs(total - drop) / max(abs(drop), 1e-30)
+        return found
+
+    def _drop(self) -> float:
+        """Mean of m(clean) - m(the run from the ablated input)."""
+        vit, pairs = self.task.vit, self.task.discovery
+        baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
+        drop = 0.0
+        with vit.borrowed(), torch.no_grad():
+            for batch in pairs.batches(batch_size_for(vit, self.memory, copies=3)):
+                images = vit.check_images(batch.clean)
+                partner = baseline.images(batch)
+                start = vit.embed(partner) if partner is not None else baseline(batch)[0]
+                metric = self._metric(images)
+                ablated = vit.readout.logits(vit.run_blocks(start))
+                drop += float((metric(vit(images)) - metric(ablated)).double().sum())
+        return drop / len(pairs)
+
+
+class _Between:
+    """Scores of the edges inside heads, summed over the points of the path."""
+
+    def __init__(self, graph: Graph, task: Task, clean: Tape, deltas: Deltas, softmax: Softmax) -> None:
+        self._graph, self._blocks, self._deltas, self._softmax = graph, task.vit.blocks, deltas, softmax
+        inside = len(graph.groups) > 1
+        self._clean: list[Any] = [
+            block.split(taped.fused)[1:] if inside else None
+            for block, taped in zip(self._blocks, clean.layers, strict=True)
+        ]
+        self._sums: list[Tensor] = []
+
+    def add(self, tape: Tape, weight: float) -> None:
+        """Adds one point with a weight."""
+        for layer, (block, taped) in enumerate(zip(self._blocks, tape.layers, strict=True)):
+            ablated, clean = self._deltas.keys_values[layer], self._clean[layer]
+            scores = weight * inside_scores(self._graph, block, taped, ablated, clean, self._softmax)
+            if layer < len(self._sums):
+                self._sums[layer] += scores
+            else:
+                self._sums.append(scores)
+
+    def into(self, moments: Moments) -> None:
+        """Hands the scores over."""
+        for blocks, scores in zip(self._graph.layers, self._sums, strict=False):
+            if blocks.inside is not None:
+                moments.add(blocks.inside, scores)
