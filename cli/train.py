@@ -5,7 +5,7 @@ from pathlib import Path
 
 EPILOG = """\
 examples:
-  vitcircuits train digits-2l --out my-digits              about a minute, no download
+  vitcircuits train digits-2l --out my-digits              about two minutes, no download
   vitcircuits train digits-2l --out other --seed 1         other weights by the same recipe
   vitcircuits train mnist-2l --out my-mnist --data-dir folder/with/idx/files
   vitcircuits train mnist-2l --out quick --epochs 1        a quick look, less accurate
