@@ -17,7 +17,7 @@ The table drops the graph, the task, the ablation, the provenance and every edge
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,13 @@ _COLUMNS: dict[Hashable, Any] = {
     "std_err": "float64",
     "mean_abs": "float64",
     "exact": "bool",
+}
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    "int64": int,
+    "float64": lambda text: float(text or "nan"),
+    "bool": {"True": True, "False": False}.__getitem__,
 }
 
 
@@ -88,14 +95,12 @@ def load_csv(path: str | Path) -> pandas.DataFrame:
 
     import pandas
 
-    text = read_text(path)
-    numbers = {name: [""] for name, dtype in _COLUMNS.items() if dtype == "float64"}
     try:
-        table = pandas.read_csv(
-            io.StringIO(text), dtype=_COLUMNS, keep_default_na=False, na_values=numbers, float_precision="round_trip"
-        )
-    except (ValueError, pandas.errors.ParserError) as error:
+        table = pandas.read_csv(io.StringIO(read_text(path)), dtype=str, keep_default_na=False)
+        if list(table.columns) != list(_COLUMNS):
+            raise FormatError(f"{str(path)!r} has the columns {list(table.columns)}; wanted {list(_COLUMNS)}.")
+        # Parsed here, because pandas' own parser may be off by the last digit.
+        columns = {name: [_PARSERS[dtype](text) for text in table[name]] for name, dtype in _COLUMNS.items()}
+    except (ValueError, KeyError) as error:
         raise FormatError(f"{str(path)!r} is not a table of edges: {error}.") from error
-    if list(table.columns) != list(_COLUMNS):
-        raise FormatError(f"{str(path)!r} has the columns {list(table.columns)}; wanted {list(_COLUMNS)}.")
-    return table
+    return pandas.DataFrame(columns).astype(_COLUMNS)

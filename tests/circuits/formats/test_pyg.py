@@ -20,7 +20,9 @@ def test_columns_are_the_kept_edges(
     assert data.validate()
     assert data.num_edges == len(circuit)
     names = data.node_names
-    joined = {(names[s], names[d], name) for (s, d), name in zip(data.edge_index.t().tolist(), data.edge_names)}
+    joined = {
+        (names[s], names[d], name) for (s, d), name in zip(data.edge_index.t().tolist(), data.edge_names, strict=True)
+    }
     assert joined == set(multigraph.edges(keys=True))
     assert [circuit.graph.edge(i).name for i in data.edge_id.tolist()] == data.edge_names
     assert circuit.scores is not None
