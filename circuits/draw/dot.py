@@ -1,9 +1,10 @@
 r"""A circuit as DOT text, and drawn by Graphviz.
 
 The text needs no Graphviz. Names are quoted, so that a dot in `a0.h1` is no syntax, and a head is a small table whose
-cells are its ports: `"a0.h1" -> "a1.h0":q`. In a label `\n`, `\N` and `&amp;` have meanings, so backslashes and
-ampersands in class names are escaped. Never `splines=ortho` (slow) or `concentrate` (merges edges, and with them
-widths and colours).
+cells are its ports: `"a0.h1" -> "a1.h0":q`. Nodes carry the positions of the SVG, which `dot` ignores and `neato -n2`
+keeps; pictures are made with them, because dot's own layout breaks the grid. In a label `\n`, `\N` and `&amp;` have
+meanings, so backslashes and ampersands in class names are escaped. Never `splines=ortho` (slow) or `concentrate`
+(merges edges, and with them widths and colours).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import replace
 from ...models.errors import FormatError
 from ..circuit import Circuit
 from ..names import Edge, End
+from .layout import Layout, place
 from .strokes import Stroke, strokes
-from .words import facts, group_title, text, title
+from .words import facts, group_title, legible, text, title
 
 _HEADER = """  graph [rankdir=BT, newrank=true, outputorder=edgesfirst, ranksep=0.6, nodesep=0.22, fontname="Helvetica",
     labelloc=t, labeljust=l, fontsize=13, tooltip=" "]
@@ -40,16 +42,17 @@ def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
     if len(drawn) < len(circuit):
         heading.append(f"{len(drawn)} strongest edges drawn, {len(circuit) - len(drawn)} left out")
     ends = _nodes(stroke.edge for stroke in drawn)
-    lines = ["digraph circuit {", _HEADER, *([_LARGE] if len(drawn) > 300 else [])]
+    layout = place(circuit.graph, [stroke.edge for stroke in drawn])
+    lines = ["digraph circuit {", _HEADER, *([_LARGE] if len(drawn) > 400 else [])]
     lines.append(f"  label={quoted(heading)}")
-    lines += [f"  {quoted(name)} {_node(end, circuit)}" for name, end in ends.items()]
+    lines += [f"  {quoted(name)} {_node(end, circuit, layout)}" for name, end in ends.items()]
     lines += _ranks(ends.values())
     lines += [_edge(stroke) for stroke in drawn]
     return "\n".join([*lines, "}", ""])
 
 
 def render(dot_text: str, kind: str, *, time_limit: float = 60.0) -> bytes:
-    """The picture that Graphviz' `dot` draws, as `png` or `pdf`.
+    """The picture that Graphviz' `dot` draws, nodes where the text says, as `png` or `pdf`.
 
     Raises:
         FormatError: `dot` is missing, fails, or takes longer than the limit (seconds).
@@ -62,7 +65,10 @@ def render(dot_text: str, kind: str, *, time_limit: float = 60.0) -> bytes:
         )
     try:
         done = subprocess.run(
-            [program, f"-T{kind}", "-Gdpi=150"], input=dot_text.encode(), capture_output=True, timeout=time_limit
+            [program, "-Kneato", "-n2", f"-T{kind}", "-Gdpi=150", "-Gsplines=true"],
+            input=dot_text.encode(),
+            capture_output=True,
+            timeout=time_limit,
         )
     except subprocess.TimeoutExpired as error:
         raise FormatError(
@@ -79,7 +85,7 @@ def render(dot_text: str, kind: str, *, time_limit: float = 60.0) -> bytes:
 def quoted(lines: str | list[str]) -> str:
     """A DOT string: quotes, backslashes and entities escaped; a list becomes left-aligned lines."""
     parts = [lines] if isinstance(lines, str) else lines
-    clean = [" ".join(part.split()).replace("\0", "") for part in parts]
+    clean = [legible(" ".join(part.split())) for part in parts]
     escaped = [part.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"') for part in clean]
     return f'"{escaped[0]}"' if isinstance(lines, str) else '"' + "".join(f"{part}\\l" for part in escaped) + '"'
 
@@ -94,16 +100,19 @@ def _nodes(edges: Iterable[Edge]) -> dict[str, End]:
     return dict(sorted(found.items(), key=lambda item: (item[1].layer, item[1].kind, item[1].head, item[1].group)))
 
 
-def _node(end: End, circuit: Circuit) -> str:
+def _node(end: End, circuit: Circuit, layout: Layout) -> str:
+    box = layout.boxes.get(str(end)) or layout.ports[str(end)]
+    where_to = f'pos="{box.x:.1f},{layout.height - box.y:.1f}!"'
     where = f"<BR/><FONT POINT-SIZE='7'>{text(group_title(end.group))}</FONT>" if end.group else ""
     if end.kind == "head" and circuit.graph.ports == "qkv":
         cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in "qkv")
         return (
-            f'[shape=plain, label=<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">'
+            f'[shape=plain, {where_to}, label=<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">'
             f'<TR><TD COLSPAN="3">{end.node}{where}</TD></TR><TR>{cells}</TR></TABLE>>]'
         )
     fill = ', fillcolor="#fdf3d8"' if end.kind == "mlp" else ""
-    return f"[label=<{end.node}{where}>{fill}]"
+    wide = f", width={box.width / 72:.2f}" if box.width > 72 else ""
+    return f"[{where_to}, label=<{end.node}{where}>{wide}{fill}]"
 
 
 def _ranks(ends: Iterable[End]) -> list[str]:

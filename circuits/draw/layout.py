@@ -33,6 +33,16 @@ class Sizes:
     port: float
     gap: float = 0.0
 
+    @property
+    def lift(self) -> float:
+        """How far a layer's MLP stands above its heads: half a row, or less where edges inside heads need the room."""
+        return min(0.5 * self.row, self.box[1] + 28.0) if self.gap else 0.5 * self.row
+
+    @property
+    def channel(self) -> float:
+        """Height of the free strip between the ports of a row and the MLP of the layer below."""
+        return self.row - self.lift - self.box[1] - self.gap - 2 * self.port
+
 
 _ROOMY = Sizes(column=84, row=118, box=(56, 24), font=12.5, port=5.2)
 _NORMAL = Sizes(column=60, row=98, box=(48, 20), font=10.5, port=3.8)
@@ -212,7 +222,7 @@ def _sizes(graph: Graph, n_columns: int, n_lanes: int) -> Sizes:
         sizes = replace(sizes, column=max(sizes.column, min(150.0, 640.0 / n_columns)))
     if len(graph.groups) == 1:
         return sizes
-    crowded = 50.0 if n_lanes > 3 else 0.0  # edges inside heads run below the rows, across all lanes
+    crowded = 60.0 if n_lanes > 3 else 26.0  # edges inside heads run below the rows, across all lanes
     return replace(sizes, gap=0.55 * sizes.box[1], row=sizes.row + crowded)
 
 
@@ -277,7 +287,7 @@ class _Placer:
             if self._graph.ports == "block" and lane.heads:
                 self._block(End("attention", layer, group=lane.group), middle, y, span)
             self._box(
-                End("mlp", layer, group=lane.group), f"m{layer}", lane.mlp_x, y - self._sizes.row / 2, self._sizes.box
+                End("mlp", layer, group=lane.group), f"m{layer}", lane.mlp_x, y - self._sizes.lift, self._sizes.box
             )
 
     def _box(self, end: End, label: str, x: float, y: float, size: tuple[float, float]) -> Box | None:

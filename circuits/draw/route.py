@@ -103,7 +103,9 @@ def _inside(layout: Layout, edge: Edge) -> str:
     leftwards = target.x < port.x
     x1 = port.x if port.width < _BAR else (port.left + 10 if leftwards else port.right - 10)
     x2 = target.right - 3 if leftwards else target.left + 3
-    low = port.bottom + 12.0 + (0.4 * layout.sizes.row - 12.0) * (abs(x2 - x1) / layout.width) ** 0.5
+    # A cubic with both controls at one depth reaches 3/4 of it.
+    deepest = (layout.sizes.channel - 4.0) / 0.75
+    low = port.bottom + 10.0 + (deepest - 10.0) * (abs(x2 - x1) / layout.width) ** 0.5
     points = ((x1 + 0.25 * (x2 - x1), low), (x2 - 0.04 * (x2 - x1), low), (x2, target.bottom + 3))
     return f"M{_pair((x1, port.bottom))}C{' '.join(map(_pair, points))}"
 

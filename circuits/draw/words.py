@@ -75,7 +75,12 @@ def text(value: object) -> str:
     """Escaped for XML and HTML, in text and in attributes; numbers to a tenth, control characters replaced."""
     if isinstance(value, float):
         return f"{round(value, 1) + 0.0:g}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
-    return escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value)))
+    return escape(legible(str(value)))
+
+
+def legible(text: str) -> str:
+    """The text with what no file can hold, such as control characters and lone surrogates, replaced."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _plain(value: Any) -> str:

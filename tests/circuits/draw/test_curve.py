@@ -1,0 +1,72 @@
+"""The curve's SVG is XML, the same twice, and shows what it is given."""
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from vitcircuits.circuits.draw.curve import curves_svg, draw_curves
+from vitcircuits.circuits.report import Curve
+from vitcircuits.models.errors import FormatError
+
+
+def curve(label: str, faithfulness: list[float]) -> Curve:
+    n = np.arange(len(faithfulness)) * 10
+    values = np.array(faithfulness)
+    return Curve(label, n, n, values, values - 0.1, values + 0.1)
+
+
+CURVES = (curve("eap_ig", [0.0, 0.5, 0.9, np.nan, 1.0]), curve("random", [0.0, 0.01, 0.1, 0.3, 1.0]))
+
+
+def said(text: str) -> str:
+    return " ".join("".join(element.itertext()) for element in ET.fromstring(text).iter() if "text" in element.tag)
+
+
+def test_it_parses_and_names_its_curves_axes_and_mark():
+    words = said(curves_svg(CURVES, mark=(20, 0.9), title="3 vs $8$ <&> \u732b"))
+    for expected in (
+        "eap ig",
+        "random",
+        "edges in the circuit",
+        "faithfulness",
+        "20 edges: 0.90",
+        "3 vs $8$ <&> \u732b",
+    ):
+        assert expected in words
+
+
+def test_the_same_curves_give_the_same_bytes():
+    assert curves_svg(CURVES, mark=(20, 0.9)) == curves_svg(CURVES, mark=(20, 0.9))
+
+
+def test_random_curves_are_grey():
+    text = curves_svg(CURVES)
+    assert "#8b929c" in text and "#2b6cb0" in text
+
+
+@pytest.mark.parametrize(
+    "curves", [(), (curve("eap", [0.0]),), (curve("eap", [0.0, 1.0]),), (curve("_x", [np.nan] * 3),)]
+)
+def test_few_points_or_none_are_no_error(curves):
+    ET.fromstring(curves_svg(curves))
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
+def test_it_is_written(tmp_path, ending):
+    path = draw_curves(CURVES, tmp_path / f"curve.{ending}")
+    first = path.read_bytes()
+    assert len(first) > 1000
+    assert draw_curves(CURVES, path).read_bytes() == first
+
+
+def test_an_unknown_ending_is_said(tmp_path):
+    with pytest.raises(FormatError, match=r"\.jpg.*\.svg"):
+        draw_curves(CURVES, tmp_path / "curve.jpg")
+
+
+def test_no_global_state_is_left_behind():
+    from matplotlib import rcParams
+
+    before = dict(rcParams)
+    curves_svg(CURVES)
+    assert dict(rcParams) == before

@@ -1,0 +1,74 @@
+"""Graphviz reads the DOT text and finds every edge; where Graphviz is missing, one sentence says what to do."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from vitcircuits.circuits.draw.dot import quoted, render, to_dot
+from vitcircuits.circuits.draw.files import draw_circuit
+from vitcircuits.models.errors import FormatError
+
+from .conftest import make_circuit, make_graph, make_scores
+
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz' dot is not on the path")
+
+
+def read_back(text: str, layout: str = "dot") -> dict:
+    done = subprocess.run(["dot", f"-K{layout}", "-Tjson"], input=text.encode(), capture_output=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+@needs_dot
+@pytest.mark.parametrize("tokens", ["all", "role", "each"])
+@pytest.mark.parametrize("ports", ["qkv", "head", "block"])
+def test_graphviz_finds_every_edge_under_its_name(tokens, ports):
+    graph = make_graph(2, 3, tokens=tokens, ports=ports, registers=1)
+    circuit = make_circuit(graph, 15)
+    read = read_back(to_dot(circuit))
+    assert sorted(edge["name"] for edge in read["edges"]) == sorted(circuit.edge_names())
+    nodes = {end.node for edge in circuit for end in (edge.source, edge.destination)}
+    names = {node["name"].split("@")[0] for node in read["objects"] if "nodes" not in node}
+    assert names == nodes
+
+
+@needs_dot
+def test_signs_are_colour_and_dash(circuit):
+    for edge in read_back(to_dot(circuit))["edges"]:
+        assert (edge.get("style") == "dashed") == (float(edge["score"]) < 0)
+
+
+@needs_dot
+def test_names_from_outside_do_no_harm():
+    task = {"model": 'a\\N"b', "target_name": "<b>&lt;\n\\", "foil_name": "c\0d\ud800"}
+    circuit = make_scores(make_graph(2, 2), task=task).top(20)
+    assert len(read_back(to_dot(circuit))["edges"]) == len(circuit)
+
+
+@needs_dot
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_pictures_are_drawn(circuit, tmp_path, ending):
+    start = {"png": b"\x89PNG", "pdf": b"%PDF"}[ending]
+    assert draw_circuit(circuit, tmp_path / f"circuit.{ending}").read_bytes().startswith(start)
+
+
+@needs_dot
+def test_a_time_limit_and_a_failure_are_said(circuit):
+    with pytest.raises(FormatError, match=r"scores\.top"):
+        render(to_dot(circuit), "png", time_limit=1e-6)
+    with pytest.raises(FormatError, match="could not draw"):
+        render("digraph {", "png")
+
+
+def test_without_graphviz_the_text_is_written_and_a_picture_is_refused_in_a_sentence(circuit, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert draw_circuit(circuit, tmp_path / "circuit.dot").read_text() == to_dot(circuit)
+    with pytest.raises(FormatError, match="apt install graphviz"):
+        draw_circuit(circuit, tmp_path / "circuit.png")
+    assert not (tmp_path / "circuit.png").exists()
+
+
+def test_strings_are_escaped():
+    assert quoted('a"b\\N&') == '"a\\"b\\\\N&amp;"'
+    assert quoted(["a", "b"]) == '"a\\lb\\l"'
