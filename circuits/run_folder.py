@@ -104,7 +104,9 @@ class RunFolder:
             _require_same_run(path, earlier, record)
         resumes = earlier is not None and all(earlier.get(name) == record[name] for name in ("device", "versions"))
         folder = cls(path, {**record, "resumed": resumes, "started": _now(), "machine": _machine()}, resumes)
-        if not resumes:  # before run.json, so that an interruption never leaves old results under a new configuration
+        if not resumes and _exists(
+            path
+        ):  # before run.json, so that an interruption never leaves old results under a new configuration
             folder._remove_results()
         folder._write_record(status="running")
         return folder
@@ -203,17 +205,24 @@ def versions() -> dict[str, str]:
 
 
 def _earlier(path: Path) -> dict[str, Any] | None:
-    if path.exists() and not path.is_dir():
+    if _exists(path) and not path.is_dir():
         raise FormatError(f"{str(path)!r} is a file, but a folder was wanted: pass the path of a folder.")
-    if (path / "run.json").exists():
+    if _exists(path / "run.json"):
         try:
             return read_run(path)
         except FormatError as error:
             raise FormatError(f"{error} {_repair(path)}") from error
-    strangers = [name for name in RESULT_FILES if (path / name).exists()]
+    strangers = [name for name in RESULT_FILES if _exists(path / name)]
     if strangers:
         raise FormatError(f"{str(path)!r} holds {strangers[0]} but no run.json, so it is no run. {_repair(path)}")
     return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be looked into: writing says so
+        return False
 
 
 def _require_same_run(path: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
