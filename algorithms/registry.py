@@ -1,0 +1,103 @@
+"""The algorithms by name, with their options as data, so that the command line needs no list of its own.
+
+Nothing here imports torch: an algorithm's module is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import TaskError
+
+if TYPE_CHECKING:
+    from ..circuits.graph import Graph
+    from ..circuits.scores import Scores
+    from ..circuits.task import Task
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an algorithm.
+
+    Args:
+        default: Its value unless told otherwise; also its type.
+        help: What it does.
+        choices: The values that it can take, where they are few.
+    """
+
+    default: Any
+    help: str
+    choices: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True)
+class AlgorithmEntry:
+    """An algorithm that can be called by name.
+
+    Args:
+        name: Its name, and its function's.
+        module: The module that defines it, inside this package.
+        summary: One line for help texts.
+        options: Its options beside `memory` and `progress`.
+    """
+
+    name: str
+    module: str
+    summary: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+_FREEZE = Option(True, "treat each norm's standard deviation as a constant in the backward pass", (True, False))
+
+ALGORITHMS: dict[str, AlgorithmEntry] = {
+    entry.name: entry
+    for entry in (
+        AlgorithmEntry(
+            "eap",
+            ".gradients",
+            "edge attribution, gradient at the clean image (2 forwards, 1 backward)",
+            {
+                "freeze_norm": _FREEZE,
+                "softmax": Option("linear", "edges inside heads: first order, or exact softmax", ("linear", "exact")),
+            },
+        ),
+        AlgorithmEntry(
+            "eap_ig",
+            ".gradients",
+            "edge attribution with gradients averaged from ablated to clean input",
+            {
+                "steps": Option(5, "points on the path"),
+                "rule": Option("midpoint", "where the points are", ("midpoint", "left")),
+                "freeze_norm": _FREEZE,
+                "report_error": Option(False, "also run with twice the steps and report the difference", (True, False)),
+            },
+        ),
+        AlgorithmEntry("exact_effects", ".exact", "every edge ablated alone (one run of the rest of the model per edge)"),
+        AlgorithmEntry("direct_logit_attribution", ".direct", "what each source adds to the logits by itself"),
+    )
+}
+
+
+def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores:
+    """The scores of an algorithm called by name.
+
+    Args:
+        name: A key of `ALGORITHMS`.
+        graph: The graph.
+        task: The task.
+        **options: The algorithm's own, and `memory`, `progress`.
+
+    Raises:
+        TaskError: There is no such algorithm or option.
+    """
+    if name not in ALGORITHMS:
+        raise TaskError(f"there is no algorithm {name!r}: pass one of {', '.join(ALGORITHMS)}.")
+    entry = ALGORITHMS[name]
+    for option in options:
+        if option not in entry.options and option not in ("memory", "progress"):
+            known = ", ".join(entry.options) or "none"
+            raise TaskError(f"{name} has no option {option!r}: its options are {known}.")
+    return getattr(import_module(entry.module, __package__), name)(graph, task, **options)
