@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#2b6cb0", "#d9622b", "#2f855a", "#7b5ea7", "#b7791f")
 _RANDOM = "#8b929c"
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "vitcircuits",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

@@ -1,17 +1,19 @@
 """How an edge runs between the boxes of a layout, as the `d` of an SVG path.
 
-Edges leave a box at its top and arrive from below. In between, x is a function of y: a straight line, moved aside into
-the gutter wherever it would run behind a box that the circuit uses, and smoothed by a monotone cubic that cannot
-overshoot (Fritsch and Butland 1984). So no edge can be mistaken for one that ends at a box on its way. MLP to MLP edges
-bow outwards, the longer the further. An edge inside a head leaves a port, dips under the row and comes up at the lower
-corner of the head in the other lane.
+Edges leave a box at its top and arrive from below. In between, x is a function of y: a monotone cubic that cannot
+overshoot (Fritsch and Butland 1984), led into the gutter wherever it would run behind a box that the circuit uses. So
+no edge can be mistaken for one that ends at a box on its way. MLP to MLP edges run outside their column, the longer the
+further. An edge inside a head leaves a port, dips under the row and comes up at the lower corner of the head in the
+other lane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..names import Edge, End
 from .layout import Box, Lane, Layout
@@ -26,12 +28,12 @@ def route(layout: Layout, edge: Edge) -> str:
     if edge.inside:
         return _inside(layout, edge)
     source, target = layout.boxes[str(edge.source)], _reading(layout, edge.destination)
+    if edge.source.kind == edge.destination.kind == "mlp":
+        return _arc(layout, source, target)
     lane = layout.lanes[edge.source.group]
     start = (_attach(source, target.x, lane), source.top)
     end = (_attach(target, source.x, lane), target.bottom)
-    if edge.source.kind == edge.destination.kind == "mlp":
-        return _arc(start, end, edge.destination.layer - edge.source.layer)
-    return _smooth([start, *_detours(layout, edge, start, end), end])
+    return _smooth(_around(layout, edge, start, end))
 
 
 def _reading(layout: Layout, end: End) -> Box:
@@ -47,51 +49,86 @@ def _attach(box: Box, other: float, lane: Lane) -> float:
     return box.left + 12 + (other - lane.x) / lane.width * (box.width - 24)
 
 
-def _detours(layout: Layout, edge: Edge, start: Point, end: Point) -> list[Point]:
-    """Points that lead the edge past the boxes in its way, from the lowest up."""
-    points: list[Point] = []
-    top = min(end[1] + 1.0, start[1])
+def _around(layout: Layout, edge: Edge, start: Point, end: Point) -> list[Point]:
+    """Points of falling y that lead the edge past the boxes in its way, one detour per row of boxes."""
     own = (edge.source.node, edge.destination.node)
-    for box in layout.obstacles[edge.source.group]:
-        low, high = box.bottom, box.top
-        if high > start[1] - 1.0 or low < top or box.end.node in own:
-            continue
-        share = (start[1] - box.y) / (start[1] - end[1])
-        x = start[0] + share * (end[0] - start[0])
-        if abs(x - box.x) < box.width / 2 + 3.0:
+    boxes = [
+        box
+        for box in layout.obstacles[edge.source.group]
+        if box.end.node not in own and box.top < start[1] - 2.0 and box.bottom > end[1] + 2.0
+    ]
+    points, rows = [start, end], set()
+    for _ in range(4):  # a detour can lead into the next row's box
+        hit = {box.y: (box, x) for box, x in _hits(points, boxes) if box.y not in rows}
+        if not hit:
+            break
+        for y, (box, x) in hit.items():
+            rows.add(y)
             aside = _aside(layout, box, x, edge)
-            points += [(aside, min(low + 2.0, start[1] - 1.0)), (aside, max(high - 2.0, end[1] + 1.0))]
-    return sorted(points, key=lambda point: -point[1])
+            points += [(aside, min(box.bottom + 2.0, start[1] - 1.0)), (aside, max(box.top - 2.0, end[1] + 1.0))]
+        points.sort(key=lambda point: -point[1])
+    return points
+
+
+def _hits(points: Sequence[Point], boxes: Sequence[Box]) -> list[tuple[Box, float]]:
+    """Boxes that the curve would run behind, and where it crosses their middle."""
+    if not boxes:
+        return []
+    heights = np.array([(box.bottom, box.y, box.top) for box in boxes])
+    heights = np.clip(heights, points[-1][1], points[0][1])
+    x = _curve(points, heights)
+    reach = np.array([box.width / 2 + 2.0 for box in boxes])
+    offset = x - np.array([box.x for box in boxes])[:, None]
+    inside = (offset.min(1) < reach) & (offset.max(1) > -reach)  # a flat curve crosses a box between two heights
+    return [(boxes[place], float(x[place, 1])) for place in np.flatnonzero(inside).tolist()]
+
+
+def _curve(points: Sequence[Point], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smooth curve's x at heights y."""
+    px, py = np.array(points).T
+    slopes = np.array(_slopes(points))
+    place = np.clip(np.searchsorted(-py, -y, side="right") - 1, 0, len(px) - 2)
+    step = py[place + 1] - py[place]
+    t = (y - py[place]) / step
+    rise = px[place + 1] - px[place]
+    bend = (slopes[place] * step - rise) * (1 - t) - (slopes[place + 1] * step - rise) * t
+    return px[place] + t * rise + t * (1 - t) * bend
 
 
 def _aside(layout: Layout, box: Box, x: float, edge: Edge) -> float:
     """Where in the gutter beside a box an edge passes that would cross it at x, keeping the order of the edges."""
     gutter = layout.sizes.column - box.width
-    across = (x - box.x) / (box.width / 2 + 3.0)
+    across = float(np.clip((x - box.x) / (box.width / 2 + 3.0), -1.0, 1.0))
     left = across < 0 or (abs(across) < 0.02 and (edge.source.layer + edge.destination.layer) % 2 == 0)
     spread = 0.3 * abs(across) + 0.03 * (edge.destination.layer % 6)
     return box.x + (-1 if left else 1) * (box.width / 2 + 3.0 + spread * gutter)
 
 
+def _slopes(points: Sequence[Point]) -> list[float]:
+    """dx/dy at each point: 0 at both ends and wherever x turns, else the harmonic mean of the two sides."""
+    steps = [(x1 - x0) / (y1 - y0) for (x0, y0), (x1, y1) in pairwise(points)]
+    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(steps)]
+    return [0.0, *inner, 0.0]
+
+
 def _smooth(points: Sequence[Point]) -> str:
-    """Cubics through points of falling y; vertical at both ends and wherever x turns."""
-    slopes = [0.0]
-    for (x0, y0), (x1, y1), (x2, y2) in zip(points, points[1:], points[2:], strict=False):
-        before, after = (x1 - x0) / (y1 - y0 or -1.0), (x2 - x1) / (y2 - y1 or -1.0)
-        slopes.append(2 * before * after / (before + after) if before * after > 0 else 0.0)
-    slopes.append(0.0)
+    """Cubics through the points; y is linear along each, so that `_curve` says where they run."""
     path = f"M{_pair(points[0])}"
-    for (x0, y0), (x1, y1), a, b in zip(points, points[1:], slopes, slopes[1:], strict=False):
+    for ((x0, y0), a), ((x1, y1), b) in pairwise(zip(points, _slopes(points), strict=True)):
         third = (y1 - y0) / 3
-        grip = 1.35 * third if a == b == 0 else third
-        path += f"C{_pair((x0 + a * grip, y0 + grip))} {_pair((x1 - b * grip, y1 - grip))} {_pair((x1, y1))}"
+        path += f"C{_pair((x0 + a * third, y0 + third))} {_pair((x1 - b * third, y1 - third))} {_pair((x1, y1))}"
     return path
 
 
-def _arc(start: Point, end: Point, span: int) -> str:
-    bow, lift = (9.3 * min(span, 13), 0.3 * (start[1] - end[1])) if span > 1 else (0.0, 0.5 * (start[1] - end[1]))
-    controls = ((start[0] + bow, start[1] - lift), (end[0] + bow, end[1] + lift), end)
-    return f"M{_pair(start)}C{' '.join(map(_pair, controls))}"
+def _arc(layout: Layout, source: Box, target: Box) -> str:
+    """From an MLP to a later one, around those in between on the outside, the longer the further."""
+    start, end = (source.x, source.top), (target.x, target.bottom)
+    span = target.end.layer - source.end.layer
+    if span == 1:
+        return _smooth([start, end])
+    aside = source.right + 4.0 + 5.5 * min(span - 2, 12)
+    clear = layout.sizes.row - source.height / 2 - 2.0
+    return _smooth([start, (aside, source.y - clear), (aside, target.y + clear), end])
 
 
 def _inside(layout: Layout, edge: Edge) -> str:

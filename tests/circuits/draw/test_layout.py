@@ -2,6 +2,7 @@
 
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.draw.layout import Box, Layout, place
@@ -74,21 +75,28 @@ def test_ports_stand_under_their_head_in_the_order_q_k_v():
     assert layout.boxes["a1.h2"].bottom <= q.top
 
 
-def test_an_edge_goes_around_the_heads_on_its_way():
-    graph = make_graph(3, 1)
-    names = ["input->a0.h0<q>", "a0.h0->a1.h0<q>", "a0.h0->a2.h0<k>", "a1.h0->a2.h0<q>", "a2.h0->logits"]
-    circuit = Circuit.from_edges(graph, names)
-    layout = place(graph, circuit)
-    passed = layout.boxes["a1.h0"]
-    skipping = route(layout, graph.edge(graph.index("a0.h0->a2.h0<k>")))
-    points = [tuple(map(float, pair.split())) for pair in _points(skipping)]
-    beside = [x for x, y in points if passed.top <= y <= passed.bottom + 20]
-    assert beside and all(not passed.left < x < passed.right for x in beside)
+@pytest.mark.parametrize(("layers", "heads", "tokens", "ports"), CASES)
+def test_no_edge_runs_behind_a_node_that_it_does_not_touch(layers, heads, tokens, ports):
+    circuit, layout = laid_out(layers, heads, tokens, ports)
+    nodes = [box for box in layout.boxes.values() if box.end.kind in ("head", "mlp") and box.state != "unused"]
+    for edge in circuit:
+        x, y = sampled(route(layout, edge))
+        for box in nodes:
+            if box.end.group != edge.source.group or box.end.node in (edge.source.node, edge.destination.node):
+                continue
+            behind = (abs(x - box.x) < box.width / 2 - 1) & (abs(y - box.y) < box.height / 2 - 1)
+            assert edge.inside or not behind.any(), f"{edge} runs behind {box.name}"
 
 
-def _points(path: str) -> list[str]:
-    numbers = path.replace("M", "").replace("C", " ").split()
-    return [f"{x} {y}" for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
+def sampled(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points along a path of lines and cubics."""
+    numbers = np.array(path.replace("M", "").replace("C", " ").replace("L", " ").split(), dtype=float).reshape(-1, 2)
+    if len(numbers) == 2:
+        return numbers[:, 0], numbers[:, 1]
+    t = np.linspace(0, 1, 25)[:, None]
+    cubics = [numbers[place : place + 4] for place in range(0, len(numbers) - 1, 3)]
+    weights = np.concatenate([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1)
+    return tuple(np.concatenate([weights @ cubic for cubic in cubics]).T)
 
 
 def test_an_empty_circuit_has_a_layout():
