@@ -7,7 +7,7 @@ from ..models.lazy import lazy_names
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
     from .circuit import Circuit as Circuit
-    from .evaluate import evaluate as evaluate
+    from .evaluation import evaluate as evaluate
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
     from .names import Edge as Edge
@@ -44,7 +44,7 @@ _HOMES = {
     "Task": ".task",
     "class_contrast": ".task",
     "compile_graph": ".graph",
-    "evaluate": ".evaluate",
+    "evaluate": ".evaluation",
     "run_circuit": ".run",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,159 @@
+"""How well a circuit carries a behaviour: every figure with its interval, how it was obtained, and chance beside it.
+
+First everything that has to be run is planned as a list of masks; then all of them run on the same pairs, sharing the
+ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ablation import Ablation, as_ablation
+from .baseline import DEFAULT_MEMORY, make_baseline
+from .bootstrap import FLOOR, Resamples, share
+from .circuit import Circuit
+from .curves import GridName, make_grid
+from .faithfulness import Judged, curve_figures, curves, faithfulness, random_faithfulness
+from .mask_runs import MaskRuns, run_masks
+from .metrics import Metric, kl_divergence
+from .pairs import Pairs
+from .plan import Plan, make_plan
+from .reach import prune
+from .report import Figure, Report
+from .run import require_model
+from .task import Task
+
+
+def evaluate(
+    circuit: Circuit,
+    task: Task,
+    *,
+    ablation: Ablation | str | None = None,
+    pairs: Pairs | None = None,
+    curve: bool = True,
+    n_random: int = 10,
+    n_bootstrap: int = 1000,
+    grid: GridName = "auto",
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Report:
+    """The judgement of a circuit on pairs that it was not found on.
+
+    Figures: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole paths), `accuracy`,
+    `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
+    and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
+    ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
+
+    Args:
+        circuit: The circuit; its scores give the curve.
+        task: The model, the metric, the pairs and the ablation.
+        ablation: What removed edges carry; the task's by default.
+        pairs: Pairs to judge on; `task.evaluation` by default.
+        curve: Measure faithfulness at many sizes, and with it CPR and CMD.
+        n_random: Random circuits of the same size.
+        n_bootstrap: Bootstrap draws of the pairs for the 95% intervals.
+        grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
+            MIB's points on larger ones) or `mib`.
+        seed: Draws random circuits and bootstrap samples.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        GraphError: The circuit belongs to a graph of another model, or an option is out of range.
+        DataError: The images don't fit the model.
+    """
+    require_model(task.vit, circuit.graph)
+    pairs = task.evaluation if pairs is None else pairs
+    chosen = task.ablation if ablation is None else as_ablation(ablation)
+    points = make_grid(len(circuit.graph), grid)
+    plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed)
+    baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
+    runs = run_masks(
+        task.vit, circuit.graph, plan.masks, task.metric, pairs, baseline, n_logits=1, memory=memory, progress=progress
+    )
+    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.draw(len(pairs), n_bootstrap, seed=seed))
+    figures = _figures(circuit, task.metric, plan, runs, judged, curve)
+    method = _method(circuit, task, chosen, pairs, plan, seed) | {"n_bootstrap": n_bootstrap, "n_random": n_random}
+    size = int(prune(circuit.graph, circuit.mask).sum())
+    return Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method)
+
+
+def _figures(
+    circuit: Circuit, metric: Metric, plan: Plan, runs: MaskRuns, judged: Judged, curve: bool
+) -> dict[str, Figure]:
+    why = "" if circuit.scores is not None else "the circuit has no scores to rank edges by"
+    why = why if curve else "the curve was not asked for (curve=False)"
+    return {
+        "faithfulness": faithfulness(judged),
+        "random_faithfulness": random_faithfulness(plan, judged),
+        **_accuracy_figures(metric, runs, judged.resamples),
+        "kl": _kl(runs, judged.resamples),
+        "logit_difference_retained": _logit_difference(metric, runs, judged.resamples),
+        **curve_figures(plan, judged, why),
+        **_means(metric, judged),
+    }
+
+
+def _accuracy_figures(metric: Metric, runs: MaskRuns, resamples: Resamples) -> dict[str, Figure]:
+    right, right_clean = _hits(metric.correct(runs.logits[0])), _hits(metric.correct(runs.clean_logits))
+    same = _hits(runs.logits[0].argmax(-1) == runs.clean_logits.argmax(-1))
+    retained = resamples.ratio(
+        right.astype(float),
+        right_clean.astype(float),
+        "the full model's accuracy",
+        "the circuit's accuracy over the full model's",
+    )
+    return {
+        "accuracy": share(right, "pairs where the circuit gives a target class the highest logit"),
+        "accuracy_retained": retained,
+        "agreement": share(same, "pairs where circuit and full model give one class the highest logit"),
+    }
+
+
+def _hits(values: Any) -> NDArray[np.bool_]:
+    return values.numpy().astype(bool)
+
+
+def _kl(runs: MaskRuns, resamples: Resamples) -> Figure:
+    values = kl_divergence(runs.clean_logits, runs.logits[0]).numpy()
+    return resamples.mean(values, "nats", "mean KL(p of the full model || p of the circuit), 0 is best")
+
+
+def _logit_difference(metric: Metric, runs: MaskRuns, resamples: Resamples) -> Figure:
+    method = "mean logit difference of the circuit over the full model's"
+    if not metric.foil:
+        return Figure(None, "share", reason="the metric has no foil", method=method)
+    difference = Metric("logit_difference", metric.target, metric.foil)
+    kept, full = difference(runs.logits[0]).numpy(), difference(runs.clean_logits).numpy()
+    return resamples.ratio(kept, full, "the full model's mean logit difference", method)
+
+
+def _means(metric: Metric, judged: Judged) -> dict[str, Figure]:
+    return {
+        "m_clean": judged.resamples.mean(judged.full, metric.unit, "mean metric of the clean run, m(E)"),
+        "m_none": judged.resamples.mean(judged.outputs[1], metric.unit, "mean metric with no edge kept, m(none)"),
+        "m_circuit": judged.resamples.mean(judged.outputs[0], metric.unit, "mean metric of the circuit, m(C)"),
+    }
+
+
+def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan: Plan, seed: int) -> dict[str, Any]:
+    named = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}
+    return {
+        "tokens": circuit.graph.groups.kind,
+        "ports": circuit.graph.ports,
+        "ablation": ablation.as_dict(),
+        "ablation_of_circuit": circuit.ablation.as_dict(),
+        "metric": task.metric.kind,
+        "metric_unit": task.metric.unit,
+        "aggregation": "ratio of means over pairs",
+        "interval": "95%, percentile bootstrap over pairs unless a figure says otherwise",
+        "undefined_below": FLOOR,
+        "pairs": named.get(id(pairs), "given"),
+        "n_pairs": len(pairs),
+        "grid": plan.grid.method,
+        "seed": seed,
+    }

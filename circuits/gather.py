@@ -1,0 +1,74 @@
+"""A few pairs and the attention on them, taken from the model as plain arrays for whoever draws."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.errors import TaskError
+from ..models.hooked import HookedViT
+from .exhibit import Exhibit
+from .task import Task
+
+
+def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] = "evaluation") -> Exhibit:
+    """The first pairs of a task, with logits and attention on the clean images.
+
+    Args:
+        task: The task.
+        n: At most so many pairs.
+        split: Which pairs.
+
+    Raises:
+        TaskError: n is below 1, or the split is not known.
+    """
+    if n < 1 or split not in ("evaluation", "discovery"):
+        raise TaskError(
+            f'gather(n={n}, split={split!r}) is not possible: pass n of at least 1, and "evaluation" or "discovery".'
+        )
+    vit = task.vit
+    pairs = getattr(task, split).select(slice(0, n))
+    with torch.no_grad():
+        logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
+        corrupt_logits = vit(pairs.corrupt)
+    patterns = [cache["pattern", layer] for layer in range(vit.cfg.n_layers)]
+    clean, corrupt = _pixels(vit, pairs.clean, pairs.corrupt)
+    return Exhibit(
+        clean=clean,
+        corrupt=corrupt,
+        clean_logits=_array(logits),
+        corrupt_logits=_array(corrupt_logits),
+        class_names=tuple(vit.class_names),
+        grid=vit.cfg.tokens.grid,
+        n_prefix=vit.cfg.tokens.n_prefix,
+        attention=_array(_from_readers(vit, torch.stack(patterns, 1))),
+    )
+
+
+def _from_readers(
+    vit: HookedViT, patterns: Float[Tensor, "pair layer head target token"]
+) -> Float[Tensor, "pair layer head token"]:
+    """From CLS, which is token 0; without one, the mean over target tokens."""
+    return patterns[..., 0, :] if vit.cfg.tokens.has_cls else patterns.mean(-2)
+
+
+def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
+    """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
+    if vit.preprocess is not None:
+        drawn = [vit.preprocess.denormalise(image) for image in images]
+    else:
+        low = min(float(image.min()) for image in images)
+        width = max(float(image.max()) for image in images) - low
+        drawn = [(image - low) / (width or 1.0) for image in images]
+    if vit.cfg.n_channels not in (1, 3):
+        drawn = [image.mean(1, keepdim=True) for image in drawn]
+    return [_array(image.clamp(0, 1).permute(0, 2, 3, 1)) for image in drawn]
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.detach().cpu().to(torch.float32).numpy())

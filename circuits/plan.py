@@ -1,0 +1,100 @@
+"""Which masks an evaluation has to run, planned before anything is run.
+
+Row 0 is the circuit and row 1 the empty mask; the others are found by name in `rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .circuit import Circuit
+from .controls import random_masks
+from .curves import Grid
+from .reach import prune
+from .scores import By, Scores
+
+Bools = NDArray[np.bool_]
+
+RANDOM_SIZES = 5  # at which random circuits are drawn for the curve, beside the circuit's own size
+RANDOM_DRAWS = 5  # at each of them
+RANDOM_RANKINGS = 3
+RANDOM_RANKING_POINTS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Masks and what they are for.
+
+    Args:
+        label: What the curve is called: the algorithm's name.
+        grid: Sizes of the curve.
+        by: The ranking that the circuit was selected by.
+        masks: Pruned masks, each of shape (edge,); mask 0 is the circuit, 1 the empty one.
+        rankings: Ranking -> rows of its curve, shape (point,).
+        random: Size -> rows of random circuits of that size.
+        random_grid: Sizes of the random rankings' curves.
+        random_rankings: Rows of random rankings' curves, shape (ranking, point).
+    """
+
+    label: str
+    grid: Grid
+    by: By
+    random_grid: Grid
+    masks: list[Bools] = field(default_factory=list)
+    rankings: dict[str, NDArray[np.intp]] = field(default_factory=dict)
+    random: dict[int, NDArray[np.intp]] = field(default_factory=dict)
+    random_rankings: list[NDArray[np.intp]] = field(default_factory=list)
+
+    def add(self, masks: list[Bools]) -> NDArray[np.intp]:
+        """Appends masks and returns their rows."""
+        self.masks.extend(masks)
+        return np.arange(len(self.masks) - len(masks), len(self.masks))
+
+    def sizes(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Edges of the masks in these rows."""
+        return np.array([int(self.masks[row].sum()) for row in rows], dtype=np.int64)
+
+
+def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed: int) -> Plan:
+    """The masks for a circuit, its curve and what chance gets."""
+    graph, scores = circuit.graph, circuit.scores
+    own = prune(graph, circuit.mask)
+    by = circuit.provenance.get("by", "signed")
+    plan = Plan("circuit" if scores is None else scores.algorithm, grid, by, grid.thinned(RANDOM_RANKING_POINTS))
+    plan.add([own, np.zeros_like(own)])
+    if n_random:
+        plan.random[int(own.sum())] = plan.add(random_masks(graph, own, n_random, seed=seed))
+    if curve and scores is not None:
+        for ranking in dict.fromkeys((by, "signed", "abs_mean")):
+            masks = ranked_masks(scores, scores.ranking(ranking), grid.n)
+            plan.rankings[ranking] = plan.add(masks)
+        if n_random:
+            _add_random(plan, scores, min(n_random, RANDOM_DRAWS), seed)
+    return plan
+
+
+def ranked_masks(scores: Scores, ranking: NDArray[np.intp], sizes: NDArray[np.int64]) -> list[Bools]:
+    """The pruned masks of the first n edges of a ranking, for each n."""
+    masks = []
+    for n in sizes:
+        mask = np.zeros(len(scores), dtype=bool)
+        mask[ranking[:n]] = True
+        masks.append(prune(scores.graph, mask))
+    return masks
+
+
+def _add_random(plan: Plan, scores: Scores, draws: int, seed: int) -> None:
+    """Random circuits at a few sizes of the circuit's own curve, and random rankings."""
+    rows = plan.rankings[plan.by]
+    sizes = plan.sizes(rows)
+    for wanted in np.geomspace(1, len(scores), RANDOM_SIZES + 2)[1:-1]:
+        row = int(rows[np.abs(sizes - wanted).argmin()])
+        size = int(plan.masks[row].sum())
+        if 0 < size < len(scores) and size not in plan.random:
+            plan.random[size] = plan.add(random_masks(scores.graph, plan.masks[row], draws, seed=seed))
+    for draw in range(min(draws, RANDOM_RANKINGS)):
+        ranking = np.random.default_rng([seed, draw, 1]).permutation(len(scores))
+        plan.random_rankings.append(plan.add(ranked_masks(scores, ranking, plan.random_grid.n)))
