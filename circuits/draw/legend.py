@@ -41,6 +41,8 @@ def _entries(graph: Graph, layout: Layout, drawn: Sequence[Stroke], n_edges: int
         entries.append(("inside", "inside a head, from one token group to another"))
     if graph.ports == "qkv":
         entries.append(("ports", "query, key, value: where a head reads"))
+    if graph.ports == "block":
+        entries.append(("bar", "where all heads of a layer read"))
     unused = [box for box in layout.boxes.values() if box.state == "unused" and box.end.kind in ("head", "mlp")]
     if unused:
         entries.append(("faint" if unused[0].label else "dot", "a head or MLP that no drawn edge touches"))
@@ -61,8 +63,10 @@ def _notes(layout: Layout, n_drawn: int, n_edges: int) -> list[str]:
 
 
 def _symbol(kind: str, x: float, y: float) -> str:
+    """A small picture of what an entry explains, 36 pixels wide; empty for a note."""
     middle = y - 4.0
     line = {"x1": x, "y1": middle, "x2": x + 36.0, "y2": middle, "stroke_width": 2.4}
+    box = {"fill": "#ffffff", "stroke": "#6b7280", "stroke_width": 0.9}
     match kind:
         case "positive":
             return tag("line", stroke=POSITIVE, **line)
@@ -70,34 +74,36 @@ def _symbol(kind: str, x: float, y: float) -> str:
             return tag("line", stroke=NEGATIVE, stroke_dasharray=DASH, **line)
         case "unscored":
             return tag("line", stroke=UNSCORED, **line)
-        case "widths":
-            return "".join(
-                tag(
-                    "line",
-                    x1=x + 13.0 * i,
-                    y1=middle,
-                    x2=x + 13.0 * i + 10,
-                    y2=middle,
-                    stroke="#4b5563",
-                    stroke_width=w,
-                )
-                for i, w in enumerate((width_of(0.1), width_of(0.5), width_of(1.0)))
-            )
-        case "inside":
-            ends = ((x, middle - 4), (x + 8, middle + 8), (x + 32, middle + 8), (x + 34, middle - 3))
-            start, *rest = (f"{text(across)} {text(down)}" for across, down in ends)
-            ink = {"stroke": UNSCORED, "stroke_width": 1.4, "fill": "none", "marker_end": "url(#vc-arrow-unscored)"}
-            return tag("path", d=f"M{start}C{' '.join(rest)}", **ink)
-        case "ports":
-            return "".join(
-                tag("circle", cx=x + 7.0 + 11.0 * i, cy=middle, r=4.6, fill="#ffffff", stroke="#6b7280")
-                + tag("text", letter, x=x + 7.0 + 11.0 * i, y=middle + 2.5, class_="letter", text_anchor="middle")
-                for i, letter in enumerate("qkv")
-            )
+        case "bar":
+            return tag("rect", x=x, y=middle - 3.0, width=36.0, height=6.0, rx=3.0, **box)
         case "dot":
             return tag("rect", x=x + 16.0, y=middle - 2.0, width=4.0, height=4.0, rx=2.0, fill="#d1d5db")
         case "faint":
             return tag(
                 "rect", x=x + 8.0, y=middle - 5.0, width=20.0, height=10.0, rx=2.5, fill="none", stroke="#d1d5db"
             )
-    return ""
+    drawn = {"widths": _widths, "inside": _inside, "ports": _ports}.get(kind)
+    return drawn(x, middle) if drawn else ""
+
+
+def _widths(x: float, y: float) -> str:
+    places = enumerate((width_of(0.1), width_of(0.5), width_of(1.0)))
+    ends = ((x + 13.0 * place, width) for place, width in places)
+    return "".join(
+        tag("line", x1=a, y1=y, x2=a + 10.0, y2=y, stroke="#4b5563", stroke_width=width) for a, width in ends
+    )
+
+
+def _inside(x: float, y: float) -> str:
+    ends = ((x, y - 4), (x + 8, y + 8), (x + 32, y + 8), (x + 34, y - 3))
+    start, *rest = (f"{text(across)} {text(down)}" for across, down in ends)
+    ink = {"stroke": UNSCORED, "stroke_width": 1.4, "fill": "none", "marker_end": "url(#vc-arrow-unscored)"}
+    return tag("path", d=f"M{start}C{' '.join(rest)}", **ink)
+
+
+def _ports(x: float, y: float) -> str:
+    return "".join(
+        tag("circle", cx=x + 7.0 + 11.0 * place, cy=y, r=4.6, fill="#ffffff", stroke="#6b7280")
+        + tag("text", letter, x=x + 7.0 + 11.0 * place, y=y + 2.5, class_="letter", text_anchor="middle")
+        for place, letter in enumerate("qkv")
+    )

@@ -123,7 +123,7 @@ def _diagram(layout: Layout, drawn: tuple[Stroke, ...]) -> list[str]:
 
 
 def _background(layout: Layout) -> list[str]:
-    parts, row = [], layout.sizes.row
+    parts = []
     lanes = layout.lanes.values()
     first, last = min(lane.x for lane in lanes), max(lane.x + lane.width for lane in lanes)
     for lane in lanes:
@@ -139,14 +139,21 @@ def _background(layout: Layout) -> list[str]:
                     text_anchor="middle",
                 )
             )
+    parts += _bands(layout, first, last)
+    for frame in layout.frames.values():
+        parts.append(_rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb"))
+    return parts
+
+
+def _bands(layout: Layout, first: float, last: float) -> list[str]:
+    """A shade behind every other layer, and the layers' names."""
+    parts, row = [], layout.sizes.row
     for layer, y in enumerate(layout.rows):
         if layer % 2 == 0:
             top = y - 0.5 * row - layout.sizes.box[1] / 2 - 6
             band = {"x": first, "y": top, "width": last - first, "height": row, "fill": "#1f2937"}
             parts.append(tag("rect", fill_opacity=0.035, **band))
         parts.append(tag("text", f"layer {layer}", x=first - 8, y=y + 3.5, class_="row", text_anchor="end"))
-    for frame in layout.frames.values():
-        parts.append(_rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb"))
     return parts
 
 
