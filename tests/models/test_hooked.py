@@ -179,7 +179,6 @@ def test_a_doubled_scale_halves_what_the_norm_gives(variant_named, images_for, c
     vit = variant_named("qknorm-rms")  # no bias in an RMSNorm
     images = images_for(vit)
     name = "blocks.0.ln2.hook_scale"
-    _, cache = vit.run_with_cache(images, "blocks.0.ln2.hook_normalized")
     halved = vit.run_with_hooks(images, [("blocks.0.ln2.hook_normalized", lambda x, hook: x / 2)])
     close(vit.run_with_hooks(images, [(name, lambda scale, hook: 2 * scale)]), halved)
     assert float((halved - vit(images)).abs().max()) > 1e-3

@@ -1,0 +1,54 @@
+"""A graph of single nodes and ports for networkx, made from edge names alone: what reachability is judged against."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from vitcircuits.circuits.names import End, parse_edge
+
+
+def port_graph(graph, mask):
+    """Ports, sources and kept edges as nodes; an arrow wherever a value flows."""
+    flows, groups, heads = nx.DiGraph(), graph.groups.names, range(graph.cfg.n_heads)
+    flows.add_nodes_from(("input", group) for group in groups)
+    for index in np.flatnonzero(mask):
+        source, destination = parse_edge(graph.edge(int(index)).name)
+        inside = source.node == destination.node
+        flows.add_edge(str(source) if inside else (source.node, source.group), int(index))
+        if not inside:
+            flows.add_edge(int(index), "logits" if destination.kind == "logits" else str(destination))
+        elif destination.kind == "attention":
+            flows.add_edges_from((int(index), (f"a{destination.layer}.h{h}", destination.group)) for h in heads)
+        else:
+            flows.add_edge(int(index), (destination.node, destination.group))
+    for layer in range(graph.cfg.n_layers):
+        for group in groups:
+            flows.add_edge(str(End("mlp", layer, group=group)), (f"m{layer}", group))
+            for head in heads:
+                for port in _straight_ports(graph, layer, head, group):
+                    flows.add_edge(str(port), (f"a{layer}.h{head}", group))
+    return flows
+
+
+def _straight_ports(graph, layer, head, group):
+    """Ports that feed a head at their own group without an edge inside the head."""
+    if graph.ports == "block":
+        return [End("attention", layer, group=group)]
+    if graph.ports == "head":
+        return [End("head", layer, head, group=group)]
+    return [End("head", layer, head, port, group) for port in ("qkv" if len(graph.groups) == 1 else "q")]
+
+
+@pytest.fixture(scope="session")
+def on_paths():
+    """For a graph and a mask: the edges on paths, and (node, group) of the sources that the input reaches."""
+
+    def find(graph, mask):
+        flows = port_graph(graph, mask)
+        flows.add_edges_from(("start", ("input", group)) for group in graph.groups.names)
+        flows.add_node("logits")
+        alive, needed = nx.descendants(flows, "start"), nx.ancestors(flows, "logits")
+        on_path = np.zeros(len(graph), dtype=bool)
+        on_path[[index for index in np.flatnonzero(mask) if int(index) in alive and int(index) in needed]] = True
+        return on_path, {node for node in alive if isinstance(node, tuple)}
+
+    return find
