@@ -60,9 +60,12 @@ def random_circuit(graph: Graph | None = None, seed: int = 0, n: int | None = No
     return random_scores(graph, seed, **kinds).top(len(graph) // 2 if n is None else n, by="abs_mean")
 
 
-@st.composite
-def circuits(draw: st.DrawFn) -> Circuit:
-    """Any circuit of a small ViT: every tokens and ports, with and without CLS, scores, NaN and ties."""
+def drawn_circuit(data: st.DataObject) -> Circuit:
+    """Any circuit of a small ViT: every tokens and ports, with and without CLS, scores, NaN and ties.
+
+    Not a strategy of its own: type checks at run time draw random numbers, which hypothesis forbids inside one.
+    """
+    draw = data.draw
     tokens, ports = draw(st.sampled_from(["all", "role", "each"])), draw(st.sampled_from(["qkv", "head", "block"]))
     graph = small_graph(tokens, ports, has_cls=draw(st.booleans()), n_registers=draw(st.integers(0, 2)))
     scores = random_scores(graph, draw(st.integers(0, 99)), nan=draw(st.booleans()), ties=draw(st.booleans()))
@@ -96,8 +99,8 @@ def make_circuit() -> Callable[..., Circuit]:
 
 
 @pytest.fixture(scope="session")
-def any_circuit() -> st.SearchStrategy[Circuit]:
-    return circuits()
+def draw_circuit() -> Callable[[st.DataObject], Circuit]:
+    return drawn_circuit
 
 
 @pytest.fixture(scope="session")

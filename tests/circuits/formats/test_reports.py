@@ -22,7 +22,7 @@ def report() -> Report:
         Curve("eap_ig", n, n, np.array([0.0, np.nan, 1.0])),
         Curve("random", n, n, np.array([0.0, 0.2, 1.0]), np.array([0.0, 0.1, 1.0]), np.array([0.0, 0.3, 1.0])),
     )
-    return Report(figures, curves, 5, 10, np.int64(12), {"metric": "logit_difference", "classes": ("NA", "ö")})
+    return Report(figures, curves, 5, 10, 12, {"metric": "logit_difference", "classes": ("NA", "ö")})
 
 
 def test_law_9_saved_and_loaded_is_equal(report: Report, tmp_path: Path):
