@@ -20,6 +20,7 @@ FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
 
 Floats = NDArray[np.float64]
+Numbers = Floats | np.float64  # numpy makes arrays without axes into scalars
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Resamples:
         return Figure(value, unit, float(low), float(high), method=text)
 
 
-def percentiles(drawn: Floats) -> tuple[Floats, Floats]:
+def percentiles(drawn: Floats) -> tuple[Numbers, Numbers]:
     """Ends of the middle 95% along the first axis, leaving out NaN."""
     low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
     return low, high
@@ -81,9 +82,11 @@ def divide(above: Floats, below: Floats) -> Floats:
     return np.where(good, above / np.where(good, below, 1.0), np.nan)
 
 
-def normalised(outputs: Floats, none: Floats, full: Floats) -> Floats:
+def normalised(outputs: Floats, none: Numbers, full: Numbers) -> Floats:
     """Normalised faithfulness of mean outputs (..., mask), given those of the empty and the full mask (...)."""
-    return divide(outputs - none[..., None], np.broadcast_to((full - none)[..., None], outputs.shape))
+    return divide(
+        outputs - np.asarray(none)[..., None], np.broadcast_to(np.asarray(full - none)[..., None], outputs.shape)
+    )
 
 
 def share(hits: NDArray[np.bool_], method: str) -> Figure:

@@ -27,6 +27,7 @@ EVERY_COUNT_UP_TO = 2_000  # edges; beyond it each point costs more than the fin
 MOST_POINTS = 150
 
 Floats = NDArray[np.float64]
+Numbers = Floats | np.float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +70,12 @@ def make_grid(n_graph: int, grid: GridName | str = "auto") -> Grid:
     return Grid(n / n_graph, n, method)
 
 
-def area(share: Floats, values: Floats) -> Floats:
+def area(share: Floats, values: Floats) -> Numbers:
     """Trapezoid area of values (..., point) over the nominal share."""
     return (np.diff(share) * (values[..., 1:] + values[..., :-1]) / 2).sum(-1)
 
 
-def log_area(share: Floats, values: Floats) -> Floats:
+def log_area(share: Floats, values: Floats) -> Numbers:
     """Area of values (..., point) over log k, divided by the width, so that a curve that is 1 everywhere gets 1."""
     positive = share > 0
     logs = np.log(share[positive])

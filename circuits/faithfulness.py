@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .bootstrap import FLOOR, Resamples, normalised, percentiles
+from .bootstrap import FLOOR, Numbers, Resamples, normalised, percentiles
 from .curves import Grid, area, log_area
 from .plan import Plan
 from .report import Curve, Figure
@@ -77,7 +77,7 @@ def curve_figures(plan: Plan, judged: Judged, why_not: str) -> dict[str, Figure]
     signed, absolute = (plan.rankings.get(by) for by in ("signed", "abs_mean"))
     why_not = why_not or judged.undefined
     grid = f"trapezoid over nominal k, {plan.grid.method}"
-    wanted: dict[str, tuple[NDArray[np.intp] | None, Callable[[Floats, Floats], Floats], str]] = {
+    wanted: dict[str, tuple[NDArray[np.intp] | None, Callable[[Floats, Floats], Numbers], str]] = {
         "cpr": (signed, area, f"area under f(C_k), ranked by signed mean; {grid}"),
         "cmd": (absolute, _distance, f"area under |1 - f(C_k)|, ranked by |mean|; {grid}"),
         "cpr_log": (signed, log_area, f"area under f(C_k) over log k, over its width, signed mean; {plan.grid.method}"),
@@ -89,7 +89,7 @@ def curve_figures(plan: Plan, judged: Judged, why_not: str) -> dict[str, Figure]
     return {**figures, "cpr_random": _random_area(plan, judged, why_not)}
 
 
-def _distance(share: Floats, values: Floats) -> Floats:
+def _distance(share: Floats, values: Floats) -> Numbers:
     return area(share, np.abs(1 - values))
 
 
@@ -97,14 +97,14 @@ def _area_figure(
     grid: Grid,
     judged: Judged,
     rows: NDArray[np.intp] | None,
-    fold: Callable[[Floats, Floats], Floats],
+    fold: Callable[[Floats, Floats], Numbers],
     method: str,
     why_not: str,
 ) -> Figure:
     if rows is None or why_not:
         return Figure(None, "share", reason=why_not, method=method)
     value = float(fold(grid.share, judged.values[rows]))
-    return judged.resamples.figure(value, fold(grid.share, judged.drawn[:, rows]), "share", method)
+    return judged.resamples.figure(value, np.asarray(fold(grid.share, judged.drawn[:, rows])), "share", method)
 
 
 def _random_area(plan: Plan, judged: Judged, why_not: str) -> Figure:
@@ -113,7 +113,7 @@ def _random_area(plan: Plan, judged: Judged, why_not: str) -> Figure:
     if not plan.random_rankings or why_not:
         why = why_not or "no random circuits were asked for (n_random=0)"
         return Figure(None, "share", reason=why, method=method)
-    areas = area(plan.random_grid.share, judged.values[np.array(plan.random_rankings)])
+    areas = np.asarray(area(plan.random_grid.share, judged.values[np.array(plan.random_rankings)]))
     low, high = percentiles(areas)
     method += f"; interval: the middle 95% of {len(areas)} rankings"
     return Figure(float(areas.mean()), "share", float(low), float(high), method=method)
@@ -129,7 +129,7 @@ def curves(plan: Plan, judged: Judged) -> tuple[Curve, ...]:
 
 def _ranking_curve(plan: Plan, judged: Judged, by: str, rows: NDArray[np.intp]) -> Curve:
     label = f"{plan.label}, by {by}"
-    low, high = percentiles(judged.drawn[:, rows]) if len(judged.drawn) else (None, None)
+    low, high = map(np.asarray, percentiles(judged.drawn[:, rows])) if len(judged.drawn) else (None, None)
     return Curve(label, plan.grid.n, plan.sizes(rows), judged.values[rows], low, high)
 
 

@@ -76,7 +76,7 @@ def run_masks(
         for batch in pairs.batches(size):
             reference = vit(batch.clean)
             found = _one_batch(vit, graph, distinct, batch, baseline, reference, bar)
-            outputs.append(_cpu(metric(found, reference))[place])
+            outputs.append(_cpu(metric(found, reference.expand_as(found)))[place])
             kept.append(_cpu(found[place[:n_logits]]))
             clean_outputs.append(_cpu(metric(reference, reference)))
             clean_logits.append(_cpu(reference))

@@ -97,8 +97,8 @@ class _Search:
         means, full = runs.outputs.mean(-1), runs.clean_outputs.mean()
         if abs(full - means[0]) < FLOOR:
             raise TaskError(
-                f"faithfulness is not defined on these {len(self.pairs)} pairs: the metric is {full:.6g} with all edges "
-                f"and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
+                f"faithfulness is not defined on these {len(self.pairs)} pairs: the metric is {full:.6g} with all "
+                f"edges and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
             )
         return normalised(means, means[0], np.asarray(full))[1:].tolist()
 
@@ -121,7 +121,7 @@ def _scan(search: _Search, level: float) -> tuple[int, float]:
     below, size, value = search.first(list(_geometric(n_graph)), level)
     while value >= level and size - below > 1:
         steps = sorted({*np.linspace(below + 1, size, STEPS).round().astype(int).tolist()})
-        below, size, value = search.first(steps[:-1] + [size], level) if len(steps) > 1 else (size - 1, size, value)
+        below, size, value = search.first([*steps[:-1], size], level) if len(steps) > 1 else (size - 1, size, value)
         below = max(below, steps[0] - 1)
     return size, value
 
