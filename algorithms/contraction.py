@@ -53,7 +53,9 @@ class Gradients:
         for layer, (block, taped) in enumerate(zip(self._vit.blocks, tape.layers, strict=True)):
             xhat, inverse = block.norm1.statistics(taped.residual)
             scaled = taped.grad_fused * (weight * inverse)
-            radial = [] if self._freeze_norm or not block.norm1.scales else [(_radial(block, taped.fused, scaled), xhat)]
+            radial = (
+                [] if self._freeze_norm or not block.norm1.scales else [(_radial(block, taped.fused, scaled), xhat)]
+            )
             if first:
                 self._layers.append(_LayerGradients(scaled, taped.grad_mlp * weight, radial))
             else:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
-from ..circuits.graph import Graph
+from ..circuits.graph import Graph, compile_graph
 from ..circuits.metrics import Metric
 from ..circuits.run import require_model
 from ..circuits.scores import Scores
@@ -55,11 +55,11 @@ class LogitAttribution:
 def direct_logit_attribution(
     graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
 ) -> Scores:
-    """How much of the metric each edge into the logits carries directly; edges elsewhere score 0.
+    """How much of the metric edges into the logits carry directly; edges elsewhere score 0.
 
-    For an edge u -> logits at a token group, (a_u - a'_u) . g summed over the group's tokens, g the metric's gradient at
-    the last residual with the readout's norms frozen. Under `Ablation("zero")` these are the plain contributions that add
-    up to the logit difference, less its constant. One forward pass each for clean and corrupted images.
+    For an edge u -> logits at a token group, (a_u - a'_u) . g summed over the group's tokens, where g is the metric's
+    gradient at the last residual with the readout's norms frozen. Under `Ablation("zero")` these are the plain
+    contributions, which add up to the logit difference less its constant. One forward pass each for clean and corrupted images.
 
     Args:
         graph: The graph; with tokens="each" contributions are per source and token.
@@ -115,14 +115,8 @@ def logit_attribution(
             values.append(torch.einsum("ubtd,btd->but", sources, gradient).double().cpu().numpy())
             metrics.append(found.double().cpu().numpy())
     table, total = np.concatenate(values), np.concatenate(metrics)
-    names = Graph(vit.cfg, _one_group(vit), "qkv").source_names()
+    names = compile_graph(vit).source_names()
     return LogitAttribution(table, total - table.sum((1, 2)), total, names, vit.cfg.tokens.token_names())
-
-
-def _one_group(vit: HookedViT):  # noqa: ANN202
-    from ..circuits.tokens import group_tokens
-
-    return group_tokens(vit.cfg.tokens, "all")
 
 
 def _require_linear(metric: Metric) -> None:

@@ -28,9 +28,7 @@ from .moments import Moments
 from .progress import progress_bar
 
 
-def exact_effects(
-    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
-) -> Scores:
+def exact_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False) -> Scores:
     """The exact effect of every edge, ablated alone, on the discovery pairs.
 
     It is the ground truth that gradients estimate; blind only under redundancy, where no single edge matters.
@@ -49,7 +47,11 @@ def exact_effects(
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     moments = Moments(graph)
     batch_size = min(batch_size_for(vit, memory, copies=6), 32)
-    with torch.no_grad(), vit.borrowed(), progress_bar("exact_effects", len(graph) * len(pairs), progress, "run") as bar:
+    with (
+        torch.no_grad(),
+        vit.borrowed(),
+        progress_bar("exact_effects", len(graph) * len(pairs), progress, "run") as bar,
+    ):
         for batch in pairs.batches(batch_size):
             at_once = max(1, batch_size_for(vit, memory // 2, copies=0.5) // len(batch))
             run = _SingleEdges(graph, task, batch, baseline, min(at_once, 64))
@@ -101,11 +103,7 @@ class _SingleEdges:
     def effects(self, block: EdgeBlock, done: Callable[[int], object]) -> Float[Tensor, "pair row group column"]:
         """m(clean) - m(ablated) of every edge of a block; zero where there is no edge."""
         out = self.deltas.new_zeros(self.n_pairs, *block.dense_shape)
-        places = [
-            (row, group, column)
-            for row, group in block._places.tolist()
-            for column in range(block.width)
-        ]
+        places = [(row, group, column) for row, group in block._places.tolist() for column in range(block.width)]
         runner = {"attention": self._attention, "inside": self._inside, "mlp": self._mlp, "logits": self._logits}
         for start in range(0, len(places), self.at_once):
             chosen = places[start : start + self.at_once]
@@ -164,7 +162,9 @@ class _SingleEdges:
     def _inside(self, edges: EdgeBlock, chosen: list[tuple[int, int, int]]) -> Tensor:
         clean, block = self.layers[edges.layer], self.vit.blocks[edges.layer]
         rows = torch.tensor([c[0] for c in chosen], device=self.member.device)
-        governed = torch.tensor(self.graph.inside_rows, device=rows.device) == rows[:, None, None]  # candidate, head, part
+        governed = (
+            torch.tensor(self.graph.inside_rows, device=rows.device) == rows[:, None, None]
+        )  # candidate, head, part
         source = self.member[[c[2] for c in chosen]].bool()[:, None, None, :, None]
         target = self.member[[c[1] for c in chosen]].bool()[:, None, None, :, None]
         q, k, v = clean.qkv

@@ -65,8 +65,8 @@ def eap(
     """
     if task.metric.kind == "kl":
         raise TaskError(
-            "the metric kl has zero gradient at the clean image, where the model agrees with itself, so EAP would score "
-            "every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
+            "the metric kl has zero gradient at the clean image, where the model agrees with itself, so EAP would "
+            "score every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
         )
     options = {"freeze_norm": freeze_norm, "softmax": softmax}
     plan = _Plan(graph, task, (1.0,), freeze_norm, softmax, memory, progress, "eap")
@@ -86,8 +86,8 @@ def eap_ig(
 ) -> Scores:
     """How much of the metric each edge carries, the gradient averaged along the path from ablated to clean input.
 
-    Costs two forward passes, `steps` forward and backward passes, and one sum over edges. With unfrozen norms the scores
-    of all edges that leave `input` add up to m(clean) - m(ablated input) as steps grow; what is missing is reported in
+    Costs two forward passes, `steps` forward and backward passes, and one sum over edges. With unfrozen norms the
+    scores of all edges that leave `input` add up to m(clean) - m(ablated input) as steps grow; what is missing is reported in
     `diagnostics["completeness_gap"]` as a share. Blind to even functions, which have the same value at both ends.
 
     Args:
@@ -161,7 +161,7 @@ class _Plan:
         vit, inside = self.task.vit, len(self.graph.groups) > 1
         images = vit.check_images(batch.clean)
         metric = self._metric(images)
-        clean = record_tape(vit, vit.embed(images), metric, freeze_norm=self.freeze_norm)
+        clean = record_tape(vit, vit.embed(images), metric, freeze_norm=self.freeze_norm, inside=inside)
         deltas = make_deltas(vit, batch, clean, baseline, inside=inside)
         gradients = Gradients(vit, self.graph, freeze_norm=self.freeze_norm)
         between = _Between(self.graph, self.task, clean, deltas, self.softmax)
@@ -182,7 +182,8 @@ class _Plan:
 
     def _tape(self, clean: Tape, deltas: Deltas, point: float, metric: Callable[[Tensor], Tensor]) -> Tape:
         start = torch.lerp(deltas.embedded, clean.embedded, point)
-        return record_tape(self.task.vit, start, metric, freeze_norm=self.freeze_norm)
+        inside = len(self.graph.groups) > 1
+        return record_tape(self.task.vit, start, metric, freeze_norm=self.freeze_norm, inside=inside)
 
     def completeness(self, moments: Moments) -> dict[str, float]:
         """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""

@@ -31,7 +31,12 @@ Softmax = Literal["linear", "exact"]
 
 
 def inside_scores(
-    graph: Graph, block: OpenBlock, taped: LayerTape, ablated: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], softmax: Softmax
+    graph: Graph,
+    block: OpenBlock,
+    taped: LayerTape,
+    ablated: tuple[Tensor, Tensor],
+    clean: tuple[Tensor, Tensor],
+    softmax: Softmax,
 ) -> Float[Tensor, "pair row target source"]:
     """Scores of one layer's edges inside heads, per pair.
 
@@ -46,6 +51,7 @@ def inside_scores(
     q, k, v = block.split(taped.fused)
     pattern = block.pattern(q, k)  # pair, head, target, source
     g = taped.grad_z
+    assert g is not None
     g_v = g @ v.transpose(-1, -2)
     g_z = (g * taped.z).sum(-1, keepdim=True)
     logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)
@@ -60,17 +66,19 @@ def _linear(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Te
 
 
 def _exact(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
-    grown = pattern * change.exp()
-    total = _over_sources(grown - pattern, graph)  # R, (pair, head, target token, source group)
+    """The form above with 1 + R summed over the other groups and the changed one, so that nothing cancels."""
+    grown = pattern * change.clamp(max=80).exp()
+    total = _over_others(pattern, graph) + _over_sources(grown, graph)  # 1 + R, (pair, head, target, source group)
+    total = total.clamp_min(torch.finfo(total.dtype).tiny)
+    others = _over_others(pattern * g_v, graph)
 
-    def effect(new_value: Tensor, weights: Tensor, norm: Tensor) -> Tensor:
-        moved = _over_sources(weights * new_value - pattern * g_v, graph)
-        return -(moved - norm * g_z) / (1 + norm)
+    def effect(value: Tensor) -> Tensor:
+        return g_z - (others + _over_sources(grown * value, graph)) / total
 
     if graph.ports == "qkv":
-        parts = torch.stack([effect(g_v, grown, total), _over_sources(pattern * g_dv, graph)], 2)
+        parts = torch.stack([effect(g_v), _over_sources(pattern * g_dv, graph)], 2)
     else:
-        parts = effect(g_v - g_dv, grown, total)[:, :, None]
+        parts = effect(g_v - g_dv)[:, :, None]
     return _fold(_over_targets(parts, graph), graph)
 
 
@@ -83,6 +91,11 @@ def _member(graph: Graph, like: Tensor) -> Float[Tensor, "group token"]:
 
 def _over_sources(values: Tensor, graph: Graph) -> Tensor:
     return values if len(graph.groups) == values.shape[-1] else values @ _member(graph, values).T
+
+
+def _over_others(values: Tensor, graph: Graph) -> Tensor:
+    """Sums over the source tokens that are not in each group."""
+    return values @ (1 - _member(graph, values)).T
 
 
 def _over_targets(values: Tensor, graph: Graph) -> Tensor:

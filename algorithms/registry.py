@@ -75,7 +75,9 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
                 "report_error": Option(False, "also run with twice the steps and report the difference", (True, False)),
             },
         ),
-        AlgorithmEntry("exact_effects", ".exact", "every edge ablated alone (one run of the rest of the model per edge)"),
+        AlgorithmEntry(
+            "exact_effects", ".exact", "every edge ablated alone (one run of the rest of the model per edge)"
+        ),
         AlgorithmEntry("direct_logit_attribution", ".direct", "what each source adds to the logits by itself"),
     )
 }

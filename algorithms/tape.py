@@ -28,7 +28,7 @@ class LayerTape:
         mlp_out: What the MLP wrote, (pair, token, model).
         grad_fused: Gradient at `fused`.
         grad_mlp: Gradient at the residual that the MLP reads, (pair, token, model).
-        grad_z: Gradient at `z`.
+        grad_z: Gradient at `z`, where it was asked for.
     """
 
     residual: Tensor
@@ -37,7 +37,7 @@ class LayerTape:
     mlp_out: Tensor
     grad_fused: Tensor
     grad_mlp: Tensor
-    grad_z: Tensor
+    grad_z: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,7 @@ def record_tape(
     metric: Callable[[Tensor], Tensor],
     *,
     freeze_norm: bool,
+    inside: bool = False,
 ) -> Tape:
     """The tape of a run that starts from the residual in front of block 0; call it under `vit.borrowed()`.
 
@@ -71,6 +72,7 @@ def record_tape(
         embedded: Where the run starts.
         metric: Logits -> one number per pair.
         freeze_norm: Treat norm1, norm2 and the final norm's standard deviations as constants in the backward pass.
+        inside: Whether gradients at the heads' outputs are wanted too.
     """
     with torch.enable_grad():
         start = embedded.detach().requires_grad_(True)
@@ -86,10 +88,13 @@ def record_tape(
             layers.append((before, fused, z, mlp_out, seen))
         read = vit.readout.select(residual.view_as(residual))
         value = metric(vit.readout(read, freeze_norm=freeze_norm))
-        wanted = [tensor for layer in layers for tensor in (layer[1], layer[4], layer[2])] + [read]
-        grads = [grad.detach() for grad in torch.autograd.grad(value.sum(), wanted)]
+        wanted = [[layer[place] for layer in layers] for place in ((1, 4, 2) if inside else (1, 4))]
+        found = torch.autograd.grad(value.sum(), [tensor for column in wanted for tensor in column] + [read])
+    n_layers = len(layers)
+    grads = [found[start : start + n_layers] for start in range(0, len(found) - 1, n_layers)]
+    grad_z = grads[2] if inside else [None] * n_layers
     taped = [
-        LayerTape(*(tensor.detach() for tensor in layer[:4]), *grads[3 * i : 3 * i + 3])
-        for i, layer in enumerate(layers)
+        LayerTape(*(tensor.detach() for tensor in layer[:4]), *gradients)
+        for layer, *gradients in zip(layers, grads[0], grads[1], grad_z, strict=True)
     ]
-    return Tape(start.detach(), taped, grads[-1], value.detach())
+    return Tape(start.detach(), taped, found[-1], value.detach())

@@ -35,9 +35,7 @@ def corrupt_pixels(kind: str, clean: Tensor, cfg: VitConfig, train_mean: Tensor,
         TaskError: The kind is not known.
     """
     if kind not in _PIXELS:
-        raise TaskError(
-            f"corruption {kind!r} is not known: pass one of {', '.join(map(repr, (*SWAPS, *_PIXELS)))}."
-        )
+        raise TaskError(f"corruption {kind!r} is not known: pass one of {', '.join(map(repr, (*SWAPS, *_PIXELS)))}.")
     return _PIXELS[kind](clean, cfg=cfg, train_mean=train_mean, generator=generator)
 
 

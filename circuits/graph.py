@@ -197,7 +197,14 @@ class Graph:
     def signature(self) -> str:
         """A short hash of everything that decides which edges there are, equal for graphs of one shape."""
         cfg = self.cfg
-        shape = (cfg.n_layers, cfg.n_heads, self.groups.names, self.groups.of_token, self.ports, tuple(self.read_groups.tolist()))
+        shape = (
+            cfg.n_layers,
+            cfg.n_heads,
+            self.groups.names,
+            self.groups.of_token,
+            self.ports,
+            tuple(self.read_groups.tolist()),
+        )
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
 
     def require_same(self, other: Graph, what: str) -> None:

@@ -53,7 +53,9 @@ class Metric:
             raise TaskError("a logit difference needs a foil: pass foil=, or metric='logit'.")
         both = sorted(set(self.target) & set(self.foil))
         if both:
-            raise TaskError(f"class {both[0]} is both target and foil: pass two different classes, such as target=3, foil=8.")
+            raise TaskError(
+                f"class {both[0]} is both target and foil: pass two different classes, such as target=3, foil=8."
+            )
 
     @property
     def unit(self) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from ..models.errors import GraphError
 
-_END = re.compile(r"(input|logits|m(?P<mlp>\d+)|a(?P<attn>\d+)(\.h(?P<head>\d+))?)(<(?P<port>[qkv])>)?(@(?P<group>\w+))?")
+_END = re.compile(
+    r"(input|logits|m(?P<mlp>\d+)|a(?P<attn>\d+)(\.h(?P<head>\d+))?)(<(?P<port>[qkv])>)?(@(?P<group>\w+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def parse_edge(text: str) -> tuple[End, End]:
     parts = text.replace(" ", "").split("->")
     if len(parts) != 2:
         raise GraphError(
-            f"{text!r} is not the name of an edge: write source->destination, such as 'a0.h1->a1.h0<q>' or 'm0->logits'."
+            f"{text!r} is not the name of an edge: write source->destination, such as "
+            f"'a0.h1->a1.h0<q>' or 'm0->logits'."
         )
     return parse_end(parts[0]), parse_end(parts[1])

@@ -34,12 +34,13 @@ class Pairs:
     def __post_init__(self) -> None:
         if tuple(self.clean.shape) != tuple(self.corrupt.shape):
             raise TaskError(
-                f"clean has shape {tuple(self.clean.shape)} but corrupt has {tuple(self.corrupt.shape)}: each clean image "
-                f"needs its own corrupted partner. To use one image for all, pass corrupt.expand_as(clean)."
+                f"clean has shape {tuple(self.clean.shape)} but corrupt has {tuple(self.corrupt.shape)}: each clean "
+                f"image needs its own corrupted partner. To use one image for all, pass corrupt.expand_as(clean)."
             )
         if self.clean.ndim != 4 or len(self.clean) == 0:
             raise TaskError(
-                f"pairs have shape {tuple(self.clean.shape)}: pass at least one pair of shape (pair, channel, height, width)."
+                f"pairs have shape {tuple(self.clean.shape)}: pass at least one pair of shape "
+                f"(pair, channel, height, width)."
             )
         for name, images in (("clean", self.clean), ("corrupt", self.corrupt)):
             bad = ~torch.isfinite(images).flatten(1).all(1)

@@ -164,7 +164,7 @@ def masked_logits(
 
 
 class _MaskedRun:
-    """The state of one masked run: the ablated residual x', this run's, and each source's difference to its ablated value."""
+    """One masked run's state: the ablated residual x', this run's, and each source's difference to its ablated value."""
 
     def __init__(self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor) -> None:
         self.weights = weights
@@ -241,7 +241,7 @@ class _MaskedRun:
         return self._blend(block, q, k, v, inside, heads)
 
     def _blend(self, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor, inside: Tensor, heads: Tensor) -> Tensor:
-        """z where a mask (head, keys or values, target group, source group) says which keys and values are this run's."""
+        """z where a mask (head, keys or values, target group, source group) says what is this run's."""
         normed = block.norm1(self.x_ablated)[None]
         k_ablated, v_ablated = (block.read_port(normed, port, heads) for port in (1, 2))
         seen = inside[:, :, self.groups][:, :, :, self.groups]  # head, keys or values, target token, source token

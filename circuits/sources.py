@@ -30,7 +30,7 @@ def source_values(
     return values
 
 
-def batch_size_for(vit: HookedViT, memory: int, copies: float = 1.0) -> int:
+def batch_size_for(vit: HookedViT, memory: int, copies: float | int = 1.0) -> int:
     """Pairs that fit into `memory` bytes when `copies` arrays of all sources are held at once; at least 1."""
     cfg, n_tokens = vit.cfg, vit.cfg.tokens.n_tokens
     sources = 1 + cfg.n_layers * (cfg.n_heads + 1)

@@ -54,15 +54,17 @@ class Task:
         shared = len(seen & _hashes(self.evaluation))
         if shared:
             raise TaskError(
-                f"{shared} images stand in the discovery pairs and in the evaluation pairs: a circuit must be judged on "
-                f"images that it was not found on. Leave them out of one of the two."
+                f"{shared} images stand in the discovery pairs and in the evaluation pairs: a circuit must be judged "
+                f"on images that it was not found on. Leave them out of one of the two."
             )
 
     def __str__(self) -> str:
-        metric = f"{self.info.get('target_name', self.metric.target)} against {self.info.get('foil_name', self.metric.foil)}"
+        metric = (
+            f"{self.info.get('target_name', self.metric.target)} against {self.info.get('foil_name', self.metric.foil)}"
+        )
         return (
-            f"{metric}, {self.metric.kind}, {len(self.discovery)} discovery and {len(self.evaluation)} evaluation pairs, "
-            f"ablation {self.ablation}"
+            f"{metric}, {self.metric.kind}, {len(self.discovery)} discovery and {len(self.evaluation)} evaluation "
+            f"pairs, ablation {self.ablation}"
         )
 
     @property
@@ -77,10 +79,14 @@ class Task:
 
 def _hashes(pairs: Pairs) -> set[bytes]:
     """The bytes of every image, except partners that every pair shares (a mean image)."""
-    images = [pairs.clean] if len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all()) else [
-        pairs.clean,
-        pairs.corrupt,
-    ]
+    images = (
+        [pairs.clean]
+        if len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all())
+        else [
+            pairs.clean,
+            pairs.corrupt,
+        ]
+    )
     return {image.cpu().numpy().tobytes() for group in images for image in group}
 
 
@@ -207,8 +213,8 @@ def _valid(vit: HookedViT, metric: Metric, pairs: Pairs, name: str) -> tuple[Pai
     dropped = {"clean_wrong": int((~right).sum()), "partner_not_lower": int((right & ~lower).sum())}
     if not bool(kept.any()):
         raise TaskError(
-            f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not classified as "
-            f"the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check that the data "
+            f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not classified "
+            f"as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check that the data "
             f"fits the model, that target and foil are its class indices, and that the model can tell them apart."
         )
     return pairs.select(torch.nonzero(kept).flatten()), dropped

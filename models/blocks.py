@@ -1,4 +1,6 @@
-"""The canonical transformer block: norm -> q, k, v of each head -> attend -> what each head writes -> norm -> MLP -> write.
+"""The canonical transformer block.
+
+Norm -> q, k, v of each head -> attend -> what each head writes -> norm -> MLP -> what it writes.
 
 It uses the original's own submodules and weights by reference. LayerScale stands inside the writes, the projection's
 bias belongs to no head, and the MLP's biases belong to the MLP's write.
@@ -73,8 +75,8 @@ class OpenBlock:
 
     def split(self, fused: Float[Tensor, "*batch token heads3"]) -> tuple[Tensor, Tensor, Tensor]:
         """The fused projection's output -> q, k, v, each (*batch, head, token, d_head), after q and k norm."""
-        parts = fused.unflatten(-1, (3, self.n_heads, self.d_head)).movedim(-3, 0).transpose(-2, -3)
-        return self.q_norm(parts[0]), self.k_norm(parts[1]), parts[2]
+        q, k, v = fused.unflatten(-1, (3, self.n_heads, self.d_head)).movedim(-3, 0).transpose(-2, -3).unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
 
     def read(self, normed: Float[Tensor, "*batch token model"]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v of all heads from one normed residual, each (*batch, head, token, d_head)."""

@@ -198,8 +198,8 @@ class HookedViT:
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
             hint = " For a single image pass image[None]." if tuple(images.shape) == wanted else ""
             raise DataError(
-                f"images have shape {tuple(images.shape)}, but {self.cfg.name} wants (batch, {', '.join(map(str, wanted))}):"
-                f" channels, height, width.{hint} vit.preprocess(picture) makes one that fits."
+                f"images have shape {tuple(images.shape)}, but {self.cfg.name} wants "
+                f"(batch, {', '.join(map(str, wanted))}): channels, height, width.{hint} vit.preprocess(picture) makes one that fits."
             )
         if len(images) == 0:
             raise DataError("there are no images in the batch: pass at least one.")
@@ -225,7 +225,8 @@ class HookedViT:
             if not parity.max_difference <= tolerance:
                 raise ModelError(
                     f"{self.cfg.name} cannot be opened faithfully: the opened-up logits differ from the original's by "
-                    f"{parity.max_difference:.2e}, more than {tolerance:.2e}. {self._first_difference(images, tolerance)}"
+                    f"{parity.max_difference:.2e}, more than {tolerance:.2e}. "
+                    f"{self._first_difference(images, tolerance)}"
                 )
         return parity
 

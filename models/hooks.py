@@ -145,7 +145,9 @@ def _embed(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
     tokens = module._pos_embed(patches)
     if stop.wants("hook_pos_embed"):
         flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
-        prefix = [token.expand(len(flat), -1, -1) for token in (module.cls_token, module.reg_token) if token is not None]
+        prefix = [
+            token.expand(len(flat), -1, -1) for token in (module.cls_token, module.reg_token) if token is not None
+        ]
         content = torch.cat([*prefix, flat], dim=1)
         tokens = content + stop("hook_pos_embed", tokens - content)
     return module.norm_pre(tokens)
@@ -186,7 +188,7 @@ def _attention(block: OpenBlock, normed: Tensor, stop: Stops, at: str) -> Tensor
 
 
 def _mlp(mlp: Any, normed: Tensor, stop: Stops, at: str) -> Tensor:
-    """The original's MLP; neurons before and after the activation are caught by forward hooks that are taken off again."""
+    """The original's MLP; its neurons are caught by forward hooks that are taken off again."""
     with ExitStack() as stack:
         if stop.wants(f"{at}hook_pre"):
             handle = mlp.fc1.register_forward_hook(lambda _module, _args, out: stop(f"{at}hook_pre", out))

@@ -154,7 +154,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}. Save it again, or download it again.") from error
+        raise ModelError(
+            f"{path} cannot be read as safetensors: {error}. Save it again, or download it again."
+        ) from error
 
 
 def _fit(module: nn.Module, state: dict[str, torch.Tensor], path: Path, architecture: str) -> None:

@@ -64,6 +64,12 @@ class Norm:
         inverse = (centred.square().mean(-1, keepdim=True) + self._eps).rsqrt()
         return centred * inverse, inverse
 
+    def inverse(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch 1"]:
+        """r alone; ones for an identity."""
+        if self.scales and self.centres:
+            return (x.var(-1, unbiased=False, keepdim=True) + self._eps).rsqrt()
+        return self.statistics(x)[1]
+
     def affine(self, xhat: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
         """gamma * xhat + beta."""
         if self.weight is not None:
@@ -93,9 +99,9 @@ class _FrozenNorm(torch.autograd.Function):
         norm: Norm = ctx.norm
         grad = grads[0] * inverse
         if norm.weight is not None:
-            grad = grad * norm.weight
+            grad.mul_(norm.weight)
         if norm.centres:
-            grad = grad - grad.mean(-1, keepdim=True)
+            grad.sub_(grad.mean(-1, keepdim=True))
         return grad, None
 
 

@@ -80,7 +80,7 @@ def digits(preprocess: Preprocess | None) -> Source:
         {split: pixels[rows] for split, rows in chosen.items()},
         {split: labels[rows] for split, rows in chosen.items()},
         preprocess,
-        white=16,
+        white=16.0,
     )
 
 

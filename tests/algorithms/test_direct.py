@@ -1,0 +1,91 @@
+"""Direct logit attribution adds up to the logit, with a constant that is computed another way here."""
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from vitcircuits.algorithms import direct_logit_attribution, exact_effects, logit_attribution
+from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
+from vitcircuits.circuits.metrics import Metric
+from vitcircuits.models import load_vit
+from vitcircuits.models.errors import TaskError
+
+VARIANTS = [{}, {"global_pool": "avg", "reg_tokens": 1}, {"global_pool": "avg", "fc_norm": False, "class_token": False}]
+
+
+def make_vit(options):
+    torch.manual_seed(5)
+    module = VisionTransformer(
+        img_size=8, patch_size=4, in_chans=1, num_classes=4, embed_dim=8, depth=2, num_heads=2, **options
+    ).double()
+    for parameter in module.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.4
+    return load_vit(module)
+
+
+def constant_by_hand(vit, images, target):
+    """The head's bias, the final norm's bias, and attention's biases through the frozen norm."""
+    module = vit.module
+    norm = module.fc_norm if isinstance(module.norm, torch.nn.Identity) else module.norm
+    with torch.no_grad():
+        tokens = module.blocks(module._pos_embed(module.patch_embed(images)))
+        read = tokens[:, list(vit.cfg.read_tokens)]
+        pooled_first = norm is module.fc_norm
+        seen = read.mean(1, keepdim=True) if pooled_first else read
+        std = (seen.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        bias = sum(block.attn.proj.bias for block in module.blocks)
+        through = ((bias - bias.mean()) / std * norm.weight).mean(1)
+        return (through + norm.bias) @ module.head.weight[target] + module.head.bias[target]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_contributions_and_biases_add_up_to_the_logit(options):
+    vit = make_vit(options)
+    images = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    found = logit_attribution(vit, images, Metric("logit", (2,)))
+    with torch.no_grad():
+        logits = vit.module(images)[:, 2].numpy()
+    constant = constant_by_hand(vit, images, 2).numpy()
+    np.testing.assert_allclose(found.values.sum((1, 2)) + constant, logits, atol=1e-9)
+    np.testing.assert_allclose(found.constant, constant, atol=1e-9)
+    assert found.values.shape == (3, len(found.source_names), len(found.token_names))
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_scores_under_zero_ablation_are_the_plain_contributions(options):
+    vit = make_vit(options)
+    images = torch.randn(8, 1, 8, 8, dtype=torch.float64)
+    task = Task(
+        vit,
+        Metric("logit_difference", (0,), (1,)),
+        Pairs(images[:2], images[2:4]),
+        Pairs(images[4:6], images[6:]),
+        Ablation("zero"),
+    )
+    graph = compile_graph(vit, tokens="each")
+    scores = direct_logit_attribution(graph, task)
+    table = logit_attribution(vit, images[:2], task.metric).values.mean(0)  # source, token
+    dense = graph.logits.unpack(scores.values)[0]  # group, source
+    np.testing.assert_allclose(dense, table.T, atol=1e-9)
+    assert (scores.values[: graph.logits.start] == 0).all()
+
+
+def test_it_is_exact_where_the_final_norm_is_an_identity():
+    torch.manual_seed(6)
+    module = VisionTransformer(
+        img_size=8, patch_size=4, in_chans=1, num_classes=4, embed_dim=8, depth=2, num_heads=2, final_norm=False
+    ).double()
+    vit = load_vit(module)
+    images = torch.randn(8, 1, 8, 8, dtype=torch.float64)
+    task = Task(
+        vit, Metric("logit_difference", (0,), (1,)), Pairs(images[:2], images[2:4]), Pairs(images[4:6], images[6:])
+    )
+    graph = compile_graph(vit)
+    direct = direct_logit_attribution(graph, task).values[graph.logits.start :]
+    exact = exact_effects(graph, task).values[graph.logits.start :]
+    np.testing.assert_allclose(direct, exact, atol=1e-9)
+
+
+def test_what_is_not_a_logit_is_refused():
+    with pytest.raises(TaskError, match="not linear"):
+        logit_attribution(make_vit({}), torch.zeros(1, 1, 8, 8), Metric("probability", (0,)))
