@@ -127,3 +127,13 @@ def _close(got, wanted):
 def close():
     """Asserts that two tensors are equal at the laws' tolerance."""
     return _close
+
+
+@pytest.fixture
+def unchecked():
+    """Run-time type checks switched off, to see the library's own sentence for what they would stop before it."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -67,8 +67,10 @@ def test_ranking_goes_down_and_keeps_the_order_of_equals(variant_named):
     assert (steps <= 0).all() and (places[steps == 0] > 0).all()
 
 
-def test_impossible_selections_are_refused(variant_named):
+def test_impossible_selections_are_refused(variant_named, unchecked):
     scores = _scores(compile_graph(variant_named("plain")), 0)
     for n in (-1, len(scores) + 1):
         with pytest.raises(GraphError, match="not possible"):
             scores.top(n)
+    with pytest.raises(GraphError, match="mean_abs"):
+        scores.top(3, by="size")

@@ -168,7 +168,7 @@ def test_a_source_cut_off_from_the_input_carries_its_ablated_value(variant_named
         close(got, run_circuit(vit, Circuit.empty(graph), clean, corrupt, **options))
 
 
-def test_what_does_not_fit_is_refused(variant_named, setting):
+def test_what_does_not_fit_is_refused(variant_named, setting, unchecked):
     vit, other = variant_named("plain"), variant_named("prenorm-rms-layerscale")
     clean, corrupt, _ = setting(vit)
     with pytest.raises(GraphError, match="another graph"):
