@@ -104,9 +104,8 @@ class RunFolder:
             _require_same_run(path, earlier, record)
         resumes = earlier is not None and all(earlier.get(name) == record[name] for name in ("device", "versions"))
         folder = cls(path, {**record, "resumed": resumes, "started": _now(), "machine": _machine()}, resumes)
-        if not resumes and _exists(
-            path
-        ):  # before run.json, so that an interruption never leaves old results under a new configuration
+        if not resumes and _exists(path):
+            # Before run.json, so that an interruption never leaves old results under a new configuration.
             folder._remove_results()
         folder._write_record(status="running")
         return folder
