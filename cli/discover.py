@@ -1,0 +1,116 @@
+"""`vitcircuits discover`: from a model and images to a circuit in a run folder."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..algorithms.registry import ALGORITHMS, Option
+from ..models.errors import TaskError
+from .options import add_memory, add_model, add_out, add_task, load_model, new_parser, task_settings
+from .pipeline import find_circuit, print_table, summary
+
+EPILOG = """\
+examples:
+  vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8
+  vitcircuits discover --model toy/mnist-2l --data mnist --data-dir mnist/ --target 4 --foil 9 --out runs/4v9
+  vitcircuits discover --model deit_tiny_patch16_224 --checkpoint model.safetensors \\
+      --data photos/ --target cats=281-285 --foil dogs=151-268 --out runs/cats
+  vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 \\
+      --tokens role --algorithm eap_ig --option steps=10 --option rule=left --size 40
+
+--target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
+The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `discover`."""
+    parser = new_parser(subparsers, "discover", "find, judge, draw and export the circuit of a behaviour", EPILOG)
+    add_model(parser, required=True)
+    add_task(parser, required=True)
+    group = parser.add_argument_group("search")
+    names = "; ".join(f"{entry.name}: {entry.summary}" for entry in ALGORITHMS.values())
+    group.add_argument("--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig (default) or another of: {names}")
+    options = ", ".join(dict.fromkeys(name for entry in ALGORITHMS.values() for name in entry.options))
+    group.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help=f"of the algorithm: {options}"
+    )
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
+    group.add_argument(
+        "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
+    )
+    size = group.add_mutually_exclusive_group()
+    size.add_argument(
+        "--faithfulness", type=float, default=0.8, metavar="LEVEL", help="smallest circuit that keeps it (0.8)"
+    )
+    size.add_argument("--size", type=int, metavar="N", help="the N highest edges")
+    size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
+    group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
+    add_memory(group)  # type: ignore[arg-type]
+    add_out(parser, "vitcircuits-run")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Finds the circuit, writes the run folder, prints a summary."""
+    config = configuration(args)
+    found = find_circuit(load_model(args), config, out=args.out, command=args.command_line, overwrite=args.overwrite)
+    print_table(summary(found))
+    print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in found.files))}")
+    print(f"open {args.out / 'circuit.html'}")
+    return 0
+
+
+def configuration(args: argparse.Namespace) -> dict[str, Any]:
+    """The resolved configuration: everything that decides the result.
+
+    Raises:
+        TaskError: There is no such algorithm or option, or a value does not fit.
+    """
+    if args.algorithm not in ALGORITHMS:
+        raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
+    return {
+        "model": args.model,
+        "checkpoint": args.checkpoint,
+        "device": args.device or "cpu",
+        "task": task_settings(args),
+        "algorithm": args.algorithm,
+        "options": parse_options(args.option, ALGORITHMS[args.algorithm].options),
+        "tokens": args.tokens,
+        "ports": args.ports,
+        "by": args.by,
+        "faithfulness": args.faithfulness,
+        "size": args.size,
+        "threshold": args.threshold,
+        "random": args.random,
+        "memory": args.memory,
+    }
+
+
+def parse_options(texts: list[str], known: Any) -> dict[str, Any]:
+    """`name=value` texts in the types of the algorithm's defaults.
+
+    Raises:
+        TaskError: A name is not known, or a value does not fit.
+    """
+    parsed = {name: option.default for name, option in known.items()}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise TaskError(f"--option {text}: the algorithm's options are {', '.join(known) or 'none'}.")
+        parsed[name] = _typed(text, value, known[name])
+    return parsed
+
+
+def _typed(text: str, value: str, option: Option) -> Any:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    try:
+        typed = words[value.lower()] if isinstance(option.default, bool) else type(option.default)(value)
+    except (KeyError, ValueError):
+        typed = None
+    if typed is None or (option.choices is not None and typed not in option.choices):
+        choices = f"one of {', '.join(map(str, option.choices))}" if option.choices else type(option.default).__name__
+        raise TaskError(f"--option {text}: {option.help}; pass {choices}, such as {option.default}.")
+    return typed

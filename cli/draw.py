@@ -1,0 +1,33 @@
+"""`vitcircuits draw`: a saved circuit as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .options import new_parser
+
+EPILOG = """\
+examples:
+  vitcircuits draw vitcircuits-demo/circuit.json circuit.svg        always works
+  vitcircuits draw vitcircuits-demo/circuit.json circuit.pdf        needs Graphviz' dot
+  vitcircuits draw vitcircuits-demo/circuit.json circuit.png --max-edges 100
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `draw`."""
+    parser = new_parser(subparsers, "draw", "draw a saved circuit (.svg, .html, .dot, .png, .pdf)", EPILOG)
+    parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
+    parser.add_argument("picture", type=Path, metavar="PICTURE")
+    parser.add_argument("--max-edges", type=int, default=400, metavar="N", help="draw the strongest N (400)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws it."""
+    from ..circuits.circuit import Circuit
+
+    print(f"wrote {Circuit.load(args.circuit).draw(args.picture, max_edges=args.max_edges)}")
+    return 0

@@ -1,0 +1,54 @@
+"""`vitcircuits`: the command line. Each command is a file with `add_parser` and `run`; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from ..models.errors import VitCircuitsError
+from . import demo, discover, doctor, draw, evaluate, export, models, train
+
+COMMANDS = (demo, discover, evaluate, draw, export, models, train, doctor)
+
+EPILOG = """\
+start here:
+  vitcircuits demo                                  3 against 8 on real digits, in under a minute
+  vitcircuits discover --help                       the same for your model and images
+
+`vitcircuits COMMAND --help` teaches each command by example.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="vitcircuits",
+        description="Circuit discovery for Vision Transformers: which heads, MLPs and patches produce a behaviour.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vitcircuits {version('vitcircuits')}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 2 for a mistake that its message repairs, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser().parse_args(arguments)
+    args.command_line = ["vitcircuits", *arguments]
+    try:
+        return args.run(args)
+    except VitCircuitsError as error:
+        print(f"vitcircuits: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vitcircuits: interrupted; the same command goes on from what is finished.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,145 @@
+"""Options that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import TaskError
+
+if TYPE_CHECKING:
+    from ..circuits.task import Task
+    from ..models.hooked import HookedViT
+
+
+def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+    """A command's parser, whose help ends with examples."""
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """--model, --checkpoint, --device."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", required=required, metavar="NAME", help="toy/digits-2l, a timm name, a folder, a file"
+    )
+    group.add_argument("--checkpoint", metavar="FILE", help=".safetensors with weights for a timm name")
+    group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
+
+
+def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """--data, --target, --foil and how pairs are made."""
+    group = parser.add_argument_group("task")
+    group.add_argument("--data", required=required, metavar="DATA", help="digits, mnist, or a folder of class folders")
+    group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
+    group.add_argument("--target", required=required, metavar="CLASS", help="3, 281-285, a label, or cats=281-285")
+    group.add_argument("--foil", required=required, metavar="CLASS", help="what it is told from, likewise")
+    group.add_argument(
+        "--metric", metavar="METRIC", help="logit_difference (default), logit, probability, kl, accuracy"
+    )
+    group.add_argument(
+        "--corruption", metavar="KIND", help="class_swap (default), another, mean, noise, blur, patch_shuffle"
+    )
+    group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
+    group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
+    group.add_argument("--pairs", type=int, metavar="N", help="discovery pairs at most (64)")
+    group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most (100)")
+    group.add_argument("--seed", type=int, metavar="N", help="draws images and partners (0)")
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """--memory."""
+    parser.add_argument(
+        "--memory", type=parse_bytes, default=2_000_000_000, metavar="SIZE", help="such as 2GB (default)"
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """2GB, 500MB or a plain number -> bytes."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 2GB, 500MB or a number of bytes")
+    return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
+
+
+def load_model(args: argparse.Namespace) -> HookedViT:
+    """The model that the options name, on their device."""
+    from ..models.load import load_vit
+
+    return load_vit(args.model, checkpoint=args.checkpoint, device=usable_device(args.device))
+
+
+def usable_device(device: str | None) -> str | None:
+    """The device, if this machine has it.
+
+    Raises:
+        TaskError: It has not.
+    """
+    if device in (None, "cpu"):
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TaskError(
+            f"the device {device!r} cannot be used: {str(error).splitlines()[0]}. Pass --device cpu."
+        ) from error
+    return device
+
+
+def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
+    """The task of resolved settings (see `task_settings`)."""
+    from ..circuits.ablation import Ablation
+    from ..circuits.task import class_contrast
+
+    ablation = Ablation(settings["ablation"], over=settings["ablation_over"], seed=settings["seed"])
+    return class_contrast(
+        vit,
+        settings["data"],
+        target=settings["target"],
+        foil=settings["foil"],
+        metric=settings["metric"],
+        corruption=settings["corruption"],
+        ablation=ablation,
+        n_discovery=settings["pairs"],
+        n_evaluation=settings["eval_pairs"],
+        data_dir=settings["data_dir"],
+        seed=settings["seed"],
+    )
+
+
+DEFAULTS: dict[str, Any] = {
+    "data": None,
+    "data_dir": None,
+    "target": None,
+    "foil": None,
+    "metric": "logit_difference",
+    "corruption": "class_swap",
+    "ablation": "partner",
+    "ablation_over": "token",
+    "pairs": 64,
+    "eval_pairs": 100,
+    "seed": 0,
+}
+
+
+def task_settings(args: argparse.Namespace, recorded: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the options say, else what a circuit's record says, else the defaults."""
+    base = {**DEFAULTS, **{key: value for key, value in (recorded or {}).items() if key in DEFAULTS}}
+    given = {key: getattr(args, key, None) for key in DEFAULTS}
+    return {**base, **{key: value for key, value in given.items() if value is not None}}
+
+
+def add_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """--out and --overwrite."""
+    parser.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help=f"run folder ({default})")
+    parser.add_argument("--overwrite", action="store_true", help="replace what another configuration left there")

@@ -1,0 +1,138 @@
+"""The way from a model and a task to a run folder, shared by `demo` and `discover`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import make_task
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+    from ..circuits.report import Report
+    from ..circuits.scores import Scores
+    from ..circuits.task import Task
+    from ..models.hooked import HookedViT
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a run found and wrote.
+
+    Args:
+        task: The task.
+        circuit: The circuit.
+        report: Its judgement on the evaluation pairs.
+        files: Paths written.
+        seconds: By stage.
+    """
+
+    task: Task
+    circuit: Circuit
+    report: Report
+    files: list[Path]
+    seconds: dict[str, float]
+
+
+def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: list[str], overwrite: bool) -> Found:
+    """Scores, selects, judges, draws and writes; goes on from scores that an interrupted run left.
+
+    Args:
+        vit: The opened model.
+        config: The resolved configuration, as `discover` makes it.
+        out: The run folder.
+        command: The command line, for the record.
+        overwrite: Replace a run of another configuration.
+    """
+    from ..circuits.evaluation import evaluate
+    from ..circuits.gather import gather
+    from ..circuits.run_folder import RunFolder
+
+    clock, seconds = time.perf_counter(), {}
+    task = make_task(vit, config["task"])
+    folder = RunFolder.open(
+        out,
+        config,
+        command=command,
+        seed=config["task"]["seed"],
+        device=str(vit.device),
+        data_hash=task.info["data_digest"],
+        overwrite=overwrite,
+    )
+    seconds["task"], clock = time.perf_counter() - clock, time.perf_counter()
+    scores = folder.load_scores_if_same()
+    if scores is None:
+        scores = _score(vit, task, config)
+        folder.save_scores(scores)
+    seconds["scores"], clock = time.perf_counter() - clock, time.perf_counter()
+    circuit = _select(scores, task, config)
+    report = evaluate(
+        circuit, task, n_random=config["random"], seed=config["task"]["seed"], memory=config["memory"], progress=True
+    )
+    seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
+    files = folder.write_all(circuit, report, gather(task))
+    seconds["files"] = time.perf_counter() - clock
+    files.append(folder.finish(seconds))
+    return Found(task, circuit, report, files, seconds)
+
+
+def _score(vit: HookedViT, task: Task, config: dict[str, Any]) -> Scores:
+    from ..algorithms.registry import run_algorithm
+    from ..circuits.graph import compile_graph
+
+    graph = compile_graph(vit, tokens=config["tokens"], ports=config["ports"])
+    return run_algorithm(config["algorithm"], graph, task, memory=config["memory"], progress=True, **config["options"])
+
+
+def _select(scores: Scores, task: Task, config: dict[str, Any]) -> Circuit:
+    from ..circuits.select import smallest_faithful
+
+    by = config["by"]
+    if config["size"] is not None:
+        return scores.top(config["size"], by=by)
+    if config["threshold"] is not None:
+        return scores.threshold(config["threshold"], by=by)
+    return smallest_faithful(scores, task, level=config["faithfulness"], by=by, memory=config["memory"], progress=True)
+
+
+def summary(found: Found) -> list[tuple[str, str]]:
+    """Rows of the table that a run ends with."""
+    task, circuit, report = found.task, found.circuit, found.report
+    dropped = task.info["dropped"]
+    figure = report.figures
+    rows = [
+        ("model", str(task.vit)),
+        ("task", f"{task.info['target_name']} against {task.info['foil_name']}, {task.metric.kind}"),
+        ("ablation", f"{task.ablation}; partners by {task.info['corruption']}"),
+        ("pairs", f"{len(task.discovery)} for discovery, {len(task.evaluation)} for evaluation"),
+        ("dropped pairs", "; ".join(f"{name}: {_counts(counts)}" for name, counts in dropped.items())),
+        ("algorithm", f"{circuit.provenance['algorithm']} {_options(circuit.provenance['options'])}"),
+        ("circuit", f"{len(circuit)} of {len(circuit.graph)} edges ({len(circuit) / len(circuit.graph):.1%})"),
+        ("faithfulness", f"{figure['faithfulness']} on evaluation pairs"),
+        ("random circuits", f"{figure['random_faithfulness']} faithfulness at the same size"),
+        ("accuracy", str(figure["accuracy"])),
+        ("KL", str(figure["kl"])),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items())),
+    ]
+    provenance = circuit.provenance
+    if provenance.get("selection") == "smallest_faithful":
+        word = "reached" if provenance["reached"] else "NOT reached; best found"
+        rows.insert(7, ("selection", f"faithfulness {provenance['level']} on discovery pairs: {word}"))
+    return rows
+
+
+def print_table(rows: list[tuple[str, str]]) -> None:
+    """Two columns on stdout."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return f"{counts['clean_wrong']} misclassified, {counts['partner_not_lower']} with a partner that is not lower"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return "(" + ", ".join(f"{name}={value}" for name, value in options.items()) + ")" if options else ""
