@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     print_table(summary(found))
     figures, circuit = found.report.figures, found.circuit
     print(
-        f"\nFound: {len(circuit)} of {len(circuit.graph)} edges tell a 3 from an 8. On digits that were not used to find "
-        f"them they keep {figures['faithfulness']} of the behaviour; random circuits of that size keep "
+        f"\nFound: {len(circuit)} of {len(circuit.graph)} edges tell a 3 from an 8. On digits that were not used to "
+        f"find them they keep {figures['faithfulness']} of the behaviour; random circuits of that size keep "
         f"{figures['random_faithfulness']}."
     )
     print(f"Done in {time.perf_counter() - start:.0f} s. Open {args.out / 'circuit.html'} in a browser.")

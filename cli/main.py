@@ -1,4 +1,4 @@
-"""`vitcircuits`: the command line. Each command is a file with `add_parser` and `run`; nothing heavy is imported here."""
+"""`vitcircuits`: the command line. Each command is a file with `add_parser` and `run`; nothing heavy is imported."""
 
 from __future__ import annotations
 

@@ -1,75 +1,67 @@
-"""Every digit against every other one: how large the circuits are, and how much of them is shared.
+"""Every digit against every other one: how large the circuits are, and how much they overlap.
 
-Reads MNIST from --data-dir; without it, the smaller digits of scikit-learn and their own toy ViT take its place.
+usage: python examples/mnist_circuit.py --data-dir FOLDER [--pairs 64] [--quick]
+
+The folder holds MNIST's four idx files. Without it, the same is done with toy/digits-2l on scikit-learn's digits.
 """
 
 import argparse
 import itertools
+import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from vitcircuits.algorithms import eap_ig
-from vitcircuits.circuits import Circuit, class_contrast, compile_graph
+from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.circuits.select import smallest_faithful
 from vitcircuits.models import load_vit
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--data-dir", type=Path, default=None, help="where MNIST's four idx files lie")
+parser.add_argument("--pairs", type=int, default=64, help="discovery pairs of each contrast")
+parser.add_argument("--level", type=float, default=0.8, help="faithfulness to keep")
+parser.add_argument("--quick", action="store_true", help="three digits only")
+args = parser.parse_args()
 
-def discover(n_pairs: int, digits: range, data_dir: Path | None) -> dict[tuple[int, int], Circuit]:
-    # One graph for all, so that circuits can be compared edge by edge.
-    vit = load_vit("toy/mnist-2l" if data_dir else "toy/digits-2l")
-    graph = compile_graph(vit)
-    found = {}
-    for target, foil in itertools.permutations(digits, 2):
-        task = class_contrast(
-            vit,
-            "mnist" if data_dir else "digits",
-            target=target,
-            foil=foil,
-            n_discovery=n_pairs,
-            n_evaluation=8,
-            data_dir=data_dir,
-        )
-        found[target, foil] = smallest_faithful(eap_ig(graph, task), task, level=0.8)
-    return found
+folder = args.data_dir or Path(os.environ.get("VITCIRCUITS_DATA", "~/.cache/vitcircuits")).expanduser() / "mnist"
+if args.data_dir is not None or folder.is_dir():
+    vit, data = load_vit("toy/mnist-2l"), str(folder)
+else:
+    vit, data = load_vit("toy/digits-2l"), "digits"
+    print(f"MNIST is not at {folder} (--data-dir names its folder): using scikit-learn's digits and toy/digits-2l.")
+print(vit)
 
-
-def jaccard(first: Circuit, second: Circuit) -> float:
-    # Edges in both over edges in either.
-    return (first.mask & second.mask).sum() / max(1, (first.mask | second.mask).sum())
-
-
-def print_sizes(found: dict[tuple[int, int], Circuit], digits: range) -> None:
-    print("\nedges that keep 0.8 of the logit difference (row: target, column: foil; + where no size reaches it)")
-    print("    " + "".join(f"{foil:>5}" for foil in digits))
-    for target in digits:
-        cells = []
-        for foil in digits:
-            circuit = found.get((target, foil))
-            cells.append("" if circuit is None else f"{len(circuit)}{'' if circuit.provenance['reached'] else '+'}")
-        print(f"{target:>4}" + "".join(f"{cell:>5}" for cell in cells))
+# One circuit per ordered pair of digits: target (rows) against foil (columns).
+graph = compile_graph(vit)
+digits = (3, 5, 8) if args.quick else range(10)
+masks = {}
+sizes = pd.DataFrame(index=list(digits), columns=list(digits), dtype=object).fillna("")
+for target, foil in itertools.permutations(digits, 2):
+    task = class_contrast(vit, data, target=target, foil=foil, n_discovery=args.pairs, n_evaluation=args.pairs)
+    circuit = smallest_faithful(eap_ig(graph, task), task, level=args.level)
+    masks[target, foil] = circuit.mask
+    sizes.loc[target, foil] = len(circuit)
+print(f"\nedges of {len(graph)} needed to keep {args.level} of the logit difference (rows: target, columns: foil)")
+print(sizes.to_string())
 
 
-def print_overlaps(found: dict[tuple[int, int], Circuit], digits: range) -> None:
-    # Circuits of one target share its own evidence; a pair and its reverse ask the same question with the sign turned.
-    print("\nmean overlap (Jaccard) of two circuits")
-    same = [jaccard(found[t, a], found[t, b]) for t in digits for a, b in itertools.combinations(set(digits) - {t}, 2)]
-    turned = [jaccard(found[a, b], found[b, a]) for a, b in itertools.combinations(digits, 2)]
-    print(f"  same target, other foil   {sum(same) / len(same):.2f}")
-    print(f"  target and foil swapped   {sum(turned) / len(turned):.2f}")
+def jaccard(one, other):
+    """Shared edges over all edges of two circuits."""
+    return (masks[one] & masks[other]).sum() / (masks[one] | masks[other]).sum()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="folder with MNIST's four idx files")
-    parser.add_argument("--pairs", type=int, default=32, help="pairs of images per task")
-    parser.add_argument("--quick", action="store_true", help="three digits only")
-    args = parser.parse_args()
-    if args.data_dir is None:
-        print("MNIST is not at hand (--data-dir FOLDER): taking scikit-learn's digits and toy/digits-2l instead")
-    digits = range(3) if args.quick else range(10)
-    found = discover(args.pairs, digits, args.data_dir)
-    print_sizes(found, digits)
-    print_overlaps(found, digits)
-
-
-if __name__ == "__main__":
-    main()
+# Do circuits overlap because they explain the same target, the same foil, or the same two digits the other way round?
+groups = {
+    "same target": [(a, b) for a, b in itertools.combinations(masks, 2) if a[0] == b[0]],
+    "same foil": [(a, b) for a, b in itertools.combinations(masks, 2) if a[1] == b[1]],
+    "the reverse": [(a, b) for a, b in itertools.combinations(masks, 2) if a == b[::-1]],
+    "nothing shared": [(a, b) for a, b in itertools.combinations(masks, 2) if not set(a) & set(b)],
+}
+rows = {
+    name: {"pairs of circuits": len(pairs), "mean Jaccard": round(float(np.mean([jaccard(*p) for p in pairs])), 3)}
+    for name, pairs in groups.items()
+    if pairs
+}
+print("\noverlap of circuits")
+print(pd.DataFrame(rows).T.to_string())

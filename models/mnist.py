@@ -50,7 +50,7 @@ def mnist(preprocess: Preprocess | None, *, data_dir: Path | None = None) -> Sou
                 f"{tuple(labels[split].shape)}, but [image, height, width] and one label per image are wanted. "
                 f"Fetch both files again."
             )
-    return from_pixels("mnist", pixels, labels, preprocess, white=255)
+    return from_pixels("mnist", pixels, labels, preprocess, white=255.0)
 
 
 def read_idx(path: Path) -> Tensor:

@@ -1,0 +1,149 @@
+"""The command line: light help, clear mistakes, the demo's folder, the same bytes again, resuming."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from vitcircuits.cli.main import main
+
+RESULTS = {
+    "circuit.json", "scores.safetensors", "edges.csv", "circuit.dot", "circuit.graphml", "circuit.svg", "circuit.html",
+    "faithfulness.svg", "report.json", "run.json",
+}  # fmt: skip
+DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
+QUICK = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--size", "12", "--algorithm", "eap"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    assert main(["demo", "--out", str(folder)]) == 0
+    return folder
+
+
+def refused(capsys, arguments):
+    """What a command that must fail says."""
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def test_help_and_export_import_nothing_heavy(demo, tmp_path):
+    for arguments in (["--help"], ["export", f"{demo}/circuit.json", f"{tmp_path}/c.graphml"]):
+        code = (
+            "import sys\nfrom vitcircuits.cli.main import main\n"
+            f"try:\n    code = main({arguments!r})\nexcept SystemExit as stop:\n    code = stop.code\n"
+            "heavy = [name for name in ('torch', 'timm', 'torch_geometric') if name in sys.modules]\n"
+            "sys.exit(f'exit {code}, imported {heavy}' if code or heavy else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "discover", "evaluate", "draw", "export", "models", "train", "doctor"])
+def test_every_help_teaches_by_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"vitcircuits {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_the_demo_leaves_everything_and_the_same_bytes_again(demo, tmp_path, capsys):
+    assert {path.name for path in demo.iterdir()} == RESULTS
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    for name in RESULTS - {"run.json"}:
+        assert (tmp_path / name).read_bytes() == (demo / name).read_bytes(), name
+    last = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert last[0].startswith("Found:")
+    assert "circuit.html" in last[1]
+
+
+def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path, capsys, monkeypatch):
+    arguments = ["discover", *DIGITS, *QUICK, "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "circuit.json").read_bytes()
+    (tmp_path / "circuit.json").unlink()
+    monkeypatch.setattr("vitcircuits.algorithms.registry.run_algorithm", None)  # scores must not be computed again
+    assert main(arguments) == 0
+    assert (tmp_path / "circuit.json").read_bytes() == before
+    assert "another configuration" in refused(capsys, [*arguments, "--seed", "1"])
+
+
+def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
+    assert main(["evaluate", f"{demo}/circuit.json", "--no-curve", "--random", "2", "--ablation", "zero"]) == 0
+    assert "faithfulness" in capsys.readouterr().out
+    for name in ("c.svg", "c.dot", "c.html"):
+        assert main(["draw", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
+    for name in ("c.csv", "c.graphml", "c.json"):
+        assert main(["export", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
+    assert (tmp_path / "c.json").read_bytes() == (demo / "circuit.json").read_bytes()
+
+
+def test_models_and_doctor(capsys):
+    assert main(["models", "toy"]) == 0
+    assert "toy/digits-2l" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+
+
+def discover(**changes):
+    """The quick discover command with some options changed."""
+    arguments = ["discover", *DIGITS, *QUICK]
+    for name, value in changes.items():
+        option = "--" + name.replace("_", "-")
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = str(value)
+        else:
+            arguments += [option, str(value)]
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "repair"),
+    [
+        ({"model": "toy/digit-2l"}, "toy/digits-2l"),
+        ({"model": "vit_tyni_patch16_224"}, "vit_tiny_patch16_224"),
+        ({"data": "digts"}, "digits"),
+        ({"foil": "3"}, "both target and foil"),
+        ({"target": "12"}, "0 to 9"),
+        ({"target": "x"}, "pass an index"),
+        ({"algorithm": "eapig"}, "eap_ig"),
+        ({"option": "steps=3"}, "options are"),
+        ({"tokens": "some"}, "'role'"),
+        ({"metric": "kl"}, "eap_ig"),
+        ({"ablation": "ablate"}, "'partner'"),
+        ({"corruption": "swap"}, "'class_swap'"),
+        ({"size": "999"}, "110"),
+        ({"device": "warp"}, "--device cpu"),
+        ({"data_dir": "/nowhere", "data": "mnist", "model": "toy/mnist-2l"}, "--data-dir"),
+    ],
+)
+def test_mistakes_are_named_with_their_repair(changes, repair, capsys, tmp_path):
+    assert repair in refused(capsys, [*discover(**changes), "--out", str(tmp_path / "run")])
+
+
+def test_weights_that_cannot_be_used(capsys, tmp_path):
+    pickle = tmp_path / "model.pth"
+    torch.save({}, pickle)
+    assert "safetensors" in refused(capsys, discover(model=pickle))
+    misfit, broken = tmp_path / "misfit.safetensors", tmp_path / "broken.safetensors"
+    save_file({"head.weight": torch.zeros(10, 3)}, misfit)
+    broken.write_bytes(b"nothing")
+    assert "does not fit" in refused(capsys, discover(model="vit_tiny_patch16_224", checkpoint=misfit))
+    assert "cannot be read" in refused(capsys, discover(model="vit_tiny_patch16_224", checkpoint=broken))
+    assert "no file" in refused(
+        capsys, discover(model="vit_tiny_patch16_224", checkpoint=tmp_path / "none.safetensors")
+    )
+
+
+def test_folders_that_cannot_be_used(capsys, tmp_path, demo):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "folder" in refused(capsys, [*discover(), "--out", str(file / "run")])
+    assert "circuit.json" in refused(capsys, ["draw", str(tmp_path / "circuit.json"), "c.svg"])
+    assert ".graphml" in refused(capsys, ["export", f"{demo}/circuit.json", str(tmp_path / "c.xyz")])
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "b").mkdir()
+    assert "'a'" in refused(capsys, discover(data=tmp_path / "photos", target="a=3", foil="b=8"))
