@@ -59,7 +59,8 @@ def direct_logit_attribution(
 
     For an edge u -> logits at a token group, (a_u - a'_u) . g summed over the group's tokens, where g is the metric's
     gradient at the last residual with the readout's norms frozen. Under `Ablation("zero")` these are the plain
-    contributions, which add up to the logit difference less its constant. One forward pass each for clean and corrupted images.
+    contributions, which add up to the logit difference less its constant. Costs one forward pass each
+    for clean and corrupted images.
 
     Args:
         graph: The graph; with tokens="each" contributions are per source and token.

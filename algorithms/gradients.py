@@ -87,8 +87,9 @@ def eap_ig(
     """How much of the metric each edge carries, the gradient averaged along the path from ablated to clean input.
 
     Costs two forward passes, `steps` forward and backward passes, and one sum over edges. With unfrozen norms the
-    scores of all edges that leave `input` add up to m(clean) - m(ablated input) as steps grow; what is missing is reported in
-    `diagnostics["completeness_gap"]` as a share. Blind to even functions, which have the same value at both ends.
+    scores of all edges that leave `input` add up to m(clean) - m(ablated input) as steps grow; what is missing is
+    reported in `diagnostics["completeness_gap"]` as a share. Blind to even functions, whose value is the same at both
+    ends.
 
     Args:
         graph: The graph.

@@ -36,8 +36,8 @@ class Ablation:
         TaskError: A choice is not known.
     """
 
-    kind: Kind = "partner"
-    over: Literal["token", "tokens"] = "token"
+    kind: Kind | str = "partner"
+    over: Literal["token", "tokens"] | str = "token"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Metric:
         TaskError: The kind is not known, or the classes don't make sense.
     """
 
-    kind: MetricKind
+    kind: MetricKind | str
     target: tuple[int, ...]
     foil: tuple[int, ...] = ()
 

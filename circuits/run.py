@@ -164,7 +164,7 @@ def masked_logits(
 
 
 class _MaskedRun:
-    """One masked run's state: the ablated residual x', this run's, and each source's difference to its ablated value."""
+    """A masked run's state: the ablated residual x', this run's, and each source's difference to its ablated value."""
 
     def __init__(self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor) -> None:
         self.weights = weights

@@ -96,7 +96,7 @@ def class_contrast(
     *,
     target: ClassSpec,
     foil: ClassSpec,
-    metric: MetricKind = "logit_difference",
+    metric: MetricKind | str = "logit_difference",
     corruption: str = "class_swap",
     ablation: Ablation | str = "partner",
     n_discovery: int = 64,
@@ -213,8 +213,8 @@ def _valid(vit: HookedViT, metric: Metric, pairs: Pairs, name: str) -> tuple[Pai
     dropped = {"clean_wrong": int((~right).sum()), "partner_not_lower": int((right & ~lower).sum())}
     if not bool(kept.any()):
         raise TaskError(
-            f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not classified "
-            f"as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check that the data "
-            f"fits the model, that target and foil are its class indices, and that the model can tell them apart."
+            f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not "
+            f"classified as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check that "
+            f"the data fits the model, that target and foil are its class indices, and that the model can tell them apart."
         )
     return pairs.select(torch.nonzero(kept).flatten()), dropped

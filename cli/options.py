@@ -55,7 +55,7 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     group.add_argument("--seed", type=int, metavar="N", help="draws images and partners (0)")
 
 
-def add_memory(parser: argparse.ArgumentParser) -> None:
+def add_memory(parser: Any) -> None:
     """--memory."""
     parser.add_argument(
         "--memory", type=parse_bytes, default=2_000_000_000, metavar="SIZE", help="such as 2GB (default)"

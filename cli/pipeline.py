@@ -51,6 +51,7 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
     from ..circuits.run_folder import RunFolder
 
     clock, seconds = time.perf_counter(), {}
+    config = {**config, "weights": vit.digest()}
     task = make_task(vit, config["task"])
     folder = RunFolder.open(
         out,

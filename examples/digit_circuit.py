@@ -18,7 +18,7 @@ parser.add_argument("--target", default="3")
 parser.add_argument("--foil", default="8")
 args = parser.parse_args()
 
-# 1. The model. It is timm's own module, opened up: the parity says how far the opened-up logits are from the original's.
+# 1. The model. It is timm's own module, opened up; the parity says how far its logits are from the original's.
 vit = load_vit("toy/digits-2l")
 print(vit)
 

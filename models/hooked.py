@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,13 @@ class HookedViT:
         """One name per logit; the index where no label is known."""
         return self.labels or tuple(str(index) for index in range(self.cfg.n_classes))
 
+    def digest(self) -> str:
+        """sha256 of the weights, in hexadecimal."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights; both are put back afterwards."""
@@ -199,7 +207,8 @@ class HookedViT:
             hint = " For a single image pass image[None]." if tuple(images.shape) == wanted else ""
             raise DataError(
                 f"images have shape {tuple(images.shape)}, but {self.cfg.name} wants "
-                f"(batch, {', '.join(map(str, wanted))}): channels, height, width.{hint} vit.preprocess(picture) makes one that fits."
+                f"(batch, {', '.join(map(str, wanted))}): channels, height, width.{hint} "
+                f"vit.preprocess(picture) makes one that fits."
             )
         if len(images) == 0:
             raise DataError("there are no images in the batch: pass at least one.")

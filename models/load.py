@@ -100,8 +100,8 @@ def _architecture_of(path: Path) -> str:
     """The timm name that a checkpoint's folder or file is named after."""
     import timm
 
-    if not path.exists():
-        raise ModelError(f"there is no file {path}: pass the path of a .safetensors file, or a model's name.")
+    if not path.exists() or path.suffix in _PICKLES:
+        read_weights(path)  # says what is wrong with it
     for candidate in (path.parent.resolve().name, path.stem):
         if candidate.split(".")[0] in timm.list_models():
             return candidate

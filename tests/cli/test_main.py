@@ -117,7 +117,7 @@ def discover(**changes):
         ({"corruption": "swap"}, "'class_swap'"),
         ({"size": "999"}, "110"),
         ({"device": "warp"}, "--device cpu"),
-        ({"data_dir": "/nowhere", "data": "mnist", "model": "toy/mnist-2l"}, "--data-dir"),
+        ({"data_dir": "/nowhere", "data": "mnist", "model": "toy/mnist-2l"}, "data_dir="),
     ],
 )
 def test_mistakes_are_named_with_their_repair(changes, repair, capsys, tmp_path):

@@ -1,7 +1,5 @@
 """Every mistake that a user can make ends with exit code 2 and a message that names the repair, never a traceback."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -95,14 +93,6 @@ def test_edge_name_that_does_not_parse_is_named(fails, tmp_path):
     path = _saved(tmp_path)
     path.write_text(path.read_text().replace("input->logits", "input=>logits"))
     assert "input=>logits" in fails("export", path, tmp_path / "edges.csv")
-
-
-def test_circuit_of_another_graph_is_refused(fails, tmp_path):
-    path = _saved(tmp_path)
-    data = json.loads(path.read_text())
-    assert data["schema"]
-    words = ["--model", "toy/mnist-2l", "--data", "digits", "--target", "3", "--foil", "8"]
-    assert "toy/mnist-2l" in fails("evaluate", path, *words)
 
 
 def test_unknown_ending_names_those_that_are_known(fails, tmp_path):
