@@ -69,7 +69,8 @@ def known_models() -> tuple[str, ...]:
 
     from .toys import list_toys
 
-    return (*list_toys(), *timm.list_models(module="vision_transformer"))
+    plain = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
+    return (*list_toys(), *(name for name in plain if "distilled" not in name))
 
 
 def _upcast(module: nn.Module) -> nn.Module:

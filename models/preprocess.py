@@ -41,7 +41,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_pct: float = 1.0
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation | str = "bicubic"
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -93,7 +93,9 @@ class Preprocess:
         converted = image.convert("L" if self.channels == 1 else "RGB")
         return self.normalise(to_tensor(self._resize_and_crop(converted, converted.height, converted.width)))
 
-    def fit(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image channel height width"]:
+    def fit(
+        self, pixels: Float[Tensor, "image channel height width"]
+    ) -> Float[Tensor, "image model_channel model_height model_width"]:
         """Pixels in [0, 1] of any size and of 1 or 3 channels as a model's input; resized only where needed."""
         channels, height, width = pixels.shape[-3:]
         if channels != self.channels:

@@ -13,7 +13,7 @@ TOKENS = ("all", "role", "each")
 PORTS = ("qkv", "head", "block")
 
 _FLOAT32 = {"dtype": torch.float32}
-VARIANTS = {  # every pair of options stands together at least once
+VARIANTS = {  # chosen so that every option stands beside others
     "plain": {},
     "registers-layerscale": {"reg_tokens": 2, "init_values": 1.0, "in_chans": 3},
     "qknorm-rms": {"qk_norm": True, "norm": "rms", "qkv_bias": False},
