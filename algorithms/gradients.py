@@ -217,7 +217,8 @@ class _Between:
     """Scores of the edges inside heads, summed over the points of the path."""
 
     def __init__(self, graph: Graph, task: Task, clean: Tape, deltas: Deltas, softmax: Softmax) -> None:
-        self._graph, self._blocks, self._deltas, self._softmax = graph, task.vit.blocks, deltas, softmax
+        self._graph, self._blocks, self._deltas = graph, task.vit.blocks, deltas
+        self._softmax: Softmax = softmax
         inside = len(graph.groups) > 1
         self._clean: list[Any] = [
             block.split(taped.fused)[1:] if inside else None

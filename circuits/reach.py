@@ -61,7 +61,7 @@ def _forward(graph: Graph, mask: Bools) -> tuple[Bools, list[Bools]]:
 
 def _any_source(kept: Bools, alive: Bools) -> Bools:
     """(row, group, source) & (source, group) -> (row, group): does any alive source feed it?"""
-    return (kept & alive.T[None]).any(-1)
+    return np.logical_or.reduce(kept & alive.T[None], axis=-1)
 
 
 def _heads_alive(graph: Graph, blocks: LayerBlocks, mask: Bools, row_alive: Bools) -> Bools:
@@ -70,7 +70,8 @@ def _heads_alive(graph: Graph, blocks: LayerBlocks, mask: Bools, row_alive: Bool
     if blocks.inside is None:
         return q | k | v
     kept = blocks.inside.unpack(mask)[graph.inside_rows]  # head, (k, v), target group, source group
-    return q | (kept[:, 0] & k[:, None, :]).any(-1) | (kept[:, 1] & v[:, None, :]).any(-1)
+    through_k, through_v = kept[:, 0] & k[:, None, :], kept[:, 1] & v[:, None, :]
+    return np.logical_or.reduce([q, through_k.any(-1), through_v.any(-1)])
 
 
 def _backward(graph: Graph, mask: Bools, alive: Bools, row_alive: list[Bools]) -> tuple[Bools, Bools]:

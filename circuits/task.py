@@ -214,7 +214,7 @@ def _valid(vit: HookedViT, metric: Metric, pairs: Pairs, name: str) -> tuple[Pai
     if not bool(kept.any()):
         raise TaskError(
             f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not "
-            f"classified as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check that data "
-            f"and model fit, that target and foil are the model's classes, and that it can tell them apart."
+            f"classified as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check "
+            f"that data and model fit, that target and foil are the model's classes, and that it can tell them apart."
         )
     return pairs.select(torch.nonzero(kept).flatten()), dropped

@@ -72,7 +72,7 @@ def _refuse_variants(module: Any, name: str) -> None:
 
 
 def _open_block(block: Any, where: str) -> OpenBlock:
-    from timm.models.vision_transformer import Attention, Block
+    from timm.models.vision_transformer import Attention, Block  # pyright: ignore[reportPrivateImportUsage]
 
     if type(block) is not Block:
         reason = "its writes pass a norm before they are added" if "Post" in type(block).__name__ else "not standard"

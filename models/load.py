@@ -57,7 +57,8 @@ def load_vit(
     elif path.suffix in _PICKLES or path.suffix == ".safetensors":
         vit = _from_timm(_architecture_of(path), path, False, name, timm_options)
     else:
-        vit = _from_timm(text, checkpoint and Path(checkpoint).expanduser(), pretrained, name, timm_options)
+        weights = None if checkpoint is None else Path(checkpoint).expanduser()
+        vit = _from_timm(text, weights, pretrained, name, timm_options)
     if device is not None:
         vit.module.to(device)
     return vit
@@ -198,7 +199,7 @@ def _preprocess(module: nn.Module) -> Any:
 
 def _labels(module: Any) -> tuple[str, ...] | None:
     """ImageNet's names, for a model with its 1,000 classes."""
-    from timm.data import ImageNetInfo
+    from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]
 
     if module.num_classes != 1000:
         return None

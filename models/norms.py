@@ -111,7 +111,7 @@ def open_norm(module: nn.Module, where: str) -> Norm:
     Raises:
         ModelError: It is of a kind whose Jacobian is not known here.
     """
-    from timm.layers import RmsNorm
+    from timm.layers import RmsNorm  # pyright: ignore[reportPrivateImportUsage]
 
     if isinstance(module, nn.Identity):
         return Norm(module, scales=False, centres=False)

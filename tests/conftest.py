@@ -7,7 +7,7 @@ install_import_hook("vitcircuits", "beartype.beartype")  # before anything impor
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(1)  # tiny tensors: threads that wait for one another on a busy machine took 5 times as long
+torch.set_num_threads(1)  # tiny tensors: threads that wait for one another on a busy machine took far longer
 
 TOKENS = ("all", "role", "each")
 PORTS = ("qkv", "head", "block")
