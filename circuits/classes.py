@@ -89,7 +89,7 @@ def _name(indices: tuple[int, ...], vit: HookedViT) -> str:
 
 
 def image_labels(classes: ClassSet, data: ImageData, vit: HookedViT, *, what: str = "target") -> tuple[int, ...]:
-    """The data's labels under which the classes' images are found.
+    """The data's labels under which the classes' images are found; labels that come with tensors are the model's.
 
     Raises:
         TaskError: The data has no such class.
@@ -99,7 +99,7 @@ def image_labels(classes: ClassSet, data: ImageData, vit: HookedViT, *, what: st
         if classes.folder in known:
             return (known.index(classes.folder),)
         raise TaskError(f"the data {data.name!r} has no class {classes.folder!r}: it has {', '.join(known[:10])}.")
-    if len(known) == vit.cfg.n_classes:
+    if len(known) == vit.cfg.n_classes or data.name == "tensors":
         return classes.indices
     own = tuple(known.index(vit.class_names[index]) for index in classes.indices if vit.class_names[index] in known)
     if own:

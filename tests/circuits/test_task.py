@@ -64,6 +64,16 @@ def test_classes_that_make_no_sense_are_refused(vit, target, said):
         class_contrast(vit, "digits", target=target, foil=8)
 
 
+def test_labels_of_tensors_are_the_models_classes(vit):
+    whole = class_contrast(vit, "digits", target=3, foil=8)
+    images = torch.cat([whole.discovery.clean, whole.discovery.corrupt])
+    labels = torch.tensor([3] * len(whole.discovery) + [8] * len(whole.discovery))
+    task = class_contrast(vit, (images, labels), target=3, foil=8)
+    assert (task.discovery.labels == 3).all()
+    with pytest.raises(TaskError, match="no image of '9'"):
+        class_contrast(vit, (images, labels), target=3, foil=9)
+
+
 def test_patch_shuffle_moves_whole_patches(vit):
     images = torch.arange(64.0).reshape(1, 1, 8, 8)
     mixed = corrupt_pixels("patch_shuffle", images, vit.cfg, images[0], torch.Generator().manual_seed(0))
