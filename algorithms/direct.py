@@ -6,7 +6,7 @@ logit difference (or a logit) with gradient g under that frozen norm,
     contribution[u, t] = a_u[t] . g[t]        sum over u and t + constant = the logit difference
 
 where the constant holds what belongs to no source: the head's bias, the final norm's bias, attention's biases
-(Elhage et al. 2021, section "Zero-layer transformers" ff.; TransformerLens' `logit_attrs`). For sets of classes the
+(the direct paths of Elhage et al. 2021; TransformerLens' `logit_attrs`). For sets of classes the
 log-sum-exp is linearised at the clean logits.
 """
 

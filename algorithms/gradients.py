@@ -3,8 +3,8 @@
     score[u, v] = (a_u(clean) - a'_u) . d metric / d x_v
 
 summed over tokens and channels, for each pair: a first-order estimate of how much of the metric the edge carries. EAP
-(Syed et al. 2023, section 3) takes the gradient at the clean image; EAP-IG (Hanna et al. 2024, section 3) averages it
-over points on the straight path from the ablated input to the clean one. The path runs in the residual in front of
+(Syed et al. 2023, section 3) takes the gradient at the clean image; EAP-IG (Hanna et al. 2024, arXiv 2403.17806) averages
+it over points on the straight path from the ablated input to the clean one. The path runs in the residual in front of
 block 0.
 """
 
@@ -143,6 +143,7 @@ class _Plan:
     name: str
 
     def run(self) -> Moments:
+        """The scores' running sums over all discovery pairs."""
         vit, pairs = self.task.vit, self.task.discovery
         require_model(vit, self.graph)
         if not self.task.metric.differentiable:

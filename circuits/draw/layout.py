@@ -257,6 +257,7 @@ class _Placer:
         self._as_boxes = len(lanes) * n_layers * graph.cfg.n_heads <= _FULL_BOXES
 
     def layout(self, left_out: tuple[str, ...]) -> Layout:
+        """All lanes placed, with a note of the token groups that were left out."""
         for lane in self._lanes:
             self._lane(lane)
         last = self._lanes[-1]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
+from ..formats.rows import ranked_indices
 from ..names import Edge
 
 POSITIVE, NEGATIVE, UNSCORED = "#2b6cb0", "#d9622b", "#6b7280"
@@ -87,7 +88,7 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
 
     Without scores there is nothing to choose by, and a limit takes edges evenly spaced in the graph's order.
     """
-    order = _ranked(circuit)
+    order = ranked_indices(circuit)
     ranks = np.arange(1, len(order) + 1)
     scores = circuit.scores
     if scores is None:
@@ -104,16 +105,6 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
         _scored(circuit, int(index), int(rank), float(share))
         for index, rank, share in zip(order, ranks, size / largest, strict=True)
     )
-
-
-def _ranked(circuit: Circuit) -> NDArray[np.intp]:
-    """Indices of the kept edges by the numbers that selected them, highest first."""
-    indices = circuit.indices
-    if circuit.scores is None:
-        return indices
-    by = circuit.provenance.get("by", "abs_mean")
-    values = circuit.scores.ranking_values(by if by in ("signed", "abs_mean", "mean_abs") else "abs_mean")[indices]
-    return indices[np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")]
 
 
 def _scored(circuit: Circuit, index: int, rank: int, share: float) -> Stroke:
