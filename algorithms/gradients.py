@@ -3,9 +3,9 @@
     score[u, v] = (a_u(clean) - a'_u) . d metric / d x_v
 
 summed over tokens and channels, for each pair: a first-order estimate of how much of the metric the edge carries. EAP
-(Syed et al. 2023, section 3) takes the gradient at the clean image; EAP-IG (Hanna et al. 2024, arXiv 2403.17806) averages
-it over points on the straight path from the ablated input to the clean one. The path runs in the residual in front of
-block 0.
+(Syed et al. 2023, section 3) takes the gradient at the clean image. EAP-IG (Hanna et al. 2024, arXiv 2403.17806)
+averages it over points on the straight path from the ablated input to the clean one, which runs in the residual in
+front of block 0.
 """
 
 from __future__ import annotations
