@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
@@ -108,59 +108,57 @@ class Recipe:
         return cls(**fixed)
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="digits-2l",
-            data="digits",
-            image_size=8,
-            patch=2,
-            channels=1,
-            mean=(0.305,),
-            std=(0.376,),
-            classes=tuple("0123456789"),
-            d_model=64,
-            layers=2,
-            heads=4,
-            mlp_ratio=4.0,
-            # dropout, weight decay and augmentation were chosen on held-out thirds of the training split
-            epochs=200,
-            batch_size=64,
-            lr=2e-3,
-            weight_decay=0.5,
-            warmup=0.05,
-            label_smoothing=0.05,
-            shift=0.75,
-            rotate=10.0,
-            zoom=0.1,
-            dropout=0.1,
-        ),
-        Recipe(
-            name="mnist-2l",
-            data="mnist",
-            image_size=28,
-            patch=7,
-            channels=1,
-            mean=(0.1307,),
-            std=(0.3081,),
-            classes=tuple("0123456789"),
-            d_model=64,
-            layers=2,
-            heads=4,
-            mlp_ratio=4.0,
-            epochs=15,
-            batch_size=128,
-            lr=2e-3,
-            weight_decay=0.05,
-            warmup=0.05,
-            label_smoothing=0.05,
-            shift=2.0,
-            rotate=10.0,
-            zoom=0.1,
-        ),
-    )
-}
+_DIGITS = Recipe(
+    name="digits-2l",
+    data="digits",
+    image_size=8,
+    patch=2,
+    channels=1,
+    mean=(0.305,),
+    std=(0.376,),
+    classes=tuple("0123456789"),
+    d_model=64,
+    layers=2,
+    heads=4,
+    mlp_ratio=4.0,
+    # dropout, weight decay and augmentation were chosen on held-out thirds of the training split
+    epochs=200,
+    batch_size=64,
+    lr=2e-3,
+    weight_decay=0.5,
+    warmup=0.05,
+    label_smoothing=0.05,
+    shift=0.75,
+    rotate=10.0,
+    zoom=0.1,
+    dropout=0.1,
+)
+
+_MNIST = Recipe(
+    name="mnist-2l",
+    data="mnist",
+    image_size=28,
+    patch=7,
+    channels=1,
+    mean=(0.1307,),
+    std=(0.3081,),
+    classes=tuple("0123456789"),
+    d_model=64,
+    layers=2,
+    heads=4,
+    mlp_ratio=4.0,
+    epochs=15,
+    batch_size=128,
+    lr=2e-3,
+    weight_decay=0.05,
+    warmup=0.05,
+    label_smoothing=0.05,
+    shift=2.0,
+    rotate=10.0,
+    zoom=0.1,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (_DIGITS, _MNIST, replace(_MNIST, name="mnist-4l", layers=4))}
 
 
 def get_recipe(name: str) -> Recipe:

@@ -1,0 +1,476 @@
+"""The live part of a graph that is pruned from the logits back, run again and again as cheaply as exactness allows.
+
+While a destination r is being pruned, everything upstream of it is the full model, whose values are known, and
+everything downstream is final. So a trial needs r, what its change reaches along kept edges, and nothing else:
+
+1. `begin` sets up a place (the logits, a layer's MLP, a layer's heads) from the full model's residual there.
+2. `measure` tries many sets of dropped edges in one batch: r reads x_r - sum of (a_u - a'_u), and every node downstream
+   adds to its input what its kept sources changed by. A node that is needed only at the readout's tokens is computed
+   only there.
+3. `commit` makes drops final. It computes what they reach anew from the kept edges, x' + sum of kept (a_u - a'_u),
+   so that the state is a function of the kept edges and not of the way that led to them: no error adds up, and a run
+   that is resumed has the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..circuits.baseline import Baseline
+from ..circuits.graph import EdgeBlock
+from ..circuits.pairs import Pairs
+from ..circuits.reach import reach
+from ..models.hooked import HookedViT
+from .kept import READ, Bools, Destination, Kept, Sources
+from .writes import Writes
+
+ALL = slice(None)
+
+
+class Live:
+    """The state of a pruned run on one batch of pairs; call everything under `vit.borrowed()`, without gradients.
+
+    Args:
+        vit: The opened model.
+        kept: The kept edges; whoever prunes changes them, this class only reads them.
+        pairs: The batch.
+        baseline: What removed edges carry.
+        cache: Bytes that may be spent on keeping sources' writes and destinations' inputs between calls.
+    """
+
+    def __init__(self, vit: HookedViT, kept: Kept, pairs: Pairs, baseline: Baseline, cache: int) -> None:
+        self.vit, self.kept, self.graph = vit, kept, kept.graph
+        self.writes = Writes(vit, kept.graph, pairs, baseline)
+        self.read = slice(vit.cfg.read_tokens[0], vit.cfg.read_tokens[-1] + 1)
+        self.ports: dict[tuple[int, int, int], Tensor] = {}  # (layer, head, port) -> (pair, token, d_head)
+        self.z: dict[tuple[int, int], Tensor] = {}  # (layer, head) -> (pair, token, d_head)
+        self.z_other: dict[tuple[int, int], Tensor] = {}  # the same of the run that ablated values come from
+        self.out: dict[int, Tensor] = {}  # layer -> what the MLP writes, (pair, token, model)
+        self._rows: dict[tuple[int, int], Tensor] = {}  # (place, row) -> its input
+        self._cache_left = cache
+        self._upstream: Tensor | None = None  # a_u - a'_u of the sources before the place that is being pruned
+        self._masks: dict[tuple[int, ...], Tensor] = {}
+        self._of_token = torch.tensor(kept.graph.groups.of_token, device=vit.device)
+        self._gap = self.writes.last - self.writes.shadows[-1]  # x - x' at the place that is being pruned
+        self._ablated_kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._place = 2 * vit.cfg.n_layers
+        self._out = [block.out_weight for block in vit.blocks]
+        self._whole = reach(kept.graph, kept.mask).alive if self.writes.carried is not None else None
+
+    # What is where.
+
+    def block_at(self, place: int) -> EdgeBlock:
+        """The edge block of what is read from the residual stream at a place."""
+        if place == 2 * self.graph.cfg.n_layers:
+            return self.graph.logits
+        blocks = self.graph.layers[place // 2]
+        return blocks.mlp if place % 2 else blocks.attention
+
+    def heads(self, layer: int) -> list[int]:
+        """Heads of a layer that something needs."""
+        return [head for head in range(self.graph.cfg.n_heads) if (layer, head) in self.z]
+
+    def source_tokens(self, source: int) -> slice:
+        """Tokens at which a source's changes are followed."""
+        return self.read if self.kept.source_level(source) == READ else ALL
+
+    def row_tokens(self, place: int, row: int) -> slice:
+        """Tokens at which a destination's input is held: keys and values need all."""
+        if place == 2 * self.graph.cfg.n_layers:
+            return self.read
+        if place % 2:
+            return self.source_tokens(self.block_at(place).width)
+        if self.graph.ports == "qkv" and row % 3 == 0:
+            return self.source_tokens(self.graph.first_head(place // 2) + row // 3)
+        return ALL
+
+    def at_groups(self, groups: Sequence[int], tokens: slice) -> Float[Tensor, "token 1"]:
+        """1 at the tokens of some groups, 0 elsewhere."""
+        key = tuple(groups)
+        if key not in self._masks:
+            chosen = torch.isin(self._of_token, torch.tensor(key, device=self._of_token.device))
+            self._masks[key] = chosen.to(self.vit.dtype)[:, None]
+        return self._masks[key][tokens]
+
+    # What destinations read.
+
+    def row(self, place: int, row: int) -> Float[Tensor, "pair token model"]:
+        """The input of a destination, kept between calls as far as memory allows."""
+        if (place, row) not in self._rows:
+            found = self.fresh_row(place, row)
+            size = found.numel() * found.element_size()
+            if size > self._cache_left:
+                return found
+            self._cache_left -= size
+            self._rows[place, row] = found
+        return self._rows[place, row]
+
+    def forget_row(self, place: int, row: int) -> None:
+        """The row's input has changed."""
+        held = self._rows.pop((place, row), None)
+        if held is not None:
+            self._cache_left += held.numel() * held.element_size()
+
+    def fresh_row(self, place: int, row: int) -> Float[Tensor, "pair token model"]:
+        """x' + sum over kept, or at the place that is being pruned x - sum over dropped, whichever has fewer terms."""
+        block, tokens = self.block_at(place), self.row_tokens(place, row)
+        kept, dropped = self.kept.sources(block, row)
+        if place == self._place and len(dropped) <= len(kept):
+            x = self.writes.shadows[place][:, tokens] + self._gap[:, tokens]
+            return self._add(x, dropped, tokens, sign=-1)
+        return self._add(self.writes.shadows[place][:, tokens].clone(), kept, tokens, sign=1)
+
+    def _add(self, x: Tensor, sources: Sources, tokens: slice, sign: int) -> Tensor:
+        for source, groups in sources.items():
+            delta = self.delta(source, tokens)
+            x.add_(delta if groups is None else delta * self.at_groups(groups, tokens), alpha=sign)
+        return x
+
+    def delta(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
+        """a_u - a'_u of a source."""
+        if self._upstream is not None and source < len(self._upstream):
+            return self._upstream[source][:, tokens]
+        return self.writes.delta(source, tokens)
+
+    def candidates(self, sources: Sequence[int], tokens: slice) -> Float[Tensor, "source pair token model"]:
+        """a_u - a'_u of sources before the place that is being pruned."""
+        if self._upstream is not None:
+            return self._upstream[list(sources)][:, :, tokens]
+        return self.writes.deltas(sources, tokens)
+
+    # What destinations make of it.
+
+    def project(self, layer: int, head: int, port: int, normed: Tensor) -> Float[Tensor, "*batch token d_head"]:
+        """A head's query, key or value from its normed input."""
+        block = self.vit.blocks[layer]
+        bias = None if block.qkv_bias is None else block.qkv_bias[port, head]
+        found = F.linear(normed, block.qkv_weight[port, head], bias)
+        return found if port == 2 else (block.q_norm, block.k_norm)[port](found)
+
+    def out_weight(self, layer: int, head: int) -> Float[Tensor, "d_head model"]:
+        """What a head's z is multiplied with."""
+        return self._out[layer][head]
+
+    def attend(
+        self, layer: int, head: int, ports: Sequence[Tensor], inside: Tensor | None = None
+    ) -> Float[Tensor, "*variant pair token d_head"]:
+        """z of a head; some of its ports may have variants.
+
+        Args:
+            layer: The block.
+            head: The head.
+            ports: q, k and v, (pair, token, d_head), with variants in front or without.
+            inside: Kept edges inside the head, (keys or values, variant, target group, source group), if not those of
+                the state.
+        """
+        block = self.vit.blocks[layer]
+        if inside is None:
+            inside = self._inside_now(layer, head)
+        if inside is not None:
+            return self._blend(layer, head, ports, inside)
+        q, k, v = ports
+        if q.ndim == 4 and k.ndim == v.ndim == 3:  # variants of queries see the same keys: one longer sequence
+            n = len(q)
+            z = block.attend(q.movedim(0, 1).flatten(1, 2)[:, None], k[:, None], v[:, None])[:, 0]
+            return z.unflatten(1, (n, -1)).movedim(1, 0)
+        if q.ndim == k.ndim == v.ndim == 3:
+            return block.attend(q[:, None], k[:, None], v[:, None])[:, 0]
+        n = max(len(port) for port in ports if port.ndim == 4)
+        q, k, v = (port.expand(n, *port.shape[-3:]) for port in ports)
+        return block.attend(q, k, v)
+
+    def _inside_now(self, layer: int, head: int) -> Tensor | None:
+        block = self.graph.layers[layer].inside
+        if block is None:
+            return None
+        rows = self.graph.inside_rows[head]
+        kept = self.kept.dense(block)[rows]
+        if kept[:, block.present[rows[0]]].all():
+            return None
+        return torch.tensor(kept[:, None], dtype=self.vit.dtype, device=self.vit.device)
+
+    def _blend(self, layer: int, head: int, ports: Sequence[Tensor], inside: Tensor) -> Tensor:
+        block, (q, k, v) = self.vit.blocks[layer], ports
+        k_ablated, v_ablated = (part[:, head] for part in self._keys_values(layer))
+        tokens = self.source_tokens(self.graph.first_head(layer) + head)
+        seen = inside[:, :, self._of_token[tokens]][:, :, :, self._of_token][
+            :, :, None
+        ]  # part, variant, 1, target, source
+        keys, values = seen if seen.shape[1] > 1 else seen[:, 0]
+        scores = (q @ k.mT) * keys + (q @ k_ablated.mT) * (1 - keys)
+        pattern = (scores * block.scale).softmax(-1)
+        return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
+
+    def _keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values that a layer's heads read from the shadow, each (pair, head, token, d_head)."""
+        if layer not in self._ablated_kv:
+            block = self.vit.blocks[layer]
+            self._ablated_kv[layer] = block.read(block.norm1(self.writes.shadows[2 * layer]))[1:]
+        return self._ablated_kv[layer]
+
+    # The three steps.
+
+    def begin(self, place: int) -> None:
+        """Goes back to a place, whose destinations all read the full model's residual there."""
+        layer, self._place, self._upstream = place // 2, place, None
+        if place < 2 * self.graph.cfg.n_layers:
+            self._gap = self._gap - (
+                self.writes.delta(self.graph.layers[layer].mlp.width) if place % 2 else self.writes.layer_sum(layer)
+            )
+        self._hold_upstream(self.block_at(place).width)
+        if place == 2 * self.graph.cfg.n_layers:
+            return
+        if place % 2:
+            if self.kept.source_level(self.block_at(place).width):
+                self.out[layer] = self.vit.blocks[layer].mlp_write(self.row(place, 0))
+            return
+        self._begin_heads(layer)
+
+    def _hold_upstream(self, n_sources: int) -> None:
+        embedded = self.writes.embedded
+        if n_sources * embedded.numel() * embedded.element_size() <= self._cache_left / 2:
+            self._upstream = self.writes.deltas(range(n_sources))
+
+    def _begin_heads(self, layer: int) -> None:
+        block, first = self.vit.blocks[layer], self.graph.first_head(layer)
+        needed = [head for head in range(self.graph.cfg.n_heads) if self.kept.source_level(first + head)]
+        if not needed:
+            return
+        shadow = self.writes.shadows[2 * layer]
+        normed, normed_other = block.norm1(shadow + self._gap), block.norm1(shadow)
+        for head in needed:
+            tokens = self.source_tokens(first + head)
+            for port in range(3):
+                self.ports[layer, head, port] = self.project(layer, head, port, normed[:, ALL if port else tokens])
+            parts = [self.project(layer, head, port, normed_other[:, ALL if port else tokens]) for port in range(3)]
+            if self.writes.carried is None:
+                self.z_other[layer, head] = block.attend(*(part[:, None] for part in parts))[:, 0]
+            z = block.attend(*(self.ports[layer, head, port][:, None] for port in range(3)))
+            self.z[layer, head] = z[:, 0]
+
+    def measure(self, destination: Destination, columns: Sequence[int]) -> Float[Tensor, "variant pair class"]:
+        """Logits with the edges from the first column dropped, from the first two, and so on."""
+        wave = _Wave(self, len(columns), self._cut_off(destination, columns))
+        block = destination.block
+        if block.kind == "inside":
+            wave.drop_inside(destination, columns)
+        else:
+            place = self.kept.place(block)
+            tokens = self.row_tokens(place, destination.row)
+            gone = self.candidates(columns, tokens)
+            if len(self.graph.groups) > 1:
+                gone = gone * self.at_groups((destination.group,), tokens)
+            wave.rows[destination.row] = self.row(place, destination.row) - gone.cumsum(0)
+        return wave.run(block)
+
+    def close(self, destination: Destination) -> None:
+        """Lets go of the input of a destination that reads nothing of this run any more."""
+        block = destination.block
+        if block.kind == "attention" and not self.kept.sources(block, destination.row)[0]:
+            self.forget_row(self.kept.place(block), destination.row)
+
+    def commit(self, destination: Destination) -> Float[Tensor, "pair class"]:
+        """Logits of the kept edges, once what a destination's drops reach has been computed anew."""
+        if self._whole is not None:
+            self.writes.alive = self._cut_sources(self.kept.mask)
+        return _Commit(self, destination).run(destination.block)
+
+    # Sources that are cut off from the input carry a' whatever they would compute; it only shows where a' is no run's.
+
+    def _cut_sources(self, mask: Bools) -> dict[int, Tensor]:
+        """Sources that a mask of kept edges cuts off at some groups, with 1 at the tokens where it does not."""
+        assert self._whole is not None
+        alive = reach(self.graph, mask).alive
+        changed = (alive != self._whole).any(1).nonzero()[0].tolist()
+        return {source: torch.from_numpy(alive[source]).to(self._gap)[self._of_token] for source in changed}
+
+    def _cut_off(self, destination: Destination, columns: Sequence[int]) -> list[dict[int, Tensor]] | None:
+        """For each variant the sources that it cuts off from the input; None if none has its last edge dropped."""
+        kept = self.kept.dense(destination.block)[destination.row, destination.group]
+        if self._whole is None or destination.block.kind == "logits" or kept.sum() > len(columns):
+            return None
+        found, mask = [], self.kept.mask.copy()
+        for column in columns:
+            mask[destination.edge(column)] = False
+            found.append(self._cut_sources(mask))
+        return found
+
+
+class _Pass:
+    """One walk from a destination to the logits, along what it changes."""
+
+    def __init__(self, live: Live) -> None:
+        self.live, self.graph = live, live.graph
+        self.rows: dict[int, Tensor] = {}  # of the layer's attention or MLP: row -> its changed input
+
+    def run(self, block: EdgeBlock) -> Tensor:
+        """Logits."""
+        n_layers = self.graph.cfg.n_layers
+        if block.kind != "logits":
+            if block.kind != "mlp":
+                self._heads(block.layer)
+            self._mlp(block.layer)
+            for layer in range(block.layer + 1, n_layers):
+                self._heads(layer)
+                self._mlp(layer)
+        x = self.row(2 * n_layers, 0)
+        return self.live.vit.readout(self.live.row(2 * n_layers, 0) if x is None else x)
+
+    def row(self, place: int, row: int) -> Tensor | None:
+        """The new input of a destination; None if nothing that it reads changed."""
+        raise AssertionError
+
+    def inside(self, layer: int, head: int) -> Tensor | None:
+        """Edges inside a head, if they differ from the state's."""
+        return None
+
+    def took_head(self, layer: int, head: int, ports: list[Tensor | None], z: Tensor) -> None:
+        """A head has a new z."""
+
+    def took_mlp(self, layer: int, written: Tensor) -> None:
+        """An MLP has a new write."""
+
+    def _heads(self, layer: int) -> None:
+        live, normed = self.live, {}
+        for head in live.heads(layer):
+            ports = [self._port(layer, head, port, normed) for port in range(3)]
+            inside = self.inside(layer, head)
+            if inside is None and all(port is None for port in ports):
+                continue
+            now = [live.ports[layer, head, i] if port is None else port for i, port in enumerate(ports)]
+            self.took_head(layer, head, ports, live.attend(layer, head, now, inside))
+        self.rows = {}
+
+    def _port(self, layer: int, head: int, port: int, normed: dict[int, Tensor | None]) -> Tensor | None:
+        row = int(self.graph.port_rows[head, port])
+        if row not in normed:
+            x = self.row(2 * layer, row)
+            normed[row] = None if x is None else self.live.vit.blocks[layer].norm1(x)
+        found = normed[row]
+        if found is None:
+            return None
+        if port == 0 and self.graph.ports != "qkv":
+            found = found[..., self.live.source_tokens(self.graph.first_head(layer) + head), :]
+        return self.live.project(layer, head, port, found)
+
+    def _mlp(self, layer: int) -> None:
+        if layer in self.live.out:
+            x = self.row(2 * layer + 1, 0)
+            if x is not None:
+                self.took_mlp(layer, self.live.vit.blocks[layer].mlp_write(x))
+        self.rows = {}
+
+
+class _Wave(_Pass):
+    """Many variants at once: every node adds to its input what its kept sources changed by."""
+
+    def __init__(self, live: Live, n: int, cut: list[dict[int, Tensor]] | None) -> None:
+        super().__init__(live)
+        self.n, self.cut = n, cut
+        self.changes: dict[int, Tensor] = {}  # source -> (variant, pair, token, model) at its tokens
+        self._inside: dict[tuple[int, int], Tensor] = {}
+
+    def drop_inside(self, destination: Destination, columns: Sequence[int]) -> None:
+        """Variants with the edges from the first column inside a head dropped, from the first two, and so on."""
+        block, live = destination.block, self.live
+        for head in live.heads(block.layer):
+            rows = self.graph.inside_rows[head]
+            if destination.row not in rows:
+                continue
+            kept = torch.tensor(live.kept.dense(block)[rows], dtype=live.vit.dtype, device=live.vit.device)
+            kept = kept[:, None].repeat(1, self.n, 1, 1)
+            for variant, column in enumerate(columns):
+                for part in (rows == destination.row).nonzero()[0]:
+                    kept[part, variant:, destination.group, column] = 0
+            self._inside[block.layer, head] = kept
+
+    def inside(self, layer: int, head: int) -> Tensor | None:
+        return self._inside.get((layer, head))
+
+    def row(self, place: int, row: int) -> Tensor | None:
+        if row in self.rows:
+            return self.rows[row]
+        live, x = self.live, None
+        tokens = live.row_tokens(place, row)
+        for source, groups in live.kept.sources(live.block_at(place), row)[0].items():
+            if source in self.changes:
+                change, at = self._change(source, groups, tokens)
+                if x is None and at == tokens:
+                    x = live.row(place, row) + change
+                    continue
+                if x is None:
+                    x = live.row(place, row).repeat(self.n, 1, 1, 1)
+                (x if at == tokens else x[..., at, :]).add_(change)
+        return x
+
+    def _change(self, source: int, groups: tuple[int, ...] | None, tokens: slice) -> tuple[Tensor, slice]:
+        """What a source changed by at some groups, at the tokens that both it and its reader are held at."""
+        change, at = self.changes[source], self.live.source_tokens(source)
+        if at == ALL and tokens != ALL:
+            change, at = change[..., tokens, :], tokens
+        return change if groups is None else change * self.live.at_groups(groups, at), at
+
+    def took_head(self, layer: int, head: int, ports: list[Tensor | None], z: Tensor) -> None:
+        moved = z - self.live.z[layer, head]
+        self._record(self.graph.first_head(layer) + head, moved @ self.live.out_weight(layer, head))
+
+    def took_mlp(self, layer: int, written: Tensor) -> None:
+        self._record(self.graph.layers[layer].mlp.width, written - self.live.out[layer])
+
+    def _record(self, source: int, change: Tensor) -> None:
+        writes, tokens = self.live.writes, self.live.source_tokens(source)
+        if self.cut is not None:
+            cut = [found.get(source) for found in self.cut]
+            whole = torch.ones_like(self.live._of_token, dtype=change.dtype)
+            alive = torch.stack([whole if part is None else part for part in cut])[:, None, tokens, None]
+            change = (writes.delta(source, tokens, raw=True) + change) * alive - writes.delta(source, tokens)
+        elif source in writes.alive:
+            change = change * writes.alive[source][tokens, None]
+        self.changes[source] = change
+
+
+class _Commit(_Pass):
+    """The state itself: every node that a drop reaches is computed anew from its kept edges."""
+
+    def __init__(self, live: Live, destination: Destination) -> None:
+        super().__init__(live)
+        self._changed: set[int] = set()
+        self._destination = destination
+        self._place = live.kept.place(destination.block)
+
+    def row(self, place: int, row: int) -> Tensor | None:
+        live, own = self.live, self._destination
+        is_own = own.block.kind != "inside" and (place, row) == (self._place, own.row)
+        if not is_own and not (live.kept.sources(live.block_at(place), row)[0].keys() & self._changed):
+            return None
+        live.forget_row(place, row)
+        return live.row(place, row)
+
+    def inside(self, layer: int, head: int) -> Tensor | None:
+        own = self._destination
+        if own.block.kind != "inside" or own.block.layer != layer or own.row not in self.graph.inside_rows[head]:
+            return None
+        kept = self.live.kept.dense(own.block)[self.graph.inside_rows[head]]
+        return torch.tensor(kept[:, None], dtype=self.live.vit.dtype, device=self.live.vit.device)
+
+    def took_head(self, layer: int, head: int, ports: list[Tensor | None], z: Tensor) -> None:
+        live, source = self.live, self.graph.first_head(layer) + head
+        for port, value in enumerate(ports):
+            if value is not None:
+                live.ports[layer, head, port] = value
+        live.z[layer, head] = z
+        other = live.z_other.get((layer, head))
+        live.writes.z[layer][:, head, live.source_tokens(source)] = z if other is None else z - other
+        self._changed.add(source)
+
+    def took_mlp(self, layer: int, written: Tensor) -> None:
+        live, source = self.live, self.graph.layers[layer].mlp.width
+        tokens = live.source_tokens(source)
+        live.out[layer] = written
+        live.writes.mlp[layer][:, tokens] = written - live.writes.carried_mlp(layer)[:, tokens]
+        self._changed.add(source)
