@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +44,14 @@ from ..circuits.scores import Scores
 from ..circuits.task import Task
 from ..models.errors import FormatError, TaskError
 from .journal import Journal
-from .kept import Destination, Kept
+from .kept import Destination, Kept, Trials
 from .live import Live
 from .progress import progress_bar
 
 MetricChoice = Literal["kl", "logit_difference", "task"]
 Worsening = Literal["signed", "absolute"]
-FIRST_BATCH = 4
+ROUND_COST = 1.0  # what a batch costs once, in trials
+MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
 
 @overload
@@ -210,6 +212,26 @@ class _Decisions:
         self.measured[edge] = True
 
 
+class _Pace:
+    """How many trials a batch should hold, from how often decisions came as a surprise.
+
+    With a surprise every 1/p decisions, a batch of K trials wastes about p K^2 / 2 of them and costs c trials beside, so the cost for each decision is least near K = sqrt(2 c / p).
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0.1
+
+    @property
+    def size(self) -> int:
+        """Trials in the next batch."""
+        return math.ceil(math.sqrt(2 * ROUND_COST / self._rate))
+
+    def learn(self, n_decided: int, *, surprised: bool) -> None:
+        """Takes in a batch's decisions, of which the last may have been a surprise."""
+        self._rate *= (1 - MEMORY) ** n_decided
+        self._rate = max(self._rate + MEMORY * surprised, 1e-4)
+
+
 class _Search:
     """One run of ACDC: the state, and the loop over destinations."""
 
@@ -217,10 +239,10 @@ class _Search:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = Kept(plan.graph)
         self.decisions = _Decisions.of(len(plan.graph))
-        self.size = min(FIRST_BATCH, plan.batch)
+        self.pace = _Pace()
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
-        self._progress = progress
+        self._progress, self._n_kept, self._n_done = progress, 0, 0
 
     def circuit(self) -> Circuit:
         """The circuit, once every edge is decided."""
@@ -246,8 +268,8 @@ class _Search:
         self.most = max(1, min(self.plan.batch, sizes.variants))
         batches = list(task.discovery.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
-        self.now = self._metric([live.writes.logits for live in self.lives])
-        self.rounding = 200 * torch.finfo(vit.dtype).eps * max(1.0, float(self.now.abs().max()))
+        self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
+        self.rounding = 200 * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64."""
@@ -269,38 +291,59 @@ class _Search:
 
     def _prune(self, destination: Destination) -> None:
         todo = self.plan.arrange(destination, self.kept.candidates(destination))
-        uncommitted = False
+        stays: set[int] = set()  # columns that are expected to stay
+        if todo:
+            for live in self.lives:
+                live.open(destination)
+        n_dropped = 0
         while todo:
-            tried = todo[: min(self.size, self.most)]
+            tried = todo[: min(max(self.pace.size, self._foreseen(todo, stays)), self.most)]
+            trials = Trials(tried, [column not in stays for column in tried])
             step = next(self._past, None)
-            if step is None and uncommitted:
-                self._commit(destination)
-                uncommitted = False
-            step = self._try(destination, tried) if step is None else self._again(destination, tried, step)
-            n_dropped = self._apply(destination, tried, step)
-            uncommitted = uncommitted or n_dropped > 0
+            step = self._try(destination, trials) if step is None else self._again(destination, tried, step)
+            n_dropped += self._apply(destination, tried, step)
+            stays = set(step["stays"])
             todo = todo[len(step["edges"]) :]
-        if uncommitted:
-            self._commit(destination)
+        if n_dropped:
+            self.now = self._metric([live.commit(destination) for live in self.lives]).numpy()
         self.kept.finish(destination)
         for live in self.lives:
             live.close(destination)
         self._show(destination)
 
-    def _try(self, destination: Destination, tried: list[int]) -> dict[str, Any]:
-        """Measures a batch of trials and decides as many edges as it can."""
-        values = self._metric([live.measure(destination, tried) for live in self.lives])
-        before, edges, ties = self.now, [], 0
-        for place, column in enumerate(tried):
-            loss = before - values[place]
-            kept, tie = self._keep(float(loss.mean()), destination, tried[:place], column)
+    @staticmethod
+    def _foreseen(todo: list[int], stays: set[int]) -> int:
+        """How far ahead decisions are foreseen: up to the last that is expected to stay."""
+        return max((place + 1 for place, column in enumerate(todo) if column in stays), default=0)
+
+    def _try(self, destination: Destination, trials: Trials) -> dict[str, Any]:
+        """Measures a batch of trials and decides all edges up to the first surprise."""
+        values = self._metric([live.measure(destination, trials) for live in self.lives]).numpy()
+        losses = _losses(self.now, values, trials)  # each on the expected state before it
+        edges, dropped, ties, surprised = [], [], 0, False
+        for loss, column, expected in zip(losses, trials.columns, trials.expected, strict=True):
+            kept, tie = self._keep(float(loss.mean()), destination, dropped, column)
             ties += tie
-            spread = float(loss.std() / len(loss) ** 0.5) if len(loss) > 1 else 0.0
-            edges.append([destination.edge(column), kept, float(loss.mean()), float(loss.abs().mean()), spread])
-            if kept:
+            spread = float(loss.std(ddof=1) / len(loss) ** 0.5) if len(loss) > 1 else 0.0
+            edges.append([destination.edge(column), kept, float(loss.mean()), float(np.abs(loss).mean()), spread])
+            if not kept:
+                dropped.append(column)
+            surprised = kept == expected
+            if surprised:
                 break
-            before = values[place]
-        step = {"edges": edges, "tried": len(tried), "ties": ties}
+        left = zip(trials.columns[len(edges) :], losses[len(edges) :], strict=True)
+        stays = [column for column, loss in left if self._worsening(float(loss.mean())) >= self.plan.tau]
+        now = self.now
+        for value, edge in zip(values, edges, strict=False):
+            now = now if edge[1] else value
+        step = {
+            "metric": now.tolist(),
+            "edges": edges,
+            "tried": len(values),
+            "ties": ties,
+            "surprised": surprised,
+            "stays": stays,
+        }
         self.journal.append(step)
         return step
 
@@ -314,47 +357,54 @@ class _Search:
             )
         return step
 
-    def _keep(self, worsening: float, destination: Destination, dropped: list[int], column: int) -> tuple[bool, bool]:
+    def _worsening(self, loss: float) -> float:
+        return loss if self.plan.worsening == "signed" else abs(loss)
+
+    def _keep(self, loss: float, destination: Destination, dropped: list[int], column: int) -> tuple[bool, bool]:
         """Whether an edge stays, and whether that was too close to tell from a batch."""
-        signed = worsening if self.plan.worsening == "signed" else abs(worsening)
-        if abs(signed - self.plan.tau) > self.rounding:
-            return signed >= self.plan.tau, False
+        worsening = self._worsening(loss)
+        if abs(worsening - self.plan.tau) > self.rounding:
+            return worsening >= self.plan.tau, False
         mask = self.kept.mask.copy()
         mask[[destination.edge(gone) for gone in dropped]] = False
         before = self._canonical(mask)
         mask[destination.edge(column)] = False
-        worsening = before - self._canonical(mask)
-        return (worsening if self.plan.worsening == "signed" else abs(worsening)) >= self.plan.tau, True
+        return self._worsening(before - self._canonical(mask)) >= self.plan.tau, True
 
     def _canonical(self, mask: NDArray[np.bool_]) -> float:
         return canonical_metric(self.plan, mask, self.task.discovery, self.baseline)
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
+        """Takes a step's decisions over; how many edges were dropped."""
         decided = step["edges"]
         dropped = [column for column, edge in zip(tried, decided, strict=False) if not edge[1]]
         if dropped:
             self.kept.drop(destination, dropped)
+            for live in self.lives:
+                live.drop(destination, dropped)
+        self.now = np.array(step["metric"])
         for edge, _, *figures in decided:
             self.decisions.note(edge, *figures)
         self.decisions.runs += step["tried"]
         self.decisions.thrown_away += step["tried"] - len(decided)
         self.decisions.ties += step["ties"]
         self.decisions.rounds += 1
-        stayed = len(dropped) < len(decided)
-        self.size = max(2, 2 * len(decided)) if stayed else 2 * self.size
-        self.size = min(self.size, self.plan.batch)
+        self.pace.learn(len(decided), surprised=step["surprised"])
         return len(dropped)
 
-    def _commit(self, destination: Destination) -> None:
-        self.now = self._metric([live.commit(destination) for live in self.lives])
-
     def _show(self, destination: Destination) -> None:
+        """The progress bar: decided edges, and what became of them."""
         block = destination.block
-        done = len(self.graph) - block.index(destination.row, destination.group, 0)  # type: ignore[operator]
-        kept = int(self.decisions.measured.sum())
-        self._bar.set_postfix_str(f"{kept} measured, metric {float(self.now.mean()):.4g}", refresh=False)
+        self._n_kept += int(self.kept.dense(block)[destination.row, destination.group].sum())
+        self._n_done += block.width
+        self._bar.set_postfix(
+            kept=self._n_kept,
+            dropped=self._n_done - self._n_kept,
+            left=len(self.graph) - self._n_done,
+            metric=f"{self.now.mean():.4g}",
+            refresh=False,
+        )
         self._bar.update(block.width)
-        del done
 
     def _scores(self) -> Scores:
         found, task = self.decisions, self.task
@@ -377,6 +427,15 @@ class _Search:
                 "metric": float(self.now.mean()),
             },
         )
+
+
+def _losses(now: NDArray[np.float64], values: NDArray[np.float64], trials: Trials) -> NDArray[np.float64]:
+    """What each trial loses against the one before it that is expected to go, (trial, pair)."""
+    before, losses = now, []
+    for value, expected in zip(values, trials.expected, strict=True):
+        losses.append(before - value)
+        before = value if expected else before
+    return np.array(losses)
 
 
 def canonical_metric(plan: AcdcPlan, mask: NDArray[np.bool_], pairs: Pairs, baseline: Baseline) -> float:

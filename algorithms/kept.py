@@ -43,6 +43,24 @@ class Destination:
         return index
 
 
+@dataclass(frozen=True)
+class Trials:
+    """A batch of trials at one destination: trial i drops column i and the earlier ones that are expected to go.
+
+    Args:
+        columns: The edges, in the order in which they are decided.
+        expected: Whether each is expected to go.
+    """
+
+    columns: list[int]
+    expected: list[bool]
+
+    def dropped(self) -> list[list[int]]:
+        """For each trial the columns that it drops."""
+        goes = [column for column, expected in zip(self.columns, self.expected, strict=True) if expected]
+        return [[*goes[: sum(self.expected[:place])], column] for place, column in enumerate(self.columns)]
+
+
 class Kept:
     """The kept edges, and for every source and destination row the tokens at which it is needed."""
 

@@ -26,7 +26,7 @@ from ..circuits.graph import EdgeBlock
 from ..circuits.pairs import Pairs
 from ..circuits.reach import reach
 from ..models.hooked import HookedViT
-from .kept import READ, Bools, Destination, Kept, Sources
+from .kept import READ, Bools, Destination, Kept, Sources, Trials
 from .writes import Writes
 
 ALL = slice(None)
@@ -53,13 +53,18 @@ class Live:
         self.out: dict[int, Tensor] = {}  # layer -> what the MLP writes, (pair, token, model)
         self._rows: dict[tuple[int, int], Tensor] = {}  # (place, row) -> its input
         self._cache_left = cache
-        self._upstream: Tensor | None = None  # a_u - a'_u of the sources before the place that is being pruned
+        self._clean = self._hold_clean()  # a_u - a'_u of the clean run
+        self._deltas: dict[int, Tensor] = {}  # the same of sources that the pruning has passed, at their tokens
+        self._tokens: dict[int, slice] = {}  # where those are followed
+        self._base: Tensor | None = None  # input of the open destination, before any of its edges was dropped
+        self._lost: Tensor | None = None  # what has been dropped from it since
         self._masks: dict[tuple[int, ...], Tensor] = {}
         self._of_token = torch.tensor(kept.graph.groups.of_token, device=vit.device)
         self._gap = self.writes.last - self.writes.shadows[-1]  # x - x' at the place that is being pruned
         self._ablated_kv: dict[int, tuple[Tensor, Tensor]] = {}
         self._place = 2 * vit.cfg.n_layers
         self._out = [block.out_weight for block in vit.blocks]
+        self._port_rows: list[list[int]] = kept.graph.port_rows.tolist()
         self._whole = reach(kept.graph, kept.mask).alive if self.writes.carried is not None else None
 
     # What is where.
@@ -76,8 +81,10 @@ class Live:
         return [head for head in range(self.graph.cfg.n_heads) if (layer, head) in self.z]
 
     def source_tokens(self, source: int) -> slice:
-        """Tokens at which a source's changes are followed."""
-        return self.read if self.kept.source_level(source) == READ else ALL
+        """Tokens at which the changes of a source that the pruning has passed are followed."""
+        if source not in self._tokens:
+            self._tokens[source] = self.read if self.kept.source_level(source) == READ else ALL
+        return self._tokens[source]
 
     def row_tokens(self, place: int, row: int) -> slice:
         """Tokens at which a destination's input is held: keys and values need all."""
@@ -127,21 +134,41 @@ class Live:
 
     def _add(self, x: Tensor, sources: Sources, tokens: slice, sign: int) -> Tensor:
         for source, groups in sources.items():
-            delta = self.delta(source, tokens)
-            x.add_(delta if groups is None else delta * self.at_groups(groups, tokens), alpha=sign)
+            delta, at = self.delta(source, tokens), tokens
+            if delta.shape[1] != x.shape[1]:
+                at = self.read
+            if groups is not None:
+                delta = delta * self.at_groups(groups, at)
+            (x if at == tokens else x[:, at]).add_(delta, alpha=sign)
         return x
 
     def delta(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
-        """a_u - a'_u of a source."""
-        if self._upstream is not None and source < len(self._upstream):
-            return self._upstream[source][:, tokens]
-        return self.writes.delta(source, tokens)
+        """a_u - a'_u of a source in this run, for a reader that is held at some tokens."""
+        if source < self.block_at(self._place).width:
+            return self.writes.delta(source, tokens) if self._clean is None else self._clean[source][:, tokens]
+        at = self.source_tokens(source)
+        if source not in self._deltas:
+            self._deltas[source] = self.writes.delta(source, at)
+        found = self._deltas[source]
+        return found[:, tokens] if at == ALL else found
 
     def candidates(self, sources: Sequence[int], tokens: slice) -> Float[Tensor, "source pair token model"]:
         """a_u - a'_u of sources before the place that is being pruned."""
-        if self._upstream is not None:
-            return self._upstream[list(sources)][:, :, tokens]
-        return self.writes.deltas(sources, tokens)
+        if self._clean is None:
+            return self.writes.deltas(sources, tokens)
+        return self._clean[list(sources)] if tokens == ALL else self._clean[list(sources), :, tokens]
+
+    def changed(self, source: int) -> None:
+        """A source that the pruning has passed writes something else."""
+        self._deltas.pop(source, None)
+
+    def _hold_clean(self) -> Tensor | None:
+        one = self.writes.embedded
+        if self.graph.n_sources * one.numel() * one.element_size() > self._cache_left / 2:
+            return None
+        found = self.writes.deltas(range(self.graph.n_sources))
+        self._cache_left -= found.numel() * found.element_size()
+        return found
 
     # What destinations make of it.
 
@@ -151,6 +178,10 @@ class Live:
         bias = None if block.qkv_bias is None else block.qkv_bias[port, head]
         found = F.linear(normed, block.qkv_weight[port, head], bias)
         return found if port == 2 else (block.q_norm, block.k_norm)[port](found)
+
+    def port_row(self, head: int, port: int) -> int:
+        """Row of the attention block that feeds a head's port."""
+        return self._port_rows[head][port]
 
     def out_weight(self, layer: int, head: int) -> Float[Tensor, "d_head model"]:
         """What a head's z is multiplied with."""
@@ -217,12 +248,11 @@ class Live:
 
     def begin(self, place: int) -> None:
         """Goes back to a place, whose destinations all read the full model's residual there."""
-        layer, self._place, self._upstream = place // 2, place, None
+        layer, self._place = place // 2, place
         if place < 2 * self.graph.cfg.n_layers:
             self._gap = self._gap - (
                 self.writes.delta(self.graph.layers[layer].mlp.width) if place % 2 else self.writes.layer_sum(layer)
             )
-        self._hold_upstream(self.block_at(place).width)
         if place == 2 * self.graph.cfg.n_layers:
             return
         if place % 2:
@@ -230,11 +260,6 @@ class Live:
                 self.out[layer] = self.vit.blocks[layer].mlp_write(self.row(place, 0))
             return
         self._begin_heads(layer)
-
-    def _hold_upstream(self, n_sources: int) -> None:
-        embedded = self.writes.embedded
-        if n_sources * embedded.numel() * embedded.element_size() <= self._cache_left / 2:
-            self._upstream = self.writes.deltas(range(n_sources))
 
     def _begin_heads(self, layer: int) -> None:
         block, first = self.vit.blocks[layer], self.graph.first_head(layer)
@@ -253,20 +278,45 @@ class Live:
             z = block.attend(*(self.ports[layer, head, port][:, None] for port in range(3)))
             self.z[layer, head] = z[:, 0]
 
-    def measure(self, destination: Destination, columns: Sequence[int]) -> Float[Tensor, "variant pair class"]:
-        """Logits with the edges from the first column dropped, from the first two, and so on."""
-        wave = _Wave(self, len(columns), self._cut_off(destination, columns))
+    def open(self, destination: Destination) -> None:
+        """Starts on a destination: from here to `commit`, everything is told apart from the state as it is now."""
         block = destination.block
-        if block.kind == "inside":
-            wave.drop_inside(destination, columns)
+        self._base = None if block.kind == "inside" else self.row(self.kept.place(block), destination.row)
+        self._lost = None
+
+    def drop(self, destination: Destination, columns: Sequence[int]) -> None:
+        """Edges into the open destination go for good; the state follows at `commit`."""
+        if destination.block.kind != "inside":
+            lost = self._at(destination, self.candidates(columns, self._own_tokens(destination))).sum(0)
+            self._lost = lost if self._lost is None else self._lost + lost
+
+    def measure(self, destination: Destination, trials: Trials) -> Float[Tensor, "variant pair class"]:
+        """Logits of every trial: one column's edge dropped, and those before it that are expected to go."""
+        wave = _Wave(self, len(trials.columns), self._cut_off(destination, trials))
+        if destination.block.kind == "inside":
+            wave.drop_inside(destination, trials)
         else:
-            place = self.kept.place(block)
-            tokens = self.row_tokens(place, destination.row)
-            gone = self.candidates(columns, tokens)
-            if len(self.graph.groups) > 1:
-                gone = gone * self.at_groups((destination.group,), tokens)
-            wave.rows[destination.row] = self.row(place, destination.row) - gone.cumsum(0)
-        return wave.run(block)
+            assert self._base is not None
+            base = self._base if self._lost is None else self._base - self._lost
+            wave.rows[destination.row] = base - self._at(destination, self._gone(destination, trials))
+        return wave.run(destination.block)
+
+    def _own_tokens(self, destination: Destination) -> slice:
+        return self.row_tokens(self.kept.place(destination.block), destination.row)
+
+    def _at(self, destination: Destination, deltas: Tensor) -> Tensor:
+        """The deltas at the destination's token group."""
+        if len(self.graph.groups) == 1:
+            return deltas
+        return deltas * self.at_groups((destination.group,), self._own_tokens(destination))
+
+    def _gone(self, destination: Destination, trials: Trials) -> Float[Tensor, "variant pair token model"]:
+        """What each trial takes from a destination's input."""
+        deltas = self.candidates(trials.columns, self._own_tokens(destination))
+        if all(trials.expected):
+            return deltas.cumsum(0)
+        goes = torch.tensor(trials.expected, dtype=deltas.dtype, device=deltas.device)[:, None, None, None]
+        return (deltas * goes).cumsum(0) + deltas * (1 - goes)
 
     def close(self, destination: Destination) -> None:
         """Lets go of the input of a destination that reads nothing of this run any more."""
@@ -278,6 +328,7 @@ class Live:
         """Logits of the kept edges, once what a destination's drops reach has been computed anew."""
         if self._whole is not None:
             self.writes.alive = self._cut_sources(self.kept.mask)
+            self._deltas.clear()
         return _Commit(self, destination).run(destination.block)
 
     # Sources that are cut off from the input carry a' whatever they would compute; it only shows where a' is no run's.
@@ -289,14 +340,15 @@ class Live:
         changed = (alive != self._whole).any(1).nonzero()[0].tolist()
         return {source: torch.from_numpy(alive[source]).to(self._gap)[self._of_token] for source in changed}
 
-    def _cut_off(self, destination: Destination, columns: Sequence[int]) -> list[dict[int, Tensor]] | None:
-        """For each variant the sources that it cuts off from the input; None if none has its last edge dropped."""
+    def _cut_off(self, destination: Destination, trials: Trials) -> list[dict[int, Tensor]] | None:
+        """For each trial the sources that it cuts off from the input; None if none has its last edge dropped."""
         kept = self.kept.dense(destination.block)[destination.row, destination.group]
-        if self._whole is None or destination.block.kind == "logits" or kept.sum() > len(columns):
+        if self._whole is None or destination.block.kind == "logits" or kept.sum() > len(trials.columns):
             return None
-        found, mask = [], self.kept.mask.copy()
-        for column in columns:
-            mask[destination.edge(column)] = False
+        found = []
+        for columns in trials.dropped():
+            mask = self.kept.mask.copy()
+            mask[[destination.edge(column) for column in columns]] = False
             found.append(self._cut_sources(mask))
         return found
 
@@ -347,7 +399,7 @@ class _Pass:
         self.rows = {}
 
     def _port(self, layer: int, head: int, port: int, normed: dict[int, Tensor | None]) -> Tensor | None:
-        row = int(self.graph.port_rows[head, port])
+        row = self.live.port_row(head, port)
         if row not in normed:
             x = self.row(2 * layer, row)
             normed[row] = None if x is None else self.live.vit.blocks[layer].norm1(x)
@@ -375,8 +427,8 @@ class _Wave(_Pass):
         self.changes: dict[int, Tensor] = {}  # source -> (variant, pair, token, model) at its tokens
         self._inside: dict[tuple[int, int], Tensor] = {}
 
-    def drop_inside(self, destination: Destination, columns: Sequence[int]) -> None:
-        """Variants with the edges from the first column inside a head dropped, from the first two, and so on."""
+    def drop_inside(self, destination: Destination, trials: Trials) -> None:
+        """The trials' edges inside heads."""
         block, live = destination.block, self.live
         for head in live.heads(block.layer):
             rows = self.graph.inside_rows[head]
@@ -384,9 +436,9 @@ class _Wave(_Pass):
                 continue
             kept = torch.tensor(live.kept.dense(block)[rows], dtype=live.vit.dtype, device=live.vit.device)
             kept = kept[:, None].repeat(1, self.n, 1, 1)
-            for variant, column in enumerate(columns):
+            for variant, columns in enumerate(trials.dropped()):
                 for part in (rows == destination.row).nonzero()[0]:
-                    kept[part, variant:, destination.group, column] = 0
+                    kept[part, variant, destination.group, columns] = 0
             self._inside[block.layer, head] = kept
 
     def inside(self, layer: int, head: int) -> Tensor | None:
@@ -466,6 +518,7 @@ class _Commit(_Pass):
         live.z[layer, head] = z
         other = live.z_other.get((layer, head))
         live.writes.z[layer][:, head, live.source_tokens(source)] = z if other is None else z - other
+        live.changed(source)
         self._changed.add(source)
 
     def took_mlp(self, layer: int, written: Tensor) -> None:
@@ -473,4 +526,5 @@ class _Commit(_Pass):
         tokens = live.source_tokens(source)
         live.out[layer] = written
         live.writes.mlp[layer][:, tokens] = written - live.writes.carried_mlp(layer)[:, tokens]
+        live.changed(source)
         self._changed.add(source)
