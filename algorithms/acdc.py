@@ -51,6 +51,7 @@ from .progress import progress_bar
 MetricChoice = Literal["kl", "logit_difference", "task"]
 Worsening = Literal["signed", "absolute"]
 ROUND_COST = 1.0  # what a batch costs once, in trials
+ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
 
@@ -215,7 +216,8 @@ class _Decisions:
 class _Pace:
     """How many trials a batch should hold, from how often decisions came as a surprise.
 
-    With a surprise every 1/p decisions, a batch of K trials wastes about p K^2 / 2 of them and costs c trials beside, so the cost for each decision is least near K = sqrt(2 c / p).
+    With a surprise every 1/p decisions, a batch of K trials wastes about p K^2 / 2 of them and costs c trials beside,
+    so the cost for each decision is least near K = sqrt(2 c / p).
     """
 
     def __init__(self) -> None:
@@ -269,7 +271,7 @@ class _Search:
         batches = list(task.discovery.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
         self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
-        self.rounding = 200 * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
+        self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64."""

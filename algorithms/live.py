@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,7 +45,7 @@ class Live:
     def __init__(self, vit: HookedViT, kept: Kept, pairs: Pairs, baseline: Baseline, cache: int) -> None:
         self.vit, self.kept, self.graph = vit, kept, kept.graph
         self.writes = Writes(vit, kept.graph, pairs, baseline)
-        self.read = slice(vit.cfg.read_tokens[0], vit.cfg.read_tokens[-1] + 1)
+        self.read = vit.readout.read
         self.ports: dict[tuple[int, int, int], Tensor] = {}  # (layer, head, port) -> (pair, token, d_head)
         self.z: dict[tuple[int, int], Tensor] = {}  # (layer, head) -> (pair, token, d_head)
         self.z_other: dict[tuple[int, int], Tensor] = {}  # the same of the run that ablated values come from
@@ -172,13 +171,6 @@ class Live:
 
     # What destinations make of it.
 
-    def project(self, layer: int, head: int, port: int, normed: Tensor) -> Float[Tensor, "*batch token d_head"]:
-        """A head's query, key or value from its normed input."""
-        block = self.vit.blocks[layer]
-        bias = None if block.qkv_bias is None else block.qkv_bias[port, head]
-        found = F.linear(normed, block.qkv_weight[port, head], bias)
-        return found if port == 2 else (block.q_norm, block.k_norm)[port](found)
-
     def port_row(self, head: int, port: int) -> int:
         """Row of the attention block that feeds a head's port."""
         return self._port_rows[head][port]
@@ -204,16 +196,7 @@ class Live:
             inside = self._inside_now(layer, head)
         if inside is not None:
             return self._blend(layer, head, ports, inside)
-        q, k, v = ports
-        if q.ndim == 4 and k.ndim == v.ndim == 3:  # variants of queries see the same keys: one longer sequence
-            n = len(q)
-            z = block.attend(q.movedim(0, 1).flatten(1, 2)[:, None], k[:, None], v[:, None])[:, 0]
-            return z.unflatten(1, (n, -1)).movedim(1, 0)
-        if q.ndim == k.ndim == v.ndim == 3:
-            return block.attend(q[:, None], k[:, None], v[:, None])[:, 0]
-        n = max(len(port) for port in ports if port.ndim == 4)
-        q, k, v = (port.expand(n, *port.shape[-3:]) for port in ports)
-        return block.attend(q, k, v)
+        return block.attend_head(*ports)
 
     def _inside_now(self, layer: int, head: int) -> Tensor | None:
         block = self.graph.layers[layer].inside
@@ -271,12 +254,11 @@ class Live:
         for head in needed:
             tokens = self.source_tokens(first + head)
             for port in range(3):
-                self.ports[layer, head, port] = self.project(layer, head, port, normed[:, ALL if port else tokens])
-            parts = [self.project(layer, head, port, normed_other[:, ALL if port else tokens]) for port in range(3)]
+                self.ports[layer, head, port] = block.read_head(normed[:, ALL if port else tokens], port, head)
+            parts = [block.read_head(normed_other[:, ALL if port else tokens], port, head) for port in range(3)]
             if self.writes.carried is None:
-                self.z_other[layer, head] = block.attend(*(part[:, None] for part in parts))[:, 0]
-            z = block.attend(*(self.ports[layer, head, port][:, None] for port in range(3)))
-            self.z[layer, head] = z[:, 0]
+                self.z_other[layer, head] = block.attend_head(*parts)
+            self.z[layer, head] = block.attend_head(*(self.ports[layer, head, port] for port in range(3)))
 
     def open(self, destination: Destination) -> None:
         """Starts on a destination: from here to `commit`, everything is told apart from the state as it is now."""
@@ -408,7 +390,7 @@ class _Pass:
             return None
         if port == 0 and self.graph.ports != "qkv":
             found = found[..., self.live.source_tokens(self.graph.first_head(layer) + head), :]
-        return self.live.project(layer, head, port, found)
+        return self.live.vit.blocks[layer].read_head(found, port, head)
 
     def _mlp(self, layer: int) -> None:
         if layer in self.live.out:

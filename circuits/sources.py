@@ -16,7 +16,13 @@ def source_values(
 
     Together with each block's attention bias they add up to the last residual. Call it under `vit.borrowed()`.
     """
-    residual = vit.embed(images)
+    return values_from(vit, vit.embed(images))
+
+
+def values_from(
+    vit: HookedViT, residual: Float[Tensor, "batch token model"]
+) -> Float[Tensor, "source batch token model"]:
+    """The same for a run that starts from a residual in front of block 0."""
     n_heads = vit.cfg.n_heads
     values = residual.new_empty(1 + vit.cfg.n_layers * (n_heads + 1), *residual.shape)
     values[0] = residual

@@ -99,6 +99,33 @@ class OpenBlock:
             out = out + bias.view(len(heads), *[1] * (out.ndim - 2), self.d_head)
         return (self.q_norm, self.k_norm, nn.Identity())[port](out)
 
+    def read_head(self, normed: Float[Tensor, "*batch token model"], port: int, head: int) -> Tensor:
+        """q, k or v (port 0, 1, 2) of one head, (*batch, token, d_head)."""
+        bias = None if self.qkv_bias is None else self.qkv_bias[port, head]
+        found = F.linear(normed, self.qkv_weight[port, head], bias)
+        return found if port == 2 else (self.q_norm, self.k_norm)[port](found)
+
+    def read_at(self, normed: Float[Tensor, "batch token model"], tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """q at some tokens, k and v at all, of all heads, each (batch, head, token, d_head)."""
+        weight, width = self.qkv.weight, self.n_heads * self.d_head
+        bias = (None, None) if self.qkv.bias is None else (self.qkv.bias[:width], self.qkv.bias[width:])
+        q = F.linear(normed[:, tokens], weight[:width], bias[0])
+        kv = F.linear(normed, weight[width:], bias[1]).unflatten(-1, (2, self.n_heads, self.d_head))
+        k, v = kv.movedim(-3, 0).transpose(-2, -3).unbind(0)
+        return self.q_norm(q.unflatten(-1, (self.n_heads, self.d_head)).transpose(-2, -3)), self.k_norm(k), v
+
+    def attend_head(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "*variant batch token d_head"]:
+        """z of one head; q, k and v are (batch, token, d_head), each with variants in front or without."""
+        if k.ndim == v.ndim == 3:
+            if q.ndim == 3:
+                return self.attend(q[:, None], k[:, None], v[:, None])[:, 0]
+            n = len(q)  # variants of queries see the same keys: one longer sequence
+            z = self.attend(q.movedim(0, 1).flatten(1, 2)[:, None], k[:, None], v[:, None])[:, 0]
+            return z.unflatten(1, (n, -1)).movedim(1, 0)
+        n = max(len(part) for part in (q, k, v) if part.ndim == 4)
+        q, k, v = (part.expand(n, *part.shape[-3:]) for part in (q, k, v))
+        return self.attend(q, k, v)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "*batch head token d_head"]:
         """z: each head's weighted values (fused attention)."""
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale)

@@ -143,6 +143,29 @@ class HookedViT:
             residual = residual + block.mlp_write(residual)
         return residual
 
+    def finish(
+        self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
+    ) -> Float[Tensor, "batch class"]:
+        """Logits from the residual in front of block `start`, or of its MLP if attention is skipped.
+
+        The same as `readout.logits(run_blocks(...))`, but the last block is only computed for the tokens that the
+        readout looks at.
+        """
+        last = self.cfg.n_layers - 1
+        for layer in range(start, last):
+            block = self.blocks[layer]
+            if not (skip_attention and layer == start):
+                residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
+            residual = residual + block.mlp_write(residual)
+        read = self.readout.select(residual)
+        if start <= last:
+            block = self.blocks[last]
+            if not (skip_attention and start == last):
+                z = block.attend(*block.read_at(block.norm1(residual), self.readout.read))
+                read = read + block.attn_write(z)
+            read = read + block.mlp_write(read)
+        return self.readout(read)
+
     def __call__(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch class"]:
         """Logits.
 

@@ -26,9 +26,14 @@ class Readout:
     fc_norm: Norm
     head: nn.Module
 
+    @property
+    def read(self) -> slice:
+        """The tokens that are read: they stand next to one another."""
+        return slice(self.tokens[0], self.tokens[-1] + 1)
+
     def select(self, residual: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch read model"]:
-        """The tokens that are read (a view: they stand next to one another)."""
-        return residual[..., self.tokens[0] : self.tokens[-1] + 1, :]
+        """The tokens that are read (a view)."""
+        return residual[..., self.read, :]
 
     def __call__(
         self, read: Float[Tensor, "*batch read model"], *, freeze_norm: bool = False
