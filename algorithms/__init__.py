@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .direct import LogitAttribution as LogitAttribution
     from .direct import direct_logit_attribution as direct_logit_attribution
     from .direct import logit_attribution as logit_attribution
+    from .discovery import acdc as acdc
     from .exact import exact_effects as exact_effects
     from .gradients import eap as eap
     from .gradients import eap_ig as eap_ig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALGORITHMS",
     "LogitAttribution",
+    "acdc",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = {
     "ALGORITHMS": ".registry",
     "LogitAttribution": ".direct",
+    "acdc": ".discovery",
     "direct_logit_attribution": ".direct",
     "eap": ".gradients",
     "eap_ig": ".gradients",

@@ -40,8 +40,7 @@ class Journal:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
             whole = text[: text.rfind("\n") + 1]
-            if whole:
-                self.steps = _read(file, whole, header)
+            self.steps = _read(file, whole, header) if whole else []
             self._handle = file.open("r+b" if file.exists() else "w+b")
             self._handle.truncate(len(whole.encode()))
             self._handle.seek(0, os.SEEK_END)
@@ -56,11 +55,18 @@ class Journal:
             self._handle.write((json.dumps(step) + "\n").encode())
             self._handle.flush()
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Closes the file, its bytes on the disk."""
         if self._handle is not None:
             os.fsync(self._handle.fileno())
             self._handle.close()
+            self._handle = None
 
 
 def _read(path: Path, text: str, header: dict[str, Any]) -> list[dict[str, Any]]:

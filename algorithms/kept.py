@@ -115,7 +115,8 @@ class Kept:
         if block.kind == "mlp":
             return self.needed[block.width]
         found = np.zeros_like(self._read)
-        for head, port in np.argwhere((graph.port_rows if block.kind == "attention" else graph.inside_rows) == row):
+        rows = graph.port_rows if block.kind == "attention" else graph.inside_rows
+        for head, port in np.argwhere(rows == row).tolist():
             target = self.needed[graph.first_head(block.layer) + head]
             if block.kind == "inside" or port == 0:
                 found |= target

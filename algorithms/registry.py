@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..models.errors import TaskError
 
 if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
     from ..circuits.graph import Graph
     from ..circuits.scores import Scores
     from ..circuits.task import Task
@@ -42,12 +43,14 @@ class AlgorithmEntry:
         module: The module that defines it, inside this package.
         summary: One line for help texts.
         options: Its options beside `memory` and `progress`.
+        finds: Scores that a circuit is selected by, or the circuit itself (which also takes a `journal`).
     """
 
     name: str
     module: str
     summary: str
     options: Mapping[str, Option] = field(default_factory=dict)
+    finds: Literal["scores", "circuit"] = "scores"
 
 
 _FREEZE = Option(True, "treat each norm's standard deviation as a constant in the backward pass", (True, False))
@@ -76,21 +79,45 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             },
         ),
         AlgorithmEntry(
-            "exact_effects", ".exact", "every edge ablated alone (one run of the rest of the model per edge)"
+            "exact_effects",
+            ".exact",
+            "every edge ablated or restored alone (one run of the rest of the model per edge)",
+            {
+                "direction": Option(
+                    "noising",
+                    "ablate edges in the clean run, or restore them in the corrupted run",
+                    ("noising", "denoising"),
+                )
+            },
+        ),
+        AlgorithmEntry(
+            "acdc",
+            ".discovery",
+            "prune from the logits back every edge whose loss the metric hardly feels",
+            {
+                "tau": Option(0.01, "largest worsening that is let pass, in the metric's unit"),
+                "metric": Option("kl", "what is watched", ("kl", "logit_difference", "task")),
+                "order": Option("paper", "last source first, or by the scores of an algorithm, such as eap"),
+                "worsening": Option(
+                    "signed", "drop what worsens the metric, or moves it, by less", ("signed", "absolute")
+                ),
+                "batch": Option(64, "most trials at once; 1 is the sequential algorithm"),
+            },
+            finds="circuit",
         ),
         AlgorithmEntry("direct_logit_attribution", ".direct", "what each source adds to the logits by itself"),
     )
 }
 
 
-def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores:
-    """The scores of an algorithm called by name.
+def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores | Circuit:
+    """What an algorithm called by name finds: scores, or a circuit.
 
     Args:
         name: A key of `ALGORITHMS`.
         graph: The graph.
         task: The task.
-        **options: The algorithm's own, and `memory`, `progress`.
+        **options: The algorithm's own, and `memory`, `progress`; where it finds a circuit also `journal`.
 
     Raises:
         TaskError: There is no such algorithm or option.
@@ -99,7 +126,8 @@ def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores
         raise TaskError(f"there is no algorithm {name!r}: pass one of {', '.join(ALGORITHMS)}.")
     entry = ALGORITHMS[name]
     for option in options:
-        if option not in entry.options and option not in ("memory", "progress"):
+        shared = ("memory", "progress", *(["journal"] if entry.finds == "circuit" else []))
+        if option not in entry.options and option not in shared:
             known = ", ".join(entry.options) or "none"
             raise TaskError(f"{name} has no option {option!r}: its options are {known}.")
     return getattr(import_module(entry.module, __package__), name)(graph, task, **options)

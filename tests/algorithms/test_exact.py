@@ -8,6 +8,7 @@ from vitcircuits.algorithms import exact_effects
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models import load_vit
+from vitcircuits.models.errors import TaskError
 
 
 def make_task(kind, metric="logit_difference", **options):
@@ -58,3 +59,45 @@ def test_every_effect_equals_a_masked_run_under_other_ablations(kind, tokens, po
     task = make_task(kind, "kl", class_token=False, global_pool="avg", init_values=0.3)
     graph = compile_graph(task.vit, tokens=tokens, ports=ports)
     np.testing.assert_allclose(exact_effects(graph, task).values, brute_force(graph, task), rtol=0, atol=1e-9)
+
+
+def swapped(task):
+    """The task with clean and corrupted images in each other's place, so that noising is denoising."""
+    pairs = task.discovery
+    return Task(task.vit, task.metric, Pairs(pairs.corrupt, pairs.clean), task.evaluation)
+
+
+@pytest.mark.parametrize("ports", ["qkv", "head", "block"])
+@pytest.mark.parametrize("tokens", ["all", "role", "each"])
+def test_restoring_is_ablating_with_clean_and_corrupted_images_swapped(tokens, ports):
+    task = make_task("partner")
+    graph = compile_graph(task.vit, tokens=tokens, ports=ports)
+    restored = exact_effects(graph, task, direction="denoising").values
+    np.testing.assert_allclose(restored, -brute_force(graph, swapped(task)), rtol=0, atol=1e-9)
+
+
+def test_restoring_under_a_mean_starts_from_the_run_of_the_mean_input():
+    task = make_task("mean")
+    graph, vit = compile_graph(task.vit), task.vit
+    effects = exact_effects(graph, task, direction="denoising").values
+    with torch.no_grad(), vit.borrowed():
+        mean, clean = vit.embed(task.reference).mean(0, keepdim=True), vit.embed(task.discovery.clean)
+        corrupted = vit.run_blocks(mean)
+        moved = vit.readout.logits(corrupted + clean - mean) - vit.readout.logits(corrupted)
+    assert effects[graph.index("input->logits")] == pytest.approx(float((moved[:, 0] - moved[:, 2]).mean()), abs=1e-9)
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_law_6_micro_batched_is_whole(direction):
+    task = make_task("partner")
+    graph = compile_graph(task.vit, tokens="role")
+    whole = exact_effects(graph, task, direction=direction)
+    micro = exact_effects(graph, task, direction=direction, memory=10_000)
+    np.testing.assert_allclose(micro.values, whole.values, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(micro.std_err, whole.std_err, rtol=0, atol=1e-9)
+
+
+def test_an_unknown_direction_is_told(unchecked):
+    task = make_task("partner")
+    with pytest.raises(TaskError, match="denoising"):
+        exact_effects(compile_graph(task.vit), task, direction="restoring")

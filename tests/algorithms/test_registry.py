@@ -17,6 +17,8 @@ def test_options_are_those_of_the_function(name):
     assert options.pop("progress") is False
     assert "memory" in options
     del options["memory"]
+    assert ("journal" in options) == (ALGORITHMS[name].finds == "circuit")
+    options.pop("journal", None)
     assert options == {key: option.default for key, option in ALGORITHMS[name].options.items()}
 
 

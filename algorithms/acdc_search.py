@@ -1,30 +1,12 @@
-"""ACDC (Conmy et al. 2023, section 3): prune from the logits back every edge whose loss the metric hardly feels.
-
-Destinations are visited from the logits to the input. At each, its edges are tried one after the other; with m the
-metric of what is kept so far and m' that without the edge too, the edge is dropped for good if
-
-    m - m' < tau        (worsening="signed")        |m - m'| < tau        (worsening="absolute")
-
-The result here is that of this sequential algorithm, decision by decision, without its wait:
-
-1. Upstream of the destination everything is still the full model, so it is never run again (`live`).
-2. Trials are speculative: "drop the first", "drop the first two", ... are measured in one batch. All decisions up to
-   the first edge that must stay are those of the sequential algorithm; what was measured after it is thrown away.
-3. A worsening that is closer to tau than rounding is decided anew by running the two whole masks in one canonical
-   way (`run_pairs`), which does not depend on batches.
-
-How many trials go into a batch depends on the decisions so far alone, never on the clock.
-"""
+"""The search behind `acdc`: batches of speculative trials, decided up to the first surprise."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,163 +14,23 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ..circuits.baseline import Baseline, make_baseline
 from ..circuits.circuit import Circuit
 from ..circuits.graph import Graph
-from ..circuits.metrics import Metric
-from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
-from ..circuits.run import require_model, run_pairs
-from ..circuits.run_folder import versions
+from ..circuits.run import run_pairs
 from ..circuits.scores import Scores
 from ..circuits.task import Task
-from ..models.errors import FormatError, TaskError
+from ..models.errors import FormatError
+from .acdc_plan import AcdcPlan
 from .journal import Journal
 from .kept import Destination, Kept, Trials
 from .live import Live
 from .progress import progress_bar
 
-MetricChoice = Literal["kl", "logit_difference", "task"]
-Worsening = Literal["signed", "absolute"]
 ROUND_COST = 1.0  # what a batch costs once, in trials
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 MEMORY = 0.1  # weight of the latest decision in the rate of surprises
-
-
-@overload
-def acdc(graph: Graph, task: Task, *, tau: float = ..., **options: Any) -> Circuit: ...
-@overload
-def acdc(graph: Graph, task: Task, *, tau: Sequence[float], **options: Any) -> list[Circuit]: ...
-def acdc(
-    graph: Graph,
-    task: Task,
-    *,
-    tau: float | Sequence[float] = 0.01,
-    metric: MetricChoice = "kl",
-    order: Scores | Literal["paper"] = "paper",
-    worsening: Worsening = "signed",
-    batch: int = 64,
-    journal: str | Path | None = None,
-    memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
-) -> Circuit | list[Circuit]:
-    """The circuit that ACDC leaves, or one for each of several thresholds.
-
-    Its scores are the worsenings that were measured when each edge was decided (mean over pairs, in the metric's unit);
-    edges that nothing read any more were dropped without a run and score 0. Tau bounds each step, not their sum, and
-    redundant edges are dropped one after the other until the last that counts.
-
-    Args:
-        graph: The graph.
-        task: Its discovery pairs are used, all of them.
-        tau: Above 0, in the metric's unit: nats for `kl`, logits for `logit_difference`. Several give several circuits.
-        metric: `kl` to the full model's logits (the paper's), `logit_difference`, or the task's own.
-        order: In which a destination's edges are tried: from the last source to the first as in the paper, or scores:
-            the lowest first.
-        worsening: Drop an edge if the metric falls by less than tau (`signed`, the paper's, lets the metric drift
-            upwards), or if it moves by less than tau either way (`absolute`).
-        batch: At most so many trials at once; 1 is the sequential algorithm with the runs before and after reused.
-        journal: A file that every decision is written to. The same call goes on from what is there. With several
-            thresholds each has a file of its own, named after it.
-        memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
-
-    Raises:
-        TaskError: tau is not above 0, or another option makes no sense.
-        GraphError: The graph or the scores belong to another model.
-        FormatError: The journal is another search's, or cannot be written.
-    """
-    if isinstance(tau, Sequence | np.ndarray):
-        several = [float(value) for value in tau]
-        files = [_named(journal, value) for value in several]
-    else:
-        several, files = [float(tau)], [journal]
-    require_model(task.vit, graph)
-    found = []
-    for value, file in zip(several, files, strict=True):
-        plan = AcdcPlan(graph, task, value, metric, order, worsening, batch, memory)
-        found.append(_Search(plan, file, progress).circuit())
-    return found if isinstance(tau, Sequence | np.ndarray) else found[0]
-
-
-def _named(journal: str | Path | None, tau: float) -> Path | None:
-    return None if journal is None else Path(journal).with_stem(f"{Path(journal).stem}-{tau:g}")
-
-
-@dataclass(frozen=True, eq=False)
-class AcdcPlan:
-    """What decides the result; see `acdc`."""
-
-    graph: Graph
-    task: Task
-    tau: float
-    metric: MetricChoice
-    order: Scores | Literal["paper"]
-    worsening: Worsening
-    batch: int
-    memory: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tau < float("inf"):
-            raise TaskError(f"tau={self.tau}: pass a threshold above 0, such as tau=0.01.")
-        if self.batch < 1:
-            raise TaskError(f"batch={self.batch}: pass at least 1.")
-        for name, value, known in (
-            ("metric", self.metric, ("kl", "logit_difference", "task")),
-            ("worsening", self.worsening, ("signed", "absolute")),
-        ):
-            if value not in known:
-                raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
-        if isinstance(self.order, Scores):
-            self.graph.require_same(self.order.graph, "scores")
-        elif self.order != "paper":
-            raise TaskError(f'order={self.order!r} is not known: pass "paper", or scores such as eap(graph, task).')
-
-    @property
-    def judged(self) -> Metric:
-        """The metric that is watched."""
-        chosen = self.task.metric
-        return chosen if self.metric == "task" else dataclasses.replace(chosen, kind=self.metric)
-
-    def arrange(self, destination: Destination, columns: list[int]) -> list[int]:
-        """The order in which a destination's edges are tried."""
-        if not isinstance(self.order, Scores):
-            return columns[::-1]
-        values = self.order.values
-        return sorted(columns, key=lambda column: (values[destination.edge(column)], -column))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options in plain values."""
-        order = self.order.algorithm if isinstance(self.order, Scores) else self.order
-        return {
-            "tau": self.tau,
-            "metric": self.metric,
-            "order": order,
-            "worsening": self.worsening,
-            "batch": self.batch,
-        }
-
-    def config(self) -> dict[str, Any]:
-        """Everything that decides a decision or its last bit."""
-        task, images = self.task, hashlib.sha256()
-        for tensor in (task.discovery.clean, task.discovery.corrupt, task.discovery.pair_ids, task.reference):
-            images.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        ranks = "" if not isinstance(self.order, Scores) else hashlib.sha256(self.order.values.tobytes()).hexdigest()
-        return {
-            **self.options,
-            "order_digest": ranks,
-            "graph": self.graph.signature,
-            "model": task.vit.cfg.name,
-            "weights": task.vit.digest(),
-            "judged": [self.judged.kind, list(self.judged.target), list(self.judged.foil)],
-            "ablation": task.ablation.as_dict(),
-            "images": images.hexdigest(),
-            "memory": self.memory,
-            "device": str(task.vit.device),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-        }
 
 
 @dataclass
@@ -234,7 +76,7 @@ class _Pace:
         self._rate = max(self._rate + MEMORY * surprised, 1e-4)
 
 
-class _Search:
+class Search:
     """One run of ACDC: the state, and the loop over destinations."""
 
     def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
@@ -249,15 +91,14 @@ class _Search:
     def circuit(self) -> Circuit:
         """The circuit, once every edge is decided."""
         plan, task = self.plan, self.task
-        with torch.no_grad(), task.vit.borrowed(), progress_bar("acdc", len(self.graph), self._progress, "edge") as bar:
-            self._bar = bar
+        bar = progress_bar("acdc", len(self.graph), self._progress, "edge")
+        with torch.no_grad(), task.vit.borrowed(), self.journal, bar as self._bar:
             self._open()
             for place in reversed(range(2 * self.graph.cfg.n_layers + 1)):
                 for live in self.lives:
                     live.begin(place)
                 for destination in self._destinations(place):
                     self._prune(destination)
-        self.journal.close()
         mask = prune(self.graph, self.kept.mask)
         provenance = {"algorithm": "acdc", "options": plan.options, "selection": "acdc", "tau": plan.tau}
         return Circuit(self.graph, mask, self._scores(), task.ablation, dict(task.info), provenance)
@@ -374,7 +215,10 @@ class _Search:
         return self._worsening(before - self._canonical(mask)) >= self.plan.tau, True
 
     def _canonical(self, mask: NDArray[np.bool_]) -> float:
-        return canonical_metric(self.plan, mask, self.task.discovery, self.baseline)
+        """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
+        vit, pairs, plan = self.task.vit, self.task.discovery, self.plan
+        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory).double()
+        return float(plan.judged(logits, torch.cat([vit(batch.clean) for batch in pairs.batches(64)]).double()).mean())
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""
@@ -422,10 +266,10 @@ class _Search:
             ablation=task.ablation,
             task=dict(task.info),
             diagnostics={
-                "trials": found.runs,
-                "thrown_away": found.thrown_away,
-                "batches": found.rounds,
-                "ties": found.ties,
+                "trials": float(found.runs),
+                "thrown_away": float(found.thrown_away),
+                "batches": float(found.rounds),
+                "ties": float(found.ties),
                 "metric": float(self.now.mean()),
             },
         )
@@ -438,14 +282,6 @@ def _losses(now: NDArray[np.float64], values: NDArray[np.float64], trials: Trial
         losses.append(before - value)
         before = value if expected else before
     return np.array(losses)
-
-
-def canonical_metric(plan: AcdcPlan, mask: NDArray[np.bool_], pairs: Pairs, baseline: Baseline) -> float:
-    """The watched metric of a mask of kept edges, by one run of the whole mask: the judge of what is too close."""
-    vit = plan.task.vit
-    logits = run_pairs(vit, plan.graph, mask, pairs, baseline, memory=plan.memory).double()
-    clean = torch.cat([vit(batch.clean) for batch in pairs.batches(64)]).double()
-    return float(plan.judged(logits, clean).mean())
 
 
 @dataclass(frozen=True)
