@@ -11,6 +11,7 @@ between two runs of the same command (times, dates, the machine, versions): ever
 | edges.csv, circuit.graphml, circuit.dot | the kept edges for other tools |
 | circuit.svg, circuit.html, faithfulness.svg | the circuit to look at |
 | report.json | every figure of the evaluation |
+| journal.jsonl | what a search has decided so far, for resuming (ACDC) |
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ RESULT_FILES = (
     "faithfulness.svg",
     "report.json",
 )
+
+JOURNAL = "journal.jsonl"
 
 _PACKAGES = ("vitcircuits", "torch", "timm", "numpy")
 
@@ -119,6 +122,11 @@ class RunFolder:
         """Sets the status to `done` and returns the path of `run.json`; `times` are seconds by stage."""
         return self._write_record(status="done", finished=_now(), times=dict(times or {}))
 
+    @property
+    def journal(self) -> Path:
+        """Where a search writes down what it decides, so that an interrupted run can go on from there."""
+        return self.path / JOURNAL
+
     def save_scores(self, scores: Scores) -> Path:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""
         from .formats.tensors import save_scores
@@ -174,7 +182,7 @@ class RunFolder:
         return write_text_atomic(self.path / "run.json", json_text(record))
 
     def _remove_results(self) -> None:
-        for name in RESULT_FILES:
+        for name in (*RESULT_FILES, JOURNAL):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError as error:

@@ -12,6 +12,7 @@ from .options import make_task
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.report import Report
+    from ..circuits.run_folder import RunFolder
     from ..circuits.scores import Scores
     from ..circuits.task import Task
     from ..models.hooked import HookedViT
@@ -63,12 +64,8 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
         overwrite=overwrite,
     )
     seconds["task"], clock = time.perf_counter() - clock, time.perf_counter()
-    scores = folder.load_scores_if_same()
-    if scores is None:
-        scores = _score(vit, task, config)
-        folder.save_scores(scores)
-    seconds["scores"], clock = time.perf_counter() - clock, time.perf_counter()
-    circuit = _select(scores, task, config)
+    circuit = _find(vit, task, config, folder)
+    seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
     report = evaluate(
         circuit, task, n_random=config["random"], seed=config["task"]["seed"], memory=config["memory"], progress=True
     )
@@ -79,12 +76,24 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
     return Found(task, circuit, report, files, seconds)
 
 
-def _score(vit: HookedViT, task: Task, config: dict[str, Any]) -> Scores:
-    from ..algorithms.registry import run_algorithm
+def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder) -> Circuit:
+    """The circuit: by scores that an earlier run may have left, or by a search that goes on from its journal."""
+    from ..algorithms.registry import ALGORITHMS, run_algorithm
     from ..circuits.graph import compile_graph
+    from ..circuits.scores import Scores
 
-    graph = compile_graph(vit, tokens=config["tokens"], ports=config["ports"])
-    return run_algorithm(config["algorithm"], graph, task, memory=config["memory"], progress=True, **config["options"])
+    scores = folder.load_scores_if_same() if ALGORITHMS[config["algorithm"]].finds == "scores" else None
+    if scores is None:
+        graph = compile_graph(vit, tokens=config["tokens"], ports=config["ports"])
+        options = {**config["options"], "memory": config["memory"], "progress": True}
+        if ALGORITHMS[config["algorithm"]].finds == "circuit":
+            options["journal"] = folder.journal
+        found = run_algorithm(config["algorithm"], graph, task, **options)
+        if not isinstance(found, Scores):
+            return found
+        scores = found
+        folder.save_scores(scores)
+    return _select(scores, task, config)
 
 
 def _select(scores: Scores, task: Task, config: dict[str, Any]) -> Circuit:

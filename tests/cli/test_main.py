@@ -72,6 +72,21 @@ def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path
     assert "another configuration" in refused(capsys, [*arguments, "--seed", "1"])
 
 
+def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
+    quick = [part if part != "eap" else "acdc" for part in QUICK]
+    arguments = ["discover", *DIGITS, *quick, "--option", "tau=0.05", "--option", "order=eap", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before, journal = (tmp_path / "circuit.json").read_bytes(), (tmp_path / "journal.jsonl").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {*RESULTS, "journal.jsonl"}
+    (tmp_path / "journal.jsonl").write_bytes(journal[: len(journal) // 2])
+    assert main(arguments) == 0
+    assert (tmp_path / "circuit.json").read_bytes() == before
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal
+    monkeypatch.setattr("vitcircuits.algorithms.live.Live.measure", None)  # decisions must not be made again
+    assert main(arguments) == 0
+    assert (tmp_path / "circuit.json").read_bytes() == before
+
+
 def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
     assert main(["evaluate", f"{demo}/circuit.json", "--no-curve", "--random", "2", "--ablation", "zero"]) == 0
     assert "faithfulness" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from vitcircuits.models.recipes import RECIPES, Recipe
 from vitcircuits.models.toys import list_toys, load_toy, load_toy_folder, toy_card
 from vitcircuits.models.training import count_correct
 
-PROMISED = {"toy/digits-2l": 0.96, "toy/mnist-2l": 0.975}
+PROMISED = {"toy/digits-2l": 0.96, "toy/mnist-2l": 0.975, "toy/mnist-4l": 0.985}
 
 
 @pytest.fixture
@@ -60,12 +60,13 @@ def test_the_digits_accuracy_is_reproduced():
     assert accuracy("toy/digits-2l") == toy_card("toy/digits-2l")["test_accuracy"]
 
 
-def test_the_mnist_accuracy_is_reproduced():
+@pytest.mark.parametrize("name", ["toy/mnist-2l", "toy/mnist-4l"])
+def test_the_mnist_accuracy_is_reproduced(name):
     here = Path(__file__).resolve().parents[3] / "shared" / "data"
     data_dir = Path(os.environ.get("VITCIRCUITS_TEST_DATA", here)) / "mnist"
     if not data_dir.is_dir():
         pytest.skip("MNIST's idx files are not here: set VITCIRCUITS_TEST_DATA to a folder that holds mnist/.")
-    assert accuracy("toy/mnist-2l", data_dir=data_dir) == toy_card("toy/mnist-2l")["test_accuracy"]
+    assert accuracy(name, data_dir=data_dir) == toy_card(name)["test_accuracy"]
 
 
 def test_loading_leaves_the_global_random_state_alone():
