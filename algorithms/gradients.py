@@ -24,9 +24,9 @@ from ..circuits.graph import Graph
 from ..circuits.pairs import Pairs
 from ..circuits.run import require_model
 from ..circuits.scores import Scores
-from ..circuits.sources import batch_size_for
 from ..circuits.task import Task
 from ..models.errors import TaskError
+from .budget import pairs_at_once
 from .contraction import Contraction
 from .deltas import Ablated, make_ablated, make_deltas
 from .destinations import Gradients
@@ -60,7 +60,7 @@ def eap(
         task: Its discovery pairs are used.
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         softmax: Edges between token groups inside heads: `linear`, or `exact` in the pattern.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once, above the model and the images; at least one pair is held.
         progress: Show a bar on stderr.
 
     Raises:
@@ -103,7 +103,7 @@ def eap_ig(
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         report_error: Also run with twice the steps, and report the mean absolute difference of scores over their mean
             absolute value in `diagnostics["error_vs_double"]`.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once, above the model and the images; at least one pair is held.
         progress: Show a bar on stderr.
 
     Raises:
@@ -167,7 +167,14 @@ class _Plan:
         return found
 
     def _pairs_at_once(self) -> int:
-        return batch_size_for(self.task.vit, self.memory, copies=3)
+        return pairs_at_once(
+            self.graph,
+            self.task.vit,
+            self.memory,
+            points=len(self.points),
+            freeze_norm=self.freeze_norm,
+            ablation=self.task.ablation,
+        )
 
     def _batch(self, batch: Pairs, ablated: Ablated, contraction: Contraction, found: _Found) -> None:
         vit, inside = self.task.vit, len(self.graph.groups) > 1
