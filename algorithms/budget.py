@@ -9,6 +9,9 @@ from ..circuits.graph import Graph
 from ..models.hooked import HookedViT
 from .contraction import CHUNK_BYTES
 
+TENSOR_SHARE = 0.7
+"""Share of the budget that tensors may take; the rest is what the allocator keeps from those it has freed."""
+
 
 def pairs_at_once(
     graph: Graph, vit: HookedViT, memory: int, *, points: int, freeze_norm: bool, ablation: Ablation
@@ -36,4 +39,4 @@ def pairs_at_once(
         floats += 3 * graph.n_sources * tokens * cfg.d_model  # drawn for every source
     element = torch.finfo(vit.dtype).bits // 8
     weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element
-    return max(1, int((memory - CHUNK_BYTES - weights) // (floats * element)))
+    return max(1, int((TENSOR_SHARE * memory - CHUNK_BYTES - weights) // (floats * element)))

@@ -59,7 +59,7 @@ def test_more_memory_holds_more_pairs_and_more_work_fewer(tiny_vit):
     def fit(memory, graph=graph, points=1, freeze_norm=True, kind="partner"):
         return pairs_at_once(graph, vit, memory, points=points, freeze_norm=freeze_norm, ablation=Ablation(kind))
 
-    budget = 40_000_000
+    budget = 60_000_000
     assert fit(1) == 1
     assert 1 < fit(budget) < fit(2 * budget)
     dearer = [fit(budget, role), fit(budget, points=5), fit(budget, freeze_norm=False), fit(budget, kind="noise")]
