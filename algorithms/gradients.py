@@ -13,28 +13,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.graph import Graph
 from ..circuits.pairs import Pairs
 from ..circuits.run import require_model
 from ..circuits.scores import Scores
-from ..circuits.sources import batch_size_for
 from ..circuits.task import Task
 from ..models.errors import TaskError
-from .contraction import Gradients
-from .deltas import Deltas, make_deltas
+from .budget import pairs_at_once
+from .contraction import Contraction
+from .deltas import Ablated, make_ablated, make_deltas
+from .destinations import Gradients
 from .inside import Softmax, inside_scores
 from .moments import Moments
 from .progress import progress_bar
-from .tape import Tape, record_tape
+from .tape import Tape, Writes, record_tape, record_writes
 
 Rule = Literal["midpoint", "left"]
+
+_AT_CLEAN = (1.0,)
+"""EAP's path: nothing but the clean image."""
 
 
 def eap(
@@ -56,7 +60,7 @@ def eap(
         task: Its discovery pairs are used.
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         softmax: Edges between token groups inside heads: `linear`, or `exact` in the pattern.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once, above the model and the images; at least one pair is held.
         progress: Show a bar on stderr.
 
     Raises:
@@ -69,8 +73,8 @@ def eap(
             "score every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
         )
     options = {"freeze_norm": freeze_norm, "softmax": softmax}
-    plan = _Plan(graph, task, (1.0,), freeze_norm, softmax, memory, progress, "eap")
-    return plan.run().scores(task, "eap", options)
+    plan = _Plan(graph, task, _AT_CLEAN, freeze_norm, softmax, memory, progress, "eap")
+    return plan.run().moments.scores(task, "eap", options)
 
 
 def eap_ig(
@@ -99,7 +103,7 @@ def eap_ig(
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         report_error: Also run with twice the steps, and report the mean absolute difference of scores over their mean
             absolute value in `diagnostics["error_vs_double"]`.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once, above the model and the images; at least one pair is held.
         progress: Show a bar on stderr.
 
     Raises:
@@ -108,10 +112,10 @@ def eap_ig(
     """
     options = {"steps": steps, "rule": rule, "freeze_norm": freeze_norm}
     plan = _Plan(graph, task, path_points(steps, rule), freeze_norm, "linear", memory, progress, "eap_ig")
-    moments = plan.run()
-    diagnostics = plan.completeness(moments)
+    found = plan.run()
+    moments, diagnostics = found.moments, plan.completeness(found)
     if report_error:
-        finer = replace(plan, points=path_points(2 * steps, rule)).run().mean
+        finer = replace(plan, points=path_points(2 * steps, rule)).run().moments.mean
         diagnostics["error_vs_double"] = float(np.abs(moments.mean - finer).sum() / max(np.abs(finer).sum(), 1e-30))
     return moments.scores(task, "eap_ig", options, diagnostics=diagnostics)
 
@@ -142,9 +146,9 @@ class _Plan:
     progress: bool
     name: str
 
-    def run(self) -> Moments:
-        """The scores' running sums over all discovery pairs."""
-        vit, pairs = self.task.vit, self.task.discovery
+    def run(self) -> _Found:
+        """The scores' running sums over all discovery pairs, and the metric's drop."""
+        vit, pairs, inside = self.task.vit, self.task.discovery, len(self.graph.groups) > 1
         require_model(vit, self.graph)
         if not self.task.metric.differentiable:
             raise TaskError(
@@ -152,86 +156,106 @@ class _Plan:
                 f"metric='logit_difference'."
             )
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
-        moments = Moments(self.graph)
+        found = _Found(Moments(self.graph))
+        size = self._pairs_at_once()
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
-            for batch in pairs.batches(batch_size_for(vit, self.memory, copies=3)):
-                self._batch(batch, baseline, moments)
+            contraction = Contraction(vit, self.graph)
+            for batch in pairs.batches(size):
+                ablated = make_ablated(vit, batch, baseline, inside=inside)
+                self._batch(batch, ablated, contraction, found)
                 bar.update(len(batch))
-        return moments
-
-    def _batch(self, batch: Pairs, baseline: Baseline, moments: Moments) -> None:
-        vit, inside = self.task.vit, len(self.graph.groups) > 1
-        images = vit.check_images(batch.clean)
-        metric = self._metric(images)
-        clean = record_tape(vit, vit.embed(images), metric, freeze_norm=self.freeze_norm, inside=inside)
-        deltas = make_deltas(vit, batch, clean, baseline, inside=inside)
-        gradients = Gradients(vit, self.graph, freeze_norm=self.freeze_norm)
-        between = _Between(self.graph, self.task, clean, deltas, self.softmax)
-        for point in self.points:
-            tape = clean if point == 1.0 else self._tape(clean, deltas, point, metric)
-            gradients.add(tape, 1 / len(self.points))
-            if inside:
-                between.add(tape, 1 / len(self.points))
-        for block, scores in gradients.contract(deltas.sources):
-            moments.add(block, scores)
-        between.into(moments)
-        moments.n_pairs += len(batch)
-
-    def _metric(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        if self.task.metric.kind != "kl":
-            return self.task.metric
-        return partial(self.task.metric, reference=self.task.vit(images))
-
-    def _tape(self, clean: Tape, deltas: Deltas, point: float, metric: Callable[[Tensor], Tensor]) -> Tape:
-        start = torch.lerp(deltas.embedded, clean.embedded, point)
-        inside = len(self.graph.groups) > 1
-        return record_tape(self.task.vit, start, metric, freeze_norm=self.freeze_norm, inside=inside)
-
-    def completeness(self, moments: Moments) -> dict[str, float]:
-        """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
-        total = sum(
-            float(block.unpack(moments.mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside"
-        )
-        drop = self._drop()
-        found = {"input_total": total, "metric_drop": drop}
-        if not self.freeze_norm:
-            found["completeness_gap"] = abs(total - drop) / max(abs(drop), 1e-30)
         return found
 
-    def _drop(self) -> float:
-        """Mean of m(clean) - m(the run from the ablated input)."""
-        vit, pairs = self.task.vit, self.task.discovery
-        baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
-        drop = 0.0
-        with vit.borrowed(), torch.no_grad():
-            for batch in pairs.batches(batch_size_for(vit, self.memory, copies=3)):
-                images = vit.check_images(batch.clean)
-                partner = baseline.images(batch)
-                start = vit.embed(partner) if partner is not None else baseline(batch)[0]
-                metric = self._metric(images)
-                ablated = vit.readout.logits(vit.run_blocks(start))
-                drop += float((metric(vit(images)) - metric(ablated)).double().sum())
-        return drop / len(pairs)
+    def _pairs_at_once(self) -> int:
+        return pairs_at_once(
+            self.graph,
+            self.task.vit,
+            self.memory,
+            points=len(self.points),
+            freeze_norm=self.freeze_norm,
+            ablation=self.task.ablation,
+        )
+
+    def _batch(self, batch: Pairs, ablated: Ablated, contraction: Contraction, found: _Found) -> None:
+        vit, inside = self.task.vit, len(self.graph.groups) > 1
+        embedded = vit.embed(vit.check_images(batch.clean))
+        gradients = Gradients(vit, freeze_norm=self.freeze_norm)
+        between = _Between(self.graph, self.task, ablated, self.softmax)
+        if self.points == _AT_CLEAN:
+            clean = self._point(embedded, self.task.metric, gradients, between)
+        else:
+            clean = record_writes(vit, embedded, keys_values=inside)
+            metric = self._metric(clean)
+            found.drop += self._drop(clean, ablated, metric)
+            for point in self.points:
+                self._point(torch.lerp(ablated.embedded, embedded, point), metric, gradients, between, clean)
+        for block, scores in contraction(gradients, make_deltas(vit, clean, ablated)):
+            found.moments.add(block, scores)
+        between.into(found.moments)
+        found.moments.n_pairs += len(batch)
+
+    def _metric(self, clean: Writes) -> Callable[[Tensor], Tensor]:
+        if self.task.metric.kind != "kl":
+            return self.task.metric
+        return partial(self.task.metric, reference=self.task.vit.readout(clean.read))
+
+    def _point(
+        self,
+        start: Tensor,
+        metric: Callable[[Tensor], Tensor],
+        gradients: Gradients,
+        between: _Between,
+        clean: Writes | None = None,
+    ) -> Writes:
+        """What the run from one point wrote, its gradients added; the rest of its tape is gone before the next."""
+        inside = len(self.graph.groups) > 1
+        tape = record_tape(self.task.vit, start, metric, freeze_norm=self.freeze_norm, inside=inside)
+        gradients.add(tape, 1 / len(self.points))
+        if inside:
+            between.add(tape, clean or tape.writes, 1 / len(self.points))
+        return tape.writes
+
+    def _drop(self, clean: Writes, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> float:
+        """Sum of m(clean) - m(the run from the ablated input)."""
+        vit = self.task.vit
+        if ablated.writes is not None:
+            logits = vit.readout(ablated.writes.read)
+        else:
+            logits = vit.readout.logits(vit.run_blocks(ablated.embedded))
+        return float((metric(vit.readout(clean.read)) - metric(logits)).double().sum())
+
+    def completeness(self, found: _Found) -> dict[str, float]:
+        """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
+        mean = found.moments.mean
+        total = sum(float(block.unpack(mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside")
+        drop = found.drop / found.moments.n_pairs
+        diagnostics = {"input_total": total, "metric_drop": drop}
+        if not self.freeze_norm:
+            diagnostics["completeness_gap"] = abs(total - drop) / max(abs(drop), 1e-30)
+        return diagnostics
+
+
+@dataclass
+class _Found:
+    """Scores, and the sum over pairs of m(clean) - m(the run from the ablated input)."""
+
+    moments: Moments
+    drop: float = 0.0
 
 
 class _Between:
     """Scores of the edges inside heads, summed over the points of the path."""
 
-    def __init__(self, graph: Graph, task: Task, clean: Tape, deltas: Deltas, softmax: Softmax) -> None:
-        self._graph, self._blocks, self._deltas = graph, task.vit.blocks, deltas
+    def __init__(self, graph: Graph, task: Task, ablated: Ablated, softmax: Softmax) -> None:
+        self._graph, self._blocks, self._ablated = graph, task.vit.blocks, ablated.keys_values
         self._softmax: Softmax = softmax
-        inside = len(graph.groups) > 1
-        self._clean: list[Any] = [
-            block.split(taped.fused)[1:] if inside else None
-            for block, taped in zip(self._blocks, clean.layers, strict=True)
-        ]
         self._sums: list[Tensor] = []
 
-    def add(self, tape: Tape, weight: float) -> None:
+    def add(self, tape: Tape, clean: Writes, weight: float) -> None:
         """Adds one point with a weight."""
         for layer, (block, taped) in enumerate(zip(self._blocks, tape.layers, strict=True)):
-            ablated, clean = self._deltas.keys_values[layer], self._clean[layer]
-            scores = weight * inside_scores(self._graph, block, taped, ablated, clean, self._softmax)
+            ablated, own = self._ablated[layer], clean.keys_values[layer]
+            scores = weight * inside_scores(self._graph, block, taped, ablated, own, self._softmax)
             if layer < len(self._sums):
                 self._sums[layer] += scores
             else:

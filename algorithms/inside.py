@@ -48,10 +48,10 @@ def inside_scores(
         clean: Keys and values of the clean run, likewise.
         softmax: `linear` or `exact`; off the clean point (integrated gradients) only `linear` is meant.
     """
+    g = taped.grad_z
+    assert g is not None and taped.fused is not None and taped.z is not None
     q, k, v = block.split(taped.fused)
     pattern = block.pattern(q, k)  # pair, head, target, source
-    g = taped.grad_z
-    assert g is not None
     g_v = g @ v.transpose(-1, -2)
     g_z = (g * taped.z).sum(-1, keepdim=True)
     logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)

@@ -1,0 +1,95 @@
+"""Runs measurements, prints them as a table, and writes the table into a Markdown file between two marks.
+
+    .venv/bin/python tests/benchmarks/performance.py --only eap,memory --threads 1,2 --write docs/performance.md
+
+A measurement is a function of the number of rounds that returns rows; MEASUREMENTS names them.
+"""
+
+import argparse
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import edge_attribution
+import psutil
+import timm
+import torch
+from edge_attribution import DEIT, VIT_B
+from measure import Row
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
+    "eap": lambda rounds: [edge_attribution.eap_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
+    "eap-ig": lambda rounds: [edge_attribution.eap_ig_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
+    "memory": lambda rounds: (
+        [
+            edge_attribution.peak_over_budget(algorithm, VIT_B, 32, memory)
+            for algorithm, memory in (("EAP", 2_000_000_000), ("EAP-IG", 2_000_000_000))
+        ]
+        + [edge_attribution.peak_over_budget("EAP", VIT_B, 2, 200_000_000)]
+    ),
+}
+
+
+def machine() -> str:
+    """One sentence about the machine and the versions."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"Machine: {psutil.cpu_count(logical=True)} cores ({models[0] if models else platform.machine()}), "
+        f"{memory:.0f} GiB of memory; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"timm {timm.__version__}."
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| what | over what | ratio (median) | min to max | rounds | threads |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
+        lines.append(f"| {row.name} | {row.over} | {row.median:.2f} | {spread} | {len(row.ratios)} | {row.threads} |")
+    return "\n".join(lines)
+
+
+def put_between_marks(text: str, measured: str) -> str:
+    """The text with everything between the marks replaced; marks are added at the end where there are none."""
+    if BEGIN not in text:
+        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n".lstrip()
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{measured}\n{END}{rest.split(END, 1)[1]}"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", default=str(torch.get_num_threads()), help="one number or several: 1,2")
+    parser.add_argument("--write", type=Path, help="a Markdown file to write the table into")
+    options = parser.parse_args()
+    chosen = options.only.split(",")
+    if unknown := set(chosen) - MEASUREMENTS.keys():
+        parser.error(f"--only {','.join(sorted(unknown))} is not known: choose of {', '.join(MEASUREMENTS)}")
+    rows: list[Row] = []
+    for threads in map(int, options.threads.split(",")):
+        torch.set_num_threads(threads)
+        for name in chosen:
+            for row in MEASUREMENTS[name](options.rounds):
+                print(row, flush=True)
+                rows.append(row)
+    measured = f"{machine()}\n\n{table(rows)}"
+    print(f"\n{measured}")
+    if options.write:
+        text = options.write.read_text() if options.write.exists() else "# Performance\n"
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.write_text(put_between_marks(text, measured))
+
+
+if __name__ == "__main__":
+    main()
