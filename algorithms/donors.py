@@ -21,6 +21,7 @@ Donor = Callable[[Pairs], Iterator[Tensor]]
 """A batch of pairs -> for each place in the order of `stops`, values (pair, head, token, ...); pair may be 1."""
 
 _WRITES = ("resid", "mlp_out", "head_out")
+_ROUNDING = 1e-12  # of the mean square, in float64
 
 
 def clean_embedded(vit: HookedViT, batch: Pairs) -> Float[Tensor, "pair token model"]:
@@ -118,7 +119,8 @@ def _statistics(
     for total, square in zip(sums, squares, strict=True):
         assert isinstance(total, Tensor) and isinstance(square, Tensor)
         mean = total / count
-        std = (square / count - mean.square()).clamp_min(0).sqrt()
+        variance = square / count - mean.square()
+        variance[variance < _ROUNDING * square / count] = 0  # what never varies must not depend on the batches
         means.append(mean.to(vit.dtype))
-        stds.append(std.to(vit.dtype))
+        stds.append(variance.sqrt().to(vit.dtype))
     return means, stds

@@ -13,6 +13,11 @@ from ..circuits.effect_table import EffectTable, Shown
 if TYPE_CHECKING:
     import pandas
 
+    from ..circuits.draw.heatmap import Heatmap
+
+MOST_PANELS = 6
+"""Token columns up to which each gets a panel of its own."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PatchTable(EffectTable):
@@ -69,4 +74,24 @@ class PatchTable(EffectTable):
             TaskError: `show` is not known.
             FormatError: The ending is not known, or the file cannot be written.
         """
-        raise NotImplementedError
+        from ..circuits.draw.heatmap import draw_heatmap
+
+        return draw_heatmap(self._heatmap(show, title), path)
+
+    def _heatmap(self, show: str, title: str) -> Heatmap:
+        from ..circuits.draw.heatmap import Heatmap
+
+        values = self.shown(show)  # layer, head, token
+        layers, heads, tokens = values.shape
+        rows, panels = [str(layer) for layer in range(layers)], ()
+        if not self.per_head:
+            grids, columns, axes = values[:, 0][None], self.tokens, ("layer", "token")
+        elif tokens > MOST_PANELS:
+            rows = [f"a{layer}.h{head}" for layer in range(layers) for head in range(heads)]
+            grids, columns, axes = values.reshape(1, layers * heads, tokens), self.tokens, ("head", "token")
+        else:
+            columns, axes = [str(head) for head in range(heads)], ("layer", "head")
+            grids, panels = np.moveaxis(values, 2, 0), self.tokens if tokens > 1 else ()
+        where = f" at {self.tokens[0]}" if len(self.tokens) == 1 and self.tokens != ("all",) else ""
+        words = title or self.context, f"{self.what}{where}, {self.method}"
+        return Heatmap(grids, rows, columns, *axes, self.unit_of(show), panels, *words, show == "flips")

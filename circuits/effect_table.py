@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..models.errors import FormatError, TaskError
 from .ablation import Ablation
 from .bootstrap import FLOOR, Resamples, percentiles, share
+from .draw.words import task_words
 from .formats.plain import plain, write_text_atomic
 
 if TYPE_CHECKING:
@@ -117,6 +118,21 @@ class EffectTable:
             "flips_high": flips_high,
             "normalised": normalised,
         }
+
+    def unit_of(self, what: Shown | str) -> str:
+        """What the numbers of `shown` are, for pictures."""
+        words = {"normalised": "share of m(clean) \N{MINUS SIGN} m(corrupted)", "flips": "share of pairs that flip"}
+        return words.get(what, f"effect on the metric ({self.unit})")
+
+    @property
+    def context(self) -> str:
+        """The model and what the task tells apart, as far as they are known."""
+        return ": ".join(part for part in (str(self.task.get("model", "")), task_words(self.task)) if part)
+
+    @property
+    def method(self) -> str:
+        """Direction, pairs and ablation in a few words."""
+        return f"{self.direction}, {self.n_pairs} pairs, ablation {self.ablation}"
 
     def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
         """One row per place with what `measured` gives.
