@@ -16,7 +16,14 @@ def source_values(
 
     Together with each block's attention bias they add up to the last residual. Call it under `vit.borrowed()`.
     """
-    residual = vit.embed(images)
+    return source_values_from(vit, vit.embed(images))
+
+
+def source_values_from(
+    vit: HookedViT, embedded: Float[Tensor, "batch token model"]
+) -> Float[Tensor, "source batch token model"]:
+    """The same from the residual in front of block 0, which need not come from images."""
+    residual = embedded
     n_heads = vit.cfg.n_heads
     values = residual.new_empty(1 + vit.cfg.n_layers * (n_heads + 1), *residual.shape)
     values[0] = residual

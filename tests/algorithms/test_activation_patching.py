@@ -166,7 +166,7 @@ def test_a_pattern_over_tokens_is_the_mean_row(variant_named, images_for, over):
         ({"what": "Z"}, TaskError, "what='head_out'"),
         ({"direction": "backwards"}, TaskError, "direction='denoising'"),
         ({"tokens": "r9c9"}, GraphError, "tokens='r"),
-        ({"tokens": ()}, GraphError, "tokens=\"cls\""),
+        ({"tokens": ()}, GraphError, 'tokens="cls"'),
         ({"what": "pattern"}, TaskError, 'with_ablation\\("mean"\\)'),
     ],
 )
