@@ -98,8 +98,7 @@ def _fill(figure: Figure, heatmap: Heatmap) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import PercentFormatter
 
-    colours = LinearSegmentedColormap.from_list("effect", [NEGATIVE, "#ffffff", POSITIVE])
-    colours.set_bad(_EMPTY)
+    colours = LinearSegmentedColormap.from_list("effect", [NEGATIVE, "#ffffff", POSITIVE]).with_extremes(bad=_EMPTY)
     largest = 1.0 if heatmap.share else float(np.nanmax(np.abs(heatmap.values), initial=0.0)) or 1.0
     lowest = 0.0 if heatmap.share else -largest
     places = figure.subplots(1, len(heatmap.values), sharey=True, squeeze=False)[0]
