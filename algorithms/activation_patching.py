@@ -74,23 +74,12 @@ def activation_patch(
         TaskError: A choice is not known, or makes no sense (noise for a pattern).
         GraphError: A token is not known, or the graph was compiled for another model.
     """
-    vit = task.vit
-    require_model(vit, graph)
+    require_model(task.vit, graph)
     require_what(what)
     require_direction(direction)
-    columns = token_columns(vit.cfg.tokens, tokens)
+    columns = token_columns(task.vit.cfg.tokens, tokens)
     pairs = task.discovery if pairs is None else pairs
-    baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    donor = make_donor(vit, what, direction, baseline, memory)
-    n_heads = vit.cfg.n_heads if what in PER_HEAD else 1
-    n_places = (vit.cfg.n_layers + (what == "resid")) * n_heads * len(columns)
-    batches = []
-    with torch.no_grad(), vit.borrowed(), progress_bar(what, n_places * len(pairs), progress, "run") as bar:
-        for batch in pairs.batches(min(batch_size_for(vit, memory // 2, copies=4), MOST_RUNS // 2)):
-            at_once = max(1, min(batch_size_for(vit, memory // 2, copies=0.5), MOST_RUNS) // len(batch))
-            run = _Patches(task, what, direction, columns, at_once)
-            batches.append(run.batch(batch, baseline, donor, bar.update))
-    values, flips, clean, corrupt = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    values, flips, clean, corrupt = _measure(_Patches(task, what, direction, columns), pairs, memory, progress)
     return PatchTable(
         what=what,
         tokens=columns.names,
@@ -105,33 +94,54 @@ def activation_patch(
     )
 
 
+def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool) -> Iterator[np.ndarray]:
+    """Effects and flips (pair, layer, head, column), and the metric of both runs (pair,)."""
+    task, what, vit = patches.task, patches.what, patches.task.vit
+    baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    donor = make_donor(vit, what, patches.direction, baseline, memory)
+    size = min(batch_size_for(vit, memory // 2, copies=4), MOST_RUNS // 2)
+    n_runs = min(batch_size_for(vit, memory // 2, copies=0.5), MOST_RUNS)
+    found, total = [], patches.n_places * len(pairs)
+    with torch.no_grad(), vit.borrowed(), progress_bar(what, total, progress, "run") as bar:
+        for batch in pairs.batches(size):
+            found.append(patches.batch(batch, baseline, donor, max(1, n_runs // len(batch)), bar.update))
+    return (np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class _Patches:
-    """What is patched, and how many candidates share a batch."""
+    """What is patched."""
 
     task: Task
     what: str
     direction: str
     columns: TokenColumns
-    at_once: int
+
+    @property
+    def n_places(self) -> int:
+        """Layers x heads x columns."""
+        cfg = self.task.vit.cfg
+        n_heads = cfg.n_heads if self.what in PER_HEAD else 1
+        return (cfg.n_layers + (self.what == "resid")) * n_heads * len(self.columns)
 
     def batch(
-        self, batch: Pairs, baseline: Baseline, donor: Donor, done: Callable[[int], object]
+        self, batch: Pairs, baseline: Baseline, donor: Donor, at_once: int, done: Callable[[int], object]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Effects and flips (pair, layer, head, column), and the metric of both runs (pair,)."""
+        """Of one batch of pairs: effects and flips (pair, layer, head, column), the metric of both runs (pair,)."""
         vit = self.task.vit
         clean, corrupt = clean_embedded(vit, batch), ablated_embedded(baseline, batch)
         contrast = Contrast.of(self.task, clean, corrupt, self.direction)
         base = clean if self.direction == "noising" else corrupt
         values, flips = [], []
         for stop, donated in zip(stops(vit, base, self.what), donor(batch), strict=True):
-            found = torch.cat(list(self._logits(stop, donated, done)), 1)  # pair, candidate, class
+            found = torch.cat(list(self._logits(stop, donated, at_once, done)), 1)  # pair, candidate, class
             for parts, part in zip((values, flips), contrast(found), strict=True):
                 parts.append(part.unflatten(1, (-1, len(self.columns))))
-        return (*(torch.stack(part, 1).cpu().numpy() for part in (values, flips)), *contrast.ends())
+        effects, sides = (torch.stack(parts, 1).cpu().numpy() for parts in (values, flips))
+        return effects, sides, *contrast.ends()
 
     def _logits(
-        self, stop: Stop, donated: Tensor, done: Callable[[int], object]
+        self, stop: Stop, donated: Tensor, at_once: int, done: Callable[[int], object]
     ) -> Iterator[Float[Tensor, "pair candidate class"]]:
         """Of every head and column of one place, a few at a time."""
         vit = self.task.vit
@@ -139,7 +149,7 @@ class _Patches:
         n_pairs, n_heads = stop.activation.shape[:2]
         heads = torch.arange(n_heads, device=vit.device).repeat_interleave(len(member))
         rows = torch.arange(len(member), device=vit.device).repeat(n_heads)
-        for some, at in zip(heads.split(self.at_once), rows.split(self.at_once), strict=True):
+        for some, at in zip(heads.split(at_once), rows.split(at_once), strict=True):
             changed = stop.residual[:, None] + write_change(stop, self.what, donated, some, member[at])
             found = finish(vit, changed.flatten(0, 1), stop.layer, skip_attention=stop.skip_attention)
             done(len(found))

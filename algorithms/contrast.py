@@ -37,8 +37,9 @@ class Contrast:
         direction: str,
     ) -> Contrast:
         """From the residuals in front of block 0."""
-        logits = (task.vit.readout.logits(task.vit.run_blocks(embedded)) for embedded in (clean, corrupt))
-        return cls(task.metric, *logits, direction)
+        vit = task.vit
+        ends = [vit.readout.logits(vit.run_blocks(embedded)) for embedded in (clean, corrupt)]
+        return cls(task.metric, ends[0], ends[1], direction)
 
     def __call__(self, patched: Float[Tensor, "pair candidate class"]) -> tuple[Tensor, Tensor]:
         """Effects in float64 and flips, each (pair, candidate)."""

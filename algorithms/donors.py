@@ -107,20 +107,20 @@ def _statistics(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Mean and standard deviation of an activation over images, layer by layer, each (1, head, token, ...)."""
     axes = (0, 2) if ablation.over == "tokens" else (0,)
-    sums, squares, count = [0.0] * vit.cfg.n_layers, [0.0] * vit.cfg.n_layers, 0
+    sums: dict[int, Tensor] = {}
+    squares: dict[int, Tensor] = {}
+    count = len(reference) * (vit.cfg.tokens.n_tokens if ablation.over == "tokens" else 1)
     with torch.no_grad(), vit.borrowed():
         for images in reference.split(batch_size_for(vit, memory, copies=1)):
             for layer, stop in enumerate(stops(vit, vit.embed(images), what)):
                 values = stop.activation.double()
-                sums[layer] = sums[layer] + values.sum(axes, keepdim=True)
-                squares[layer] = squares[layer] + values.square().sum(axes, keepdim=True)
-            count += len(images) * (vit.cfg.tokens.n_tokens if ablation.over == "tokens" else 1)
+                sums[layer] = sums.get(layer, 0) + values.sum(axes, keepdim=True)
+                squares[layer] = squares.get(layer, 0) + values.square().sum(axes, keepdim=True)
     means, stds = [], []
-    for total, square in zip(sums, squares, strict=True):
-        assert isinstance(total, Tensor) and isinstance(square, Tensor)
-        mean = total / count
-        variance = square / count - mean.square()
-        variance[variance < _ROUNDING * square / count] = 0  # what never varies must not depend on the batches
+    for layer in sums:
+        mean, square = sums[layer] / count, squares[layer] / count
+        variance = square - mean.square()
+        variance[variance < _ROUNDING * square] = 0  # what never varies must not depend on the batches
         means.append(mean.to(vit.dtype))
         stds.append(variance.sqrt().to(vit.dtype))
     return means, stds

@@ -204,11 +204,12 @@ def _needed_mask(graph: Graph, edges: Edges) -> np.ndarray | None:
     simple = len(edges) == 1 and first.kind != "inside"
     if simple and (first.kind, first.layer) != ("attention", 0):
         return None
-    kept = np.ones(len(graph), dtype=bool)
-    whole = reach(graph, kept).alive if simple else None
+    whole = np.ones(len(graph), dtype=bool)
+    kept = whole.copy()
     for some in edges:
         some.mark(kept, False)
-    return None if simple and np.array_equal(reach(graph, kept).alive, whole) else kept
+    cut_off = simple and not np.array_equal(reach(graph, kept).alive, reach(graph, whole).alive)
+    return kept if cut_off or not simple else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,8 +45,7 @@ class PathTable(EffectTable):
         source, destination = (axis.ravel() for axis in np.indices(self.n_edges.shape))
         names = {"source": np.array(self.sources)[source], "destination": np.array(self.destinations)[destination]}
         columns = {**names, "n_edges": self.n_edges.ravel(), **self.measured(n_bootstrap, seed)}
-        table = pandas.DataFrame(columns)
-        return table[table["n_edges"] > 0].reset_index(drop=True)
+        return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
 
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
         """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.

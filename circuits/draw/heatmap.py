@@ -132,8 +132,7 @@ def _write_title(figure: Figure, heatmap: Heatmap) -> None:
     if heatmap.subtitle:
         figure.text(y=1 - at / height, s=heatmap.subtitle, fontsize=9, color=LABEL, **both)
         at += 0.2
-    engine = figure.get_layout_engine()
-    assert engine is not None
+    engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, 0, 1, 1 - at / height))
 
 
