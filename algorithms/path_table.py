@@ -50,6 +50,8 @@ class PathTable(EffectTable):
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
         """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.
 
+        Those that have no edge here at all are left out.
+
         Args:
             path: Where to.
             show: `effect`, `normalised` or `flips` (the share of pairs that flip).
@@ -61,7 +63,9 @@ class PathTable(EffectTable):
         """
         from ..circuits.draw.heatmap import Heatmap, draw_heatmap
 
-        grid, axes = self.shown(show)[None], ("source", "destination")
+        rows, columns = (np.flatnonzero(self.n_edges.any(axis)) for axis in (1, 0))
+        grid = self.shown(show)[None][:, rows][:, :, columns]
+        names = [self.sources[row] for row in rows], [self.destinations[column] for column in columns]
         words = title or self.context, f"paths, {self.method}"
-        names = self.sources, self.destinations
-        return draw_heatmap(Heatmap(grid, *names, *axes, self.unit_of(show), (), *words, show == "flips"), path)
+        unit = self.unit_of(show)
+        return draw_heatmap(Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips"), path)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _EMPTY = "#e5e7eb"
 _LONGEST = 40  # labels along an axis; of more, only some are written
+_BAR = 0.18  # width of the colour bar in inches
 _INCHES = 13.0  # the widest and highest that the cells together become
 
 
@@ -55,6 +56,9 @@ class Heatmap:
     title: str = ""
     subtitle: str = ""
     share: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.values.shape[1:] == (len(self.rows), len(self.columns))
 
     @property
     def cell(self) -> tuple[float, float]:
@@ -112,7 +116,8 @@ def _fill(figure: Figure, heatmap: Heatmap) -> None:
             axes.set_title(heatmap.panels[panel], fontsize=10, color=LABEL, parse_math=False)
         if heatmap.numbered:
             _write_numbers(axes, heatmap, heatmap.values[panel], largest)
-    bar = figure.colorbar(shown, ax=list(places), fraction=0.05, pad=0.02, aspect=18)
+    wide, high = figure.get_size_inches()
+    bar = figure.colorbar(shown, ax=list(places), fraction=_BAR / wide, pad=_BAR / 2 / wide, aspect=high / _BAR)
     bar.ax.set_ylim(lowest, largest)
     if heatmap.share:
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -92,7 +92,8 @@ def test_a_patch_is_a_hook_at_any_tokens_and_metric(variant_named, images_for, c
 @pytest.mark.parametrize("kind", ["mean", "zero"])
 @pytest.mark.parametrize("what", WHATS)
 def test_a_mean_and_zero_stand_in_for_activations(variant_named, images_for, close, what, kind):
-    vit = variant_named("no-projection-bias")  # so that a residual of zero writes is zero
+    # with biases, a residual of zero writes is not zero
+    vit = variant_named("no-projection-bias" if kind == "zero" else "registers-layerscale")
     task = make_task(vit, images_for, kind)
     with torch.no_grad():
         _, cache = vit.run_with_cache(task.reference)
@@ -140,6 +141,9 @@ def test_noise_is_drawn_once_for_each_pair_and_head(variant_named, images_for):
     table = activation_patch(graph, task, "k")
     last = activation_patch(graph, task, "k", pairs=task.discovery.select([2]))
     np.testing.assert_allclose(last.values[0], table.values[2], atol=1e-9)
+    twice = task.discovery.select([0, 0])
+    twice = activation_patch(graph, task, "k", pairs=Pairs(twice.clean, twice.corrupt)).values
+    assert np.abs(twice[0] - twice[1]).max() > 1e-3
     other = activation_patch(graph, dataclasses.replace(task, ablation=Ablation("noise", seed=6)), "k")
     assert np.abs(other.values - table.values).max() > 1e-3
 
