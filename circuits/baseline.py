@@ -74,7 +74,7 @@ class Baseline:
         assert self.reference is not None
         chosen = []
         for clean, corrupt, pair in zip(pairs.clean, pairs.corrupt, pairs.pair_ids.tolist(), strict=True):
-            at = int(torch.randint(len(self.reference), (), generator=_generator(self.ablation.seed, pair, 0)))
+            at = int(torch.randint(len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0)))
             for _ in range(len(self.reference)):
                 image = self.reference[at]
                 if not torch.equal(image, clean) and not torch.equal(image, corrupt):
@@ -90,12 +90,12 @@ class Baseline:
         values = self.mean.new_empty(len(self.mean), len(pairs), *shape)
         for place, pair in enumerate(pairs.pair_ids.tolist()):
             for source in range(len(values)):
-                drawn = torch.randn(shape, generator=_generator(self.ablation.seed, pair, source))
+                drawn = torch.randn(shape, generator=generator_for(self.ablation.seed, pair, source))
                 values[source, place] = drawn.to(values)
         return self.mean + self.std * values
 
 
-def _generator(seed: int, pair: int, source: int) -> torch.Generator:
+def generator_for(seed: int, pair: int, source: int) -> torch.Generator:
     """Chance for one pair and source: equal on every machine, whatever else is drawn."""
     return torch.Generator().manual_seed((seed * 1_000_003 + pair) * 100_003 + source)
 

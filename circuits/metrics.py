@@ -85,6 +85,15 @@ class Metric:
         """Where a target class has the highest logit, booleans of shape (*batch)."""
         return torch.isin(logits.argmax(-1), torch.tensor(self.target, device=logits.device))
 
+    def prefers_target(self, logits: Float[Tensor, "*batch class"]) -> Tensor:
+        """Where the highest logit among target and foil is a target's, booleans of shape (*batch).
+
+        Without a foil, where it is the highest of all.
+        """
+        if not self.foil:
+            return self.correct(logits)
+        return logits[..., list(self.target)].amax(-1) > logits[..., list(self.foil)].amax(-1)
+
 
 def _lse(logits: Tensor, classes: tuple[int, ...]) -> Tensor:
     return logits[..., classes[0]] if len(classes) == 1 else logits[..., list(classes)].logsumexp(-1)

@@ -156,7 +156,17 @@ def masked_logits(
         clean: Images on the model's device.
         ablated: What each source carries on a removed edge.
     """
-    run = _MaskedRun(vit, weights, vit.embed(clean), ablated)
+    return masked_logits_from(vit, weights, vit.embed(clean), ablated)
+
+
+def masked_logits_from(
+    vit: HookedViT,
+    weights: MaskWeights,
+    embedded: Float[Tensor, "batch token model"],
+    ablated: Float[Tensor, "source batch token model"],
+) -> Float[Tensor, "batch class"]:
+    """The same from the residual in front of block 0, which need not come from images."""
+    run = _MaskedRun(vit, weights, embedded, ablated)
     for layer, block in enumerate(vit.blocks):
         run.attention(layer, block)
         run.mlp(layer, block)

@@ -6,37 +6,22 @@ to beat. Values are not clipped: a circuit can do better than the model, or wors
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...models.errors import FormatError
 from ..formats.plain import write_bytes_atomic
 from ..report import Curve
+from .plots import INK, plot_kind, plotted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = ("#2b6cb0", "#d9622b", "#2f855a", "#7b5ea7", "#b7791f")
 _RANDOM = "#8b929c"
-_SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "vitcircuits",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 10.0,
-    "axes.unicode_minus": True,
-}
-# matplotlib writes dates and versions unless told not to, and the same curves must give the same bytes.
-_METADATA = {
-    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
-    "pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")),
-    "png": {"Software": None},
-}
 
 
 def draw_curves(
@@ -54,12 +39,7 @@ def draw_curves(
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in _METADATA:
-        raise FormatError(
-            f"cannot draw curves to {str(path)!r}: the ending {Path(path).suffix!r} is not known. End the name in "
-            f".svg, .pdf or .png."
-        )
+    kind = plot_kind(path, "curves")
     return write_bytes_atomic(path, _drawn(curves, kind, mark, title))
 
 
@@ -69,19 +49,12 @@ def curves_svg(curves: Sequence[Curve], *, mark: tuple[int, float] | None = None
 
 
 def _drawn(curves: Sequence[Curve], kind: str, mark: tuple[int, float] | None, title: str) -> bytes:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    buffer = io.BytesIO()
-    # Class names may hold signs that the installed fonts lack; a box in the title is no reason to warn.
-    with warnings.catch_warnings(), rc_context(_SETTINGS):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
         _fill(axes, curves, mark)
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color="#111827", parse_math=False)
-        figure.savefig(buffer, format=kind, dpi=160, metadata=_METADATA[kind])
-    return buffer.getvalue()
+        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
+
+    return plotted(kind, (6.4, 3.9), fill)
 
 
 def _fill(axes: Axes, curves: Sequence[Curve], mark: tuple[int, float] | None) -> None:

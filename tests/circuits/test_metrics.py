@@ -47,3 +47,9 @@ def test_kl_is_negated_so_that_higher_is_better():
 def test_senseless_metrics_are_refused(kind, target, foil, said):
     with pytest.raises(TaskError, match=said):
         Metric(kind, target, foil)
+
+
+def test_the_side_is_the_highest_logit_among_target_and_foil():
+    logits = torch.tensor([[1.0, -3.0, 9.0, 0.5], [0.0, 2.0, 9.0, 2.5], [3.0, 3.0, 0.0, 0.0]])
+    assert Metric("logit_difference", (0, 1), (3,)).prefers_target(logits).tolist() == [True, False, True]
+    assert Metric("logit", (2,)).prefers_target(logits).tolist() == [True, True, False]

@@ -1,0 +1,181 @@
+"""Heat maps of signed numbers: rows upwards as in the pictures of circuits, blue helps, orange hurts.
+
+The colours are symmetrical about zero and the same in all panels. While there is room, each cell says its number, so
+that the sign survives a black-and-white print; cells without a number are grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..formats.plain import write_bytes_atomic
+from .plots import FRAME, INK, LABEL, plot_kind, plotted
+from .strokes import NEGATIVE, POSITIVE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_EMPTY = "#e5e7eb"
+_LONGEST = 40  # labels along an axis; of more, only some are written
+_BAR = 0.18  # width of the colour bar in inches
+_INCHES = 13.0  # the widest and highest that the cells together become
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """One or more grids of numbers beside one another.
+
+    Args:
+        values: Shape (panel, row, column); NaN where there is none.
+        rows: Label of each row, the lowest first.
+        columns: Label of each column.
+        row_axis: What rows are.
+        column_axis: What columns are.
+        unit: What the numbers are, beside the colour bar.
+        panels: Title of each panel; none for a single one.
+        title: Stands above.
+        subtitle: Stands under the title.
+        share: Whether the numbers are shares from 0 to 1, written in percent.
+    """
+
+    values: NDArray[np.float64]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    row_axis: str
+    column_axis: str
+    unit: str
+    panels: Sequence[str] = ()
+    title: str = ""
+    subtitle: str = ""
+    share: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.values.shape[1:] == (len(self.rows), len(self.columns))
+
+    @property
+    def cell(self) -> tuple[float, float]:
+        """Width and height of a cell in inches."""
+        n_panels, n_rows, n_columns = self.values.shape
+        wide = 0.5 if self.numbered else 0.3
+        return min(wide, _INCHES / (n_panels * n_columns)), min(0.34, _INCHES / n_rows)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether there is room to write a number into each cell."""
+        n_panels, n_rows, n_columns = self.values.shape
+        return n_panels * n_columns * 0.5 <= _INCHES and n_rows * 0.25 <= _INCHES
+
+
+def draw_heatmap(heatmap: Heatmap, path: str | Path) -> Path:
+    """Draws a heat map to an .svg, .pdf or .png, and returns the path.
+
+    Raises:
+        FormatError: The ending is not known, or the file cannot be written.
+    """
+    return write_bytes_atomic(path, _drawn(heatmap, plot_kind(path, "a heat map")))
+
+
+def heatmap_svg(heatmap: Heatmap) -> str:
+    """The same picture as SVG text."""
+    return _drawn(heatmap, "svg").decode()
+
+
+def _drawn(heatmap: Heatmap, kind: str) -> bytes:
+    n_panels, n_rows, n_columns = heatmap.values.shape
+    width, height = heatmap.cell
+    wide = n_panels * (n_columns * width + 0.15) + 0.08 * max(map(len, heatmap.rows), default=0) + 1.5
+    labels = 0.08 * max(map(len, heatmap.columns), default=0) if _turned(heatmap) else 0.2
+    words = 0.3 + max(0.096 * len(heatmap.title), 0.074 * len(heatmap.subtitle))
+    size = max(wide, words, 3.2), max(n_rows * height, 0.075 * len(heatmap.unit)) + labels + 1.3
+    return plotted(kind, size, lambda figure: _fill(figure, heatmap))
+
+
+def _fill(figure: Figure, heatmap: Heatmap) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import PercentFormatter
+
+    colours = LinearSegmentedColormap.from_list("effect", [NEGATIVE, "#ffffff", POSITIVE]).with_extremes(bad=_EMPTY)
+    largest = 1.0 if heatmap.share else float(np.nanmax(np.abs(heatmap.values), initial=0.0)) or 1.0
+    lowest = 0.0 if heatmap.share else -largest
+    places = figure.subplots(1, len(heatmap.values), sharey=True, squeeze=False)[0]
+    shown: Any = None
+    for panel, axes in enumerate(places):
+        shown = axes.imshow(
+            heatmap.values[panel], cmap=colours, vmin=-largest, vmax=largest, origin="lower", aspect="auto"
+        )
+        _dress(axes, heatmap, first=panel == 0)
+        if heatmap.panels:
+            axes.set_title(heatmap.panels[panel], fontsize=10, color=LABEL, parse_math=False)
+        if heatmap.numbered:
+            _write_numbers(axes, heatmap, heatmap.values[panel], largest)
+    wide, high = figure.get_size_inches()
+    bar = figure.colorbar(shown, ax=list(places), fraction=_BAR / wide, pad=_BAR / 2 / wide, aspect=high / _BAR)
+    bar.ax.set_ylim(lowest, largest)
+    if heatmap.share:
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    bar.set_label(heatmap.unit, color=LABEL, fontsize=9)
+    bar.ax.tick_params(color=FRAME, labelcolor=LABEL, labelsize=8)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    _write_title(figure, heatmap)
+
+
+def _write_title(figure: Figure, heatmap: Heatmap) -> None:
+    """The title in bold and the subtitle under it, in room that is taken from the grids."""
+    height, at = figure.get_figheight(), 0.06
+    both = {"x": 0.08 / figure.get_figwidth(), "ha": "left", "va": "top", "parse_math": False}
+    if heatmap.title:
+        figure.text(y=1 - at / height, s=heatmap.title, fontsize=11, fontweight="bold", color=INK, **both)
+        at += 0.2
+    if heatmap.subtitle:
+        figure.text(y=1 - at / height, s=heatmap.subtitle, fontsize=9, color=LABEL, **both)
+        at += 0.2
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, 0, 1, 1 - at / height))
+
+
+def _dress(axes: Axes, heatmap: Heatmap, *, first: bool) -> None:
+    columns, rows = _thinned(heatmap.columns), _thinned(heatmap.rows)
+    axes.set_xticks(columns, [heatmap.columns[i] for i in columns], rotation=90 if _turned(heatmap) else 0)
+    axes.set_yticks(rows, [heatmap.rows[i] for i in rows])
+    axes.set_xlabel(heatmap.column_axis, color=LABEL)
+    if first:
+        axes.set_ylabel(heatmap.row_axis, color=LABEL)
+    axes.tick_params(length=0, labelcolor=LABEL, labelsize=9)
+    axes.spines[:].set_color(FRAME)
+    axes.spines[:].set_linewidth(0.6)
+
+
+def _thinned(labels: Sequence[str]) -> range:
+    return range(0, len(labels), -(-len(labels) // _LONGEST))
+
+
+def _turned(heatmap: Heatmap) -> bool:
+    """Whether column labels stand upright, because they would run into one another."""
+    step = len(heatmap.columns) / max(1, len(_thinned(heatmap.columns)))
+    return max(map(len, heatmap.columns), default=0) * 0.085 > heatmap.cell[0] * step
+
+
+def _write_numbers(axes: Axes, heatmap: Heatmap, values: NDArray[np.float64], largest: float) -> None:
+    size = 8 if heatmap.cell[0] >= 0.45 else 6.5
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "#ffffff" if abs(value) > 0.6 * largest else INK
+            text = f"{100 * value:.0f}" if heatmap.share else _number(float(value), largest)
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _number(value: float, largest: float) -> str:
+    """As many digits as give the largest two or three, so that cells compare; in powers of ten where all are tiny."""
+    magnitude = math.floor(math.log10(largest))
+    if magnitude < -4:
+        return f"{value:.0e}".replace("-", "\N{MINUS SIGN}") if value else "0"
+    text = f"{value:.{max(0, 2 - max(magnitude, 0) - min(magnitude + 1, 0))}f}"
+    return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
