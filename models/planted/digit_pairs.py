@@ -85,7 +85,7 @@ class PairsRecipe:
     heads: int = 4
     mlp_ratio: float = 4.0
     patch: int = 4
-    steps: int = 3000
+    steps: int = 4000
     batch_size: int = 128
     lr: float = 3e-3
     weight_decay: float = 0.05

@@ -1,6 +1,6 @@
 """A small run under a mask, for one token group and a partner's values: what certificates are measured with.
 
-It is written apart from `circuits.run`, and differentiable in weights and mask. Edges have the names and the order of
+It is written apart from `circuits.run`, and gradients flow through it into the weights. Edges have the names and the order of
 the graph with `tokens="all"` and `ports="qkv"`. Destination r reads
 
     x_r = x'_r + sum over sources u of mask[u, r] * (a_u - a'_u)
@@ -79,7 +79,7 @@ def masked_logits(
     differences = (vit.embed(images) - residual)[None]
     for layer, block in enumerate(vit.blocks):
         wrote = partner[len(differences) :]
-        heads = _heads(block, _read(residual, rows[2 * layer], differences))
+        heads = _heads(block, residual, rows[2 * layer], differences)
         differences = torch.cat([differences, heads - wrote[: block.n_heads]])
         residual = residual + wrote[: block.n_heads].sum(0) + block.attn_bias
         mlp = block.mlp_write(_read(residual, rows[2 * layer + 1], differences)[0])
@@ -103,9 +103,13 @@ def _read(residual: Tensor, kept: Tensor, differences: Tensor) -> Float[Tensor, 
     return residual + torch.einsum("rs,sbtm->rbtm", kept, differences)
 
 
-def _heads(block: OpenBlock, x: Float[Tensor, "row batch token model"]) -> Float[Tensor, "head batch token model"]:
-    """What each head writes when each of its ports reads a row of its own."""
-    normed = block.norm1(x).unflatten(0, (block.n_heads, 3))
-    every = torch.arange(block.n_heads, device=x.device)
-    q, k, v = (block.read_port(normed[:, port], port, every) for port in range(3))  # each head batch token d_head
+def _heads(
+    block: OpenBlock, residual: Tensor, kept: Float[Tensor, "row source"], differences: Tensor
+) -> Float[Tensor, "head batch token model"]:
+    """What each head writes when each of its ports reads by a row of its own."""
+    distinct, place = kept.unique(dim=0, return_inverse=True)  # most ports read the same
+    normed = block.norm1(_read(residual, distinct, differences))
+    every = torch.arange(block.n_heads, device=residual.device)
+    # each head batch token d_head
+    q, k, v = (block.read_port(normed[place[port::3]], port, every) for port in range(3))
     return block.head_write(block.attend(q, k, v).transpose(0, 1)).transpose(0, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ImageData, load_data
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..hooked import HookedViT
 from .catalogue import Samples
 from .certificate import Certificate, certify
@@ -135,11 +135,16 @@ class PlantedViT(HookedViT):
         data = load_data(dict(zip(("train", "test"), halves, strict=True)), None)
         return replace(data, name="planted", class_names=self.class_names)
 
-    def verify(self, n: int = 512, seed: int = 0) -> Certificate:
+    def verify(self, n: int | None = None, seed: int = 0) -> Certificate:
         """The truth, measured on n pairs of independent images, with one token group and partner values.
 
         Costs one run per edge. A trained model's figures are those in its card for the default n and seed.
+
+        Args:
+            n: Pairs; 128 by default, or 512 for a trained model, whose figures are means.
+            seed: Draws them.
         """
+        n = n or (512 if self.known.trained else 128)
         clean, labels = self.sample(n, 2 * seed)
         partner, _ = self.sample(n, 2 * seed + 1)
         unit = "nats" if self.known.trained else "logits"
@@ -158,6 +163,20 @@ class PlantedViT(HookedViT):
         why = _why_not(known, kind, over, tokens)
         if why:
             raise ModelError(f'{name} has no exact truth under {kind} ablation: {why}. Pass truth("partner").')
+
+
+def planted_images(vit: HookedViT, *, seed: int) -> ImageData:
+    """What `data="planted"` means: images from the model's own sampler.
+
+    Raises:
+        DataError: The model is not a planted one.
+    """
+    if not isinstance(vit, PlantedViT):
+        raise DataError(
+            f'the data "planted" is drawn from a planted model, but {vit.cfg.name} is none: load one, such as '
+            f'load_vit("planted/neighbour-xor").'
+        )
+    return vit.images(seed=seed)
 
 
 def _why_not(known: Known, kind: str, over: str, tokens: str) -> str:
