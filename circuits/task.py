@@ -112,8 +112,8 @@ def class_contrast(
 
     Args:
         vit: The opened model.
-        data: `digits`, `mnist`, a folder of class folders, tensors (see `load_data`), or `planted` for a planted model's
-            own images.
+        data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`); `planted` for a planted
+            model's own images.
         target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
         foil: The class that it is told from, likewise.
         metric: `logit_difference`, `logit`, `probability`, `kl` or `accuracy`.

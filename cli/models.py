@@ -15,8 +15,9 @@ examples:
   vitcircuits models toy
   vitcircuits models planted
 
-The toys and the models with planted circuits are shipped and need no network. timm's names are loaded with their weights from timm's cache or the network,
-or with --checkpoint from a file.
+The toys and the models with planted circuits are shipped and need no network. timm's names are loaded with their
+weights from timm's cache or the network, or with --checkpoint from a file. A planted model's options follow its name:
+  planted/neighbour-xor:trap,step    planted/neighbour-xor:norm=none,gain=soft    planted/majority:disguise=1
 """
 
 

@@ -1,7 +1,7 @@
 """A small run under a mask, for one token group and a partner's values: what certificates are measured with.
 
-It is written apart from `circuits.run`, and gradients flow through it into the weights. Edges have the names and the order of
-the graph with `tokens="all"` and `ports="qkv"`. Destination r reads
+It is written apart from `circuits.run`, and gradients flow through it into the weights. Edges have the names and the
+order of the graph with `tokens="all"` and `ports="qkv"`. Destination r reads
 
     x_r = x'_r + sum over sources u of mask[u, r] * (a_u - a'_u)
 
