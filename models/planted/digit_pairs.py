@@ -73,6 +73,7 @@ class PairsRecipe:
         lr: Learning rate after the warm-up; it falls to zero along a cosine.
         weight_decay: AdamW's, on weight matrices only.
         warmup: Part of the steps over which the learning rate rises from zero.
+        label_smoothing: Probability spread over all classes in the loss.
         all_ablated: Part of the steps in which every edge outside the circuit is ablated.
         none_ablated: Part of the steps in which none is.
         allowed: The circuit.
@@ -90,6 +91,7 @@ class PairsRecipe:
     lr: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
+    label_smoothing: float = 0.05
     all_ablated: float = 0.5
     none_ablated: float = 0.2
     allowed: tuple[str, ...] = ALLOWED
@@ -228,7 +230,8 @@ def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool) 
             mask = torch.maximum(_random_mask(allowed, recipe, generator), allowed)
             with torch.no_grad():  # the other image's values are noise to train against
                 partner = source_values(vit, partners)
-            loss = F.cross_entropy(masked_logits(vit, mask, images, partner), labels)
+            logits = masked_logits(vit, mask, images, partner)
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(vit.module.parameters(), 1.0)

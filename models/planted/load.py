@@ -17,7 +17,7 @@ from .compiler import compile_program
 from .digit_pairs import DIGIT_PAIRS, load_digit_pairs
 from .disguise import disguise as turn
 from .truth import minimal_circuits, true_edges
-from .vit import Known, PlantedViT
+from .vit import TOKENS, Known, PlantedViT
 
 GAINS = {"soft": 2.0, "medium": 12.0, "hard": 200.0}
 DEFAULTS: dict[str, Any] = {"norm": "layer", "gain": "hard", "trap": False, "step": False, "disguise": None}
@@ -63,7 +63,7 @@ def load_planted(text: str, *, name: str | None = None, **options: Any) -> Plant
 
 
 def _build(
-    planted: Planted, name: str, *, norm: str, gain: str | float, trap: bool, step: bool, disguise: int | None
+    planted: Planted, name: str, *, norm: str, gain: str | int | float, trap: bool, step: bool, disguise: int | None
 ) -> PlantedViT:
     strength = GAINS[gain] if isinstance(gain, str) else float(gain)
     switches = {key: value for key, value in (("trap", trap), ("step", step)) if key in planted.switches}
@@ -78,6 +78,7 @@ def _build(
         hard=strength >= _HARD,
         norm=norm == "layer",
         even=trap,
+        tokens=TOKENS if strength >= _HARD else ("all",),  # soft attention reads a little of every token
     )
     return PlantedViT(module, name=name, known=known, labels=planted.classes)
 

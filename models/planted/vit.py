@@ -73,8 +73,8 @@ class PlantedViT(HookedViT):
 
         A true edge carries something that reaches the logits and that the ablation replaces:
 
-        - `partner` (or `resample`) and `another`: what depends on the image, at any `tokens`, edges inside heads
-          included. Exact where `exact` says so.
+        - `partner` (or `resample`) and `another`: what depends on the image, at any `tokens` (with soft attention only
+          at `all`), edges inside heads included. Exact where `exact` says so.
         - `mean` (per token): the same edges, only without LayerNorm and with `tokens="all"`.
         - `zero`: also positions and CLS, only without LayerNorm and with `tokens="all"`.
         - `noise`, and `mean` over tokens: none is exact.
