@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .benchmark import run_benchmark as run_benchmark
     from .direct import LogitAttribution as LogitAttribution
     from .direct import direct_logit_attribution as direct_logit_attribution
     from .direct import logit_attribution as logit_attribution
@@ -23,6 +24,7 @@ __all__ = [
     "exact_effects",
     "logit_attribution",
     "run_algorithm",
+    "run_benchmark",
 ]
 
 _HOMES = {
@@ -34,5 +36,6 @@ _HOMES = {
     "exact_effects": ".exact",
     "logit_attribution": ".direct",
     "run_algorithm": ".registry",
+    "run_benchmark": ".benchmark",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

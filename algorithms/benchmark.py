@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..circuits.circuit import Circuit
@@ -78,7 +79,7 @@ class Row:
     error: str = ""
 
 
-def benchmark(
+def run_benchmark(
     *,
     models: Sequence[str] = MODELS,
     algorithms: Sequence[str] | None = None,
@@ -117,7 +118,7 @@ def benchmark(
 
 
 def save_benchmark(rows: Sequence[Row], folder: str | Path) -> list[Path]:
-    """Writes `benchmark.csv` and `benchmark.json`, each whole or not at all, and returns their paths.
+    """Writes `benchmark.csv`, `.json`, `.svg` and `.png`, each whole or not at all, and returns their paths.
 
     Raises:
         FormatError: The folder cannot be written.
@@ -134,7 +135,28 @@ def save_benchmark(rows: Sequence[Row], folder: str | Path) -> list[Path]:
     return [
         write_text_atomic(Path(folder) / "benchmark.csv", text.getvalue()),
         write_text_atomic(Path(folder) / "benchmark.json", json_text(plain(record, non_finite="null"))),
+        *(_draw(rows, Path(folder) / f"benchmark.{ending}") for ending in ("svg", "png")),
     ]
+
+
+def _draw(rows: Sequence[Row], path: Path) -> Path:
+    """The table as a picture: what was found, algorithm by model."""
+    from ..circuits.draw.grid import draw_grids
+
+    names, models = (list(dict.fromkeys(getattr(row, part) for row in rows)) for part in ("algorithm", "model"))
+    found = {(row.algorithm, row.model): row for row in rows}
+
+    def panel(figure: Callable[[Row], float | None]) -> np.ndarray:
+        cells = [[found.get((name, model)) for model in models] for name in names]
+        values = [[None if cell is None else figure(cell) for cell in row] for row in cells]
+        return np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+
+    panels = {
+        "ROC-AUC": panel(lambda row: None if row.roc_auc is None else max(row.roc_auc, row.roc_auc_per_pair or 0)),
+        "average precision": panel(lambda row: row.average_precision),
+        "precision at the true size": panel(lambda row: row.precision),
+    }
+    return draw_grids(panels, names, [model.removeprefix("planted/") for model in models], path)
 
 
 def _fits(pattern: str, text: str) -> bool:

@@ -17,7 +17,7 @@ examples:
   vitcircuits benchmark --only exact_effects --only xor
   vitcircuits benchmark --only 'eap*' --pairs 16 --out benchmark/
 
---out writes the table as CSV and JSON and, for algorithms that rank edges, a picture as SVG and PNG.
+--out writes the table as CSV and JSON, and as a picture in SVG and PNG.
 """
 
 HEADER = """\
@@ -53,9 +53,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table, and writes it if asked to."""
-    from ..algorithms.benchmark import benchmark, save_benchmark
+    from ..algorithms.benchmark import run_benchmark, save_benchmark
 
-    rows = benchmark(only=args.only, n=args.pairs, seed=args.seed, progress=True)
+    rows = run_benchmark(only=args.only, n=args.pairs, seed=args.seed, progress=True)
     print(HEADER)
     for line in table(rows):
         print(line)

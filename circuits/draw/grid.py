@@ -1,0 +1,76 @@
+"""Figures between 0 and 1 of several things on several models, as grids of coloured cells that also say the number."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.errors import FormatError
+from ..formats.plain import write_bytes_atomic
+from .curve import _METADATA, _SETTINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CELL = 0.62  # inches
+
+
+def draw_grids(
+    panels: Mapping[str, NDArray[np.float64]], rows: Sequence[str], columns: Sequence[str], path: str | Path
+) -> Path:
+    """Draws one grid per panel, side by side, to an .svg, .pdf or .png, and returns the path.
+
+    Args:
+        panels: Title -> figures between 0 and 1, shape (row, column); NaN leaves a cell empty.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        path: Where to.
+
+    Raises:
+        FormatError: The ending is not known, or the file cannot be written.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in _METADATA:
+        raise FormatError(f"cannot draw grids to {str(path)!r}: end the name in .svg, .pdf or .png.")
+    return write_bytes_atomic(path, _drawn(panels, rows, columns, kind))
+
+
+def _drawn(panels: Mapping[str, NDArray[np.float64]], rows: Sequence[str], columns: Sequence[str], kind: str) -> bytes:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), rc_context(_SETTINGS):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        size = (1.6 + len(panels) * CELL * (len(columns) + 0.4), 2.4 + CELL * 0.75 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (title, values) in zip(every, panels.items(), strict=True):
+            _panel(axes, values, columns)
+            axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color="#111827")
+        every[0].set_yticks(range(len(rows)), rows)
+        figure.savefig(buffer, format=kind, dpi=160, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def _panel(axes: Axes, values: NDArray[np.float64], columns: Sequence[str]) -> None:
+    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            axes.text(column, row, "–", ha="center", va="center", color="#6b7280")
+        else:
+            text = "1" if value == 1 else f"{value:.2f}".removeprefix("0")
+            colour = "#ffffff" if value > 0.6 else "#111827"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(values)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#ffffff", linewidth=2)
+    axes.tick_params(which="both", length=0, labelcolor="#374151")
+    axes.spines[:].set_visible(False)
