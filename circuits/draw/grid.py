@@ -24,7 +24,7 @@ CELL = 0.62  # inches
 def draw_grids(
     panels: Mapping[str, NDArray[np.float64]], rows: Sequence[str], columns: Sequence[str], path: str | Path
 ) -> Path:
-    """Draws one grid per panel, side by side, to an .svg, .pdf or .png, and returns the path.
+    """Draws one grid per panel, below one another, to an .svg, .pdf or .png, and returns the path.
 
     Args:
         panels: Title -> figures between 0 and 1, shape (row, column); NaN leaves a cell empty.
@@ -48,13 +48,13 @@ def _drawn(panels: Mapping[str, NDArray[np.float64]], rows: Sequence[str], colum
     buffer = io.BytesIO()
     with warnings.catch_warnings(), rc_context(_SETTINGS):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        size = (1.6 + len(panels) * CELL * (len(columns) + 0.4), 2.4 + CELL * 0.75 * len(rows))
+        size = (2.6 + 1.2 * CELL * len(columns), 1.8 + len(panels) * (0.5 + 0.62 * CELL * len(rows)))
         figure = Figure(figsize=size, layout="constrained")
-        every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
         for axes, (title, values) in zip(every, panels.items(), strict=True):
             _panel(axes, values, columns)
+            axes.set_yticks(range(len(rows)), rows)
             axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color="#111827")
-        every[0].set_yticks(range(len(rows)), rows)
         figure.savefig(buffer, format=kind, dpi=160, metadata=_METADATA[kind])
     return buffer.getvalue()
 
@@ -63,12 +63,12 @@ def _panel(axes: Axes, values: NDArray[np.float64], columns: Sequence[str]) -> N
     axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
-            axes.text(column, row, "–", ha="center", va="center", color="#6b7280")
+            axes.text(column, row, "-", ha="center", va="center", color="#6b7280")
         else:
             text = "1" if value == 1 else f"{value:.2f}".removeprefix("0")
             colour = "#ffffff" if value > 0.6 else "#111827"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, len(values)) - 0.5, minor=True)
     axes.grid(which="minor", color="#ffffff", linewidth=2)
