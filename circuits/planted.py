@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.data import Split
+from ..models.data import ImageData, Split
 from ..models.errors import TaskError
 from ..models.planted.vit import PlantedViT
 from .ablation import Ablation, as_ablation
@@ -42,25 +42,27 @@ def planted_task(
     """
     if n < 1:
         raise TaskError(f"{n} pairs were asked for: pass n of at least 1, such as n=64.")
-    target, foil = vit.cfg.n_classes - 1, tuple(range(vit.cfg.n_classes - 1))
+    *foil, target = range(vit.cfg.n_classes)
     data = vit.images(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     discovery, evaluation = (_pairs(split, target, n, generator) for split in (data.train, data.test))
-    info: dict[str, Any] = {
+    info = {"metric": metric, "seed": seed, "n_discovery": n, "n_evaluation": n, **_info(vit, data)}
+    return Task(vit, Metric(metric, (target,), tuple(foil)), discovery, evaluation, as_ablation(ablation), info)
+
+
+def _info(vit: PlantedViT, data: ImageData) -> dict[str, Any]:
+    *foil, target = range(vit.cfg.n_classes)
+    return {
         "model": vit.cfg.name,
-        "metric": metric,
         "target": [target],
-        "foil": list(foil),
+        "foil": foil,
         "target_name": vit.class_names[target],
         "foil_name": "any other",
         "data": data.name,
         "data_digest": data.digest,
         "corruption": "class_swap",
-        "seed": seed,
-        "n_discovery": n,
-        "n_evaluation": n,
+        "dropped": {name: {"clean_wrong": 0, "partner_not_lower": 0} for name in ("discovery", "evaluation")},
     }
-    return Task(vit, Metric(metric, (target,), foil), discovery, evaluation, as_ablation(ablation), info)
 
 
 def _pairs(split: Split, target: int, n: int, generator: torch.Generator) -> Pairs:

@@ -73,14 +73,6 @@ def neighbour_xor(gain: float, *, trap: bool = False, step: bool = False) -> Pro
         trap: m1 also adds |twin| and |mode|, which are 1 whatever happens but have a slope of +-1.
         step: m1 computes AND by a step, whose slope at the data is zero.
     """
-    shift = tuple(Score(2 * gain, {f"pos{1 + p}": 1.0}, 0.0, {f"pos{1 + _left(p)}": 1.0}) for p in range(9))
-    shift = (*shift, Score(2 * gain, {"pos0": 1.0}, 0.0, {"pos0": 1.0}))
-    select = (
-        Score(gain / 2, {}, 1.0, {"neighbour_mark": 1.0, "mark": 1.0}),
-        Score(gain / 2, {"mode": 1.0}, 0.0, {"neighbour_mark": 1.0, "mark": -1.0}),
-        _ramp(gain),
-    )
-    noisy = (*shift[::-1], Score(gain / 4, {"noise2": 1.0}, 0.0, {"noise1": 1.0}))
     return Program(
         "planted/neighbour-xor",
         grid=(3, 3),
@@ -88,15 +80,7 @@ def neighbour_xor(gain: float, *, trap: bool = False, step: bool = False) -> Pro
         n_heads=4,
         d_model=64,
         bits=("a", "b", "left_mark", "mark", "c", "noise1", "noise2"),
-        heads=(
-            Head(0, 0, shift, ({"a": 1.0},), ("neighbour_a",)),
-            Head(0, 1, shift, ({"left_mark": 1.0},), ("neighbour_mark",)),
-            Head(0, 2, _look_at(1, gain), ({"c": 1.0},), ("mode",)),
-            Head(0, 3, noisy, ({"a": 1.0},), ("unread",)),
-            Head(1, 0, select, ({"differs": 1.0},), ("chosen",)),
-            Head(1, 1, _look_at(9, gain), ({"c": 1.0},), ("gate",)),
-            Head(1, 2, select, ({"differs": 1.0},), ("twin",)),
-        ),
+        heads=(*_first_heads(gain), *_second_heads(gain)),
         mlps=(
             Mlp(
                 0,
@@ -135,6 +119,33 @@ def majority(gain: float) -> Program:
             ),
         ),
         logits=({"out": -2.0}, {"out": 2.0}),
+    )
+
+
+def _first_heads(gain: float) -> tuple[Head, ...]:
+    """Two that look left, one that looks at the mode, and one that looks left and is not read."""
+    shift = tuple(Score(2 * gain, {f"pos{1 + p}": 1.0}, 0.0, {f"pos{1 + _left(p)}": 1.0}) for p in range(9))
+    shift = (*shift, Score(2 * gain, {"pos0": 1.0}, 0.0, {"pos0": 1.0}))
+    noisy = (*shift[::-1], Score(gain / 4, {"noise2": 1.0}, 0.0, {"noise1": 1.0}))
+    return (
+        Head(0, 0, shift, ({"a": 1.0},), ("neighbour_a",)),
+        Head(0, 1, shift, ({"left_mark": 1.0},), ("neighbour_mark",)),
+        Head(0, 2, _look_at(1, gain), ({"c": 1.0},), ("mode",)),
+        Head(0, 3, noisy, ({"a": 1.0},), ("unread",)),
+    )
+
+
+def _second_heads(gain: float) -> tuple[Head, ...]:
+    """The reader of the marked patch, the reader of the gate, and the first one's twin, which is not read."""
+    select = (
+        Score(gain / 2, {}, 1.0, {"neighbour_mark": 1.0, "mark": 1.0}),
+        Score(gain / 2, {"mode": 1.0}, 0.0, {"neighbour_mark": 1.0, "mark": -1.0}),
+        _ramp(gain),
+    )
+    return (
+        Head(1, 0, select, ({"differs": 1.0},), ("chosen",)),
+        Head(1, 1, _look_at(9, gain), ({"c": 1.0},), ("gate",)),
+        Head(1, 2, select, ({"differs": 1.0},), ("twin",)),
     )
 
 

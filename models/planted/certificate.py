@@ -99,13 +99,12 @@ def certify(
         unit: `logits` or `nats`.
     """
     images, partners, labels = pairs
+    every, true = frozenset(edge_names(vit.cfg)), frozenset().union(*circuits)
     with vit.borrowed():
         measure = _Measure(vit, images, partners, largest_difference if unit == "logits" else mean_kl)
-        every, true = frozenset(edge_names(vit.cfg)), frozenset().union(*circuits)
-        alone = [every] if len(circuits) == 1 else circuits
         kept = [measure.logits(circuit) for circuit in circuits]
         strong = {edge: measure(every - {edge}, measure.full) for edge in sorted(every - true)}
-        weak = dict(measure.drops(alone, true, kept))
+        weak = dict(measure.drops([every] if len(circuits) == 1 else circuits, true, kept))
     strongest, weakest = max(strong, key=strong.__getitem__), min(weak, key=weak.__getitem__)
     return Certificate(
         model=vit.cfg.name,
