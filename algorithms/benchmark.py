@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain, write_text_atomic
@@ -220,8 +220,8 @@ class Count:
         """In forward passes over all discovery pairs."""
         return self._tokens / self._per_run
 
-    def add(self, output: Tensor) -> None:
-        """An evaluated MLP's output (..., token, model)."""
+    def hook(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Called with an evaluated MLP's output (..., token, model)."""
         tokens = output[..., 0].numel()
         self._tokens += tokens
         if output.requires_grad:
@@ -237,6 +237,5 @@ def counted_runs(task: Task) -> Iterator[Count]:
     count = Count(task)
     with ExitStack() as stack:
         for block in task.vit.blocks:
-            handle = block.mlp.register_forward_hook(lambda _module, _inputs, output: count.add(output))
-            stack.callback(handle.remove)
+            stack.callback(block.mlp.register_forward_hook(count.hook).remove)
         yield count
