@@ -97,7 +97,7 @@ def neighbour_xor(gain: float, *, trap: bool = False, step: bool = False) -> Pro
 def majority(gain: float) -> Program:
     """1 layer of 4 heads, 23 edges."""
     votes: tuple[str, ...] = ("vote0", "vote1", "vote2")
-    every = dict.fromkeys(votes, 1.0)
+    every: Terms = dict.fromkeys(votes, 1.0)
     voters = tuple(Head(0, h, _look_at(4, gain), ({"c": 1.0},), (vote,)) for h, vote in enumerate(votes))
     return Program(
         "planted/majority",
