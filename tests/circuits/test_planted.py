@@ -68,7 +68,7 @@ def test_layernorm_has_more_than_the_truth_under_zero():
     assert unchanged > 0.01  # why such models have no truth under zero
 
 
-@pytest.mark.parametrize("name", ["planted/majority", f"{XOR}:gain=medium,disguise=1"])
+@pytest.mark.parametrize("name", ["planted/majority", f"{XOR}:gain=medium,disguise=1", "planted/digit-pairs"])
 def test_the_small_masked_run_is_the_circuits(name, close):
     vit = load_vit(name)
     graph, (clean, partner) = compile_graph(vit), images(vit, 8)
