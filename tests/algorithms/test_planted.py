@@ -7,6 +7,7 @@ from vitcircuits.circuits import compile_graph, judge, planted_task, truth_mask
 from vitcircuits.models import load_vit
 
 XOR = "planted/neighbour-xor"
+MANY = 256  # pairs: five points seldom meet the one where hard attention turns, so few pairs can miss an edge
 EXACT = (
     "planted/bright-column",
     "planted/bright-column:norm=none,disguise=1",
@@ -54,12 +55,13 @@ def test_exact_effects_find_the_truth_at_every_choice_of_ports(tokens):
     "name", ["planted/bright-column", XOR, f"{XOR}:gain=medium", f"{XOR}:norm=none", f"{XOR}:disguise=2"]
 )
 def test_ig_with_frozen_norms_is_perfect_without_traps(found, name, seed):
-    figures = found(eap_ig, name, seed=seed, freeze_norm=True)
+    figures = found(eap_ig, name, n=MANY, seed=seed, freeze_norm=True)
     assert figures.roc_auc == figures.roc_auc_per_pair == 1
 
 
-def test_ig_with_frozen_norms_is_nearly_perfect_with_trap_and_step(found):
-    figures = found(eap_ig, f"{XOR}:trap,step", freeze_norm=True)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ig_with_frozen_norms_is_nearly_perfect_with_trap_and_step(found, seed):
+    figures = found(eap_ig, f"{XOR}:trap,step", n=MANY, seed=seed, freeze_norm=True)
     assert min(figures.roc_auc, figures.roc_auc_per_pair) >= 0.95
 
 
