@@ -6,6 +6,7 @@ from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .activation_patching import activation_patch as activation_patch
+    from .benchmark import run_benchmark as run_benchmark
     from .direct import LogitAttribution as LogitAttribution
     from .direct import direct_logit_attribution as direct_logit_attribution
     from .direct import logit_attribution as logit_attribution
@@ -33,6 +34,7 @@ __all__ = [
     "logit_attribution",
     "path_patch",
     "run_algorithm",
+    "run_benchmark",
 ]
 
 _HOMES = {
@@ -49,5 +51,6 @@ _HOMES = {
     "logit_attribution": ".direct",
     "path_patch": ".path_patching",
     "run_algorithm": ".registry",
+    "run_benchmark": ".benchmark",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
     from .names import Edge as Edge
+    from .planted import planted_task as planted_task
     from .report import Report as Report
     from .run import run_circuit as run_circuit
     from .scores import Scores as Scores
     from .task import Pairs as Pairs
     from .task import Task as Task
     from .task import class_contrast as class_contrast
+    from .truth import judge as judge
+    from .truth import truth_mask as truth_mask
 
 __all__ = [
     "Ablation",
@@ -30,7 +33,10 @@ __all__ = [
     "class_contrast",
     "compile_graph",
     "evaluate",
+    "judge",
+    "planted_task",
     "run_circuit",
+    "truth_mask",
 ]
 
 _HOMES = {
@@ -45,6 +51,9 @@ _HOMES = {
     "class_contrast": ".task",
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
+    "judge": ".truth",
+    "planted_task": ".planted",
     "run_circuit": ".run",
+    "truth_mask": ".truth",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

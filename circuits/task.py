@@ -14,6 +14,7 @@ from torch import Tensor
 from ..models.data import ImageData, Split, load_data
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from ..models.planted.vit import planted_images
 from .ablation import Ablation, as_ablation
 from .classes import ClassSet, ClassSpec, image_labels, parse_classes
 from .corruptions import CORRUPTIONS, corrupt_pixels
@@ -111,7 +112,8 @@ def class_contrast(
 
     Args:
         vit: The opened model.
-        data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`).
+        data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`); `planted` for a planted
+            model's own images.
         target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
         foil: The class that it is told from, likewise.
         metric: `logit_difference`, `logit`, `probability`, `kl` or `accuracy`.
@@ -133,7 +135,10 @@ def class_contrast(
         raise TaskError(f"corruption {corruption!r} is not known: pass one of {', '.join(map(repr, CORRUPTIONS))}.")
     folders = [chosen.folder for chosen in classes]
     only = folders if all(folders) and corruption != "another" else None
-    loaded = load_data(data, vit.preprocess, data_dir=data_dir, seed=seed, classes=only)
+    if isinstance(data, str) and data == "planted":
+        loaded = planted_images(vit, seed=seed)
+    else:
+        loaded = load_data(data, vit.preprocess, data_dir=data_dir, seed=seed, classes=only)
     vit.check_images(loaded.train.images[:1])
     maker = _PairMaker(vit, loaded, classes, corruption, seed)
     discovery, dropped_first = _valid(vit, judged, maker.pairs(loaded.train, n_discovery, stream=1), "discovery")

@@ -13,9 +13,11 @@ examples:
   vitcircuits models
   vitcircuits models 'deit*'
   vitcircuits models toy
+  vitcircuits models planted
 
-The toys are shipped and need no network. timm's names are loaded with their weights from timm's cache or the network,
-or with --checkpoint from a file.
+The toys and the models with planted circuits are shipped and need no network. timm's names are loaded with their
+weights from timm's cache or the network, or with --checkpoint from a file. A planted model's options follow its name:
+  planted/neighbour-xor:trap,step    planted/neighbour-xor:norm=none,gain=soft    planted/majority:disguise=1
 """
 
 
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the toys with their figures, then timm's names."""
     from ..models.errors import ModelError
     from ..models.load import known_models
+    from ..models.planted.load import list_planted, planted_summary
     from ..models.toys import toy_card
 
     pattern = args.pattern if "*" in args.pattern else f"*{args.pattern}*"
@@ -41,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     for name in found:
         if name.startswith("toy/"):
             card = toy_card(name)
-            print(f"{name:<20} {card['test_accuracy']:.2%} on {card['n_test_images']} test images, shipped")
+            print(f"{name:<22} {card['test_accuracy']:.2%} on {card['n_test_images']} test images, shipped")
+        elif name in list_planted():
+            print(f"{name:<22} {planted_summary(name)}")
         else:
             print(name)
     return 0

@@ -29,7 +29,10 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--model, --checkpoint, --device."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", required=required, metavar="NAME", help="toy/digits-2l, a timm name, a folder, a file"
+        "--model",
+        required=required,
+        metavar="NAME",
+        help="toy/digits-2l, planted/neighbour-xor, a timm name, a folder, a file",
     )
     group.add_argument("--checkpoint", metavar="FILE", help=".safetensors with weights for a timm name")
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
@@ -38,7 +41,9 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--data, --target, --foil and how pairs are made."""
     group = parser.add_argument_group("task")
-    group.add_argument("--data", required=required, metavar="DATA", help="digits, mnist, or a folder of class folders")
+    group.add_argument(
+        "--data", required=required, metavar="DATA", help="digits, mnist, a folder of class folders, or planted"
+    )
     group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
     group.add_argument("--target", required=required, metavar="CLASS", help="3, 281-285, a label, or cats=281-285")
     group.add_argument("--foil", required=required, metavar="CLASS", help="what it is told from, likewise")

@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from .errors import VitCircuitsError as VitCircuitsError
     from .hooked import HookedViT as HookedViT
     from .load import load_vit as load_vit
+    from .planted.vit import PlantedViT as PlantedViT
 
-__all__ = ["HookedViT", "TokenLayout", "VitCircuitsError", "VitConfig", "load_vit"]
+__all__ = ["HookedViT", "PlantedViT", "TokenLayout", "VitCircuitsError", "VitConfig", "load_vit"]
 
 _HOMES = {
     "HookedViT": ".hooked",
+    "PlantedViT": ".planted.vit",
     "TokenLayout": ".config",
     "VitCircuitsError": ".errors",
     "VitConfig": ".config",

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from .errors import ModelError
 
@@ -29,6 +29,7 @@ class Card(TypedDict):
     versions: dict[str, str]
     weights_sha256: str
     weights_licence: str
+    certificate: NotRequired[dict[str, Any]]  # of a model with a known circuit
 
 
 def sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .cards import read_card
 from .errors import ModelError
 from .hooked import HookedViT
 
@@ -33,25 +34,31 @@ def load_vit(
     """A ViT, opened up and compared with its original.
 
     Args:
-        source: `toy/digits-2l` (shipped), a timm name such as `deit_tiny_patch16_224`, a folder written by
-            `vitcircuits train`, a `.safetensors` file whose parent folder is named after its architecture, or a module.
+        source: `toy/digits-2l` (shipped), `planted/neighbour-xor` (a known circuit), a timm name such as
+            `deit_tiny_patch16_224`, a folder written by `vitcircuits train`, a `.safetensors` file whose parent folder
+            is named after its architecture, or a module.
         checkpoint: A `.safetensors` file with weights for a timm name, instead of timm's own.
         pretrained: Load timm's own weights for a timm name (from the cache or the network); False for random ones.
         device: Where to put a model loaded by name or path. A module stays where it is.
         name: What to call it, when it is not its source.
         preprocess: From a picture to a module's input; known already for what is loaded by name.
         labels: One name per logit of a module; known already for what is loaded by name.
-        **timm_options: Passed to `timm.create_model`, such as `num_classes=5`.
+        **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; or a planted model's own (see
+            `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`.
 
     Raises:
         ModelError: The name is not known, the weights cannot be had, read or fitted, or the model cannot be opened.
     """
     if isinstance(source, nn.Module):
         return HookedViT(_upcast(source), name=name or type(source).__name__, preprocess=preprocess, labels=labels)
+    from .planted.load import load_planted
+
     text = str(source)
     path = Path(text).expanduser()
     if text.startswith("toy/"):
         vit = _from_toy(text, name or text)
+    elif text.startswith("planted/"):
+        vit = load_planted(text, name=name, **timm_options)
     elif path.is_dir():
         vit = _from_folder(path, name or path.name)
     elif path.suffix in _PICKLES or path.suffix == ".safetensors":
@@ -65,13 +72,14 @@ def load_vit(
 
 
 def known_models() -> tuple[str, ...]:
-    """Names that `load_vit` knows: the shipped toys, then timm's Vision Transformers."""
+    """Names that `load_vit` knows: the shipped toys, planted circuits, then timm's Vision Transformers."""
     import timm
 
+    from .planted.load import list_planted
     from .toys import list_toys
 
     plain = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
-    return (*list_toys(), *(name for name in plain if "distilled" not in name))
+    return (*list_toys(), *list_planted(), *(name for name in plain if "distilled" not in name))
 
 
 def _upcast(module: nn.Module) -> nn.Module:
@@ -92,8 +100,11 @@ def _from_toy(text: str, name: str) -> HookedViT:
 
 
 def _from_folder(path: Path, name: str) -> HookedViT:
+    from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
     from .toys import load_toy_folder
 
+    if read_card(path)["name"] == DIGIT_PAIRS:
+        return load_digit_pairs(name, path)
     module, preprocess, labels, _ = load_toy_folder(path)
     return HookedViT(module, name=name, preprocess=preprocess, labels=labels)
 

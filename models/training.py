@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,27 @@ from .cards import WEIGHTS_FILE, Card, sha256, write_atomically, write_card
 from .data import ImageData, Split, load_data
 from .errors import ModelError
 from .recipes import Recipe, build
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What a recipe says about the optimizer."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate after the warm-up."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """AdamW's, on weight matrices only."""
+        ...
+
+    @property
+    def warmup(self) -> float:
+        """Part of the steps over which the learning rate rises."""
+        ...
+
 
 DATA_FACTS = {
     "digits": {
@@ -61,11 +82,11 @@ def train(
         ModelError: The folder cannot be written.
     """
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    folder = _folder(out)
+    folder = writable_folder(out)
     # pixels, because augmentation turns and shifts them before they are normalised
     data = load_data(recipe.data, None, data_dir=data_dir)
     start = time.perf_counter()
-    with _threads(recipe.threads):
+    with borrowed_threads(recipe.threads):
         model = build(recipe)
         _fit(model, data.train, recipe, progress=progress)
         seconds = time.perf_counter() - start
@@ -95,7 +116,7 @@ def augment(
     return F.grid_sample(pixels, grid, align_corners=False)
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+def learning_rate(step: int, steps: int, recipe: Schedule) -> float:
     """Linear warm-up from zero, then a cosine to zero."""
     warm = max(1, round(recipe.warmup * steps))
     if step < warm:
@@ -111,7 +132,7 @@ def _fit(model: nn.Module, split: Split, recipe: Recipe, *, progress: bool) -> N
         torch.manual_seed(recipe.seed)
         generator = torch.Generator().manual_seed(recipe.seed)
         model.train()
-        optimizer = _optimizer(model, recipe)
+        optimizer = make_optimizer(model, recipe)
         steps = recipe.epochs * math.ceil(len(split) / recipe.batch_size)
         with tqdm(total=steps, desc=f"train {recipe.name}", unit="step", disable=not progress) as bar:
             for step, rows in enumerate(_batches(len(split), recipe, generator)):
@@ -141,7 +162,8 @@ def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Ten
         yield from torch.randperm(n, generator=generator).split(recipe.batch_size)
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, recipe: Schedule) -> torch.optim.AdamW:
+    """AdamW with the recipe's weight decay on matrices."""
     named = list(model.named_parameters())
     # biases, norms, positions and CLS are not pulled to zero, as in timm
     decayed = [p for name, p in named if p.ndim > 1 and name not in ("pos_embed", "cls_token")]
@@ -151,10 +173,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_correct: int, seconds: float) -> Card:
-    from safetensors.torch import save_file
-
-    weights = {name: tensor.detach().float().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    save_weights(folder, model)
     facts: dict[str, Any] = DATA_FACTS.get(recipe.data, {})
     card = Card(
         name=f"toy/{recipe.name}",
@@ -167,7 +186,7 @@ def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_
         n_test_correct=n_correct,
         n_test_images=len(data.test),
         training_seconds=round(seconds, 1),
-        versions=_versions(),
+        versions=versions(),
         weights_sha256=sha256(folder / WEIGHTS_FILE),
         weights_licence="MIT",
     )
@@ -175,13 +194,27 @@ def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_
     return card
 
 
-def _versions() -> dict[str, str]:
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write the model's weights into the folder, as float32."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().float().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide the weights."""
     import timm
 
     return {"torch": str(torch.__version__), "timm": str(timm.__version__)}
 
 
-def _folder(out: str | Path) -> Path:
+def writable_folder(out: str | Path) -> Path:
+    """The folder, made if it isn't there.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
     folder = Path(out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +226,8 @@ def _folder(out: str | Path) -> Path:
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def borrowed_threads(n: int) -> Iterator[None]:
+    """As many threads as a recipe says; the old number is put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -1,0 +1,207 @@
+"""Every algorithm on every model whose circuit is known: who finds it, and at what price.
+
+Runs are forward passes' worth of work over all discovery pairs, counted in floating-point operations of matrix products
+and attention, forward and backward. What an algorithm skips, such as unread tokens of the last block, costs it nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..circuits.circuit import Circuit
+from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.schema import json_text
+from ..circuits.graph import compile_graph
+from ..circuits.planted import planted_task
+from ..circuits.scores import Scores
+from ..circuits.task import Task
+from ..circuits.truth import judge
+from ..models.errors import TaskError
+from ..models.load import load_vit
+from ..models.planted.vit import PlantedViT
+from .progress import progress_bar
+from .registry import ALGORITHMS, run_algorithm
+from .work import counted_work
+
+MODELS = (
+    "planted/bright-column",
+    "planted/neighbour-xor:norm=none,gain=soft",
+    "planted/neighbour-xor:gain=medium",
+    "planted/neighbour-xor",
+    "planted/neighbour-xor:trap,step",
+    "planted/neighbour-xor:disguise=1",
+    "planted/majority",
+    "planted/digit-pairs",
+)
+SCHEMA = "vitcircuits.benchmark/1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One algorithm on one model. What was not measured is None.
+
+    Args:
+        algorithm: Its registered name.
+        model: The model's name, options included.
+        n_edges: Edges of the graph.
+        n_true: True edges.
+        roc_auc: Edges ranked by the absolute value of the mean over pairs.
+        roc_auc_per_pair: Ranked by the mean over pairs of absolute values.
+        average_precision: By the better of the two.
+        precision: At the true size; of the set as it is for an algorithm that returns a circuit.
+        recall: Likewise.
+        size: Edges that precision and recall are taken over.
+        runs: Forward passes' worth of work over all pairs.
+        seconds: Wall clock.
+        error: Why there are no figures; empty if there are.
+    """
+
+    algorithm: str
+    model: str
+    n_edges: int | None = None
+    n_true: int | None = None
+    roc_auc: float | None = None
+    roc_auc_per_pair: float | None = None
+    average_precision: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    size: int | None = None
+    runs: float | None = None
+    seconds: float | None = None
+    error: str = ""
+
+
+def run_benchmark(
+    *,
+    models: Sequence[str] = MODELS,
+    algorithms: Sequence[str] | None = None,
+    only: Sequence[str] = (),
+    n: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Row]:
+    """A row for every algorithm on every model, algorithm by algorithm within a model.
+
+    Args:
+        models: Names of planted models.
+        algorithms: Registered names; all by default.
+        only: Patterns; each must fit a cell's algorithm or model.
+        n: Discovery pairs.
+        seed: Draws them.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TaskError: The patterns fit nothing.
+    """
+    every = [(model, name) for model in models for name in (ALGORITHMS if algorithms is None else algorithms)]
+    cells = [cell for cell in every if all(any(_fits(pattern, part) for part in cell) for pattern in only)]
+    if not cells:
+        raise TaskError(
+            f"no algorithm or model fits {' and '.join(map(repr, only))}: the algorithms are {', '.join(ALGORITHMS)}, "
+            f"the models {', '.join(models)}."
+        )
+    rows, tasks = [], {}
+    with progress_bar("benchmark", len(cells), progress, "cell") as bar:
+        for model, name in cells:
+            bar.set_postfix_str(f"{name} on {model}")
+            rows.append(_row(model, name, tasks, n, seed))
+            bar.update()
+    return rows
+
+
+def save_benchmark(rows: Sequence[Row], folder: str | Path) -> list[Path]:
+    """Writes `benchmark.csv`, `.json`, `.svg` and `.png`, each whole or not at all, and returns their paths.
+
+    Raises:
+        FormatError: The folder cannot be written.
+    """
+    import csv
+    import io
+
+    names = [field.name for field in fields(Row)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    record = {"schema": SCHEMA, "runs": (__doc__ or "").split("\n\n")[1].replace("\n", " ").strip(), "rows": list(rows)}
+    return [
+        write_text_atomic(Path(folder) / "benchmark.csv", text.getvalue()),
+        write_text_atomic(Path(folder) / "benchmark.json", json_text(plain(record, non_finite="null"))),
+        *(_draw(rows, Path(folder) / f"benchmark.{ending}") for ending in ("svg", "png")),
+    ]
+
+
+def _draw(rows: Sequence[Row], path: Path) -> Path:
+    """The table as a picture: what was found, algorithm by model."""
+    from ..circuits.draw.grid import draw_grids
+
+    names, models = (list(dict.fromkeys(getattr(row, part) for row in rows)) for part in ("algorithm", "model"))
+    found = {(row.algorithm, row.model): row for row in rows}
+
+    def panel(figure: Callable[[Row], float | None]) -> np.ndarray:
+        cells = [[found.get((name, model)) for model in models] for name in names]
+        values = [[None if cell is None else figure(cell) for cell in row] for row in cells]
+        return np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+
+    panels = {
+        "ROC-AUC": panel(lambda row: None if row.roc_auc is None else max(row.roc_auc, row.roc_auc_per_pair or 0)),
+        "average precision": panel(lambda row: row.average_precision),
+        "precision at the true size": panel(lambda row: row.precision),
+    }
+    return draw_grids(panels, names, [model.removeprefix("planted/") for model in models], path)
+
+
+def _fits(pattern: str, text: str) -> bool:
+    return fnmatch.fnmatch(text, pattern if "*" in pattern else f"*{pattern}*")
+
+
+def _row(model: str, name: str, tasks: dict[str, Task], n: int, seed: int) -> Row:
+    """A cell's figures, or what went wrong in it."""
+    try:
+        if model not in tasks:
+            tasks[model] = planted_task(_planted(model), n=n, seed=seed)
+        return _measure(model, name, tasks[model])
+    except Exception as error:  # one cell that fails must not cost the others
+        return Row(name, model, error=f"{type(error).__name__}: {error}")
+
+
+def _planted(model: str) -> PlantedViT:
+    vit = load_vit(model)
+    if not isinstance(vit, PlantedViT):
+        raise TaskError(f"{model} has no known circuit: pass a planted model, such as {MODELS[0]!r}.")
+    return vit
+
+
+def _measure(model: str, name: str, task: Task) -> Row:
+    vit = task.vit
+    assert isinstance(vit, PlantedViT)
+    graph, truths = compile_graph(vit), vit.minimal_circuits()
+    start = time.perf_counter()
+    found: Any = run_algorithm(name, graph, task)
+    seconds = time.perf_counter() - start
+    with counted_work(task) as work:  # again, since counting takes time
+        run_algorithm(name, graph, task)
+    if not isinstance(found, Scores | Circuit):
+        raise TaskError(f"{name} returned a {type(found).__name__}: scores or a circuit can be compared.")
+    figures = judge(found, truths)
+    return Row(
+        name,
+        model,
+        n_edges=len(graph),
+        n_true=len(frozenset().union(*truths)),
+        roc_auc=figures.roc_auc,
+        roc_auc_per_pair=figures.roc_auc_per_pair,
+        average_precision=figures.average_precision,
+        precision=figures.precision,
+        recall=figures.recall,
+        size=figures.size,
+        runs=work.runs,
+        seconds=seconds,
+    )

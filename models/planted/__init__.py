@@ -1,0 +1,1 @@
+"""ViTs whose circuit is known: three with hand-set weights, and digit-pairs with trained ones."""
