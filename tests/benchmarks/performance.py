@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import edge_attribution
+import exact_engine
 import psutil
 import timm
 import torch
 from edge_attribution import DEIT, VIT_B
+from exact_engine import CATS, TAUS, TOY
 from measure import Row
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -28,7 +30,15 @@ MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
             for algorithm, memory in (("EAP", 2_000_000_000), ("EAP-IG", 2_000_000_000))
         ]
         + [edge_attribution.peak_over_budget("EAP", VIT_B, 2, 200_000_000)]
+        + [exact_engine.peak_of_the_first(120, name, 32, 2_000_000_000) for name in ("exact effects", "ACDC")]
     ),
+    "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
+    "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
+    "acdc-deit": lambda rounds: [exact_engine.plain_over_acdc(CATS, tau, 1) for tau in TAUS[CATS]],
+    "speculation": lambda rounds: [
+        exact_engine.one_at_a_time_over_batches(TOY, tau, batch, rounds) for tau in TAUS[TOY] for batch in (4, 16, 64)
+    ],
+    "where": lambda rounds: exact_engine.acdc_shares(TOY, TAUS[TOY][0]) + exact_engine.acdc_shares(CATS, TAUS[CATS][0]),
 }
 
 
