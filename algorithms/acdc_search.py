@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Search:
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
         self._progress, self._n_kept, self._n_done = progress, 0, 0
+        self._behind = False  # whether drops have yet to be committed
 
     def circuit(self) -> Circuit:
         """The circuit, once every edge is decided."""
@@ -97,8 +99,9 @@ class Search:
             for place in reversed(range(2 * self.graph.cfg.n_layers + 1)):
                 for live in self.lives:
                     live.begin(place)
-                for destination in self._destinations(place):
-                    self._prune(destination)
+                for destination, after in pairwise([*self._destinations(place), None]):
+                    assert destination is not None
+                    self._prune(destination, settle=after is not None and self.kept.feed_the_same(destination, after))
         mask = prune(self.graph, self.kept.mask)
         provenance = {"algorithm": "acdc", "options": plan.options, "selection": "acdc", "tau": plan.tau}
         return Circuit(self.graph, mask, self._scores(), task.ablation, dict(task.info), provenance)
@@ -132,7 +135,8 @@ class Search:
                 for row, group in np.argwhere(block.present).tolist():
                     yield Destination(block, row, group)
 
-    def _prune(self, destination: Destination) -> None:
+    def _prune(self, destination: Destination, *, settle: bool) -> None:
+        """Decides a destination's edges; the state follows now, or (`settle`) with the next destination's."""
         todo = self.plan.arrange(destination, self.kept.candidates(destination))
         stays: set[int] = set()  # columns that are expected to stay
         if todo:
@@ -147,8 +151,13 @@ class Search:
             n_dropped += self._apply(destination, tried, step)
             stays = set(step["stays"])
             todo = todo[len(step["edges"]) :]
-        if n_dropped:
+        self._behind = self._behind or n_dropped > 0
+        if settle and n_dropped:
+            for live in self.lives:
+                live.settle(destination)
+        elif self._behind and not settle:
             self.now = self._metric([live.commit(destination) for live in self.lives]).numpy()
+            self._behind = False
         self.kept.finish(destination)
         for live in self.lives:
             live.close(destination)

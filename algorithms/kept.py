@@ -139,6 +139,13 @@ class Kept:
             return []
         return np.flatnonzero(self.dense(destination.block)[destination.row, destination.group]).tolist()
 
+    def feed_the_same(self, one: Destination, other: Destination) -> bool:
+        """Whether two places in attention are read by the same heads."""
+        if one.block.kind != "attention" or other.block.kind != "attention":
+            return False
+        fed = [(self.graph.port_rows == place.row).any(1) for place in (one, other)]
+        return bool((fed[0] == fed[1]).all())
+
     def finish(self, destination: Destination) -> None:
         """Marks what the kept edges into a finished destination read as needed, and drops the others."""
         block, row, group = destination.block, destination.row, destination.group

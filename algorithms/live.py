@@ -9,7 +9,8 @@ everything downstream is final. So a trial needs r, what its change reaches alon
    only there.
 3. `commit` makes drops final. It computes what they reach anew from the kept edges, x' + sum of kept (a_u - a'_u),
    so that the state is a function of the kept edges and not of the way that led to them: no error adds up, and a run
-   that is resumed has the same bits.
+   that is resumed has the same bits. Destinations that feed the same heads follow each other; until the last of them,
+   `settle` is enough: the heads read anew, and all that they reach is told apart from the state before.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Live:
         self._clean = self._hold_clean()  # a_u - a'_u of the clean run
         self._deltas: dict[int, Tensor] = {}  # the same of sources that the pruning has passed, at their tokens
         self._tokens: dict[int, slice] = {}  # where those are followed
-        self._base: Tensor | None = None  # input of the open destination, before any of its edges was dropped
-        self._lost: Tensor | None = None  # what has been dropped from it since
+        self._base: Tensor | None = None  # input of the open destination, less what has been dropped from it
+        self._unsettled: list[Destination] = []  # whose drops have not been committed
         self._masks: dict[tuple[int, ...], Tensor] = {}
         self._of_token = torch.tensor(kept.graph.groups.of_token, device=vit.device)
         self._gap = self.writes.last - self.writes.shadows[-1]  # x - x' at the place that is being pruned
@@ -145,18 +146,16 @@ class Live:
     def delta(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
         """a_u - a'_u of a source in this run, for a reader that is held at some tokens."""
         if source < self.block_at(self._place).width:
-            return self.writes.delta(source, tokens) if self._clean is None else self._clean[source][:, tokens]
+            return self._candidate(source, tokens)
         at = self.source_tokens(source)
         if source not in self._deltas:
             self._deltas[source] = self.writes.delta(source, at)
         found = self._deltas[source]
         return found[:, tokens] if at == ALL else found
 
-    def candidates(self, sources: Sequence[int], tokens: slice) -> Float[Tensor, "source pair token model"]:
-        """a_u - a'_u of sources before the place that is being pruned."""
-        if self._clean is None:
-            return self.writes.deltas(sources, tokens)
-        return self._clean[list(sources)] if tokens == ALL else self._clean[list(sources), :, tokens]
+    def _candidate(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
+        """a_u - a'_u of a source before the place that is being pruned."""
+        return self.writes.delta(source, tokens) if self._clean is None else self._clean[source][:, tokens]
 
     def changed(self, source: int) -> None:
         """A source that the pruning has passed writes something else."""
@@ -264,41 +263,37 @@ class Live:
         """Starts on a destination: from here to `commit`, everything is told apart from the state as it is now."""
         block = destination.block
         self._base = None if block.kind == "inside" else self.row(self.kept.place(block), destination.row)
-        self._lost = None
 
     def drop(self, destination: Destination, columns: Sequence[int]) -> None:
-        """Edges into the open destination go for good; the state follows at `commit`."""
-        if destination.block.kind != "inside":
-            lost = self._at(destination, self.candidates(columns, self._own_tokens(destination))).sum(0)
-            self._lost = lost if self._lost is None else self._lost + lost
+        """Edges into the open destination go for good; the state follows at `settle` or `commit`."""
+        if self._base is not None:
+            for column in columns:
+                self._base = self._base - self._lost(destination, column)
 
     def measure(self, destination: Destination, trials: Trials) -> Float[Tensor, "variant pair class"]:
         """Logits of every trial: one column's edge dropped, and those before it that are expected to go."""
         wave = Wave(self, len(trials.columns), self._cut_off(destination, trials))
-        if destination.block.kind == "inside":
+        if self._base is None:
             wave.drop_inside(destination, trials)
         else:
-            assert self._base is not None
-            base = self._base if self._lost is None else self._base - self._lost
-            wave.rows[destination.row] = base - self._at(destination, self._gone(destination, trials))
+            wave.rows[destination.row] = self._tried(destination, trials, self._base)
         return wave.run(destination.block)
 
-    def _own_tokens(self, destination: Destination) -> slice:
-        return self.row_tokens(self.kept.place(destination.block), destination.row)
+    def _tried(
+        self, destination: Destination, trials: Trials, now: Tensor
+    ) -> Float[Tensor, "variant pair token model"]:
+        """A destination's input in each trial."""
+        found = now.new_empty(len(trials.columns), *now.shape)
+        for x, column, goes in zip(found, trials.columns, trials.expected, strict=True):
+            torch.sub(now, self._lost(destination, column), out=x)
+            now = x if goes else now
+        return found
 
-    def _at(self, destination: Destination, deltas: Tensor) -> Tensor:
-        """The deltas at the destination's token group."""
-        if len(self.graph.groups) == 1:
-            return deltas
-        return deltas * self.at_groups((destination.group,), self._own_tokens(destination))
-
-    def _gone(self, destination: Destination, trials: Trials) -> Float[Tensor, "variant pair token model"]:
-        """What each trial takes from a destination's input."""
-        deltas = self.candidates(trials.columns, self._own_tokens(destination))
-        if all(trials.expected):
-            return deltas.cumsum(0)
-        goes = torch.tensor(trials.expected, dtype=deltas.dtype, device=deltas.device)[:, None, None, None]
-        return (deltas * goes).cumsum(0) + deltas * (1 - goes)
+    def _lost(self, destination: Destination, column: int) -> Float[Tensor, "pair token model"]:
+        """What a destination's input loses with an edge."""
+        tokens = self.row_tokens(self.kept.place(destination.block), destination.row)
+        delta = self._candidate(column, tokens)
+        return delta if len(self.graph.groups) == 1 else delta * self.at_groups((destination.group,), tokens)
 
     def close(self, destination: Destination) -> None:
         """Lets go of the input of a destination that reads nothing of this run any more."""
@@ -306,12 +301,26 @@ class Live:
         if block.kind == "attention" and not self.kept.sources(block, destination.row)[0]:
             self.forget_row(self.kept.place(block), destination.row)
 
+    def settle(self, destination: Destination) -> None:
+        """The heads behind a destination read anew what its drops left; `commit` must follow."""
+        block, row = destination.block, destination.row
+        place, layer = self.kept.place(block), block.layer
+        self.forget_row(place, row)
+        normed = self.vit.blocks[layer].norm1(self.row(place, row))
+        for head in self.heads(layer):
+            for port in (self.graph.port_rows[head] == row).nonzero()[0].tolist():
+                narrow = port == 0 and self.graph.ports != "qkv"
+                tokens = self.source_tokens(self.graph.first_head(layer) + head) if narrow else ALL
+                self.ports[layer, head, port] = self.vit.blocks[layer].read_head(normed[:, tokens], port, head)
+        self._unsettled.append(destination)
+
     def commit(self, destination: Destination) -> Float[Tensor, "pair class"]:
-        """Logits of the kept edges, once what a destination's drops reach has been computed anew."""
+        """Logits of the kept edges, once what a destination's drops, and settled ones, reach has been computed anew."""
         if self._whole is not None:
             self.writes.alive = self._cut_sources(self.kept.mask)
             self._deltas.clear()
-        return Commit(self, destination).run(destination.block)
+        drops, self._unsettled = [*self._unsettled, destination], []
+        return Commit(self, drops).run(destination.block)
 
     # Sources that are cut off from the input carry a' whatever they would compute; it only shows where a' is no run's.
 

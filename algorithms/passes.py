@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -152,26 +153,26 @@ class Wave(Pass):
 class Commit(Pass):
     """The state itself: every node that a drop reaches is computed anew from its kept edges."""
 
-    def __init__(self, live: Live, destination: Destination) -> None:
+    def __init__(self, live: Live, drops: Sequence[Destination]) -> None:
         super().__init__(live)
         self._changed: set[int] = set()
-        self._destination = destination
-        self._place = live.kept.place(destination.block)
+        self._rows = {(live.kept.place(drop.block), drop.row) for drop in drops if drop.block.kind != "inside"}
+        self._inside = [drop for drop in drops if drop.block.kind == "inside"]
 
     def row(self, place: int, row: int) -> Tensor | None:
-        live, own = self.live, self._destination
-        is_own = own.block.kind != "inside" and (place, row) == (self._place, own.row)
-        if not is_own and not (live.kept.sources(live.block_at(place), row)[0].keys() & self._changed):
+        live, own = self.live, (place, row) in self._rows
+        if not own and not (live.kept.sources(live.block_at(place), row)[0].keys() & self._changed):
             return None
         live.forget_row(place, row)
         return live.row(place, row)
 
     def inside(self, layer: int, head: int) -> Tensor | None:
-        own = self._destination
-        if own.block.kind != "inside" or own.block.layer != layer or own.row not in self.graph.inside_rows[head]:
-            return None
-        kept = self.live.kept.dense(own.block)[self.graph.inside_rows[head]]
-        return torch.tensor(kept, dtype=self.live.vit.dtype, device=self.live.vit.device)
+        rows = self.graph.inside_rows[head]
+        for drop in self._inside:
+            if drop.block.layer == layer and drop.row in rows:
+                kept = self.live.kept.dense(drop.block)[rows]
+                return torch.tensor(kept, dtype=self.live.vit.dtype, device=self.live.vit.device)
+        return None
 
     def took_head(self, layer: int, head: int, ports: list[Tensor | None], z: Tensor) -> None:
         live, source = self.live, self.graph.first_head(layer) + head
