@@ -173,11 +173,10 @@ class Search:
         values = self._metric([live.measure(destination, trials) for live in self.lives]).numpy()
         losses = _losses(self.now, values, trials)  # each on the expected state before it
         edges, dropped, ties, surprised = [], [], 0, False
-        for loss, column, expected in zip(losses, trials.columns, trials.expected, strict=True):
-            kept, tie = self._keep(float(loss.mean()), destination, dropped, column)
+        for figures, column, expected in zip(_figures(losses), trials.columns, trials.expected, strict=True):
+            kept, tie = self._keep(figures[0], destination, dropped, column)
             ties += tie
-            spread = float(loss.std(ddof=1) / len(loss) ** 0.5) if len(loss) > 1 else 0.0
-            edges.append([destination.edge(column), kept, float(loss.mean()), float(np.abs(loss).mean()), spread])
+            edges.append([destination.edge(column), kept, *figures])
             if not kept:
                 dropped.append(column)
             surprised = kept == expected
@@ -291,6 +290,13 @@ def _losses(now: NDArray[np.float64], values: NDArray[np.float64], trials: Trial
         losses.append(before - value)
         before = value if expected else before
     return np.array(losses)
+
+
+def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
+    """Each trial's mean over pairs, mean of absolute values, and the mean's standard error."""
+    n_pairs = losses.shape[1]
+    spread = losses.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.zeros(len(losses))
+    return np.stack([losses.mean(1), np.abs(losses).mean(1), spread], 1).tolist()
 
 
 @dataclass(frozen=True)

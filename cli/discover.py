@@ -18,6 +18,7 @@ examples:
       --data photos/ --target cats=281-285 --foil dogs=151-268 --out runs/cats
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 \\
       --tokens role --algorithm eap_ig --option steps=10 --option rule=left --size 40
+  vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm acdc --option tau=0.02
 
 --target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
 The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
@@ -42,9 +43,7 @@ def add_parser(subparsers: Any) -> None:
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
     )
     size = group.add_mutually_exclusive_group()
-    size.add_argument(
-        "--faithfulness", type=float, default=0.8, metavar="LEVEL", help="smallest circuit that keeps it (0.8)"
-    )
+    size.add_argument("--faithfulness", type=float, metavar="LEVEL", help="smallest circuit that keeps it (0.8)")
     size.add_argument("--size", type=int, metavar="N", help="the N highest edges")
     size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
@@ -71,6 +70,13 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.algorithm not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
+    chosen = {name: getattr(args, name) for name in ("faithfulness", "size", "threshold")}
+    given = [name for name, value in chosen.items() if value is not None]
+    if given and ALGORITHMS[args.algorithm].finds == "circuit":
+        raise TaskError(
+            f"--{given[0]}: {args.algorithm} decides itself which edges stay. Leave it out, and pass for example "
+            f"--option tau=0.02."
+        )
     return {
         "model": args.model,
         "checkpoint": args.checkpoint,
@@ -81,7 +87,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         "tokens": args.tokens,
         "ports": args.ports,
         "by": args.by,
-        "faithfulness": args.faithfulness,
+        "faithfulness": 0.8 if args.faithfulness is None else args.faithfulness,
         "size": args.size,
         "threshold": args.threshold,
         "random": args.random,

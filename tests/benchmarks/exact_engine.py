@@ -23,7 +23,7 @@ from vitcircuits.models import load_vit
 
 DATA = Path(os.environ.get("VITCIRCUITS_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TOY, CATS = "toy/mnist-4l, 3 against 8, 32 pairs", f"{DEIT}, cats against dogs, 6 pairs"
-TAUS = {TOY: (0.1, 0.0003), CATS: (0.03,)}  # those that keep about 5%, and about 20%
+TAUS = {TOY: (0.1, 0.0003), CATS: (0.035,)}  # those that keep about 5%, and about 20%
 PHASES = {"begin": "setting up a place", "open": "setting up a destination", "measure": "trials", "commit": "commits"}
 
 
@@ -41,23 +41,24 @@ def trained_task(name: str) -> Task:
     return replace(task, discovery=task.discovery.select(slice(0, 32 if name == TOY else 6)))
 
 
-def plain_over_acdc(name: str, tau: float, rounds: int) -> Row:
+def plain_over_acdc(name: str, tau: float, rounds: int, *, warm_up: bool = True) -> Row:
     """How many times faster ACDC is than timm's own model run once for each edge."""
     task = trained_task(name)
-    graph = compile_graph(task.vit)
-    kept = len(acdc(graph, task, tau=tau))
-    over = f"ACDC, {name}, tau {tau:g}, which keeps {kept} ({kept / len(graph):.1%})"
-    return _plain_over(task, over, lambda: acdc(graph, task, tau=tau), rounds)
+    graph, found = compile_graph(task.vit), []
+    row = _plain_over(task, lambda: found.append(acdc(graph, task, tau=tau)), rounds, warm_up)
+    kept = len(found[-1])
+    return replace(row, over=f"ACDC, {name}, tau {tau:g}, which keeps {kept} ({kept / len(graph):.1%})")
 
 
 def plain_over_exact(name: str, n_pairs: int, rounds: int) -> Row:
     """The same for all exact effects, random weights."""
     task = random_task(name, n_pairs)
     graph = compile_graph(task.vit)
-    return _plain_over(task, f"all exact effects, {name}, {n_pairs} pairs", lambda: exact_effects(graph, task), rounds)
+    row = _plain_over(task, lambda: exact_effects(graph, task), rounds, warm_up=True)
+    return replace(row, over=f"all exact effects, {name}, {n_pairs} pairs")
 
 
-def _plain_over(task: Task, over: str, work: Callable[[], object], rounds: int) -> Row:
+def _plain_over(task: Task, work: Callable[[], object], rounds: int, warm_up: bool) -> Row:
     """One plain forward pass per edge over some work: a tenth of the passes is run, and ten times their time counts."""
     n = len(compile_graph(task.vit))
     share = n // 10
@@ -67,9 +68,9 @@ def _plain_over(task: Task, over: str, work: Callable[[], object], rounds: int) 
             for _ in range(share):
                 task.vit.module(task.discovery.clean)
 
-    found = paired("", plain, "", work, rounds=rounds)
-    ratios = tuple(ratio * n / share for ratio in found.ratios)
-    return Row(f"{n:,} plain forward passes, one per edge", over, ratios, found.threads)
+    found = paired("", work, "", plain, rounds=rounds, warm_up=warm_up)
+    ratios = tuple(n / share / ratio for ratio in found.ratios)
+    return Row(f"{n:,} plain forward passes, one per edge", "", ratios, found.threads)
 
 
 def one_at_a_time_over_batches(name: str, tau: float, batch: int, rounds: int) -> Row:

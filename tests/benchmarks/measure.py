@@ -32,16 +32,18 @@ class Row:
         )
 
 
-def paired(name: str, work: Callable[[], object], over: str, base: Callable[[], object], *, rounds: int) -> Row:
+def paired(
+    name: str, work: Callable[[], object], over: str, base: Callable[[], object], *, rounds: int, warm_up: bool = True
+) -> Row:
     """Time of `work` over time of `base`, run in turns (base, work, base, ...) after a round that does not count."""
     ratios = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm_up):
         start = time.perf_counter()
         base()
         middle = time.perf_counter()
         work()
         ratios.append((time.perf_counter() - middle) / (middle - start))
-    return Row(name, over, tuple(ratios[1:]), torch.get_num_threads())
+    return Row(name, over, tuple(ratios[int(warm_up) :]), torch.get_num_threads())
 
 
 def peak_memory(work: Callable[[], object]) -> int:

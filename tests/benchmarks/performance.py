@@ -34,7 +34,7 @@ MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
     ),
     "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
     "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
-    "acdc-deit": lambda rounds: [exact_engine.plain_over_acdc(CATS, tau, 1) for tau in TAUS[CATS]],
+    "acdc-deit": lambda rounds: [exact_engine.plain_over_acdc(CATS, tau, 1, warm_up=False) for tau in TAUS[CATS]],
     "speculation": lambda rounds: [
         exact_engine.one_at_a_time_over_batches(TOY, tau, batch, rounds) for tau in TAUS[TOY] for batch in (4, 16, 64)
     ],

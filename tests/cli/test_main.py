@@ -73,7 +73,7 @@ def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path
 
 
 def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
-    quick = [part if part != "eap" else "acdc" for part in QUICK]
+    quick = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--algorithm", "acdc"]
     arguments = ["discover", *DIGITS, *quick, "--option", "tau=0.05", "--option", "order=eap", "--out", str(tmp_path)]
     assert main(arguments) == 0
     before, journal = (tmp_path / "circuit.json").read_bytes(), (tmp_path / "journal.jsonl").read_bytes()
@@ -85,6 +85,12 @@ def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
     monkeypatch.setattr("vitcircuits.algorithms.live.Live.measure", None)  # decisions must not be made again
     assert main(arguments) == 0
     assert (tmp_path / "circuit.json").read_bytes() == before
+
+
+def test_a_size_is_refused_where_the_algorithm_decides_it(tmp_path, capsys):
+    arguments = ["discover", *DIGITS, "--algorithm", "acdc", "--size", "9", "--out", str(tmp_path / "new")]
+    assert "tau=0.02" in refused(capsys, arguments)
+    assert not (tmp_path / "new").exists()
 
 
 def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
