@@ -25,11 +25,11 @@ from ..circuits.task import Task
 from ..models.errors import FormatError
 from .acdc_plan import AcdcPlan
 from .journal import Journal
-from .kept import Destination, Kept, Trials
+from .kept import EVERYWHERE, Destination, Kept, Trials
 from .live import Live
 from .progress import progress_bar
 
-ROUND_COST = 1.0  # what a batch costs once, in trials
+BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
@@ -60,16 +60,17 @@ class _Pace:
     """How many trials a batch should hold, from how often decisions came as a surprise.
 
     With a surprise every 1/p decisions, a batch of K trials wastes about p K^2 / 2 of them and costs c trials beside,
-    so the cost for each decision is least near K = sqrt(2 c / p).
+    so the cost for each decision is least near K = sqrt(2 c / p). Of c it is only known that it is large where a trial
+    is small: at the readout's tokens, or in a small model.
     """
 
     def __init__(self) -> None:
         self._rate = 0.1
 
-    @property
-    def size(self) -> int:
-        """Trials in the next batch."""
-        return math.ceil(math.sqrt(2 * ROUND_COST / self._rate))
+    def size(self, work: float) -> int:
+        """Trials in the next batch, if a trial takes so many operations."""
+        cost = min(2.0, max(0.15, BATCH_WORK / max(work, 1.0)))
+        return math.ceil(math.sqrt(2 * cost / self._rate))
 
     def learn(self, n_decided: int, *, surprised: bool) -> None:
         """Takes in a batch's decisions, of which the last may have been a surprise."""
@@ -142,9 +143,9 @@ class Search:
         if todo:
             for live in self.lives:
                 live.open(destination)
-        n_dropped = 0
+        n_dropped, work = 0, self._work(self.kept.place(destination.block))
         while todo:
-            tried = todo[: min(max(self.pace.size, self._foreseen(todo, stays)), self.most)]
+            tried = todo[: min(max(self.pace.size(work), self._foreseen(todo, stays)), self.most)]
             trials = Trials(tried, [column not in stays for column in tried])
             step = next(self._past, None)
             step = self._try(destination, trials) if step is None else self._again(destination, tried, step)
@@ -162,6 +163,12 @@ class Search:
         for live in self.lives:
             live.close(destination)
         self._show(destination)
+
+    def _work(self, place: int) -> float:
+        """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
+        cfg, later = self.graph.cfg, self.graph.layers[place // 2 :]
+        full = sum(self.kept.source_level(layer.mlp.width) == EVERYWHERE for layer in later)
+        return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.discovery)
 
     @staticmethod
     def _foreseen(todo: list[int], stays: set[int]) -> int:

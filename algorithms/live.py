@@ -31,6 +31,7 @@ from .passes import Commit, Wave
 from .writes import Writes
 
 ALL = slice(None)
+HIDDEN_BYTES = 12_000_000  # more at once is slower, since memory is asked for anew each time
 
 
 class Live:
@@ -197,6 +198,13 @@ class Live:
         if inside is not None:
             return self._blend(layer, head, ports, inside)
         return block.attend_head(*ports)
+
+    def mlp_write(self, layer: int, x: Float[Tensor, "*variant pair token model"]) -> Tensor:
+        """What an MLP writes, of as many variants at once as their hidden neurons stay in memory that is at hand."""
+        block, hidden = self.vit.blocks[layer], x.element_size() * self.graph.cfg.d_mlp * x.shape[-3:-1].numel()
+        if x.ndim == 3 or len(x) * hidden <= HIDDEN_BYTES:
+            return block.mlp_write(x)
+        return torch.cat([block.mlp_write(part) for part in x.split(max(1, HIDDEN_BYTES // hidden))])
 
     def _inside_now(self, layer: int, head: int) -> Tensor | None:
         block = self.graph.layers[layer].inside

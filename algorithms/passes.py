@@ -78,7 +78,7 @@ class Pass:
         if layer in self.live.out:
             x = self.row(2 * layer + 1, 0)
             if x is not None:
-                self.took_mlp(layer, self.live.vit.blocks[layer].mlp_write(x))
+                self.took_mlp(layer, self.live.mlp_write(layer, x))
         self.rows = {}
 
 
