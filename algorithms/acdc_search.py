@@ -22,7 +22,7 @@ from ..circuits.reach import prune
 from ..circuits.run import run_pairs
 from ..circuits.scores import Scores
 from ..circuits.task import Task
-from ..models.errors import FormatError
+from ..models.errors import FormatError, TaskError
 from .acdc_plan import AcdcPlan
 from .journal import Journal
 from .kept import EVERYWHERE, Destination, Kept, Trials
@@ -31,6 +31,8 @@ from .progress import progress_bar
 
 BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
+SCRATCH = 16  # tensors of one variant that a trial holds beside the changes of sources
+TENSOR_SHARE = 0.9  # of the budget; the rest is the allocator's
 MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
 
@@ -111,8 +113,7 @@ class Search:
         """The state of the full model, in batches of pairs."""
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
-        sizes = _Sizes.of(self.graph, task, self.plan.memory)
-        self.most = max(1, min(self.plan.batch, sizes.variants))
+        sizes = self.sizes = _Sizes.of(self.graph, task, self.plan.memory)
         batches = list(task.discovery.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
         self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
@@ -143,9 +144,9 @@ class Search:
         if todo:
             for live in self.lives:
                 live.open(destination)
-        n_dropped, work = 0, self._work(self.kept.place(destination.block))
+        n_dropped, work, most = 0, self._work(self.kept.place(destination.block)), self._most()
         while todo:
-            tried = todo[: min(max(self.pace.size(work), self._foreseen(todo, stays)), self.most)]
+            tried = todo[: min(max(self.pace.size(work), self._foreseen(todo, stays)), most)]
             trials = Trials(tried, [column not in stays for column in tried])
             step = next(self._past, None)
             step = self._try(destination, trials) if step is None else self._again(destination, tried, step)
@@ -169,6 +170,11 @@ class Search:
         cfg, later = self.graph.cfg, self.graph.layers[place // 2 :]
         full = sum(self.kept.source_level(layer.mlp.width) == EVERYWHERE for layer in later)
         return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.discovery)
+
+    def _most(self) -> int:
+        """Trials in a batch that memory and the caller allow."""
+        changing = (self.kept.needed & ~self.kept.read).any(1).sum()  # at the readout's tokens alone they are small
+        return min(self.plan.batch, self.sizes.variants(int(changing)))
 
     @staticmethod
     def _foreseen(todo: list[int], stays: set[int]) -> int:
@@ -308,18 +314,39 @@ def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How much is held at once."""
+    """How much is held at once. Beside these, all pairs' writes and shadows are held: 4 tensors per layer, and 4.
+
+    Args:
+        pairs: Pairs of one state.
+        trials: Bytes of a batch of trials.
+        cache: Bytes of everything else.
+        place: Bytes of one (pair, token, model) tensor of one pair.
+    """
 
     pairs: int
-    variants: int
+    trials: int
     cache: int
+    place: int
 
     @classmethod
     def of(cls, graph: Graph, task: Task, memory: int) -> _Sizes:
-        cfg = task.vit.cfg
-        element = torch.finfo(task.vit.dtype).bits // 8
-        token = cfg.tokens.n_tokens * element
-        n_pairs = len(task.discovery)
-        variant = (12 * cfg.d_model + 3 * cfg.d_mlp) * token
-        pairs = min(n_pairs, max(1, int(memory // 4 // variant)))
-        return cls(pairs, max(1, int(min(memory // 4, 400_000_000) // (variant * pairs))), memory // 2)
+        """Raises a `TaskError` if what all pairs need does not fit."""
+        cfg, n_pairs = task.vit.cfg, len(task.discovery)
+        place = cfg.tokens.n_tokens * torch.finfo(task.vit.dtype).bits // 8 * cfg.d_model
+        carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise") else 0
+        state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
+        trial = place * (SCRATCH + graph.n_sources // 2)
+        pairs = min(n_pairs, max(1, memory // 4 // trial))
+        cache = int(memory * TENSOR_SHARE) - state - max(memory // 4, pairs * trial)
+        if cache < 0:
+            wanted = (state + max(memory // 4, pairs * trial)) / TENSOR_SHARE
+            raise TaskError(
+                f"the runs of {n_pairs} pairs of {cfg.name} don't fit into memory={memory:,} bytes: pass "
+                f"memory={int(wanted) + 1:,} or more, or fewer pairs, such as "
+                f"replace(task, discovery=task.discovery.select(slice({max(1, n_pairs // 2)})))."
+            )
+        return cls(pairs, memory // 4, cache, place)
+
+    def variants(self, n_sources: int) -> int:
+        """Trials that fit into a batch if so many sources behind the destination may change."""
+        return max(1, self.trials // (self.pairs * self.place * (SCRATCH + n_sources)))

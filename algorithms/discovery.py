@@ -73,7 +73,7 @@ def acdc(
         progress: Show a bar on stderr.
 
     Raises:
-        TaskError: tau is not above 0, or another option makes no sense.
+        TaskError: tau is not above 0, another option makes no sense, or the pairs don't fit into `memory`.
         GraphError: The graph or the scores belong to another model.
         FormatError: The journal is another search's, or cannot be written.
     """

@@ -70,8 +70,8 @@ class Kept:
         n_tokens = len(graph.groups.of_token)
         self.needed: Bools = np.zeros((graph.n_sources, n_tokens), dtype=bool)
         self._of_token = np.array(graph.groups.of_token)
-        self._read: Bools = np.zeros(n_tokens, dtype=bool)
-        self._read[list(graph.cfg.read_tokens)] = True
+        self.read: Bools = np.zeros(n_tokens, dtype=bool)
+        self.read[list(graph.cfg.read_tokens)] = True
         self._dense = {(b.kind, b.layer): b.present[:, :, None].repeat(b.width, 2) for b in graph.blocks}
         self._sources: dict[tuple[str, int, int], tuple[Sources, Sources]] = {}
 
@@ -101,7 +101,7 @@ class Kept:
 
     def level(self, tokens: Bools) -> int:
         """Nowhere, at tokens that the readout looks at, or everywhere."""
-        return EVERYWHERE if (tokens & ~self._read).any() else READ if tokens.any() else NOWHERE
+        return EVERYWHERE if (tokens & ~self.read).any() else READ if tokens.any() else NOWHERE
 
     def source_level(self, source: int) -> int:
         """Where a source's write is needed."""
@@ -111,10 +111,10 @@ class Kept:
         """Tokens at which a destination row is needed, shape (token,)."""
         graph = self.graph
         if block.kind == "logits":
-            return self._read
+            return self.read
         if block.kind == "mlp":
             return self.needed[block.width]
-        found = np.zeros_like(self._read)
+        found = np.zeros_like(self.read)
         rows = graph.port_rows if block.kind == "attention" else graph.inside_rows
         for head, port in np.argwhere(rows == row).tolist():
             target = self.needed[graph.first_head(block.layer) + head]

@@ -42,7 +42,8 @@ class Live:
         kept: The kept edges; whoever prunes changes them, this class only reads them.
         pairs: The batch.
         baseline: What removed edges carry.
-        cache: Bytes that may be spent on keeping sources' writes and destinations' inputs between calls.
+        cache: Bytes for what is held between calls beside the writes: what needed nodes read and write, and as far as
+            they last, destinations' inputs.
     """
 
     def __init__(self, vit: HookedViT, kept: Kept, pairs: Pairs, baseline: Baseline, cache: int) -> None:
@@ -112,10 +113,9 @@ class Live:
         """The input of a destination, kept between calls as far as memory allows."""
         if (place, row) not in self._rows:
             found = self.fresh_row(place, row)
-            size = found.numel() * found.element_size()
-            if size > self._cache_left:
+            if _bytes(found) > self._cache_left:
                 return found
-            self._cache_left -= size
+            self._cache_left -= _bytes(found)
             self._rows[place, row] = found
         return self._rows[place, row]
 
@@ -123,7 +123,7 @@ class Live:
         """The row's input has changed."""
         held = self._rows.pop((place, row), None)
         if held is not None:
-            self._cache_left += held.numel() * held.element_size()
+            self._cache_left += _bytes(held)
 
     def fresh_row(self, place: int, row: int) -> Float[Tensor, "pair token model"]:
         """x' + sum over kept, or at the place that is being pruned x - sum over dropped, whichever has fewer terms."""
@@ -148,10 +148,12 @@ class Live:
         """a_u - a'_u of a source in this run, for a reader that is held at some tokens."""
         if source < self.block_at(self._place).width:
             return self._candidate(source, tokens)
-        at = self.source_tokens(source)
-        if source not in self._deltas:
-            self._deltas[source] = self.writes.delta(source, at)
-        found = self._deltas[source]
+        at, found = self.source_tokens(source), self._deltas.get(source)
+        if found is None:
+            found = self.writes.delta(source, at)
+            if _bytes(found) <= self._cache_left:
+                self._cache_left -= _bytes(found)
+                self._deltas[source] = found
         return found[:, tokens] if at == ALL else found
 
     def _candidate(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
@@ -160,14 +162,16 @@ class Live:
 
     def changed(self, source: int) -> None:
         """A source that the pruning has passed writes something else."""
-        self._deltas.pop(source, None)
+        held = self._deltas.pop(source, None)
+        if held is not None:
+            self._cache_left += _bytes(held)
 
     def _hold_clean(self) -> Tensor | None:
         one = self.writes.embedded
         if self.graph.n_sources * one.numel() * one.element_size() > self._cache_left / 2:
             return None
         found = self.writes.deltas(range(self.graph.n_sources))
-        self._cache_left -= found.numel() * found.element_size()
+        self._cache_left -= _bytes(found)
         return found
 
     # What destinations make of it.
@@ -200,11 +204,13 @@ class Live:
         return block.attend_head(*ports)
 
     def mlp_write(self, layer: int, x: Float[Tensor, "*variant pair token model"]) -> Tensor:
-        """What an MLP writes, of as many variants at once as their hidden neurons stay in memory that is at hand."""
-        block, hidden = self.vit.blocks[layer], x.element_size() * self.graph.cfg.d_mlp * x.shape[-3:-1].numel()
-        if x.ndim == 3 or len(x) * hidden <= HIDDEN_BYTES:
+        """What an MLP writes, a piece at a time, so that its hidden neurons stay in memory that is at hand."""
+        block, rows = self.vit.blocks[layer], x.flatten(0, -3)
+        hidden = x.element_size() * self.graph.cfg.d_mlp * x.shape[-2]
+        if len(rows) * hidden <= HIDDEN_BYTES:
             return block.mlp_write(x)
-        return torch.cat([block.mlp_write(part) for part in x.split(max(1, HIDDEN_BYTES // hidden))])
+        found = [block.mlp_write(part) for part in rows.split(max(1, HIDDEN_BYTES // hidden))]
+        return torch.cat(found).view_as(x)
 
     def _inside_now(self, layer: int, head: int) -> Tensor | None:
         block = self.graph.layers[layer].inside
@@ -247,7 +253,8 @@ class Live:
             return
         if place % 2:
             if self.kept.source_level(self.block_at(place).width):
-                self.out[layer] = self.vit.blocks[layer].mlp_write(self.row(place, 0))
+                self.out[layer] = self.mlp_write(layer, self.row(place, 0))
+                self._cache_left -= _bytes(self.out[layer])
             return
         self._begin_heads(layer)
 
@@ -266,6 +273,7 @@ class Live:
             if self.writes.carried is None:
                 self.z_other[layer, head] = block.attend_head(*parts)
             self.z[layer, head] = block.attend_head(*(self.ports[layer, head, port] for port in range(3)))
+            self._cache_left -= 5 * _bytes(self.ports[layer, head, 1])  # q, k, v and both runs' z, at most
 
     def open(self, destination: Destination) -> None:
         """Starts on a destination: from here to `commit`, everything is told apart from the state as it is now."""
@@ -326,7 +334,8 @@ class Live:
         """Logits of the kept edges, once what a destination's drops, and settled ones, reach has been computed anew."""
         if self._whole is not None:
             self.writes.alive = self._cut_sources(self.kept.mask)
-            self._deltas.clear()
+            for source in list(self._deltas):
+                self.changed(source)
         drops, self._unsettled = [*self._unsettled, destination], []
         return Commit(self, drops).run(destination.block)
 
@@ -350,3 +359,7 @@ class Live:
             mask[[destination.edge(column) for column in columns]] = False
             found.append(self._cut_sources(mask))
         return found
+
+
+def _bytes(held: Tensor) -> int:
+    return held.numel() * held.element_size()

@@ -54,6 +54,8 @@ class Pass:
     def _heads(self, layer: int) -> None:
         live, normed = self.live, {}
         for head in live.heads(layer):
+            if self.graph.ports != "block":
+                normed.clear()  # no other head reads these rows
             ports = [self._port(layer, head, port, normed) for port in range(3)]
             inside = self.inside(layer, head)
             if inside is None and all(port is None for port in ports):

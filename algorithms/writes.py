@@ -39,15 +39,18 @@ class Writes:
         other = baseline.images(pairs)
         self.carried: Float[Tensor, "source pair token model"] | None = None if other is not None else baseline(pairs)
         self.alive: dict[int, Tensor] = {}  # sources cut off from the input at some tokens -> 1 where they are not
-        self.z: list[Tensor] = []  # per layer (pair, head, token, d_head)
-        self.mlp: list[Tensor] = []  # per layer (pair, token, model)
-        self.shadows: list[Tensor] = []  # per place (pair, token, model)
         residual = vit.embed(vit.check_images(pairs.clean))
         shadow = self.carried[0] if other is None else vit.embed(other)  # type: ignore[index]
         self.embedded = residual - shadow
-        for layer in range(vit.cfg.n_layers):
+        # what is kept lies in three pieces, since small ones between what is soon let go leave memory in tatters
+        cfg, shape = vit.cfg, residual.shape
+        heads = (shape[0], cfg.n_heads, shape[1], cfg.d_head)
+        self.z = list(residual.new_empty(cfg.n_layers, *heads))  # per layer (pair, head, token, d_head)
+        self.mlp = list(residual.new_empty(cfg.n_layers, *shape))  # per layer (pair, token, model)
+        self.shadows = list(residual.new_empty(2 * cfg.n_layers + 1, *shape))  # per place (pair, token, model)
+        for layer in range(cfg.n_layers):
             residual, shadow = self._layer(layer, residual, shadow)
-        self.shadows.append(shadow)
+        self.shadows[-1].copy_(shadow)
         self.last = residual
         self.logits: Float[Tensor, "pair class"] = vit.readout.logits(residual)
 
@@ -56,18 +59,19 @@ class Writes:
         z = block.attend(*block.read(block.norm1(residual)))
         residual = residual + block.attn_write(z)
         written = block.mlp_write(residual)
-        self.shadows.append(shadow)
+        self.shadows[2 * layer].copy_(shadow)
         if self.carried is None:
             z_other = block.attend(*block.read(block.norm1(shadow)))
             shadow = shadow + block.attn_write(z_other)
-            z, other = z - z_other, block.mlp_write(shadow)
+            z.sub_(z_other)
+            other = block.mlp_write(shadow)
         else:
             stop = first + self._n_heads
             shadow = shadow + self.carried[first:stop].sum(0) + block.attn_bias
             other = self.carried[stop]
-        self.shadows.append(shadow)
-        self.z.append(z)
-        self.mlp.append(written - other)
+        self.shadows[2 * layer + 1].copy_(shadow)
+        self.z[layer].copy_(z)
+        torch.sub(written, other, out=self.mlp[layer])
         return residual + written, shadow + other
 
     def head(self, layer: int, head: int) -> int:
