@@ -32,7 +32,7 @@ from .progress import progress_bar
 BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 SCRATCH = 16  # tensors of one variant that a trial holds beside the changes of sources
-TENSOR_SHARE = 0.9  # of the budget; the rest is the allocator's
+TENSOR_SHARE = 0.7  # of the budget; the rest is the allocator's
 MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
 
@@ -238,8 +238,9 @@ class Search:
     def _canonical(self, mask: NDArray[np.bool_]) -> float:
         """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
         vit, pairs, plan = self.task.vit, self.task.discovery, self.plan
-        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory).double()
-        return float(plan.judged(logits, torch.cat([vit(batch.clean) for batch in pairs.batches(64)]).double()).mean())
+        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
+        clean = torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)]).double()
+        return float(plan.judged(logits, clean).mean())
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""
@@ -336,16 +337,16 @@ class _Sizes:
         carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
-        pairs = min(n_pairs, max(1, memory // 4 // trial))
-        cache = int(memory * TENSOR_SHARE) - state - max(memory // 4, pairs * trial)
+        pairs = min(n_pairs, max(1, memory // 8 // trial))
+        cache = int(memory * TENSOR_SHARE) - state - max(memory // 8, pairs * trial)
         if cache < 0:
-            wanted = (state + max(memory // 4, pairs * trial)) / TENSOR_SHARE
+            wanted = (state + max(memory // 8, pairs * trial)) / TENSOR_SHARE
             raise TaskError(
                 f"the runs of {n_pairs} pairs of {cfg.name} don't fit into memory={memory:,} bytes: pass "
                 f"memory={int(wanted) + 1:,} or more, or fewer pairs, such as "
                 f"replace(task, discovery=task.discovery.select(slice({max(1, n_pairs // 2)})))."
             )
-        return cls(pairs, memory // 4, cache, place)
+        return cls(pairs, memory // 8, cache, place)
 
     def variants(self, n_sources: int) -> int:
         """Trials that fit into a batch if so many sources behind the destination may change."""

@@ -1,6 +1,7 @@
 """Law 6: speculative ACDC is sequential ACDC, decision by decision; and a journal brings an interrupted run home."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -98,9 +99,18 @@ def test_law_6_on_three_layers_with_registers(sequential):
 def test_law_6_micro_batched_is_whole():
     task = make_task(3, n_pairs=7)
     graph = compile_graph(task.vit, tokens="role")
-    whole, micro = acdc(graph, task, tau=0.02), acdc(graph, task, tau=0.02, memory=42_000)
+    whole, micro = acdc(graph, task, tau=0.02), acdc(graph, task, tau=0.02, memory=56_000)
     np.testing.assert_allclose(micro.scores.values, whole.scores.values, rtol=0, atol=1e-9)
     assert np.array_equal(micro.mask, whole.mask)
+
+
+def test_too_little_memory_is_refused_with_what_is_needed():
+    task = make_task(3, n_pairs=7)
+    graph = compile_graph(task.vit)
+    with pytest.raises(TaskError, match=r"7 pairs .* pass memory=([\d,]+) or more") as refused:
+        acdc(graph, task, tau=0.02, memory=10_000)
+    enough = int(re.search(r"pass memory=([\d,]+)", str(refused.value))[1].replace(",", ""))
+    acdc(graph, task, tau=0.02, memory=enough)
 
 
 def test_a_worsening_of_exactly_tau_is_decided_as_by_whole_runs(sequential):

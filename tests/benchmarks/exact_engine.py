@@ -130,7 +130,7 @@ def _peak_of_the_first(seconds: float, algorithm: str, n_pairs: int, memory: int
     graph = compile_graph(task.vit)
     run = {
         "exact effects": lambda: exact_effects(graph, task, memory=memory),
-        "ACDC": lambda: acdc(graph, task, tau=1e-4, memory=memory),
+        "ACDC": lambda: acdc(graph, task, tau=3e-4, metric="logit_difference", memory=memory),
     }[algorithm]
 
     def work() -> None:

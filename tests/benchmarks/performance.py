@@ -30,7 +30,7 @@ MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
             for algorithm, memory in (("EAP", 2_000_000_000), ("EAP-IG", 2_000_000_000))
         ]
         + [edge_attribution.peak_over_budget("EAP", VIT_B, 2, 200_000_000)]
-        + [exact_engine.peak_of_the_first(120, name, 32, 2_000_000_000) for name in ("exact effects", "ACDC")]
+        + [exact_engine.peak_of_the_first(60, name, 32, 2_000_000_000) for name in ("exact effects", "ACDC")]
     ),
     "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
     "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
