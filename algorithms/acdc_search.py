@@ -123,9 +123,7 @@ class Search:
         """The watched metric per pair, in float64."""
         parts = zip(logits, self.lives, strict=True)
         judged = self.plan.judged
-        return torch.cat(
-            [judged(part.double(), live.writes.logits.double().expand_as(part)) for part, live in parts], -1
-        ).cpu()
+        return torch.cat([judged(part.double(), live.writes.logits.double()) for part, live in parts], -1).cpu()
 
     def _destinations(self, place: int) -> Iterator[Destination]:
         blocks = [self.graph.logits]

@@ -68,13 +68,13 @@ class Metric:
         return self.kind != "accuracy"
 
     def __call__(
-        self, logits: Float[Tensor, "*batch class"], reference: Float[Tensor, "*batch class"] | None = None
+        self, logits: Float[Tensor, "*batch class"], reference: Float[Tensor, "*#batch class"] | None = None
     ) -> Float[Tensor, "*batch"]:
         """One number per row of logits.
 
         Args:
             logits: What is judged.
-            reference: The full model's logits on the clean images; only `kl` needs them.
+            reference: The full model's logits on the clean images, once for all or for each row; only `kl` needs them.
 
         Raises:
             TaskError: `kl` without a reference.
@@ -121,7 +121,7 @@ def _accuracy(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tenso
     return metric.correct(logits).to(logits.dtype)
 
 
-def kl_divergence(reference: Float[Tensor, "*batch class"], logits: Float[Tensor, "*batch class"]) -> Tensor:
+def kl_divergence(reference: Float[Tensor, "*#batch class"], logits: Float[Tensor, "*batch class"]) -> Tensor:
     """KL(p of reference || p of logits) in nats, shape (*batch)."""
     log_p, log_q = reference.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)

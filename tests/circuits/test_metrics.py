@@ -53,3 +53,9 @@ def test_the_side_is_the_highest_logit_among_target_and_foil():
     logits = torch.tensor([[1.0, -3.0, 9.0, 0.5], [0.0, 2.0, 9.0, 2.5], [3.0, 3.0, 0.0, 0.0]])
     assert Metric("logit_difference", (0, 1), (3,)).prefers_target(logits).tolist() == [True, False, True]
     assert Metric("logit", (2,)).prefers_target(logits).tolist() == [True, True, False]
+
+
+def test_one_reference_serves_all_variants_of_a_batch():
+    reference, logits = torch.randn(4, 5), torch.randn(3, 4, 5)
+    metric = Metric("kl", (0,), (1,))
+    assert torch.equal(metric(logits, reference), torch.stack([metric(part, reference) for part in logits]))
