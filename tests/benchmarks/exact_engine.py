@@ -86,9 +86,11 @@ def one_at_a_time_over_batches(name: str, tau: float, batch: int, rounds: int) -
     )
 
 
-def acdc_shares(name: str, tau: float) -> list[Row]:
+def acdc_shares(name: str, tau: float, *, warm_up: bool) -> list[Row]:
     """Where ACDC's time goes: the share of each kind of work on the pruned run."""
     task, spent = trained_task(name), dict.fromkeys(PHASES, 0.0)
+    if warm_up:
+        acdc(compile_graph(task.vit), task, tau=tau)
 
     def timed(phase: str) -> Callable[..., object]:
         inner = getattr(Live, phase)
