@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
@@ -35,9 +35,33 @@ from .acdc_search import Search
 
 
 @overload
-def acdc(graph: Graph, task: Task, *, tau: float = ..., **options: Any) -> Circuit: ...
+def acdc(
+    graph: Graph,
+    task: Task,
+    *,
+    tau: float = ...,
+    metric: MetricChoice = ...,
+    order: Scores | str = ...,
+    worsening: Worsening = ...,
+    batch: int = ...,
+    journal: str | Path | None = ...,
+    memory: int = ...,
+    progress: bool = ...,
+) -> Circuit: ...
 @overload
-def acdc(graph: Graph, task: Task, *, tau: Sequence[float], **options: Any) -> list[Circuit]: ...
+def acdc(
+    graph: Graph,
+    task: Task,
+    *,
+    tau: Sequence[float],
+    metric: MetricChoice = ...,
+    order: Scores | str = ...,
+    worsening: Worsening = ...,
+    batch: int = ...,
+    journal: str | Path | None = ...,
+    memory: int = ...,
+    progress: bool = ...,
+) -> list[Circuit]: ...
 def acdc(
     graph: Graph,
     task: Task,

@@ -130,7 +130,8 @@ class Kept:
         if inside is None:
             return np.ones_like(target)
         groups = np.unique(self._of_token[target])
-        return self.dense(inside)[self.graph.inside_rows[head, kind]][groups].any(0)[self._of_token]
+        seen: Bools = np.any(self.dense(inside)[self.graph.inside_rows[head, kind]][groups], axis=0)
+        return seen[self._of_token]
 
     def candidates(self, destination: Destination) -> list[int]:
         """Columns of the edges into a destination that something needed reads."""
@@ -159,7 +160,7 @@ class Kept:
 
 def _by_source(chosen: Bools, present: Bools) -> Sources:
     """Sources with the groups at which they are chosen, of (group, source); None for all that are present."""
-    everywhere = (chosen | ~present).all(0)
+    everywhere: Bools = np.all(chosen | ~present, axis=0)
     return {
         int(source): None if everywhere[source] else tuple(np.flatnonzero(chosen[:, source]).tolist())
         for source in np.flatnonzero(chosen.any(0))
