@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,23 +16,18 @@ from torch import Tensor
 
 from ..circuits.baseline import Baseline, make_baseline
 from ..circuits.circuit import Circuit
-from ..circuits.graph import Graph
 from ..circuits.reach import prune
 from ..circuits.run import run_pairs
 from ..circuits.scores import Scores
-from ..circuits.task import Task
-from ..models.errors import FormatError, TaskError
+from ..models.errors import FormatError
+from .acdc_batches import Pace, Sizes
 from .acdc_plan import AcdcPlan
 from .journal import Journal
 from .kept import EVERYWHERE, Destination, Kept, Trials
 from .live import Live
 from .progress import progress_bar
 
-BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
-SCRATCH = 16  # tensors of one variant that a trial holds beside the changes of sources
-TENSOR_SHARE = 0.7  # of the budget; the rest is the allocator's
-MEMORY = 0.1  # weight of the latest decision in the rate of surprises
 
 
 @dataclass
@@ -58,28 +52,6 @@ class _Decisions:
         self.measured[edge] = True
 
 
-class _Pace:
-    """How many trials a batch should hold, from how often decisions came as a surprise.
-
-    With a surprise every 1/p decisions, a batch of K trials wastes about p K^2 / 2 of them and costs c trials beside,
-    so the cost for each decision is least near K = sqrt(2 c / p). Of c it is only known that it is large where a trial
-    is small: at the readout's tokens, or in a small model.
-    """
-
-    def __init__(self) -> None:
-        self._rate = 0.1
-
-    def size(self, work: float) -> int:
-        """Trials in the next batch, if a trial takes so many operations."""
-        cost = min(2.0, max(0.15, BATCH_WORK / max(work, 1.0)))
-        return math.ceil(math.sqrt(2 * cost / self._rate))
-
-    def learn(self, n_decided: int, *, surprised: bool) -> None:
-        """Takes in a batch's decisions, of which the last may have been a surprise."""
-        self._rate *= (1 - MEMORY) ** n_decided
-        self._rate = max(self._rate + MEMORY * surprised, 1e-4)
-
-
 class Search:
     """One run of ACDC: the state, and the loop over destinations."""
 
@@ -87,7 +59,7 @@ class Search:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = Kept(plan.graph)
         self.decisions = _Decisions.of(len(plan.graph))
-        self.pace = _Pace()
+        self.pace = Pace()
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
         self._progress, self._n_kept, self._n_done = progress, 0, 0
@@ -113,7 +85,7 @@ class Search:
         """The state of the full model, in batches of pairs."""
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
-        sizes = self.sizes = _Sizes.of(self.graph, task, self.plan.memory)
+        sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
         batches = list(task.discovery.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
         self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
@@ -151,8 +123,13 @@ class Search:
             n_dropped += self._apply(destination, tried, step)
             stays = set(step["stays"])
             todo = todo[len(step["edges"]) :]
-        self._behind = self._behind or n_dropped > 0
-        if settle and n_dropped:
+        self._follow(destination, n_dropped > 0, settle=settle)
+        self._show(destination)
+
+    def _follow(self, destination: Destination, dropped: bool, *, settle: bool) -> None:
+        """The state after a destination's decisions."""
+        self._behind = self._behind or dropped
+        if settle and dropped:
             for live in self.lives:
                 live.settle(destination)
         elif self._behind and not settle:
@@ -161,7 +138,6 @@ class Search:
         self.kept.finish(destination)
         for live in self.lives:
             live.close(destination)
-        self._show(destination)
 
     def _work(self, place: int) -> float:
         """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
@@ -195,17 +171,9 @@ class Search:
                 break
         left = zip(trials.columns[len(edges) :], losses[len(edges) :], strict=True)
         stays = [column for column, loss in left if self._worsening(float(loss.mean())) >= self.plan.tau]
-        now = self.now
-        for value, edge in zip(values, edges, strict=False):
-            now = now if edge[1] else value
-        step = {
-            "metric": now.tolist(),
-            "edges": edges,
-            "tried": len(values),
-            "ties": ties,
-            "surprised": surprised,
-            "stays": stays,
-        }
+        gone = [value for value, edge in zip(values, edges, strict=False) if not edge[1]]
+        step: dict[str, Any] = {"metric": (gone[-1] if gone else self.now).tolist(), "edges": edges}
+        step |= {"tried": len(values), "ties": ties, "surprised": surprised, "stays": stays}
         self.journal.append(step)
         return step
 
@@ -309,43 +277,3 @@ def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
     n_pairs = losses.shape[1]
     spread = losses.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.zeros(len(losses))
     return np.stack([losses.mean(1), np.abs(losses).mean(1), spread], 1).tolist()
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """How much is held at once. Beside these, all pairs' writes and shadows are held: 4 tensors per layer, and 4.
-
-    Args:
-        pairs: Pairs of one state.
-        trials: Bytes of a batch of trials.
-        cache: Bytes of everything else.
-        place: Bytes of one (pair, token, model) tensor of one pair.
-    """
-
-    pairs: int
-    trials: int
-    cache: int
-    place: int
-
-    @classmethod
-    def of(cls, graph: Graph, task: Task, memory: int) -> _Sizes:
-        """Raises a `TaskError` if what all pairs need does not fit."""
-        cfg, n_pairs = task.vit.cfg, len(task.discovery)
-        place = cfg.tokens.n_tokens * torch.finfo(task.vit.dtype).bits // 8 * cfg.d_model
-        carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise") else 0
-        state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
-        trial = place * (SCRATCH + graph.n_sources // 2)
-        pairs = min(n_pairs, max(1, memory // 8 // trial))
-        cache = int(memory * TENSOR_SHARE) - state - max(memory // 8, pairs * trial)
-        if cache < 0:
-            wanted = (state + max(memory // 8, pairs * trial)) / TENSOR_SHARE
-            raise TaskError(
-                f"the runs of {n_pairs} pairs of {cfg.name} don't fit into memory={memory:,} bytes: pass "
-                f"memory={int(wanted) + 1:,} or more, or fewer pairs, such as "
-                f"replace(task, discovery=task.discovery.select(slice({max(1, n_pairs // 2)})))."
-            )
-        return cls(pairs, memory // 8, cache, place)
-
-    def variants(self, n_sources: int) -> int:
-        """Trials that fit into a batch if so many sources behind the destination may change."""
-        return max(1, self.trials // (self.pairs * self.place * (SCRATCH + n_sources)))

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,13 +26,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ..circuits.effect_table import require_direction
 from ..circuits.graph import EdgeBlock, Graph
 from ..circuits.pairs import Pairs
 from ..circuits.run import require_model
 from ..circuits.scores import Scores
 from ..circuits.sources import source_values, values_from
 from ..circuits.task import Task
-from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .moments import Moments
 from .progress import progress_bar
@@ -70,8 +70,7 @@ def exact_effects(
         GraphError: The graph was compiled for another model.
         TaskError: The direction is not known.
     """
-    if direction not in get_args(Direction):
-        raise TaskError(f'direction={direction!r} is not known: pass direction="noising" or direction="denoising".')
+    require_direction(direction)
     vit, pairs = task.vit, task.discovery
     require_model(vit, graph)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)

@@ -12,6 +12,7 @@ foil to target under denoising (`Metric.prefers_target`). Holds numpy arrays onl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ _CHUNK = 2048  # places whose bootstrap draws are held at once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EffectTable:
+class EffectTable(ABC):
     """Effects of patches at a number of places; NaN where there is nothing to patch.
 
     Args:
@@ -134,6 +135,7 @@ class EffectTable:
         """Direction, pairs and ablation in a few words."""
         return f"{self.direction}, {self.n_pairs} pairs, ablation {self.ablation}"
 
+    @abstractmethod
     def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
         """One row per place with what `measured` gives.
 
@@ -141,7 +143,6 @@ class EffectTable:
             n_bootstrap: Bootstrap draws of the pairs.
             seed: Draws them.
         """
-        raise NotImplementedError
 
     def save(self, path: str | Path) -> Path:
         """Writes `frame()` to a .csv, whole or not at all, and returns the path.
