@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .activation_patching import activation_patch as activation_patch
+    from .attribution.direct import LogitAttribution as LogitAttribution
+    from .attribution.direct import direct_logit_attribution as direct_logit_attribution
+    from .attribution.direct import logit_attribution as logit_attribution
+    from .attribution.exact import exact_effects as exact_effects
+    from .attribution.gradients import eap as eap
+    from .attribution.gradients import eap_ig as eap_ig
     from .benchmark import run_benchmark as run_benchmark
-    from .direct import LogitAttribution as LogitAttribution
-    from .direct import direct_logit_attribution as direct_logit_attribution
-    from .direct import logit_attribution as logit_attribution
-    from .discovery import acdc as acdc
-    from .exact import exact_effects as exact_effects
-    from .gradients import eap as eap
-    from .gradients import eap_ig as eap_ig
-    from .patch_table import PatchTable as PatchTable
-    from .path_patching import path_patch as path_patch
-    from .path_table import PathTable as PathTable
+    from .patching.activation_patching import activation_patch as activation_patch
+    from .patching.patch_table import PatchTable as PatchTable
+    from .patching.path_patching import path_patch as path_patch
+    from .patching.path_table import PathTable as PathTable
+    from .pruning.acdc import acdc as acdc
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
 
@@ -39,17 +39,17 @@ __all__ = [
 
 _HOMES = {
     "ALGORITHMS": ".registry",
-    "LogitAttribution": ".direct",
-    "PatchTable": ".patch_table",
-    "PathTable": ".path_table",
-    "acdc": ".discovery",
-    "activation_patch": ".activation_patching",
-    "direct_logit_attribution": ".direct",
-    "eap": ".gradients",
-    "eap_ig": ".gradients",
-    "exact_effects": ".exact",
-    "logit_attribution": ".direct",
-    "path_patch": ".path_patching",
+    "LogitAttribution": ".attribution.direct",
+    "PatchTable": ".patching.patch_table",
+    "PathTable": ".patching.path_table",
+    "acdc": ".pruning.acdc",
+    "activation_patch": ".patching.activation_patching",
+    "direct_logit_attribution": ".attribution.direct",
+    "eap": ".attribution.gradients",
+    "eap_ig": ".attribution.gradients",
+    "exact_effects": ".attribution.exact",
+    "logit_attribution": ".attribution.direct",
+    "path_patch": ".patching.path_patching",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
 }

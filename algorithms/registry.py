@@ -60,7 +60,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
     for entry in (
         AlgorithmEntry(
             "eap",
-            ".gradients",
+            ".attribution.gradients",
             "edge attribution, gradient at the clean image (2 forwards, 1 backward)",
             {
                 "freeze_norm": _FREEZE,
@@ -69,7 +69,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         ),
         AlgorithmEntry(
             "eap_ig",
-            ".gradients",
+            ".attribution.gradients",
             "edge attribution with gradients averaged from ablated to clean input",
             {
                 "steps": Option(5, "points on the path"),
@@ -80,7 +80,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         ),
         AlgorithmEntry(
             "exact_effects",
-            ".exact",
+            ".attribution.exact",
             "every edge ablated or restored alone (one run of the rest of the model per edge)",
             {
                 "direction": Option(
@@ -92,7 +92,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         ),
         AlgorithmEntry(
             "acdc",
-            ".discovery",
+            ".pruning.acdc",
             "prune from the logits back every edge whose loss the metric hardly feels",
             {
                 "tau": Option(0.01, "largest worsening that is let pass, in the metric's unit"),
@@ -105,7 +105,9 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             },
             finds="circuit",
         ),
-        AlgorithmEntry("direct_logit_attribution", ".direct", "what each source adds to the logits by itself"),
+        AlgorithmEntry(
+            "direct_logit_attribution", ".attribution.direct", "what each source adds to the logits by itself"
+        ),
     )
 }
 

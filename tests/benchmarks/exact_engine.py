@@ -17,7 +17,7 @@ import torch
 from edge_attribution import DEIT, VIT_B, random_task
 from measure import Row, paired, peak_memory
 from vitcircuits.algorithms import acdc, exact_effects
-from vitcircuits.algorithms.live import Live
+from vitcircuits.algorithms.pruning.live import Live
 from vitcircuits.circuits import Task, class_contrast, compile_graph
 from vitcircuits.models import load_vit
 

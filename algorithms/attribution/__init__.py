@@ -1,0 +1,1 @@
+"""Scores for every edge: gradients, exact effects, direct logit attribution."""

@@ -1,0 +1,138 @@
+"""Direct logit attribution: what each source adds to the logits by itself, with the readout's norms frozen.
+
+With the final norm's standard deviation held at its clean value, the readout is an affine map of the residual. For a
+logit difference (or a logit) with gradient g under that frozen norm,
+
+    contribution[u, t] = a_u[t] . g[t]        sum over u and t + constant = the logit difference
+
+where the constant holds what belongs to no source: the head's bias, the final norm's bias, attention's biases
+(the direct paths of Elhage et al. 2021; TransformerLens' `logit_attrs`). For sets of classes the
+log-sum-exp is linearised at the clean logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.graph import Graph, compile_graph
+from ...circuits.metrics import Metric
+from ...circuits.run import require_model
+from ...circuits.scores import Scores
+from ...circuits.sources import batch_size_for, source_values
+from ...circuits.task import Task
+from ...models.errors import TaskError
+from ...models.hooked import HookedViT
+from ..progress import progress_bar
+from .moments import Moments, sum_groups
+
+
+@dataclass(frozen=True, eq=False)
+class LogitAttribution:
+    """Contributions to a logit or a logit difference, in logits.
+
+    Args:
+        values: Of each source at each token, (pair, source, token).
+        constant: What belongs to no source, (pair,).
+        metric: The logit or logit difference itself, (pair,).
+        source_names: Names of the sources.
+        token_names: Names of the tokens.
+    """
+
+    values: NDArray[np.float64]
+    constant: NDArray[np.float64]
+    metric: NDArray[np.float64]
+    source_names: tuple[str, ...]
+    token_names: tuple[str, ...]
+
+
+def direct_logit_attribution(
+    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
+) -> Scores:
+    """How much of the metric edges into the logits carry directly; edges elsewhere score 0.
+
+    For an edge u -> logits at a token group, (a_u - a'_u) . g summed over the group's tokens, where g is the metric's
+    gradient at the last residual with the readout's norms frozen. Under `Ablation("zero")` these are the plain
+    contributions, which add up to the logit difference less its constant. Costs one forward pass each
+    for clean and corrupted images.
+
+    Args:
+        graph: The graph; with tokens="each" contributions are per source and token.
+        task: Its discovery pairs are used.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TaskError: The metric is not a logit or a logit difference.
+        GraphError: The graph was compiled for another model.
+    """
+    vit, pairs = task.vit, task.discovery
+    require_model(vit, graph)
+    _require_linear(task.metric)
+    baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    moments = Moments(graph)
+    with vit.borrowed(), torch.no_grad(), progress_bar("direct_logit_attribution", len(pairs), progress) as bar:
+        for batch in pairs.batches(batch_size_for(vit, memory, copies=4)):
+            values = source_values(vit, vit.check_images(batch.clean))
+            gradient, _ = _readout_gradient(vit, values, task.metric)
+            products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
+            moments.add(graph.logits, sum_groups(products, graph)[:, None])
+            moments.n_pairs += len(batch)
+            bar.update(len(batch))
+    return moments.scores(task, "direct_logit_attribution", {})
+
+
+def logit_attribution(
+    vit: HookedViT,
+    images: Float[Tensor, "pair channel height width"],
+    metric: Metric,
+    *,
+    memory: int = DEFAULT_MEMORY,
+) -> LogitAttribution:
+    """Contribution of each source at each token to a logit or a logit difference.
+
+    Args:
+        vit: The opened model.
+        images: Preprocessed images.
+        metric: `Metric("logit", (3,))` or `Metric("logit_difference", (3,), (8,))`.
+        memory: Bytes to hold at once.
+
+    Raises:
+        TaskError: The metric is not a logit or a logit difference.
+        DataError: The images don't fit the model.
+    """
+    _require_linear(metric)
+    values, metrics = [], []
+    with vit.borrowed(), torch.no_grad():
+        for batch in vit.check_images(images).split(batch_size_for(vit, memory, copies=2)):
+            sources = source_values(vit, batch)
+            gradient, found = _readout_gradient(vit, sources, metric)
+            values.append(torch.einsum("ubtd,btd->but", sources, gradient).double().cpu().numpy())
+            metrics.append(found.double().cpu().numpy())
+    table, total = np.concatenate(values), np.concatenate(metrics)
+    names = compile_graph(vit).source_names()
+    return LogitAttribution(table, total - table.sum((1, 2)), total, names, vit.cfg.tokens.token_names())
+
+
+def _require_linear(metric: Metric) -> None:
+    if metric.kind not in ("logit", "logit_difference"):
+        raise TaskError(
+            f"direct logit attribution explains logits, and {metric.kind} is not linear in them: use metric='logit' or "
+            f"metric='logit_difference'."
+        )
+
+
+def _readout_gradient(vit: HookedViT, sources: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Gradient at the last residual (pair, token, model) under frozen norms, and the metric (pair,)."""
+    residual = sources.sum(0) + sum(block.attn_bias for block in vit.blocks)
+    with torch.enable_grad():
+        read = residual.requires_grad_(True)
+        value = metric(vit.readout(vit.readout.select(read), freeze_norm=True))
+        (gradient,) = torch.autograd.grad(value.sum(), read)
+    return gradient.detach(), value.detach()

@@ -1,0 +1,109 @@
+"""Scores of the edges between token groups inside heads, at one attention's cost for all of them.
+
+Pattern p, logit change d_ti = q_t . (k'_i - k_i) x scale, gradient g_t at the head's output z of target token t, source
+token i, source group G. A value edge scores sum over G of p_ti <g_t, v_i - v'_i>. A key edge scores, to first order,
+
+    - sum over G of p_ti d_ti (<g_t, v_i> - <g_t, z_t>)
+
+which adds up over refinements of the groups. With the softmax exact instead, r_i = p_ti (exp(d_ti) - 1) and R its sum
+over G,
+
+    - (sum over G of r_i <g_t, v_i> - R <g_t, z_t>) / (1 + R)
+
+and where keys and values are one edge, the head's change with both replaced. The exact form is exact in the pattern;
+the gradient g is still first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...circuits.graph import Graph
+from ...models.blocks import OpenBlock
+from .tape import LayerTape
+
+Softmax = Literal["linear", "exact"]
+
+
+def inside_scores(
+    graph: Graph,
+    block: OpenBlock,
+    taped: LayerTape,
+    ablated: tuple[Tensor, Tensor],
+    clean: tuple[Tensor, Tensor],
+    softmax: Softmax,
+) -> Float[Tensor, "pair row target source"]:
+    """Scores of one layer's edges inside heads, per pair.
+
+    Args:
+        graph: The graph.
+        block: The layer's block.
+        taped: Activations and gradients at the point where the gradient is taken.
+        ablated: Keys and values read from the ablated residual, each (pair, head, token, d_head).
+        clean: Keys and values of the clean run, likewise.
+        softmax: `linear` or `exact`; off the clean point (integrated gradients) only `linear` is meant.
+    """
+    g = taped.grad_z
+    assert g is not None and taped.fused is not None and taped.z is not None
+    q, k, v = block.split(taped.fused)
+    pattern = block.pattern(q, k)  # pair, head, target, source
+    g_v = g @ v.transpose(-1, -2)
+    g_z = (g * taped.z).sum(-1, keepdim=True)
+    logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)
+    form = _FORMS[softmax]
+    return form(graph, pattern, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
+
+
+def _linear(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
+    keys = -pattern * change * (g_v - g_z)
+    parts = torch.stack([keys, pattern * g_dv], 2)  # pair, head, keys or values, target, source
+    return _fold(_over_targets(_over_sources(parts, graph), graph), graph)
+
+
+def _exact(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
+    """The form above with 1 + R summed over the other groups and the changed one, so that nothing cancels."""
+    grown = pattern * change.clamp(max=80).exp()
+    total = _over_others(pattern, graph) + _over_sources(grown, graph)  # 1 + R, (pair, head, target, source group)
+    total = total.clamp_min(torch.finfo(total.dtype).tiny)
+    others = _over_others(pattern * g_v, graph)
+
+    def effect(value: Tensor) -> Tensor:
+        return g_z - (others + _over_sources(grown * value, graph)) / total
+
+    if graph.ports == "qkv":
+        parts = torch.stack([effect(g_v), _over_sources(pattern * g_dv, graph)], 2)
+    else:
+        parts = effect(g_v - g_dv)[:, :, None]
+    return _fold(_over_targets(parts, graph), graph)
+
+
+_FORMS: dict[str, Callable[..., Tensor]] = {"linear": _linear, "exact": _exact}
+
+
+def _member(graph: Graph, like: Tensor) -> Float[Tensor, "group token"]:
+    return torch.tensor(graph.groups.one_hot(), dtype=like.dtype, device=like.device)
+
+
+def _over_sources(values: Tensor, graph: Graph) -> Tensor:
+    return values if len(graph.groups) == values.shape[-1] else values @ _member(graph, values).T
+
+
+def _over_others(values: Tensor, graph: Graph) -> Tensor:
+    """Sums over the source tokens that are not in each group."""
+    return values @ (1 - _member(graph, values)).T
+
+
+def _over_targets(values: Tensor, graph: Graph) -> Tensor:
+    return values if len(graph.groups) == values.shape[-2] else _member(graph, values) @ values
+
+
+def _fold(parts: Tensor, graph: Graph) -> Float[Tensor, "pair row target source"]:
+    """(pair, head, part, target, source) -> the graph's inside rows, where parts and heads that share a row add up."""
+    rows = torch.from_numpy(graph.inside_rows[:, : parts.shape[2]].reshape(-1).copy()).to(parts.device)
+    flat = parts.flatten(1, 2)
+    return flat.new_zeros(len(flat), int(rows.max()) + 1, *flat.shape[2:]).index_add(1, rows, flat)

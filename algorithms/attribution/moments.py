@@ -1,0 +1,70 @@
+"""Per-pair scores gathered into a mean, a mean of absolute values and a standard error, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.scores import Scores
+from ...circuits.task import Task
+
+
+class Moments:
+    """Running sums over pairs, one entry per edge."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
+        self.n_pairs = 0
+
+    def add(self, block: EdgeBlock, scores: Float[Tensor, "pair row group column"]) -> None:
+        """Adds a batch's scores of one edge block."""
+        values = scores.double()
+        for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
+            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.present].ravel()
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Signed mean, shape (edge,)."""
+        return self._sums[0] / self.n_pairs
+
+    def scores(
+        self,
+        task: Task,
+        algorithm: str,
+        options: Mapping[str, Any],
+        *,
+        exact: bool | np.ndarray = False,
+        diagnostics: Mapping[str, float] | None = None,
+    ) -> Scores:
+        """The scores, with their spread over the pairs."""
+        mean = self.mean
+        n = self.n_pairs
+        variance = np.maximum(self._sums[2] / n - mean**2, 0) * (n / max(n - 1, 1))
+        return Scores(
+            graph=self._graph,
+            values=mean,
+            mean_abs=self._sums[1] / n,
+            std_err=np.sqrt(variance / n) if n > 1 else np.full(len(mean), np.nan),
+            exact=np.broadcast_to(np.asarray(exact, dtype=bool), mean.shape).copy(),
+            n_pairs=n,
+            algorithm=algorithm,
+            options=dict(options),
+            ablation=task.ablation,
+            task=dict(task.info),
+            diagnostics=dict(diagnostics or {}),
+        )
+
+
+def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float[Tensor, "pair group *rest"]:
+    """Sums over the tokens of each group."""
+    if len(graph.groups) == values.shape[1]:
+        return values
+    member = torch.tensor(graph.groups.one_hot(), dtype=values.dtype, device=values.device)
+    return torch.einsum("gt,bt...->bg...", member, values)

@@ -1,0 +1,168 @@
+"""Plain fused passes: what every source writes in a run, and the metric's gradient at every destination.
+
+No split q/k/v forward is needed: a destination's gradient is taken at the fused projection's output and carried back
+per head in the contraction. An alias of the residual in front of each MLP and of the readout keeps their gradients
+apart from the residual's own. Only activations need gradients, never weights. What the last block's attention and MLP
+write is computed for the tokens that the readout reads, and for no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...models.hooked import HookedViT
+
+KeysValues = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Writes:
+    """What a run wrote, block by block; in the last block at the read tokens only.
+
+    Args:
+        embedded: The residual in front of block 0, (pair, token, model).
+        z: Heads' outputs, each (pair, head, token, d_head).
+        mlps: What the MLPs wrote, each (pair, token, model).
+        read: The last residual, (pair, read token, model).
+        keys_values: Per layer, keys and values, each (pair, head, token, d_head); empty where nobody asked for them.
+    """
+
+    embedded: Tensor
+    z: list[Tensor]
+    mlps: list[Tensor]
+    read: Tensor
+    keys_values: KeysValues
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTape:
+    """The metric's gradients in one block, and the activations that their use needs.
+
+    Args:
+        scaled: Gradient at the fused projection's output times norm1's 1 / standard deviation, (pair, token, 3 x head x
+            d_head).
+        grad_mlp: Gradient at the residual that the MLP reads, (pair, token, model); in the last block (pair, read
+            token, model).
+        residual: In front of attention, (pair, token, model), for unfrozen norms.
+        fused: The fused projection's output, for unfrozen norms and edges inside heads.
+        z: Heads' outputs, (pair, head, token, d_head), for edges inside heads.
+        grad_z: Gradient at `z`, likewise.
+    """
+
+    scaled: Tensor
+    grad_mlp: Tensor
+    residual: Tensor | None
+    fused: Tensor | None
+    z: Tensor | None
+    grad_z: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """A forward and a backward pass.
+
+    Args:
+        writes: What the run wrote.
+        layers: Block by block.
+        grad_read: Gradient at the residual that the readout reads, (pair, read token, model).
+    """
+
+    writes: Writes
+    layers: list[LayerTape]
+    grad_read: Tensor
+
+
+class _Layer(NamedTuple):
+    """One block of a run; `seen` and everything after it at the read tokens in the last block."""
+
+    before: Tensor
+    fused: Tensor
+    z: Tensor
+    written: Tensor  # z where attention's write is needed
+    seen: Tensor  # an alias of the residual, which only the MLP reads
+    mlp_out: Tensor
+    after: Tensor
+
+
+def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool) -> Iterator[_Layer]:
+    residual = start
+    for block in vit.blocks:
+        before = residual
+        fused = block.qkv(block.norm1.frozen(before) if freeze_norm else block.norm1(before))
+        z = block.attend(*block.split(fused))
+        select = vit.readout.select if block is vit.blocks[-1] else _all
+        written = select(z)
+        residual = select(before) + block.attn_write(written)
+        seen = residual.view_as(residual)
+        mlp_out = block.mlp_write(seen, freeze_norm=freeze_norm)
+        residual = residual + mlp_out
+        yield _Layer(before, fused, z, written, seen, mlp_out, residual)
+
+
+def _all(values: Tensor) -> Tensor:
+    return values
+
+
+def record_writes(vit: HookedViT, embedded: Float[Tensor, "pair token model"], *, keys_values: bool = False) -> Writes:
+    """What a run from the residual in front of block 0 writes; call it under `vit.borrowed()` and without gradients.
+
+    Args:
+        vit: The opened model.
+        embedded: Where the run starts.
+        keys_values: Whether keys and values are wanted.
+    """
+    writes = Writes(embedded, [], [], embedded, [])
+    read = embedded
+    for block, layer in zip(vit.blocks, _layers(vit, embedded, freeze_norm=False), strict=True):
+        writes.z.append(layer.written)
+        writes.mlps.append(layer.mlp_out)
+        if keys_values:
+            writes.keys_values.append(block.split(layer.fused)[1:])
+        read = layer.after
+    return Writes(embedded, writes.z, writes.mlps, read, writes.keys_values)
+
+
+def record_tape(
+    vit: HookedViT,
+    embedded: Float[Tensor, "pair token model"],
+    metric: Callable[[Tensor], Tensor],
+    *,
+    freeze_norm: bool,
+    inside: bool = False,
+) -> Tape:
+    """The tape of a run that starts from the residual in front of block 0; call it under `vit.borrowed()`.
+
+    Args:
+        vit: The opened model.
+        embedded: Where the run starts.
+        metric: Logits -> one number per pair.
+        freeze_norm: Treat norm1, norm2 and the final norm's standard deviations as constants in the backward pass.
+        inside: Whether what edges inside heads need is wanted too.
+    """
+    with torch.enable_grad():
+        start = embedded.detach().requires_grad_(True)
+        layers = list(_layers(vit, start, freeze_norm=freeze_norm))
+        read = layers[-1].after.view_as(layers[-1].after)
+        value = metric(vit.readout(read, freeze_norm=freeze_norm))
+        wanted = [layer.fused for layer in layers] + [layer.seen for layer in layers]
+        wanted += [layer.z for layer in layers] if inside else []
+        *found, grad_read = torch.autograd.grad(value.sum(), [*wanted, read])
+    taped = []
+    for place, (block, layer) in enumerate(zip(vit.blocks, layers, strict=True)):
+        grads = found[place :: len(layers)]  # at fused, seen and perhaps z
+        scaled = grads[0].mul_(block.norm1.inverse(layer.before.detach()))
+        residual = None if freeze_norm else layer.before.detach()
+        fused = layer.fused.detach() if inside or not freeze_norm else None
+        z, grad_z = (layer.z.detach(), grads[2]) if inside else (None, None)
+        taped.append(LayerTape(scaled, grads[1], residual, fused, z, grad_z))
+    z = [layer.written.detach() for layer in layers]
+    mlps = [layer.mlp_out.detach() for layer in layers]
+    own = [block.split(layer.fused.detach())[1:] for block, layer in zip(vit.blocks, layers, strict=True)]
+    writes = Writes(start.detach(), z, mlps, read.detach(), own if inside else [])
+    return Tape(writes, taped, grad_read)

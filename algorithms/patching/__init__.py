@@ -1,0 +1,1 @@
+"""Experiments that patch activations and paths, by token, head and layer."""

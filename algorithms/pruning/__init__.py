@@ -1,0 +1,1 @@
+"""Searches that return a circuit: the graph is pruned step by step."""

@@ -1,0 +1,279 @@
+"""The search behind `acdc`: batches of speculative trials, decided up to the first surprise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...circuits.baseline import Baseline, make_baseline
+from ...circuits.circuit import Circuit
+from ...circuits.reach import prune
+from ...circuits.run import run_pairs
+from ...circuits.scores import Scores
+from ...models.errors import FormatError
+from ..progress import progress_bar
+from .acdc_batches import Pace, Sizes
+from .acdc_plan import AcdcPlan
+from .journal import Journal
+from .kept import EVERYWHERE, Destination, Kept, Trials
+from .live import Live
+
+ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
+
+
+@dataclass
+class _Decisions:
+    """What has been decided, one entry per edge."""
+
+    mean: NDArray[np.float64]
+    mean_abs: NDArray[np.float64]
+    std_err: NDArray[np.float64]
+    measured: NDArray[np.bool_]
+    runs: int = 0  # trials, each a run of the rest of the model on all pairs
+    thrown_away: int = 0
+    rounds: int = 0
+    ties: int = 0
+
+    @classmethod
+    def of(cls, n: int) -> _Decisions:
+        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool))
+
+    def note(self, edge: int, mean: float, mean_abs: float, std_err: float) -> None:
+        self.mean[edge], self.mean_abs[edge], self.std_err[edge] = mean, mean_abs, std_err
+        self.measured[edge] = True
+
+
+class Search:
+    """One run of ACDC: the state, and the loop over destinations."""
+
+    def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
+        self.plan, self.graph, self.task = plan, plan.graph, plan.task
+        self.kept = Kept(plan.graph)
+        self.decisions = _Decisions.of(len(plan.graph))
+        self.pace = Pace()
+        self.journal = Journal(journal, plan.config() if journal is not None else {})
+        self._past = iter(self.journal.steps)
+        self._progress, self._n_kept, self._n_done = progress, 0, 0
+        self._behind = False  # whether drops have yet to be committed
+
+    def circuit(self) -> Circuit:
+        """The circuit, once every edge is decided."""
+        plan, task = self.plan, self.task
+        bar = progress_bar("acdc", len(self.graph), self._progress, "edge")
+        with torch.no_grad(), task.vit.borrowed(), self.journal, bar as self._bar:
+            self._open()
+            for place in reversed(range(2 * self.graph.cfg.n_layers + 1)):
+                for live in self.lives:
+                    live.begin(place)
+                for destination, after in pairwise([*self._destinations(place), None]):
+                    assert destination is not None
+                    self._prune(destination, settle=after is not None and self.kept.feed_the_same(destination, after))
+        mask = prune(self.graph, self.kept.mask)
+        provenance = {"algorithm": "acdc", "options": plan.options, "selection": "acdc", "tau": plan.tau}
+        return Circuit(self.graph, mask, self._scores(), task.ablation, dict(task.info), provenance)
+
+    def _open(self) -> None:
+        """The state of the full model, in batches of pairs."""
+        task, vit = self.task, self.task.vit
+        self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
+        sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
+        batches = list(task.discovery.batches(sizes.pairs))
+        self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
+        self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
+        self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
+
+    def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
+        """The watched metric per pair, in float64."""
+        parts = zip(logits, self.lives, strict=True)
+        judged = self.plan.judged
+        return torch.cat([judged(part.double(), live.writes.logits.double()) for part, live in parts], -1).cpu()
+
+    def _destinations(self, place: int) -> Iterator[Destination]:
+        blocks = [self.graph.logits]
+        if place < 2 * self.graph.cfg.n_layers:
+            layer = self.graph.layers[place // 2]
+            blocks = [layer.mlp] if place % 2 else [layer.inside, layer.attention]
+        for block in blocks:
+            if block is not None:
+                for row, group in np.argwhere(block.present).tolist():
+                    yield Destination(block, row, group)
+
+    def _prune(self, destination: Destination, *, settle: bool) -> None:
+        """Decides a destination's edges; the state follows now, or (`settle`) with the next destination's."""
+        todo = self.plan.arrange(destination, self.kept.candidates(destination))
+        stays: set[int] = set()  # columns that are expected to stay
+        if todo:
+            for live in self.lives:
+                live.open(destination)
+        n_dropped, work, most = 0, self._work(self.kept.place(destination.block)), self._most()
+        while todo:
+            tried = todo[: min(max(self.pace.size(work), self._foreseen(todo, stays)), most)]
+            trials = Trials(tried, [column not in stays for column in tried])
+            step = next(self._past, None)
+            step = self._try(destination, trials) if step is None else self._again(destination, tried, step)
+            n_dropped += self._apply(destination, tried, step)
+            stays = set(step["stays"])
+            todo = todo[len(step["edges"]) :]
+        self._follow(destination, n_dropped > 0, settle=settle)
+        self._show(destination)
+
+    def _follow(self, destination: Destination, dropped: bool, *, settle: bool) -> None:
+        """The state after a destination's decisions."""
+        self._behind = self._behind or dropped
+        if settle and dropped:
+            for live in self.lives:
+                live.settle(destination)
+        elif self._behind and not settle:
+            self.now = self._metric([live.commit(destination) for live in self.lives]).numpy()
+            self._behind = False
+        self.kept.finish(destination)
+        for live in self.lives:
+            live.close(destination)
+
+    def _work(self, place: int) -> float:
+        """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
+        cfg, later = self.graph.cfg, self.graph.layers[place // 2 :]
+        full = sum(self.kept.source_level(layer.mlp.width) == EVERYWHERE for layer in later)
+        return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.discovery)
+
+    def _most(self) -> int:
+        """Trials in a batch that memory and the caller allow."""
+        changing = (self.kept.needed & ~self.kept.read).any(1).sum()  # at the readout's tokens alone they are small
+        return min(self.plan.batch, self.sizes.variants(int(changing)))
+
+    @staticmethod
+    def _foreseen(todo: list[int], stays: set[int]) -> int:
+        """How far ahead decisions are foreseen: up to the last that is expected to stay."""
+        return max((place + 1 for place, column in enumerate(todo) if column in stays), default=0)
+
+    def _try(self, destination: Destination, trials: Trials) -> dict[str, Any]:
+        """Measures a batch of trials and decides all edges up to the first surprise."""
+        values = self._metric([live.measure(destination, trials) for live in self.lives]).numpy()
+        losses = _losses(self.now, values, trials)  # each on the expected state before it
+        edges, dropped, ties, surprised = [], [], 0, False
+        for figures, column, expected in zip(_figures(losses), trials.columns, trials.expected, strict=True):
+            kept, tie = self._keep(figures[0], destination, dropped, column)
+            ties += tie
+            edges.append([destination.edge(column), kept, *figures])
+            if not kept:
+                dropped.append(column)
+            surprised = kept == expected
+            if surprised:
+                break
+        left = zip(trials.columns[len(edges) :], losses[len(edges) :], strict=True)
+        stays = [column for column, loss in left if self._worsening(float(loss.mean())) >= self.plan.tau]
+        gone = [value for value, edge in zip(values, edges, strict=False) if not edge[1]]
+        step: dict[str, Any] = {"metric": (gone[-1] if gone else self.now).tolist(), "edges": edges}
+        step |= {"tried": len(values), "ties": ties, "surprised": surprised, "stays": stays}
+        self.journal.append(step)
+        return step
+
+    def _again(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> dict[str, Any]:
+        """A step of the journal, if it is the one that comes next."""
+        wanted = [destination.edge(column) for column in tried]
+        if step["tried"] != len(wanted) or [edge[0] for edge in step["edges"]] != wanted[: len(step["edges"])]:
+            raise FormatError(
+                "the journal does not fit this search: it was edited, or written by another version. Remove it to "
+                "start anew."
+            )
+        return step
+
+    def _worsening(self, loss: float) -> float:
+        return loss if self.plan.worsening == "signed" else abs(loss)
+
+    def _keep(self, loss: float, destination: Destination, dropped: list[int], column: int) -> tuple[bool, bool]:
+        """Whether an edge stays, and whether that was too close to tell from a batch."""
+        worsening = self._worsening(loss)
+        if abs(worsening - self.plan.tau) > self.rounding:
+            return worsening >= self.plan.tau, False
+        mask = self.kept.mask.copy()
+        mask[[destination.edge(gone) for gone in dropped]] = False
+        before = self._canonical(mask)
+        mask[destination.edge(column)] = False
+        return self._worsening(before - self._canonical(mask)) >= self.plan.tau, True
+
+    def _canonical(self, mask: NDArray[np.bool_]) -> float:
+        """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
+        vit, pairs, plan = self.task.vit, self.task.discovery, self.plan
+        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
+        clean = torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)]).double()
+        return float(plan.judged(logits, clean).mean())
+
+    def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
+        """Takes a step's decisions over; how many edges were dropped."""
+        decided = step["edges"]
+        dropped = [column for column, edge in zip(tried, decided, strict=False) if not edge[1]]
+        if dropped:
+            self.kept.drop(destination, dropped)
+            for live in self.lives:
+                live.drop(destination, dropped)
+        self.now = np.array(step["metric"])
+        for edge, _, *figures in decided:
+            self.decisions.note(edge, *figures)
+        self.decisions.runs += step["tried"]
+        self.decisions.thrown_away += step["tried"] - len(decided)
+        self.decisions.ties += step["ties"]
+        self.decisions.rounds += 1
+        self.pace.learn(len(decided), surprised=step["surprised"])
+        return len(dropped)
+
+    def _show(self, destination: Destination) -> None:
+        """The progress bar: decided edges, and what became of them."""
+        block = destination.block
+        self._n_kept += int(self.kept.dense(block)[destination.row, destination.group].sum())
+        self._n_done += block.width
+        self._bar.set_postfix(
+            kept=self._n_kept,
+            dropped=self._n_done - self._n_kept,
+            left=len(self.graph) - self._n_done,
+            metric=f"{self.now.mean():.4g}",
+            refresh=False,
+        )
+        self._bar.update(block.width)
+
+    def _scores(self) -> Scores:
+        found, task = self.decisions, self.task
+        return Scores(
+            graph=self.graph,
+            values=found.mean,
+            mean_abs=found.mean_abs,
+            std_err=found.std_err,
+            exact=found.measured,
+            n_pairs=len(task.discovery),
+            algorithm="acdc",
+            options=self.plan.options,
+            ablation=task.ablation,
+            task=dict(task.info),
+            diagnostics={
+                "trials": float(found.runs),
+                "thrown_away": float(found.thrown_away),
+                "batches": float(found.rounds),
+                "ties": float(found.ties),
+                "metric": float(self.now.mean()),
+            },
+        )
+
+
+def _losses(now: NDArray[np.float64], values: NDArray[np.float64], trials: Trials) -> NDArray[np.float64]:
+    """What each trial loses against the one before it that is expected to go, (trial, pair)."""
+    before, losses = now, []
+    for value, expected in zip(values, trials.expected, strict=True):
+        losses.append(before - value)
+        before = value if expected else before
+    return np.array(losses)
+
+
+def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
+    """Each trial's mean over pairs, mean of absolute values, and the mean's standard error."""
+    n_pairs = losses.shape[1]
+    spread = losses.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.zeros(len(losses))
+    return np.stack([losses.mean(1), np.abs(losses).mean(1), spread], 1).tolist()

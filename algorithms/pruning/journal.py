@@ -1,0 +1,86 @@
+"""A journal of what a long search has decided, line by line, so that a run that is killed at any moment goes on.
+
+The first line says what the search is; every other line is one step, whole or not there. A line that was cut off when
+the process died is dropped when the journal is opened again. A journal of another search is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...circuits.formats.plain import plain
+from ...models.errors import FormatError
+
+SCHEMA = "vitcircuits.journal/1"
+
+
+class Journal:
+    """An append-only file of JSON lines; without a path nothing is written.
+
+    Args:
+        path: The file, made if it is missing; its folder too.
+        config: Everything that decides what the search finds, in plain values.
+
+    Raises:
+        FormatError: The file cannot be written, is no journal, or belongs to another search.
+    """
+
+    def __init__(self, path: str | Path | None, config: Mapping[str, Any]) -> None:
+        self.steps: list[dict[str, Any]] = []  # of an earlier run
+        self._handle = None
+        if path is None:
+            return
+        header = {"schema": SCHEMA, "config": plain(config)}
+        file = Path(path)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
+            whole = text[: text.rfind("\n") + 1]
+            self.steps = _read(file, whole, header) if whole else []
+            self._handle = file.open("r+b" if file.exists() else "w+b")
+            self._handle.truncate(len(whole.encode()))
+            self._handle.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise FormatError(f"cannot write the journal {str(file)!r}: {error.strerror or error}.") from error
+        if not whole:
+            self.append(header)
+
+    def append(self, step: Mapping[str, Any]) -> None:
+        """Writes one step; once this returns, it survives the process."""
+        if self._handle is not None:
+            self._handle.write((json.dumps(step) + "\n").encode())
+            self._handle.flush()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, its bytes on the disk."""
+        if self._handle is not None:
+            os.fsync(self._handle.fileno())
+            self._handle.close()
+            self._handle = None
+
+
+def _read(path: Path, text: str, header: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        found, *steps = (json.loads(line) for line in text.splitlines())
+    except ValueError as error:
+        raise FormatError(f"{str(path)!r} is no journal: {error}. Pass another file, or remove it.") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise FormatError(f"{str(path)!r} is no journal of this version ({SCHEMA}). Pass another file, or remove it.")
+    differing = [key for key in header["config"] if found["config"].get(key) != header["config"][key]]
+    if differing or found["config"].keys() != header["config"].keys():
+        name = (differing or ["its keys"])[0]
+        raise FormatError(
+            f"{str(path)!r} is the journal of another search: {name} was {found['config'].get(name)!r} and is "
+            f"{header['config'].get(name)!r}. Pass another file, or remove it to start anew."
+        )
+    return steps
