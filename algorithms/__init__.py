@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .patching.path_patching import path_patch as path_patch
     from .patching.path_table import PathTable as PathTable
     from .pruning.acdc import acdc as acdc
+    from .pruning.masks import learned_masks as learned_masks
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
 
@@ -31,6 +32,7 @@ __all__ = [
     "eap",
     "eap_ig",
     "exact_effects",
+    "learned_masks",
     "logit_attribution",
     "path_patch",
     "run_algorithm",
@@ -48,6 +50,7 @@ _HOMES = {
     "eap": ".attribution.gradients",
     "eap_ig": ".attribution.gradients",
     "exact_effects": ".attribution.exact",
+    "learned_masks": ".pruning.masks",
     "logit_attribution": ".attribution.direct",
     "path_patch": ".patching.path_patching",
     "run_algorithm": ".registry",

@@ -54,6 +54,7 @@ class AlgorithmEntry:
 
 
 _FREEZE = Option(True, "treat each norm's standard deviation as a constant in the backward pass", (True, False))
+_SIZE = Option(0.05, "edges of the circuit: a share of the graph below 1, or a number from 1 on")
 
 ALGORITHMS: dict[str, AlgorithmEntry] = {
     entry.name: entry
@@ -102,6 +103,28 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
                     "signed", "drop what worsens the metric, or moves it, by less", ("signed", "absolute")
                 ),
                 "batch": Option(64, "most trials at once; 1 is the sequential algorithm"),
+            },
+            finds="circuit",
+        ),
+        AlgorithmEntry(
+            "learned_masks",
+            ".pruning.masks",
+            "a gate on every edge, learned so that few edges stay close to the full model",
+            {
+                "size": _SIZE,
+                "steps": Option(300, "for each size"),
+                "batch": Option(8, "pairs in a step"),
+                "learning_rate": Option(0.15, "of the gates"),
+                "objective": Option(
+                    "metric", "squared difference of the task's metric to the full model's, or KL", ("metric", "kl")
+                ),
+                "partners": Option(
+                    "auto",
+                    "whose ablated values an image meets: its own partner's, or another pair's at every step",
+                    ("auto", "given", "shuffled"),
+                ),
+                "start": Option("none", "all edges, or an algorithm whose scores open the gates, such as eap_ig"),
+                "seed": Option(0, "draws gates, batches and partners"),
             },
             finds="circuit",
         ),

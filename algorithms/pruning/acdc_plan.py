@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
-from ...circuits.run_folder import versions
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import ALGORITHMS, run_algorithm
+from .identity import scores_digest, search_identity
 from .kept import Destination
 
 MetricChoice = Literal["kl", "logit_difference", "task"]
@@ -101,21 +98,9 @@ class AcdcPlan:
 
     def config(self) -> dict[str, Any]:
         """Everything that decides a decision or its last bit."""
-        task, images = self.task, hashlib.sha256()
-        for tensor in (task.discovery.clean, task.discovery.corrupt, task.discovery.pair_ids, task.reference):
-            images.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        ranks = "" if not isinstance(self.order, Scores) else hashlib.sha256(self.order.values.tobytes()).hexdigest()
         return {
             **self.options,
-            "order_digest": ranks,
-            "graph": self.graph.signature,
-            "model": task.vit.cfg.name,
-            "weights": task.vit.digest(),
+            **search_identity(self.graph, self.task, memory=self.memory),
+            "order_digest": scores_digest(self.order),
             "judged": [self.judged.kind, list(self.judged.target), list(self.judged.foil)],
-            "ablation": task.ablation.as_dict(),
-            "images": images.hexdigest(),
-            "memory": self.memory,
-            "device": str(task.vit.device),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
         }

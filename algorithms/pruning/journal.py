@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...circuits.formats.plain import plain
+from ...circuits.formats.plain import plain, write_text_atomic
 from ...models.errors import FormatError
 
 SCHEMA = "vitcircuits.journal/1"
@@ -36,6 +36,7 @@ class Journal:
             return
         header = {"schema": SCHEMA, "config": plain(config)}
         file = Path(path)
+        self._path, self._header = file, header
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
@@ -54,6 +55,18 @@ class Journal:
         if self._handle is not None:
             self._handle.write((json.dumps(step) + "\n").encode())
             self._handle.flush()
+
+    def replace(self, step: Mapping[str, Any]) -> None:
+        """Puts one step in the place of all others; a process that dies leaves the old journal or the new one.
+
+        For a search whose steps are states, of which only the last counts.
+        """
+        if self._handle is None:
+            return
+        self._handle.close()
+        write_text_atomic(self._path, json.dumps(self._header) + "\n" + json.dumps(step) + "\n")
+        self._handle = self._path.open("r+b")
+        self._handle.seek(0, os.SEEK_END)
 
     def __enter__(self) -> Journal:
         return self

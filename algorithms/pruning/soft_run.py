@@ -105,7 +105,7 @@ class SoftRunner:
             ablated: What each source carries on a closed edge.
             loss: Logits -> one number.
         """
-        run = _SoftRun(self, gates.to(self.vit.dtype), embedded, ablated)
+        run = _SoftRun(self, gates.to(device=self.vit.device, dtype=self.vit.dtype), embedded, ablated)
         return run.both(loss)
 
 

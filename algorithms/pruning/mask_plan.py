@@ -1,0 +1,181 @@
+"""What decides the result of learned masks: the options, the schedule of densities, and what a step learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...circuits.corruptions import SWAPS
+from ...circuits.graph import Graph
+from ...circuits.metrics import Metric, kl_divergence
+from ...circuits.scores import Scores
+from ...circuits.task import Task
+from ...models.errors import TaskError
+from .gates import LARGEST, Edges, with_density
+from .identity import scores_digest, search_identity
+
+Objective = Literal["metric", "kl"]
+Partners = Literal["auto", "given", "shuffled"]
+
+TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
+WARM_DENSITY = 4  # times the largest size, where masks start from scores
+WARM_SPREAD = 4.0  # log_alpha of the best edge over that of the median
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPlan:
+    """See `learned_masks`.
+
+    Raises:
+        TaskError: An option makes no sense.
+        GraphError: The scores belong to another graph.
+    """
+
+    graph: Graph
+    task: Task
+    sizes: list[int]
+    steps: int
+    batch: int
+    learning_rate: float
+    objective: Objective
+    partners: Partners
+    start: Scores | Literal["none"]
+    seed: int
+    memory: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch)):
+            if value < 1:
+                raise TaskError(f"{name}={value}: pass at least 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise TaskError(f"learning_rate={self.learning_rate}: pass a number above 0, such as learning_rate=0.15.")
+        for name, value, known in (
+            ("objective", self.objective, ("metric", "kl")),
+            ("partners", self.partners, ("auto", "given", "shuffled")),
+        ):
+            if value not in known:
+                raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
+        if self.objective == "metric" and not self.task.metric.differentiable:
+            raise TaskError(
+                f'the metric {self.task.metric.kind} has no gradient: pass objective="kl", or another metric such as '
+                f"metric='logit_difference'."
+            )
+        if isinstance(self.start, Scores):
+            self.graph.require_same(self.start.graph, "scores")
+
+    @property
+    def descending(self) -> list[int]:
+        """The different sizes, largest first: the order in which they are reached."""
+        return sorted(set(self.sizes), reverse=True)
+
+    @property
+    def total_steps(self) -> int:
+        """Over all sizes."""
+        return self.steps * len(self.descending)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether a clean image meets another pair's ablated values at every step."""
+        swapped = self.task.info.get("corruption") in SWAPS and self.task.ablation.kind == "partner"
+        return self.partners == "shuffled" or (self.partners == "auto" and swapped)
+
+    @property
+    def first_density(self) -> float:
+        """Where the descent starts."""
+        largest = self.descending[0] / len(self.graph)
+        return min(1.0, WARM_DENSITY * largest) if isinstance(self.start, Scores) else 1.0
+
+    def density(self, step: int) -> float:
+        """What the gates are held at: from size to size geometrically, and then level."""
+        place, done = divmod(step, self.steps)
+        shares = [self.first_density, *(size / len(self.graph) for size in self.descending)]
+        way = min(1.0, (done + 1) / (TIGHTENING * self.steps))
+        return shares[place] * (shares[place + 1] / shares[place]) ** way
+
+    def first_log_alpha(self) -> Edges:
+        """All edges alike, or by their rank among the scores."""
+        found = torch.full((len(self.graph),), LARGEST / 3, dtype=torch.float64)
+        if isinstance(self.start, Scores):
+            rank = np.empty(len(self.graph))
+            rank[self.start.ranking()[::-1]] = np.arange(len(self.graph))
+            found = torch.from_numpy(WARM_SPREAD * (2 * rank / len(self.graph) - 1))
+        return with_density(found, self.first_density)
+
+    def pairs_of(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which pairs a step learns from, and whose ablated values they meet. Every pair comes once in an epoch."""
+        n = len(self.task.discovery)
+        size = min(self.batch, n)
+        places = np.arange(step * size, (step + 1) * size)
+        orders = {int(epoch): _order(self.seed, int(epoch), n) for epoch in np.unique(places // n)}
+        chosen = np.array([orders[int(place // n)][place % n] for place in places])
+        if not self.shuffles:
+            return chosen, chosen
+        return chosen, np.random.default_rng([self.seed, 1, step]).permutation(n)[:size]
+
+    def generator(self, step: int) -> torch.Generator:
+        """Chance for the gates of one step, whatever was drawn before."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options in plain values."""
+        return {
+            "size": self.sizes,
+            "steps": self.steps,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate,
+            "objective": self.objective,
+            "partners": self.partners,
+            "start": self.start.algorithm if isinstance(self.start, Scores) else self.start,
+            "seed": self.seed,
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Everything that decides a step or its last bit."""
+        same = search_identity(self.graph, self.task, memory=self.memory)
+        return {**self.options, **same, "start_digest": scores_digest(self.start), "shuffles": self.shuffles}
+
+
+def _order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(n)
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """The loss: how far a run's outputs are from the full model's, as a share of how far those without any edge are.
+
+    Args:
+        metric: The task's.
+        objective: See `learned_masks`.
+        full_logits: Of the full model on the clean images, shape (pair, class), float64.
+        none_logits: With no edge kept, likewise.
+    """
+
+    metric: Metric
+    objective: Objective
+    full_logits: Tensor
+    none_logits: Tensor
+
+    def distance(self, logits: Tensor, full_logits: Tensor) -> Tensor:
+        """Per pair: the squared difference of the metric, or KL(full || logits)."""
+        if self.objective == "kl" or self.metric.kind == "kl":
+            return kl_divergence(full_logits, logits)
+        return (self.metric(logits) - self.metric(full_logits)).square()
+
+    @property
+    def scale(self) -> float:
+        """Mean distance with no edge kept."""
+        return float(self.distance(self.none_logits, self.full_logits).mean())
+
+    def faithfulness(self, logits: Tensor, pairs: NDArray[np.intp]) -> float:
+        """f on some pairs, for the eye."""
+        full, none = (
+            self.metric(found[pairs], self.full_logits[pairs]) for found in (self.full_logits, self.none_logits)
+        )
+        now = self.metric(logits.double().cpu(), self.full_logits[pairs])
+        return float((now.mean() - none.mean()) / (full.mean() - none.mean()))

@@ -1,0 +1,123 @@
+"""Learned masks (Edge Pruning, Bhaskar et al. 2024, arXiv 2406.16778): a gate on every edge, learned by descent.
+
+    minimise over gates    E[ distance(run under the gates, full model) ]    with the gates' density held at a target
+
+1. Every edge has a hard-concrete gate (`gates`), all open at first, or opened by scores (HAP: attribution first).
+2. At every step gates are drawn, a few pairs are run under them (`soft_run`), and the loss is differentiated.
+3. The gates move against the gradient; then all are shifted by one number that brings their density to the target.
+4. The target goes down from the largest size to the smallest and rests at each: one descent gives all of them.
+
+A circuit is what stays of the gates that are most often open, as many as leave the size that was asked for once
+edges on no path are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...circuits.baseline import DEFAULT_MEMORY
+from ...circuits.circuit import Circuit
+from ...circuits.graph import Graph
+from ...circuits.run import require_model
+from ...circuits.scores import Scores
+from ...circuits.task import Task
+from ...models.errors import TaskError
+from ..registry import ALGORITHMS, run_algorithm
+from .mask_plan import MaskPlan, Objective, Partners
+from .mask_training import Descent
+from .sizes import Size, edges_of, largest_within
+
+
+@overload
+def learned_masks(graph: Graph, task: Task, *, size: Size = ..., **options: Any) -> Circuit: ...
+@overload
+def learned_masks(graph: Graph, task: Task, *, size: Sequence[Size], **options: Any) -> list[Circuit]: ...
+def learned_masks(
+    graph: Graph,
+    task: Task,
+    *,
+    size: Size | Sequence[Size] = 0.05,
+    steps: int = 300,
+    batch: int = 8,
+    learning_rate: float = 0.15,
+    objective: Objective = "metric",
+    partners: Partners = "auto",
+    start: Scores | str = "none",
+    seed: int = 0,
+    journal: str | Path | None = None,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Circuit | list[Circuit]:
+    """The circuit of a size whose run stays closest to the full model's, or one for each of several sizes.
+
+    Its scores are P(gate > 0), between 0 and 1: an order of edges, in no unit of the metric. A step costs a forward and
+    a backward pass of the pairs in it, more where most gates are open (every head reads three inputs of its own) and
+    less where few are. It finds sets of edges that work together, which scores of single edges cannot; what it finds
+    depends on the seed, and among edges that can stand for one another it keeps any. Two sizes of one descent are not
+    nested.
+
+    Args:
+        graph: The graph.
+        task: Its discovery pairs are used.
+        size: Edges of the circuit, on paths from input to logits: a share of the graph below 1, or a number from 1 on.
+        steps: For each size; in the last two fifths of them the density rests.
+        batch: Pairs in a step.
+        learning_rate: Of `log_alpha`, for an edge whose gradient is as large as the root mean square of all.
+        objective: What is learned, relative to a run without any edge: `metric`, the squared difference of the task's
+            metric to the full model's (with the metric kl, the divergence itself), or `kl`.
+        partners: Whose ablated values a clean image meets: its `given` partner's, another pair's at every step
+            (`shuffled`: the circuit then holds for partners that nobody has seen), or `auto`: shuffled where partners
+            are other images anyway, given where they were made from the clean image.
+        start: `none`: from all edges. Scores, or the name of the algorithm that is to make them: from four times the
+            largest size, by rank.
+        seed: Draws gates, batches and partners.
+        journal: A file for the state; the same call goes on from it, to the same circuit.
+        memory: Bytes to hold at once; at least one pair is held.
+        progress: Show a bar on stderr, with loss, density and faithfulness under the gates.
+
+    Raises:
+        TaskError: An option makes no sense, the metric has no gradient, or there is nothing to explain.
+        GraphError: The graph or the scores belong to another model.
+        FormatError: The journal is another search's, or cannot be written.
+    """
+    require_model(task.vit, graph)
+    sizes = edges_of(size, graph)
+    first = _as_start(start, graph, task, memory, progress)
+    plan = MaskPlan(graph, task, sizes, steps, batch, learning_rate, objective, partners, first, seed, memory)
+    reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
+    found = [_circuit(plan, n, reached[n]) for n in sizes]
+    return found if isinstance(size, Sequence | np.ndarray) else found[0]
+
+
+def _as_start(start: Scores | str, graph: Graph, task: Task, memory: int, progress: bool) -> Any:
+    """The scores that masks start from, or "none"."""
+    if isinstance(start, Scores) or start == "none":
+        return start
+    known = [name for name, entry in ALGORITHMS.items() if entry.finds == "scores"]
+    if start not in known:
+        raise TaskError(f'start={start!r} is not known: pass "none", scores, or one of {", ".join(known)}.')
+    return run_algorithm(start, graph, task, memory=memory, progress=progress)
+
+
+def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64]) -> Circuit:
+    task = plan.task
+    scores = Scores(
+        graph=plan.graph,
+        values=probability,
+        mean_abs=probability.copy(),
+        std_err=np.full(len(probability), np.nan),
+        exact=np.zeros(len(probability), dtype=bool),
+        n_pairs=len(task.discovery),
+        algorithm="learned_masks",
+        options=plan.options,
+        ablation=task.ablation,
+        task=dict(task.info),
+    )
+    provenance = {"algorithm": "learned_masks", "options": plan.options, "selection": "learned_masks", "n": n}
+    mask = largest_within(plan.graph, scores.ranking(), n)
+    return Circuit(plan.graph, mask, scores, task.ablation, dict(task.info), provenance)

@@ -1,0 +1,129 @@
+"""Learned masks: sizes are kept, what is learned is faithful, a descent cut off goes on as if it had not been."""
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms import eap, learned_masks
+from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
+from vitcircuits.algorithms.pruning.mask_training import Descent
+from vitcircuits.algorithms.pruning.sizes import edges_of, largest_within
+from vitcircuits.circuits import class_contrast, compile_graph, evaluate
+from vitcircuits.circuits.reach import prune
+from vitcircuits.models import load_vit
+from vitcircuits.models.errors import FormatError, TaskError
+
+FEW = {"steps": 30, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """3 against 8 on the digits' toy."""
+    return class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=32, n_evaluation=24)
+
+
+@pytest.fixture(scope="module")
+def graph(digits):
+    return compile_graph(digits.vit)
+
+
+def _faithfulness(circuit, task):
+    return evaluate(circuit, task, curve=False, n_random=0, n_bootstrap=0).figures["faithfulness"].value
+
+
+def test_one_descent_gives_all_sizes_and_they_hold_on_other_images(digits, graph):
+    sizes = [0.2, 0.4]
+    small, large = learned_masks(graph, digits, size=sizes, steps=150)
+    for circuit, share in zip((small, large), sizes, strict=True):
+        assert 0.9 * share * len(graph) <= len(circuit) <= round(share * len(graph))
+        assert np.array_equal(prune(graph, circuit.mask), circuit.mask)
+    assert _faithfulness(large, digits) > max(0.8, _faithfulness(eap(graph, digits).top(len(large)), digits))
+    assert _faithfulness(small, digits) > 0.5
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"objective": "kl"}, {"partners": "given"}, {"start": "eap"}, {"memory": 1}], ids=str
+)
+def test_the_same_call_gives_the_same_circuit(digits, graph, options):
+    first, second = (learned_masks(graph, digits, size=20, **FEW, **options) for _ in range(2))
+    assert first == second and 0 < len(first) <= 20
+
+
+def test_a_budget_of_one_pair_changes_nothing_but_rounding(digits, graph):
+    whole, one = (learned_masks(graph, digits, size=0.3, **FEW, memory=memory) for memory in (2_000_000_000, 1))
+    np.testing.assert_allclose(whole.scores.values, one.scores.values, atol=1e-3)
+
+
+@pytest.mark.parametrize("stop", [1, 29, 30, 31, 59])
+def test_a_descent_that_was_cut_off_ends_with_the_same_circuit(digits, graph, tmp_path, stop):
+    wanted = learned_masks(graph, digits, size=[30, 15], **FEW)
+    journal = tmp_path / "journal.jsonl"
+    plan = MaskPlan(graph, digits, [30, 15], 30, 4, 0.15, "metric", "auto", "none", 0, 2_000_000_000)
+    _cut_off(Descent(plan, journal, False), stop)
+    descent = Descent(plan, journal, False)
+    assert descent.step == stop
+    descent.journal.close()
+    assert learned_masks(graph, digits, size=[30, 15], **FEW, journal=journal) == wanted
+    with pytest.raises(FormatError, match="another search"):
+        learned_masks(graph, digits, size=[30, 15], **FEW, seed=1, journal=journal)
+
+
+def _cut_off(descent, stop):
+    """Runs some steps, saves, and dies in the next."""
+    one = descent._one
+
+    def step():
+        if descent.step == stop:
+            descent.journal.replace(descent._state())
+            raise KeyboardInterrupt
+        one()
+
+    descent._one = step
+    with pytest.raises(KeyboardInterrupt):
+        descent.run()
+
+
+def test_the_schedule_goes_down_and_rests(digits, graph):
+    plan = MaskPlan(graph, digits, [10, 40, 10], 50, 4, 0.15, "metric", "auto", "none", 0, 1)
+    densities = [plan.density(step) for step in range(plan.total_steps)]
+    assert plan.total_steps == 100 and densities == sorted(densities, reverse=True)
+    assert densities[30:50] == [40 / len(graph)] * 20 and densities[-1] == 10 / len(graph)
+
+
+def test_every_pair_comes_once_in_an_epoch_and_partners_are_shuffled_only_where_they_are_other_images(digits, graph):
+    plan = MaskPlan(graph, digits, [10], 8, 4, 0.15, "metric", "auto", "none", 0, 1)
+    n = len(digits.discovery)
+    seen = np.concatenate([plan.pairs_of(step)[0] for step in range(n)])
+    assert all(sorted(epoch) == list(range(n)) for epoch in seen.reshape(-1, n))
+    assert plan.shuffles and any(not np.array_equal(*plan.pairs_of(step)) for step in range(4))
+    blurred = class_contrast(digits.vit, "digits", target=3, foil=8, corruption="blur", n_discovery=8, n_evaluation=8)
+    assert not MaskPlan(graph, blurred, [10], 8, 4, 0.15, "metric", "auto", "none", 0, 1).shuffles
+
+
+def test_a_ranking_is_filled_up_to_the_size_with_edges_on_paths(graph):
+    ranking = np.random.default_rng(0).permutation(len(graph))
+    sizes = [int(largest_within(graph, ranking, n).sum()) for n in range(len(graph) + 1)]
+    assert sizes == sorted(sizes) and all(size <= n for n, size in enumerate(sizes)) and sizes[-1] == len(graph)
+    masks = [np.isin(np.arange(len(graph)), ranking[:k]) for k in range(len(graph) + 1)]
+    pruned = [int(prune(graph, mask).sum()) for mask in masks]
+    assert sizes == [max(size for size in pruned if size <= n) for n in range(len(graph) + 1)]
+
+
+@pytest.mark.parametrize("size", [0, -0.1, 1.5, 10_000, []])
+def test_a_size_that_makes_no_sense_is_refused(graph, size):
+    with pytest.raises(TaskError, match="size"):
+        edges_of(size, graph)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"steps": 0}, "steps=0"), ({"learning_rate": 0.0}, "learning_rate"), ({"start": "nothing"}, "eap_ig")],
+)
+def test_options_that_make_no_sense_are_refused(digits, graph, options, said):
+    with pytest.raises(TaskError, match=said):
+        learned_masks(graph, digits, **options)
+
+
+def test_a_metric_without_a_gradient_asks_for_kl(digits, graph):
+    task = class_contrast(digits.vit, "digits", target=3, foil=8, metric="accuracy", n_discovery=8, n_evaluation=8)
+    with pytest.raises(TaskError, match="objective"):
+        learned_masks(graph, task, **FEW)
+    assert len(learned_masks(graph, task, size=10, objective="kl", **FEW)) <= 10
