@@ -7,13 +7,15 @@ what an algorithm leaves out (a last block's unread tokens) nor what it adds is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from ..circuits.task import Task
 
@@ -29,11 +31,32 @@ class Work:
 def counted_work(task: Task) -> Iterator[Work]:
     """Counts what runs inside the block, in forward passes of the task's model over all discovery pairs."""
     work = Work()
-    with _counter() as counter:
+    with _Counter() as counter:
         yield work
-    with torch.no_grad(), _counter() as one:
+    with torch.no_grad(), _Counter() as one:
         task.vit(task.discovery.clean[:1])
-    work.runs = counter.get_total_flops() / (one.get_total_flops() * len(task.discovery))
+    work.runs = counter.total / (one.total * len(task.discovery))
+
+
+class _Counter(TorchDispatchMode):
+    """Sums up torch's own formulas. Its `FlopCounterMode` also tracks modules, which fails inside `autograd.grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        aten = torch.ops.aten
+        self.total = 0
+        self._formulas: dict[Any, Callable[..., int]] = {  # torch counts fused attention on GPUs; this adds the CPU's
+            **flop_registry,
+            aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object) -> int:
@@ -44,13 +67,3 @@ def _attention_backward(
     gradient: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object
 ) -> int:
     return 2 * prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * v[-1])  # scores again; to q and k; to weights and v
-
-
-def _counter() -> FlopCounterMode:
-    """torch counts fused attention on GPUs; this adds the CPU's."""
-    aten = torch.ops.aten
-    ours = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    }
-    return FlopCounterMode(display=False, custom_mapping=ours)

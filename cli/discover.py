@@ -19,6 +19,7 @@ examples:
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 \\
       --tokens role --algorithm eap_ig --option steps=10 --option rule=left --size 40
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm acdc --option tau=0.02
+  vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm learned_masks --size 25
 
 --target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
 The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
@@ -71,19 +72,16 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     if args.algorithm not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
     chosen = {name: getattr(args, name) for name in ("faithfulness", "size", "threshold")}
-    given = [name for name, value in chosen.items() if value is not None]
-    if given and ALGORITHMS[args.algorithm].finds == "circuit":
-        raise TaskError(
-            f"--{given[0]}: {args.algorithm} decides itself which edges stay. Leave it out, and pass for example "
-            f"--option tau=0.02."
-        )
+    options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
+    if ALGORITHMS[args.algorithm].finds == "circuit":
+        options |= _own_selection(args.algorithm, {name: value for name, value in chosen.items() if value is not None})
     return {
         "model": args.model,
         "checkpoint": args.checkpoint,
         "device": args.device or "cpu",
         "task": task_settings(args),
         "algorithm": args.algorithm,
-        "options": parse_options(args.option, ALGORITHMS[args.algorithm].options),
+        "options": options,
         "tokens": args.tokens,
         "ports": args.ports,
         "by": args.by,
@@ -93,6 +91,24 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         "random": args.random,
         "memory": args.memory,
     }
+
+
+def _own_selection(algorithm: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the command says about the selection, as options of an algorithm that returns a circuit.
+
+    Raises:
+        TaskError: The algorithm has no such option.
+    """
+    known = ALGORITHMS[algorithm].options
+    for name in given:
+        if name not in known:
+            own = ", ".join(
+                f"--option {option}={known[option].default}" for option in ("size", "tau") if option in known
+            )
+            raise TaskError(
+                f"--{name}: {algorithm} decides itself which edges stay. Leave it out, and pass for example {own}."
+            )
+    return given
 
 
 def parse_options(texts: list[str], known: Any) -> dict[str, Any]:

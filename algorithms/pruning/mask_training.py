@@ -28,7 +28,7 @@ from .journal import Journal
 from .mask_plan import Goal, MaskPlan
 from .soft_run import SoftRunner
 
-SAVE_SECONDS = 5.0
+SAVE_SECONDS = 1.0
 CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 SMOOTHING = 0.9  # of what the progress bar shows
 
