@@ -113,7 +113,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             {
                 "size": _SIZE,
                 "steps": Option(300, "for each size"),
-                "batch": Option(8, "pairs in a step"),
+                "batch": Option(4, "pairs in a step"),
                 "learning_rate": Option(0.15, "of the gates"),
                 "objective": Option(
                     "metric", "squared difference of the task's metric to the full model's, or KL", ("metric", "kl")

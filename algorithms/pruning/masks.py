@@ -43,7 +43,7 @@ def learned_masks(
     *,
     size: Size | Sequence[Size] = 0.05,
     steps: int = 300,
-    batch: int = 8,
+    batch: int = 4,
     learning_rate: float = 0.15,
     objective: Objective = "metric",
     partners: Partners = "auto",
