@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
     from .names import Edge as Edge
+    from .partner import Partner as Partner
     from .planted import planted_task as planted_task
     from .report import Report as Report
     from .run import run_circuit as run_circuit
@@ -27,6 +28,7 @@ __all__ = [
     "Edge",
     "Graph",
     "Pairs",
+    "Partner",
     "Report",
     "Scores",
     "Task",
@@ -45,6 +47,7 @@ _HOMES = {
     "Edge": ".names",
     "Graph": ".graph",
     "Pairs": ".task",
+    "Partner": ".partner",
     "Report": ".report",
     "Scores": ".scores",
     "Task": ".task",
