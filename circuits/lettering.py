@@ -1,7 +1,8 @@
 """A word painted on pictures: where it stands, and how it looks at the size and in the colours of a model's input.
 
 The word is drawn large in Pillow's own font, cut to its ink, and shrunk into its box, so that it is as legible as the
-pixels allow: on digits of 28 x 28 pixels letters seven pixels high can be read, on 8 x 8 none can.
+pixels allow: on digits of 28 x 28 pixels letters seven pixels high can be read, on 8 x 8 none can. So the plate is at
+least nine pixels high, or half of a picture that is smaller than that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ PLACES = {
     "bottom-right": (1.0, 1.0),
 }
 _LARGE = 160  # pixels of the font before it is shrunk
+_LEAST = 9  # pixels, the height of a plate whose letters can still be read
 _MARGIN = 0.15  # of the letters' height, between the letters and the end of their plate
 
 
@@ -38,8 +40,8 @@ class Lettering:
     Args:
         word: What is written.
         place: One of `PLACES`, or row and column as shares of the room that is left, (0, 0) being the top left.
-        size: Height of the plate as a share of the picture's; narrower words than the picture keep it, wider ones
-            are shrunk until they fit.
+        size: Height of the plate as a share of the picture's; words that would be wider than the picture are shrunk
+            until they fit.
         colour: Of the letters: a name or #rrggbb. Grey pictures take its brightness.
         plate: Colour behind the letters; None paints the letters on the picture itself.
 
@@ -94,7 +96,8 @@ def word_box(lettering: Lettering, size: tuple[int, int]) -> tuple[slice, slice]
     ink = _ink(lettering.word)
     margin = 2 * _MARGIN
     wide_over_high = (ink.shape[1] / ink.shape[0] + margin) / (1 + margin)
-    high = max(1, round(min(lettering.size * size[0], size[1] / wide_over_high)))
+    wanted = max(lettering.size * size[0], min(_LEAST, size[0] / 2))
+    high = max(1, round(min(wanted, size[1] / wide_over_high)))
     wide = min(size[1], max(1, round(high * wide_over_high)))
     row, column = lettering.corner_shares()
     top, left = round(row * (size[0] - high)), round(column * (size[1] - wide))
@@ -148,4 +151,6 @@ def _cover(word: str, high: int, wide: int) -> Tensor:
     large = Image.fromarray(np.pad(ink, margin))
     # each pixel is the mean of what it covers, which never overshoots
     small = large.resize((wide, high), Image.Resampling.BOX)
-    return torch.from_numpy(np.asarray(small).astype(np.float32) / 255)
+    cover = np.asarray(small).astype(np.float32)
+    # letters thinner than a pixel cover none wholly; stretched, they still come out in their own colour
+    return torch.from_numpy(cover / max(1.0, float(cover.max())))
