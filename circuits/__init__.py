@@ -7,6 +7,7 @@ from ..models.lazy import lazy_names
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
     from .circuit import Circuit as Circuit
+    from .contrasts import partner_contrasts as partner_contrasts
     from .evaluation import evaluate as evaluate
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
@@ -36,6 +37,7 @@ __all__ = [
     "compile_graph",
     "evaluate",
     "judge",
+    "partner_contrasts",
     "planted_task",
     "run_circuit",
     "truth_mask",
@@ -55,6 +57,7 @@ _HOMES = {
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
     "judge": ".truth",
+    "partner_contrasts": ".contrasts",
     "planted_task": ".planted",
     "run_circuit": ".run",
     "truth_mask": ".truth",
