@@ -138,12 +138,14 @@ class PartnerComparison:
         from ..circuits.draw.grid import draw_grids
 
         every = [*self.faithfulness, self.random_faithfulness]
-        kept = np.array([[np.nan if cell.value is None else cell.value for cell in row] for row in every], dtype=float)
+        kept = np.array(
+            [[(cell.value, cell.low, cell.high) for cell in row] for row in every], dtype=float
+        )  # None: NaN
         empty = np.full((1, len(self.names)), np.nan)
         panels = {
-            "held-out faithfulness under each partner": kept,
-            "edges shared (Jaccard)": np.concatenate([self.jaccard, self.chance.mean(0, keepdims=True)]),
-            "rank correlation of all scores": np.concatenate([self.rank_correlation, empty]),
+            "held-out faithfulness": kept[..., 0],
+            "Jaccard of edges": np.concatenate([self.jaccard, self.chance.mean(0, keepdims=True)]),
+            "rank correlation": np.concatenate([self.rank_correlation, empty]),
         }
         rows = [*(f"found with {name}, {size} edges" for name, size in self.sizes.items()), "random circuits"]
-        return draw_grids(panels, rows, list(self.names), path)
+        return draw_grids(panels, rows, list(self.names), path, intervals={"held-out faithfulness": kept[..., 1:]})

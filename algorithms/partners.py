@@ -36,6 +36,7 @@ from .partner_comparison import PartnerComparison
 from .progress import progress_bar
 from .registry import ALGORITHMS, run_algorithm
 
+_ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
 Masks = list[NDArray[np.bool_]]
 _METHOD = {
     "faithfulness": "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped",
@@ -146,6 +147,7 @@ class _Search:
             "n_discovery": len(task.discovery),
             "n_evaluation": len(task.evaluation),
             "partners": {name: _described(task) for name, task in tasks.items()},
+            "task": {key: value for key, value in task.info.items() if key in _ABOUT},
         }
 
 
@@ -187,7 +189,8 @@ def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
     lengths = np.sqrt((centred**2).sum(1))
     products = np.outer(lengths, lengths)
     known = products > 0  # equal scores for all edges rank nothing
-    return np.where(known, centred @ centred.T / np.where(known, products, 1.0), np.nan)
+    found = np.where(known, centred @ centred.T / np.where(known, products, 1.0), np.nan)
+    return found.round(12)  # a ranking's correlation with itself is 1
 
 
 def _judge(
