@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Boxes:
                     )
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[str, float, float, float, float]], **fields: Any) -> Boxes:
+    def of(cls, rows: Iterable[Sequence[Any]], **fields: Any) -> Boxes:
         """Boxes from rows of (name, left, top, right, bottom)."""
         table: dict[str, tuple[Box, ...]] = {}
         for name, *box in rows:
@@ -84,7 +84,7 @@ class Boxes:
             found = [(row["name"], *(float(row[side]) for side in COLUMNS[1:])) for row in rows]
         except (TypeError, ValueError) as error:
             raise DataError(f"line {rows.line_num} of {path} does not hold four numbers ({error}): mend it.") from error
-        return cls.of(found, coordinates=coordinates, origin=str(path))  # type: ignore[arg-type]
+        return cls.of(found, coordinates=coordinates, origin=str(path))
 
     def has(self, name: str, data: ImageData) -> bool:
         """Whether there is a box for an image."""

@@ -62,10 +62,19 @@ def partner_contrasts(
     classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
     loaded = _with_masks(loaded, image_labels(classes[0], loaded, vit), list(named.values()))
-    options = {"target": target, "foil": foil, "metric": metric, "seed": seed}
-    sizes = {"n_discovery": n_discovery, "n_evaluation": n_evaluation}
     tasks = {
-        name: class_contrast(vit, loaded, corruption=partner, **options, **sizes) for name, partner in named.items()
+        name: class_contrast(
+            vit,
+            loaded,
+            target=target,
+            foil=foil,
+            metric=metric,
+            corruption=partner,
+            n_discovery=n_discovery,
+            n_evaluation=n_evaluation,
+            seed=seed,
+        )
+        for name, partner in named.items()
     }
     kept = {split: _common(tasks, split) for split in ("discovery", "evaluation")}
     return {name: _restricted(task, kept) for name, task in tasks.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from .draw.words import shortened
 from .exhibit import Exhibit, PartnerExhibit
 from .metrics import Metric
 from .task import Task
@@ -91,7 +92,7 @@ def _said(vit: HookedViT, images: Tensor, metric: Metric, clean: Tensor) -> tupl
     with torch.no_grad():
         logits, reference = vit(images), vit(clean)
     values = metric(logits, reference)
-    names = [vit.class_names[index].split(",")[0] for index in logits.argmax(-1).tolist()]
+    names = [shortened(vit.class_names[index].split(",")[0], 16) for index in logits.argmax(-1).tolist()]
     return tuple(f"{name}, {float(value):.1f}" for name, value in zip(names, values, strict=True))
 
 

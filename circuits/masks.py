@@ -57,7 +57,7 @@ class Pictures:
                 f"and {self.vit.cfg.name}: state them in pixels of the model's input and pass coordinates='input'."
             )
         if self.data.root is None and size == preprocess.size:  # digits that need no resizing are not cropped either
-            return np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
+            return np.arange(0.5, size[0]), np.arange(0.5, size[1])
         rows, columns = preprocess.places(*size)
         return rows.numpy(), columns.numpy()
 

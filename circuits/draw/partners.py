@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def draw_partners(exhibit: PartnerExhibit, path: str | Path, *, title: str = "")
     n_rows, (height, width) = len(exhibit.clean), exhibit.clean.shape[1:3]
 
     def fill(figure: Figure) -> None:
-        every = figure.subplots(n_rows, len(columns), squeeze=False)
+        every: Any = figure.subplots(n_rows, len(columns), squeeze=False)
         for row, place in np.ndindex(every.shape):
             _picture(every[row, place], columns[place], row)
         if title:
