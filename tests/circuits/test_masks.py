@@ -13,7 +13,7 @@ from vitcircuits.models.preprocess import Preprocess
 
 WANTED = Preprocess((32, 32), 1, (0.4,), (0.3,), crop_pct=0.875)
 SIZES = {"wide": (60, 101), "tall": (97, 50), "square": (64, 64), "small": (20, 29)}
-BOXES = {"wide": (40, 20, 58, 37), "tall": (12, 40, 30, 58), "square": (9, 5, 28, 24), "small": (9, 5, 18, 14)}
+BOXES = {"wide": (40, 20, 58, 37), "tall": (12, 40, 30, 58), "square": (9, 5, 28, 25), "small": (9, 5, 18, 14)}
 ROWS = [(kind, *box) for kind, box in BOXES.items()]  # left, top, right, bottom
 
 
