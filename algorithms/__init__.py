@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
     from .benchmark import run_benchmark as run_benchmark
+    from .partner_comparison import PartnerComparison as PartnerComparison
+    from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
     from .patching.patch_table import PatchTable as PatchTable
     from .patching.path_patching import path_patch as path_patch
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ALGORITHMS",
     "LogitAttribution",
+    "PartnerComparison",
     "PatchTable",
     "PathTable",
     "acdc",
     "activation_patch",
+    "compare_partners",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
@@ -42,10 +46,12 @@ __all__ = [
 _HOMES = {
     "ALGORITHMS": ".registry",
     "LogitAttribution": ".attribution.direct",
+    "PartnerComparison": ".partner_comparison",
     "PatchTable": ".patching.patch_table",
     "PathTable": ".patching.path_table",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
+    "compare_partners": ".partners",
     "direct_logit_attribution": ".attribution.direct",
     "eap": ".attribution.gradients",
     "eap_ig": ".attribution.gradients",

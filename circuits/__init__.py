@@ -7,10 +7,12 @@ from ..models.lazy import lazy_names
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
     from .circuit import Circuit as Circuit
+    from .contrasts import partner_contrasts as partner_contrasts
     from .evaluation import evaluate as evaluate
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
     from .names import Edge as Edge
+    from .partner import Partner as Partner
     from .planted import planted_task as planted_task
     from .report import Report as Report
     from .run import run_circuit as run_circuit
@@ -27,6 +29,7 @@ __all__ = [
     "Edge",
     "Graph",
     "Pairs",
+    "Partner",
     "Report",
     "Scores",
     "Task",
@@ -34,6 +37,7 @@ __all__ = [
     "compile_graph",
     "evaluate",
     "judge",
+    "partner_contrasts",
     "planted_task",
     "run_circuit",
     "truth_mask",
@@ -45,6 +49,7 @@ _HOMES = {
     "Edge": ".names",
     "Graph": ".graph",
     "Pairs": ".task",
+    "Partner": ".partner",
     "Report": ".report",
     "Scores": ".scores",
     "Task": ".task",
@@ -52,6 +57,7 @@ _HOMES = {
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
     "judge": ".truth",
+    "partner_contrasts": ".contrasts",
     "planted_task": ".planted",
     "run_circuit": ".run",
     "truth_mask": ".truth",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,3 +33,23 @@ class Exhibit:
     grid: tuple[int, int]
     n_prefix: int
     attention: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PartnerExhibit:
+    """A few clean images beside the partners that different corruptions give them.
+
+    Args:
+        clean: Clean images in [0, 1], shape (image, height, width, channel), 1 or 3 channels.
+        partners: Corruption -> the partners, same shape.
+        changed: For corruptions that change the clean image at some places: pixels that differ, shape (image, height,
+            width).
+        tokens: Likewise -> patches that hold such a pixel, shape (image, row, column).
+        captions: `clean` or corruption -> what the model says about each image.
+    """
+
+    clean: NDArray[np.float32]
+    partners: Mapping[str, NDArray[np.float32]]
+    changed: Mapping[str, NDArray[np.bool_]]
+    tokens: Mapping[str, NDArray[np.bool_]]
+    captions: Mapping[str, tuple[str, ...]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
-from .exhibit import Exhibit
+from .draw.words import shortened
+from .exhibit import Exhibit, PartnerExhibit
+from .metrics import Metric
 from .task import Task
 
 
@@ -48,6 +51,49 @@ def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] 
         n_prefix=vit.cfg.tokens.n_prefix,
         attention=_array(_from_readers(vit, torch.stack(patterns, 1))),
     )
+
+
+def gather_partners(
+    tasks: Mapping[str, Task], *, n: int = 4, split: Literal["evaluation", "discovery"] = "evaluation"
+) -> PartnerExhibit:
+    """The first clean images of several tasks, each beside its partners, and what changed.
+
+    Args:
+        tasks: Name of the corruption -> task; all with the same clean images, as `partner_contrasts` makes them.
+        n: At most so many images.
+        split: Which pairs.
+
+    Raises:
+        TaskError: n is below 1, there is no task, or the clean images differ.
+    """
+    if n < 1 or not tasks:
+        raise TaskError(f"gather_partners({len(tasks)} tasks, n={n}) is not possible: pass a task and n of at least 1.")
+    shown = {name: getattr(task, split).select(slice(0, n)) for name, task in tasks.items()}
+    first, vit = next(iter(shown.values())).clean, next(iter(tasks.values())).vit
+    for name, pairs in shown.items():
+        if not torch.equal(pairs.clean, first):
+            raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
+    clean, *partners = _pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
+    aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
+    prefix, grid = vit.cfg.tokens.n_prefix, vit.cfg.tokens.grid
+    metrics = {name: task.metric for name, task in tasks.items()}
+    said = {name: _said(vit, pairs.corrupt, metrics[name], first) for name, pairs in shown.items()}
+    return PartnerExhibit(
+        clean=clean,
+        partners=dict(zip(shown, partners, strict=True)),
+        changed={name: (pairs.clean != pairs.corrupt).any(1).cpu().numpy() for name, pairs in aligned.items()},
+        tokens={name: pairs.changed[:, prefix:].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
+        captions={"clean": _said(vit, first, next(iter(metrics.values())), first), **said},
+    )
+
+
+def _said(vit: HookedViT, images: Tensor, metric: Metric, clean: Tensor) -> tuple[str, ...]:
+    """The class that the model reads, and the metric."""
+    with torch.no_grad():
+        logits, reference = vit(images), vit(clean)
+    values = metric(logits, reference)
+    names = [shortened(vit.class_names[index].split(",")[0], 16) for index in logits.argmax(-1).tolist()]
+    return tuple(f"{name}, {float(value):.1f}" for name, value in zip(names, values, strict=True))
 
 
 def _from_readers(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..models.errors import TaskError
@@ -21,6 +21,8 @@ class Pairs:
         corrupt: Their partners, same shape.
         labels: Class of each clean image in the data set's own numbering; -1 where it is not known.
         ids: A number of its own for each pair, by which ablations with chance in them are drawn; 0, 1, ... by default.
+        changed: For partners that are the clean image changed at some places, the tokens whose pixels differ (CLS and
+            registers have no pixels); None for partners that are other images.
 
     Raises:
         TaskError: There are no pairs, shapes differ, or an image holds NaN or infinity.
@@ -30,6 +32,7 @@ class Pairs:
     corrupt: Float[Tensor, "pair channel height width"]
     labels: Int[Tensor, " pair"] | None = None
     ids: Int[Tensor, " pair"] | None = None
+    changed: Bool[Tensor, "pair token"] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.clean.shape) != tuple(self.corrupt.shape):
@@ -50,6 +53,11 @@ class Pairs:
         for name, values in (("labels", self.labels), ("ids", self.ids)):
             if values is not None and values.shape != (len(self.clean),):
                 raise TaskError(f"{name} have shape {tuple(values.shape)}, but there are {len(self.clean)} pairs.")
+        if self.changed is not None and len(self.changed) != len(self.clean):
+            raise TaskError(
+                f"changed has shape {tuple(self.changed.shape)}, but there are {len(self.clean)} pairs: pass one row "
+                f"of booleans (pair, token) for each."
+            )
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -60,9 +68,10 @@ class Pairs:
         return torch.arange(len(self)) if self.ids is None else self.ids
 
     def select(self, which: Tensor | slice | list[int]) -> Pairs:
-        """Some of the pairs, which keep their labels and ids."""
+        """Some of the pairs, which keep their labels, ids and changed tokens."""
         labels = None if self.labels is None else self.labels[which]
-        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which])
+        changed = None if self.changed is None else self.changed[which]
+        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed)
 
     def batches(self, size: int) -> Iterator[Pairs]:
         """The pairs in order, at most `size` at a time."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.data import ImageData, Split, load_data
+from ..models.data import ImageData, load_data
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from ..models.planted.vit import planted_images
 from .ablation import Ablation, as_ablation
-from .classes import ClassSet, ClassSpec, image_labels, parse_classes
-from .corruptions import CORRUPTIONS, corrupt_pixels
+from .classes import ClassSet, ClassSpec, parse_classes
 from .metrics import Metric, MetricKind
+from .pair_maker import PairMaker, valid_pairs
 from .pairs import Pairs
+from .partner import Partner, as_partner
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ def class_contrast(
     target: ClassSpec,
     foil: ClassSpec,
     metric: MetricKind | str = "logit_difference",
-    corruption: str = "class_swap",
+    corruption: Partner | str = "class_swap",
     ablation: Ablation | str = "partner",
     n_discovery: int = 64,
     n_evaluation: int = 100,
@@ -108,17 +110,20 @@ def class_contrast(
     """A task that asks what tells one class from another.
 
     Clean images show the target. Every pair is checked: the clean image is classified as a target class, and the
-    partner has a lower metric; pairs that fail are dropped and counted in `task.info["dropped"]`.
+    partner has a lower metric; pairs that fail are dropped and counted in `task.info["dropped"]`, and so are images
+    whose mask leaves nothing to change. Where masks are given, clean images are those that have one. Pairs whose
+    partner is the clean image changed at some places say at which tokens (`Pairs.changed`).
 
     Args:
         vit: The opened model.
         data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`); `planted` for a planted
-            model's own images.
+            model's own images; or what `load_data` gave.
         target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
         foil: The class that it is told from, likewise.
         metric: `logit_difference`, `logit`, `probability`, `kl` or `accuracy`.
         corruption: `class_swap` (partner: an image of the foil), `another` (any image that does not show the target),
-            `mean`, `noise`, `blur` or `patch_shuffle`.
+            `mean`, `noise`, `blur`, `patch_shuffle`, `word`, or a `Partner` with options, such as
+            `Partner("object_fill", mask="attention")`.
         ablation: What a removed edge carries.
         n_discovery: At most so many pairs, from the training split, before they are checked.
         n_evaluation: At most so many pairs, from the test split.
@@ -131,18 +136,13 @@ def class_contrast(
     """
     classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
-    if corruption not in CORRUPTIONS:
-        raise TaskError(f"corruption {corruption!r} is not known: pass one of {', '.join(map(repr, CORRUPTIONS))}.")
-    folders = [chosen.folder for chosen in classes]
-    only = folders if all(folders) and corruption != "another" else None
-    if isinstance(data, str) and data == "planted":
-        loaded = planted_images(vit, seed=seed)
-    else:
-        loaded = load_data(data, vit.preprocess, data_dir=data_dir, seed=seed, classes=only)
+    partner = as_partner(corruption)
+    loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
     vit.check_images(loaded.train.images[:1])
-    maker = _PairMaker(vit, loaded, classes, corruption, seed)
-    discovery, dropped_first = _valid(vit, judged, maker.pairs(loaded.train, n_discovery, stream=1), "discovery")
-    evaluation, dropped_second = _valid(vit, judged, maker.pairs(loaded.test, n_evaluation, stream=2), "evaluation")
+    maker = PairMaker(vit, loaded, classes, partner, seed)
+    drawn = maker.pairs(loaded.train, n_discovery, stream=1), maker.pairs(loaded.test, n_evaluation, stream=2)
+    discovery, dropped_first = valid_pairs(vit, judged, drawn[0], "discovery")
+    evaluation, dropped_second = valid_pairs(vit, judged, drawn[1], "evaluation")
     info = {
         "model": vit.cfg.name,
         "metric": metric,
@@ -152,74 +152,32 @@ def class_contrast(
         "foil_name": classes[1].name,
         "data": loaded.name,
         "data_digest": loaded.digest,
-        "corruption": corruption,
+        **partner.as_dict(maker.word),
         "seed": seed,
         "n_discovery": len(discovery),
         "n_evaluation": len(evaluation),
         "dropped": {"discovery": dropped_first, "evaluation": dropped_second},
     }
+    if partner.masks is not None:
+        info["mask_digest"] = hashlib.sha256("".join(part.mask_digest for part in drawn).encode()).hexdigest()
     return Task(vit, judged, discovery, evaluation, as_ablation(ablation), info)
 
 
-@dataclass(frozen=True, eq=False)
-class _PairMaker:
-    """Draws pairs from a split."""
-
-    vit: HookedViT
-    data: ImageData
-    classes: tuple[ClassSet, ClassSet]
-    corruption: str
-    seed: int
-
-    def pairs(self, split: Split, n: int, *, stream: int) -> Pairs:
-        """At most n pairs from one split; no image is used twice."""
-        if n < 1:
-            raise TaskError(f"{n} pairs were asked for: pass at least 1.")
-        generator = torch.Generator().manual_seed(self.seed * 10 + stream)
-        target = image_labels(self.classes[0], self.data, self.vit, what="target")
-        clean = self._draw(split, torch.isin(split.labels, torch.tensor(target)), generator, self.classes[0].name)
-        if self.corruption in ("class_swap", "another"):
-            if self.corruption == "class_swap":
-                foil = image_labels(self.classes[1], self.data, self.vit, what="foil")
-                allowed = torch.isin(split.labels, torch.tensor(foil))
-            else:
-                allowed = ~torch.isin(split.labels, torch.tensor(target))
-            partners = self._draw(split, allowed, generator, self.classes[1].name)
-            n = min(n, len(clean), len(partners))
-            corrupt = split.images[partners[:n]]
-        else:
-            n = min(n, len(clean))
-            mean = self.data.train.images.mean(0)
-            corrupt = corrupt_pixels(self.corruption, split.images[clean[:n]], self.vit.cfg, mean, generator)
-        return Pairs(split.images[clean[:n]], corrupt, split.labels[clean[:n]])
-
-    def _draw(self, split: Split, allowed: Tensor, generator: torch.Generator, name: str) -> Tensor:
-        """Indices of the allowed images in a random order."""
-        indices = torch.nonzero(allowed).flatten()
-        if len(indices) == 0:
-            raise TaskError(f"the data {self.data.name!r} has no image of {name!r}: its classes are {self._known()}.")
-        return indices[torch.randperm(len(indices), generator=generator)]
-
-    def _known(self) -> str:
-        return ", ".join(self.data.class_names[:10])
-
-
-def _valid(vit: HookedViT, metric: Metric, pairs: Pairs, name: str) -> tuple[Pairs, dict[str, int]]:
-    """The pairs whose clean image is classified right and whose partner lowers the metric; counts of the others."""
-    clean, corrupt = [], []
-    with torch.no_grad():
-        for batch in pairs.batches(64):
-            clean.append(vit(batch.clean).cpu())
-            corrupt.append(vit(batch.corrupt).cpu())
-    clean_logits, corrupt_logits = torch.cat(clean), torch.cat(corrupt)
-    right = metric.correct(clean_logits)
-    lower = metric(corrupt_logits, clean_logits) < metric(clean_logits, clean_logits)
-    kept = right & lower
-    dropped = {"clean_wrong": int((~right).sum()), "partner_not_lower": int((right & ~lower).sum())}
-    if not bool(kept.any()):
-        raise TaskError(
-            f"none of {len(pairs)} {name} pairs is valid: in {dropped['clean_wrong']} the clean image is not "
-            f"classified as the target, in {dropped['partner_not_lower']} its partner does not lower the metric. Check "
-            f"that data and model fit, that target and foil are the model's classes, and that it can tell them apart."
-        )
-    return pairs.select(torch.nonzero(kept).flatten()), dropped
+def load_images(
+    vit: HookedViT,
+    data: Any,
+    classes: tuple[ClassSet, ClassSet],
+    partners: Sequence[Partner],
+    *,
+    data_dir: str | Path | None,
+    seed: int,
+) -> ImageData:
+    """The images that a contrast with these partners draws on; of a folder only the classes that are needed."""
+    if isinstance(data, ImageData):
+        return data
+    if isinstance(data, str) and data == "planted":
+        return planted_images(vit, seed=seed)
+    folders = [chosen.folder for chosen in classes]
+    needs_all = any(partner.kind == "another" for partner in partners)
+    only = folders if all(folders) and not needs_all else None
+    return load_data(data, vit.preprocess, data_dir=data_dir, seed=seed, classes=only)

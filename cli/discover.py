@@ -18,6 +18,8 @@ examples:
       --data photos/ --target cats=281-285 --foil dogs=151-268 --out runs/cats
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 \\
       --tokens role --algorithm eap_ig --option steps=10 --option rule=left --size 40
+  vitcircuits discover --model deit_tiny_patch16_224 --checkpoint model.safetensors --data photos/ \\
+      --target cats=281-285 --foil dogs=151-268 --corruption object_fill --mask boxes.csv
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm acdc --option tau=0.02
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm learned_masks --size 25
 

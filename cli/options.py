@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.errors import TaskError
 
 if TYPE_CHECKING:
+    from ..circuits.partner import Partner
     from ..circuits.task import Task
     from ..models.hooked import HookedViT
 
@@ -51,13 +52,39 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--metric", metavar="METRIC", help="logit_difference (default), logit, probability, kl, accuracy"
     )
     group.add_argument(
-        "--corruption", metavar="KIND", help="class_swap (default), another, mean, noise, blur, patch_shuffle"
+        "--corruption",
+        metavar="KIND",
+        help="what partners are: class_swap (default), another, mean, noise, blur, patch_shuffle, object_blur, "
+        "object_fill, object_shuffle (these three with --mask), word",
     )
     group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
     group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
     group.add_argument("--pairs", type=int, metavar="N", help="discovery pairs at most (64)")
     group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most (100)")
     group.add_argument("--seed", type=int, metavar="N", help="draws images and partners (0)")
+    _add_partner(parser.add_argument_group("partners that are the clean image, changed"))
+
+
+def _add_partner(group: Any) -> None:
+    """--mask and --word, with what belongs to them."""
+    group.add_argument(
+        "--mask",
+        metavar="MASKS",
+        help="where the object is: attention, attention:last, attention:rollout:0.5 (a share of its mass), a .csv of "
+        "boxes (name,left,top,right,bottom), or a folder of pictures of masks, named as the images are",
+    )
+    group.add_argument(
+        "--mask-coordinates",
+        choices=("picture", "input"),
+        help="pixels of boxes and masks: of the original picture (default), or of the model's input",
+    )
+    group.add_argument("--word", metavar="TEXT", help="painted on the image (the foil's name)")
+    group.add_argument(
+        "--word-place", metavar="PLACE", help="bottom (default), top, top-left, ..., or row,column in 0..1"
+    )
+    group.add_argument("--word-size", type=float, metavar="SHARE", help="height of the word's plate in the image (0.2)")
+    group.add_argument("--word-colour", metavar="COLOUR", help="of the letters: white (default), #rrggbb, ...")
+    group.add_argument("--word-plate", metavar="COLOUR", help="behind the letters: black (default), none, ...")
 
 
 def add_memory(parser: Any) -> None:
@@ -101,6 +128,33 @@ def usable_device(device: str | None) -> str | None:
     return device
 
 
+def make_partner(kind: str, settings: dict[str, Any]) -> Partner:
+    """The description of a kind of partner, with those of the settings that it takes; a useless one is left out."""
+    from ..circuits.partner import MASKED, Partner
+
+    if kind in MASKED:
+        return Partner(kind, mask=settings["mask"], coordinates=settings["mask_coordinates"])
+    if kind != "word":
+        return Partner(kind)
+    plate = None if settings["word_plate"] == "none" else settings["word_plate"]
+    return Partner(
+        kind,
+        word=settings["word"] or "",
+        place=_place(settings["word_place"]),
+        size=settings["word_size"],
+        colour=settings["word_colour"],
+        plate=plate,
+    )
+
+
+def _place(text: str) -> str | tuple[float, float]:
+    row, comma, column = text.partition(",")
+    try:
+        return (float(row), float(column)) if comma else text
+    except ValueError as error:
+        raise TaskError(f"--word-place {text}: pass bottom, top-left, ..., or row,column such as 0.8,0.5.") from error
+
+
 def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
     """The task of resolved settings (see `task_settings`)."""
     from ..circuits.ablation import Ablation
@@ -113,7 +167,7 @@ def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
         target=settings["target"],
         foil=settings["foil"],
         metric=settings["metric"],
-        corruption=settings["corruption"],
+        corruption=make_partner(settings["corruption"], settings),
         ablation=ablation,
         n_discovery=settings["pairs"],
         n_evaluation=settings["eval_pairs"],
@@ -134,6 +188,13 @@ DEFAULTS: dict[str, Any] = {
     "pairs": 64,
     "eval_pairs": 100,
     "seed": 0,
+    "mask": None,
+    "mask_coordinates": None,
+    "word": None,
+    "word_place": "bottom",
+    "word_size": 0.2,
+    "word_colour": "white",
+    "word_plate": "black",
 }
 
 
@@ -141,7 +202,15 @@ def task_settings(args: argparse.Namespace, recorded: dict[str, Any] | None = No
     """What the options say, else what a circuit's record says, else the defaults."""
     base = {**DEFAULTS, **{key: value for key, value in (recorded or {}).items() if key in DEFAULTS}}
     given = {key: getattr(args, key, None) for key in DEFAULTS}
-    return {**base, **{key: value for key, value in given.items() if value is not None}}
+    settings = {**base, **{key: value for key, value in given.items() if value is not None}}
+    kinds = [settings["corruption"], *(getattr(args, "partners", None) or [])]
+    for option, having in (("mask", "object_"), ("word", "word")):
+        if given[option] is not None and not any(kind.startswith(having) for kind in kinds):
+            raise TaskError(
+                f"--{option} has no use with --corruption {settings['corruption']}: leave it out, or pass "
+                f"--corruption {'object_fill' if option == 'mask' else 'word'}."
+            )
+    return settings
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:

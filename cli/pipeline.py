@@ -54,6 +54,8 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
     clock, seconds = time.perf_counter(), {}
     config = {**config, "weights": vit.digest()}
     task = make_task(vit, config["task"])
+    if "mask_digest" in task.info:  # boxes and pictures of masks may change under the same name
+        config["masks"] = task.info["mask_digest"]
     folder = RunFolder.open(
         out,
         config,
@@ -115,7 +117,7 @@ def summary(found: Found) -> list[tuple[str, str]]:
     rows = [
         ("model", str(task.vit)),
         ("task", f"{task.info['target_name']} against {task.info['foil_name']}, {task.metric.kind}"),
-        ("ablation", f"{task.ablation}; partners by {task.info['corruption']}"),
+        ("ablation", f"{task.ablation}; partners by {_partners(task)}"),
         ("pairs", f"{len(task.discovery)} for discovery, {len(task.evaluation)} for evaluation"),
         ("dropped pairs", "; ".join(f"{name}: {_counts(counts)}" for name, counts in dropped.items())),
         ("algorithm", f"{circuit.provenance['algorithm']} {_options(circuit.provenance['options'])}"),
@@ -141,7 +143,15 @@ def print_table(rows: list[tuple[str, str]]) -> None:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return f"{counts['clean_wrong']} misclassified, {counts['partner_not_lower']} with a partner that is not lower"
+    text = f"{counts['clean_wrong']} misclassified, {counts['partner_not_lower']} with a partner that is not lower"
+    return f"{text}, {counts['no_mask']} without a usable mask" if "no_mask" in counts else text
+
+
+def _partners(task: Task) -> str:
+    mask, word = task.info.get("mask"), task.info.get("word")
+    detail = f" under {mask}" if mask else f" {word!r}" if word else ""
+    chosen = task.info.get("mask_chosen_by")
+    return task.info["corruption"] + detail + (f" (chosen by {chosen})" if chosen else "")
 
 
 def _options(options: dict[str, Any]) -> str:

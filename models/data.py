@@ -30,10 +30,13 @@ class Split:
     Args:
         images: [image, channel, height, width].
         labels: Indices into the data's class names, int64.
+        names: What each image is called: its path in the folder of pictures, its row in the tensors that were given,
+            or split and row, such as `train/12`.
     """
 
     images: Float[Tensor, "image channel height width"]
     labels: Int[Tensor, " image"]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,6 +56,8 @@ class ImageData:
         class_names: What each label means.
         digest: sha256 over the images and labels as they stand here, in hexadecimal.
         n_duplicates_dropped: Test images left out because the same pixels stand in train.
+        root: The folder that names are paths in, where they are.
+        size: Height and width of every picture before preprocessing, where there is one size and it is known.
     """
 
     name: str
@@ -61,6 +66,18 @@ class ImageData:
     class_names: tuple[str, ...]
     digest: str
     n_duplicates_dropped: int = 0
+    root: Path | None = None
+    size: tuple[int, int] | None = None
+
+    def picture_size(self, name: str) -> tuple[int, int] | None:
+        """Height and width of a picture before preprocessing; None for tensors.
+
+        Raises:
+            DataError: The picture cannot be read any more.
+        """
+        from .image_folder import picture_size
+
+        return self.size if self.root is None else picture_size(self.root / name)
 
 
 def load_data(
@@ -102,8 +119,11 @@ def load_data(
             f"All {len(test)} test images of {source.name!r} also stand in train, so there is nothing held out to "
             f"judge on: give test images that train lacks."
         )
-    unique = Split(test.images[kept], test.labels[kept])
-    return ImageData(source.name, train, unique, source.class_names, _digest(train, unique), len(test) - len(unique))
+    names = tuple(name for name, stays in zip(test.names, kept.tolist(), strict=True) if stays)
+    unique = Split(test.images[kept], test.labels[kept], names)
+    dropped = len(test) - len(unique)
+    digest = _digest(train, unique)
+    return ImageData(source.name, train, unique, source.class_names, digest, dropped, source.root, source.size)
 
 
 def _source(
@@ -160,7 +180,7 @@ def _split(source: Source, name: str, classes: list[str] | None, limit: int | No
             f"{bad} of {len(images)} {name} images of {source.name!r} hold NaN or infinity: leave those out, such as "
             f"images[images.isfinite().flatten(1).all(1)]."
         )
-    return Split(images, labels[rows])
+    return Split(images, labels[rows], tuple(source.called(name, row) for row in rows.tolist()))
 
 
 def _shortened(names: Sequence[str]) -> str:

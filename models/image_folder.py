@@ -44,7 +44,24 @@ def image_folder(
         return torch.stack([_picture(files[split][row][0], preprocess) for row in rows.tolist()])
 
     labels = {split: torch.tensor([label for _, label in found], dtype=torch.long) for split, found in files.items()}
-    return Source(root.name, names, labels, read)
+    called = {split: [path.relative_to(root).as_posix() for path, _ in found] for split, found in files.items()}
+    return Source(root.name, names, labels, read, called, root)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as it is looked at, which its camera may have stored turned.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # the four that swap height and width
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}). Replace it or remove it.") from error
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

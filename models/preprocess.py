@@ -127,17 +127,36 @@ class Preprocess:
         mean, std = torch.tensor([self.mean, self.std], dtype=images.dtype, device=images.device)[..., None, None]
         return mean, std
 
+    def places(self, height: int, width: int) -> tuple[Float[Tensor, " row"], Float[Tensor, " column"]]:
+        """Where in a picture the centres of the input's pixels lie: rows and columns, in the picture's own pixels.
+
+        The picture's first row covers 0 to 1, so its centre is at .5. What is drawn on the picture in these
+        coordinates, such as a box, is found again at the right pixels of the input.
+
+        Args:
+            height: Of the picture before it is resized and cropped.
+            width: Likewise.
+        """
+        found = []
+        for side, resized, kept in zip((height, width), self._resized(height, width), self.size, strict=True):
+            cut = round((resized - kept) / 2)  # as torchvision's center_crop rounds
+            found.append((torch.arange(kept, dtype=torch.float64) + 0.5 + cut) * side / resized)
+        return found[0], found[1]
+
     def _resize_and_crop(self, image: Any, height: int, width: int) -> Any:
-        """A PIL picture or a tensor: the smallest size that covers size / crop_pct, then the centre."""
+        """A PIL picture or a tensor: resized, then the centre."""
         from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
+        resized = resize(image, self._resized(height, width), InterpolationMode(self.interpolation))
+        return center_crop(resized, list(self.size))
+
+    def _resized(self, height: int, width: int) -> list[int]:
+        """The smallest size of the same shape that covers size / crop_pct."""
         want_height, want_width = (math.floor(side / self.crop_pct) for side in self.size)
         # int(want * long / short) is torchvision's rounding of the long side
         if want_height * width >= want_width * height:
-            resized = [want_height, max(want_width, int(want_height * width / height))]
-        else:
-            resized = [max(want_height, int(want_width * height / width)), want_width]
-        return center_crop(resize(image, resized, InterpolationMode(self.interpolation)), list(self.size))
+            return [want_height, max(want_width, int(want_height * width / height))]
+        return [max(want_height, int(want_width * height / width)), want_width]
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

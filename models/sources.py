@@ -1,7 +1,8 @@
 """Where images come from, planned before any is read: a source knows every label and reads only the rows asked for."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,22 @@ class Source:
         class_names: What each label means.
         labels: "train" and "test": one label per image.
         read: Split and rows -> the images of those rows, ready for the model [image, channel, height, width].
+        names: "train" and "test": what each image is called; else "train/0", "train/1", ...
+        root: The folder that the names are paths in, where they are.
+        size: Height and width of every picture before preprocessing, where there is one size.
     """
 
     name: str
     class_names: tuple[str, ...]
     labels: Mapping[str, Int[Tensor, " image"]]
     read: Callable[[str, Rows], Float[Tensor, "image channel height width"]]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    root: Path | None = None
+    size: tuple[int, int] | None = None
+
+    def called(self, split: str, row: int) -> str:
+        """What an image is called."""
+        return self.names[split][row] if split in self.names else f"{split}/{row}"
 
 
 def rank_in_class(labels: Int[Tensor, " image"]) -> Int[Tensor, " image"]:
@@ -64,7 +75,8 @@ def from_pixels(
         scaled = pixels[split][rows][:, None].float() / white
         return scaled if preprocess is None else preprocess.fit(scaled)
 
-    return Source(name, tuple("0123456789"), labels, read)
+    height, width = pixels["train"].shape[-2:]
+    return Source(name, tuple("0123456789"), labels, read, size=(height, width))
 
 
 def digits(preprocess: Preprocess | None) -> Source:
@@ -85,7 +97,10 @@ def digits(preprocess: Preprocess | None) -> Source:
 
 
 def from_tensors(data: Any, *, seed: int) -> Source:
-    """A pair (images, labels), split in halves, or {"train": (images, labels), "test": (images, labels)}."""
+    """A pair (images, labels), split in halves, or {"train": (images, labels), "test": (images, labels)}.
+
+    An image of a pair is named by its row in what was given, also where it went into the test half.
+    """
     if isinstance(data, Mapping):
         if set(data) != {"train", "test"}:
             raise DataError(
@@ -93,15 +108,19 @@ def from_tensors(data: Any, *, seed: int) -> Source:
                 f'load_data({{"train": (images, labels), "test": (images, labels)}}, None).'
             )
         splits = {split: _checked_pair(data[split], split) for split in ("train", "test")}
+        names = {}
     else:
         images, labels = _checked_pair(data, "data")
-        splits = {split: (images[rows], labels[rows]) for split, rows in halves(labels, seed=seed).items()}
+        rows_of = halves(labels, seed=seed)
+        splits = {split: (images[rows], labels[rows]) for split, rows in rows_of.items()}
+        names = {split: [str(row) for row in rows.tolist()] for split, rows in rows_of.items()}
     n_classes = 1 + max((int(labels.max()) for _, labels in splits.values() if len(labels)), default=-1)
     return Source(
         "tensors",
         tuple(map(str, range(n_classes))),
         {split: labels for split, (_, labels) in splits.items()},
         lambda split, rows: splits[split][0][rows],
+        names,
     )
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from vitcircuits.circuits import Ablation, Pairs, Task, class_contrast
+from vitcircuits.circuits import Ablation, Pairs, Partner, Task, class_contrast
 from vitcircuits.circuits.classes import parse_classes
 from vitcircuits.circuits.corruptions import CORRUPTIONS, corrupt_pixels
 from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.partner import MASKED
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
 
@@ -31,7 +32,8 @@ def test_discovery_and_evaluation_share_no_image(vit):
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_every_pair_is_valid_and_the_others_are_counted(vit, corruption):
-    task = class_contrast(vit, "digits", target=4, foil=9, corruption=corruption, n_discovery=40, n_evaluation=40)
+    partner = Partner(corruption, mask="attention" if corruption in MASKED else None)
+    task = class_contrast(vit, "digits", target=4, foil=9, corruption=partner, n_discovery=40, n_evaluation=40)
     for name, pairs in (("discovery", task.discovery), ("evaluation", task.evaluation)):
         clean, corrupt = vit(pairs.clean), vit(pairs.corrupt)
         assert (clean.argmax(1) == 4).all()

@@ -43,7 +43,9 @@ def test_help_and_export_import_nothing_heavy(demo, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "discover", "evaluate", "draw", "export", "models", "train", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "discover", "evaluate", "partners", "draw", "export", "models", "train", "doctor"]
+)
 def test_every_help_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

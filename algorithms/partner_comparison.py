@@ -1,0 +1,151 @@
+"""What a comparison of partners found: how much circuits share, and how each carries the behaviour under the others.
+
+Everything is indexed by partner, in the order of `names`. Holds numpy arrays and circuits only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..circuits.circuit import Circuit
+from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.schema import json_text
+from ..circuits.report import Figure
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "vitcircuits.partners/1"
+NO_INTERVAL = "one search per partner; its spread would need searches on resampled pairs"
+
+
+@dataclass(frozen=True, eq=False)
+class PartnerComparison:
+    """Circuits of one behaviour, one for each kind of partner.
+
+    Args:
+        names: The partners.
+        circuits: What was found with each.
+        jaccard: Edges that two circuits share over edges that either has, shape (circuit, circuit).
+        chance: The same between a circuit and random circuits of the other's size, made of whole paths and matched by
+            layer and kind, shape (circuit, circuit).
+        rank_correlation: Spearman's, between the scores of all edges, shape (circuit, circuit); NaN without scores.
+        faithfulness: Of each circuit (outer) under each partner (inner), on held-out pairs.
+        random_faithfulness: Under each partner, of random circuits as large as the one found with it.
+        dropped: Pairs that were left out under each partner, by split and reason.
+        method: How everything was obtained, in plain values.
+    """
+
+    names: tuple[str, ...]
+    circuits: tuple[Circuit, ...]
+    jaccard: NDArray[np.float64]
+    chance: NDArray[np.float64]
+    rank_correlation: NDArray[np.float64]
+    faithfulness: tuple[tuple[Figure, ...], ...]
+    random_faithfulness: tuple[Figure, ...]
+    dropped: Mapping[str, Mapping[str, Mapping[str, int]]]
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        width, method = max(map(len, (*self.names, "random"))), self.method
+        head = (
+            f"{method['algorithm']}, {len(self.circuits[0].graph):,} edges, {method['n_discovery']} discovery and "
+            f"{method['n_evaluation']} evaluation pairs"
+        )
+        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out faithfulness under {', '.join(self.names)}"]
+        for name, circuit, row in zip(self.names, self.circuits, self.faithfulness, strict=True):
+            lines.append(f"{name:<{width}}  {len(circuit):>6}  {'  '.join(map(str, row))}")
+        lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_faithfulness))}")
+        for first, second in zip(*np.triu_indices(len(self.names), 1), strict=True):
+            lines.append(
+                f"{self.names[first]} and {self.names[second]}: Jaccard {self.jaccard[first, second]:.2f} (by chance "
+                f"{self.chance[first, second]:.2f}), rank correlation {self.rank_correlation[first, second]:.2f}"
+            )
+        return "\n".join(lines)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Edges of each circuit, all on paths from input to logits."""
+        return {name: len(circuit) for name, circuit in zip(self.names, self.circuits, strict=True)}
+
+    def frame(self) -> pandas.DataFrame:
+        """One row per figure: `measure`, `circuit` (the partner it was found with), `partner`, `value`, `low`, `high`,
+        `note`.
+
+        `partner` is the one it was judged under for faithfulness, and the other circuit's for what two circuits share.
+        """
+        import pandas
+
+        columns = ["measure", "circuit", "partner", "value", "low", "high", "note"]
+        return pandas.DataFrame(list(self._rows()), columns=columns)
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        for name, size in self.sizes.items():
+            yield "edges", name, "", size, None, None, "counted"
+        for place, name in enumerate(self.names):
+            for other, partner in enumerate(self.names):
+                figure = self.faithfulness[place][other]
+                yield "faithfulness", name, partner, figure.value, figure.low, figure.high, figure.reason
+        for partner, figure in zip(self.names, self.random_faithfulness, strict=True):
+            yield "faithfulness", "random", partner, figure.value, figure.low, figure.high, figure.reason
+        for measure in ("jaccard", "chance", "rank_correlation"):
+            for (place, other), value in np.ndenumerate(getattr(self, measure)):
+                yield measure, self.names[place], self.names[other], float(value), None, None, NO_INTERVAL
+        for name, splits in self.dropped.items():
+            for split, counts in splits.items():
+                for reason, count in counts.items():
+                    yield f"dropped: {reason}", name, split, count, None, None, "counted"
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes `partners.csv`, `.json`, `.svg` and `.png`, each whole or not at all, and returns their paths.
+
+        Raises:
+            FormatError: The folder cannot be written.
+        """
+        folder = Path(folder)
+        record = {
+            "schema": SCHEMA,
+            "names": self.names,
+            "sizes": self.sizes,
+            "faithfulness": self.faithfulness,
+            "random_faithfulness": self.random_faithfulness,
+            "jaccard": self.jaccard,
+            "chance": self.chance,
+            "rank_correlation": self.rank_correlation,
+            "no_interval": dict.fromkeys(("jaccard", "chance", "rank_correlation"), NO_INTERVAL),
+            "dropped": self.dropped,
+            "method": self.method,
+        }
+        table = self.frame().to_csv(index=False, lineterminator="\n")
+        return [
+            write_text_atomic(folder / "partners.csv", table),
+            write_text_atomic(folder / "partners.json", json_text(plain(record, non_finite="null"))),
+            *(self.draw(folder / f"partners.{ending}") for ending in ("svg", "png")),
+        ]
+
+    def draw(self, path: str | Path) -> Path:
+        """Draws grids of faithfulness, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from ..circuits.draw.grid import draw_grids
+
+        every = [*self.faithfulness, self.random_faithfulness]
+        kept = np.array(
+            [[(cell.value, cell.low, cell.high) for cell in row] for row in every], dtype=float
+        )  # None: NaN
+        empty = np.full((1, len(self.names)), np.nan)
+        panels = {
+            "held-out faithfulness": kept[..., 0],
+            "Jaccard of edges": np.concatenate([self.jaccard, self.chance.mean(0, keepdims=True)]),
+            "rank correlation": np.concatenate([self.rank_correlation, empty]),
+        }
+        rows = [*(f"found with {name}, {size} edges" for name, size in self.sizes.items()), "random circuits"]
+        return draw_grids(panels, rows, list(self.names), path, intervals={"held-out faithfulness": kept[..., 1:]})

@@ -1,0 +1,279 @@
+"""The same behaviour, the same images, other partners: what of a circuit is the behaviour's, and what the partner's.
+
+1. One search for each partner, by one algorithm, on the same clean discovery images.
+2. From each the circuit of one size: the highest-ranked edges, as many as leave at most that many on paths.
+3. Every circuit judged under every partner on the same clean evaluation images.
+
+A circuit that is faithful under its own partner only explains how the model tells the image from that partner. Read a
+column, not a row, to compare faithfulness: within a column the partner is one and the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ..circuits.bootstrap import Resamples, percentiles
+from ..circuits.circuit import Circuit
+from ..circuits.controls import random_masks
+from ..circuits.faithfulness import Judged
+from ..circuits.graph import Graph
+from ..circuits.mask_runs import run_masks
+from ..circuits.reach import prune
+from ..circuits.report import Figure
+from ..circuits.run import require_model
+from ..circuits.scores import By, Scores
+from ..circuits.task import Task
+from ..models.errors import GraphError, TaskError
+from .partner_comparison import PartnerComparison
+from .progress import progress_bar
+from .registry import ALGORITHMS, run_algorithm
+
+_ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
+Masks = list[NDArray[np.bool_]]
+_METHOD = {
+    "faithfulness": "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped",
+    "random": "mean over random circuits as large as the partner's own, of whole paths, matched by layer and kind; "
+    "interval: the middle 95% of the draws",
+    "chance": "mean Jaccard of one circuit with random circuits of the other's size, made as above, both ways",
+}
+
+
+def compare_partners(
+    graph: Graph,
+    tasks: Mapping[str, Task],
+    *,
+    algorithm: str = "eap_ig",
+    options: Mapping[str, Any] | None = None,
+    size: int | float = 0.1,
+    by: By = "signed",
+    n_random: int = 10,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> PartnerComparison:
+    """The circuits that several partners give, how much they share, and how each does under the others.
+
+    Costs one search per partner, and per partner and evaluation pair one run for each circuit and each random one.
+
+    Args:
+        graph: The graph.
+        tasks: Name -> task; the same clean images under other partners, as `partner_contrasts` makes them.
+        algorithm: A registered algorithm. One that decides itself which edges stay is taken at its word: `size` and
+            `by` then have no use, and circuits may differ in size.
+        options: The algorithm's own.
+        size: Edges of each circuit: a count, or a share of the graph below 1.
+        by: How edges are ranked, also for the rank correlation.
+        n_random: Random circuits beside each.
+        n_bootstrap: Draws of the pairs for the 95% intervals of faithfulness.
+        seed: Draws random circuits and bootstrap samples.
+        memory: Bytes to hold at once.
+        progress: Show bars on stderr.
+
+    Raises:
+        TaskError: The tasks differ in more than their partners, share images between discovery and evaluation, or
+            don't take partners' values for removed edges; or there is no such algorithm or option.
+        GraphError: The size is not possible, or the graph belongs to another model.
+    """
+    _require_comparable(graph, tasks)
+    if n_random < 1:
+        raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
+    search = _Search(graph, algorithm, dict(options or {}), _count(graph, size), by, memory, progress)
+    circuits = search.circuits(tasks)
+    masks = [prune(graph, circuit.mask) for circuit in circuits]
+    random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
+    judged = []
+    for task, own in zip(tasks.values(), random, strict=True):
+        draws = Resamples.draw(len(task.evaluation), n_bootstrap, seed=seed)
+        judged.append(_judge(graph, task, [*masks, *own], draws, memory, progress))
+    return PartnerComparison(
+        names=tuple(tasks),
+        circuits=tuple(circuits),
+        jaccard=np.array([[jaccard(first, second) for second in masks] for first in masks]),
+        chance=_chance(masks, random),
+        rank_correlation=_rank_correlation(circuits, by),
+        faithfulness=tuple(tuple(_figure(column, place) for column in judged) for place in range(len(masks))),
+        random_faithfulness=tuple(_random_figure(column, len(masks)) for column in judged),
+        dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
+        method={**search.method(tasks), "n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed, **_METHOD},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One way to find circuits, the same for all partners."""
+
+    graph: Graph
+    algorithm: str
+    options: dict[str, Any]
+    size: int
+    by: By
+    memory: int
+    progress: bool
+
+    def circuits(self, tasks: Mapping[str, Task]) -> list[Circuit]:
+        """A circuit for each task."""
+        found = []
+        with progress_bar("searches", len(tasks), self.progress, "partner") as bar:
+            for name, task in tasks.items():
+                bar.set_postfix_str(name)
+                shared = {"memory": self.memory, "progress": self.progress}
+                result = run_algorithm(self.algorithm, self.graph, task, **shared, **self.options)
+                found.append(result if isinstance(result, Circuit) else at_most(result, self.size, by=self.by))
+                bar.update()
+        return found
+
+    def method(self, tasks: Mapping[str, Task]) -> dict[str, Any]:
+        """What was done, in plain values."""
+        entry, task = ALGORITHMS[self.algorithm], next(iter(tasks.values()))
+        known = {name: option.default for name, option in entry.options.items()}
+        return {
+            "algorithm": self.algorithm,
+            "options": known | self.options,
+            "size": self.size if entry.finds == "scores" else "the algorithm's own",
+            "by": self.by,
+            "tokens": self.graph.groups.kind,
+            "ports": self.graph.ports,
+            "n_graph": len(self.graph),
+            "metric": task.metric.kind,
+            "n_discovery": len(task.discovery),
+            "n_evaluation": len(task.evaluation),
+            "partners": {name: _described(task) for name, task in tasks.items()},
+            "task": {key: value for key, value in task.info.items() if key in _ABOUT},
+        }
+
+
+def at_most(scores: Scores, size: int, *, by: By = "signed") -> Circuit:
+    """The largest `scores.top(n)` with at most `size` edges on paths from input to logits.
+
+    Edges on no path are dropped, so the n highest-ranked edges leave fewer, and how many fewer depends on the scores.
+    Compared at one n, circuits would differ in size.
+    """
+    low, high = size, len(scores) + 1  # top(low) always fits
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(scores.top(middle, by=by)) <= size else (low, middle)
+    return scores.top(low, by=by)
+
+
+def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Edges in both over edges in either; 1 for two empty circuits."""
+    either = int((first | second).sum())
+    return int((first & second).sum()) / either if either else 1.0
+
+
+def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
+    """Mean Jaccard of each circuit with random ones of the other's size, both ways."""
+    one_way = [[np.mean([jaccard(mask, draw) for draw in draws]) for draws in random] for mask in masks]
+    return (np.array(one_way) + np.array(one_way).T) / 2
+
+
+def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
+    """Spearman's correlation of scores: Pearson's of their ranks, ties at their mean; NaN where there are none."""
+    from scipy.stats import rankdata
+
+    n_edges = len(circuits[0].graph)
+    ranks = np.full((len(circuits), n_edges), np.nan)
+    for row, circuit in zip(ranks, circuits, strict=True):
+        if circuit.scores is not None:
+            row[:] = rankdata(circuit.scores.ranking_values(by))
+    centred = ranks - ranks.mean(1, keepdims=True)
+    lengths = np.sqrt((centred**2).sum(1))
+    products = np.outer(lengths, lengths)
+    known = products > 0  # equal scores for all edges rank nothing
+    found = np.where(known, centred @ centred.T / np.where(known, products, 1.0), np.nan)
+    return found.round(12)  # a ranking's correlation with itself is 1
+
+
+def _judge(
+    graph: Graph, task: Task, masks: Masks, resamples: Resamples, memory: int, progress: bool
+) -> tuple[Judged, list[int]]:
+    """All circuits under one partner, and the row of each mask among the outputs."""
+    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
+    ordered = [masks[0], np.zeros(len(graph), dtype=np.bool_), *masks[1:]]  # the empty circuit's place is row 1
+    runs = run_masks(task.vit, graph, ordered, task.metric, task.evaluation, baseline, memory=memory, progress=progress)
+    rows = [0, *range(2, len(ordered))]
+    return Judged(runs.outputs, runs.clean_outputs, resamples), rows
+
+
+def _figure(column: tuple[Judged, list[int]], place: int) -> Figure:
+    """Faithfulness of one circuit."""
+    judged, rows = column
+    if judged.undefined:
+        return Figure(None, "share", reason=judged.undefined, method=_METHOD["faithfulness"])
+    row = rows[place]
+    drawn = judged.drawn[:, row]
+    return judged.resamples.figure(float(judged.values[row]), drawn, "share", _METHOD["faithfulness"])
+
+
+def _random_figure(column: tuple[Judged, list[int]], n_circuits: int) -> Figure:
+    """Mean faithfulness of the random circuits, which stand behind the others."""
+    judged, rows = column
+    if judged.undefined:
+        return Figure(None, "share", reason=judged.undefined, method=_METHOD["random"])
+    values = judged.values[rows[n_circuits:]]
+    low, high = percentiles(values)
+    return Figure(float(values.mean()), "share", float(low), float(high), method=_METHOD["random"])
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """What a task's record says about its partners."""
+    about = ("corruption", "mask", "word")
+    return {key: value for key, value in task.info.items() if key.startswith(about)}
+
+
+def _count(graph: Graph, size: int | float) -> int:
+    """Edges that a size means."""
+    n_edges = int(size * len(graph)) if isinstance(size, float) and size < 1 else int(size)
+    if size != size or not 1 <= n_edges <= len(graph):
+        raise GraphError(
+            f"size={size} is not possible: pass a count from 1 to {len(graph)}, or a share of the graph's edges below "
+            f"1 that is at least one edge, such as size=0.1."
+        )
+    return n_edges
+
+
+def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
+    """Does nothing if only the partners differ, and no image that circuits are found on is one they are judged on."""
+    if not tasks:
+        raise TaskError("there are no tasks to compare: make them by partner_contrasts.")
+    first = next(iter(tasks.values()))
+    for name, task in tasks.items():
+        require_model(task.vit, graph)
+        if task.ablation.kind != "partner":
+            raise TaskError(
+                f"under the ablation {task.ablation} of {name!r} removed edges don't carry the partner's values, so "
+                f"partners cannot be compared: pass task.with_ablation('partner')."
+            )
+        same = task.metric == first.metric and all(
+            torch.equal(getattr(task, split).clean, getattr(first, split).clean)
+            for split in ("discovery", "evaluation")
+        )
+        if not same:
+            raise TaskError(f"{name!r} has other clean images or another metric: make the tasks by partner_contrasts.")
+    found, judged = ({_key(image) for image in _images(tasks, split)} for split in ("discovery", "evaluation"))
+    if found & judged:
+        raise TaskError(
+            f"{len(found & judged)} images stand in the discovery pairs of one partner and in the evaluation pairs of "
+            f"another: a circuit must be judged on images that it was not found on. Leave them out of one of the two."
+        )
+
+
+def _images(tasks: Mapping[str, Task], split: str) -> Iterator[Tensor]:
+    for task in tasks.values():
+        pairs = getattr(task, split)
+        shared = len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all())  # a mean image is nobody's
+        yield from pairs.clean
+        yield from [] if shared else pairs.corrupt
+
+
+def _key(image: Tensor) -> bytes:
+    return image.cpu().numpy().tobytes()

@@ -1,0 +1,287 @@
+"""Where the object is: masks of a model's input, given as arrays, pictures or boxes, or taken from attention.
+
+Masks are stated in one of two coordinates. `input`: the pixels that the model sees, after resizing and cropping.
+`picture`: the pixels of the picture as it lies in its file, turned the way it is looked at; they are carried through
+the same resize and centre crop as the picture itself (`Preprocess.places`), so what lies outside the crop is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.data import ImageData
+from ..models.errors import DataError
+from ..models.hooked import HookedViT
+
+Coordinates = Literal["picture", "input"]
+T = TypeVar("T")
+EVERY = "*"
+"""The name that stands for every image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images that masks are wanted for.
+
+    Args:
+        vit: The opened model.
+        data: The data set that they are from.
+        images: Preprocessed.
+        names: What they are called there.
+    """
+
+    vit: HookedViT
+    data: ImageData
+    images: Float[Tensor, "image channel height width"]
+    names: Sequence[str]
+
+    def places(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rows and columns of the picture at which the centres of the input's pixels lie.
+
+        Raises:
+            DataError: The images were given as tensors, or their preprocessing is not known.
+        """
+        size, preprocess = self.data.picture_size(name), self.vit.preprocess
+        if size is None or preprocess is None:
+            raise DataError(
+                f"the masks are in coordinates of the original pictures, but these are not known for {self.data.name} "
+                f"and {self.vit.cfg.name}: state them in pixels of the model's input and pass coordinates='input'."
+            )
+        if self.data.root is None and size == preprocess.size:  # digits that need no resizing are not cropped either
+            return np.arange(0.5, size[0]), np.arange(0.5, size[1])
+        rows, columns = preprocess.places(*size)
+        return rows.numpy(), columns.numpy()
+
+
+@runtime_checkable
+class Masks(Protocol):
+    """Something that knows where the object is in images."""
+
+    def has(self, name: str, data: ImageData) -> bool:
+        """Whether there is a mask for an image."""
+        ...
+
+    def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
+        """True on the object; all False for an image that has none."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a task's record says about them, in plain values."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks in memory, by the image's name; `given_masks` makes them from arrays.
+
+    Args:
+        table: Name -> mask, shape (height, width); `*` is every image.
+        coordinates: What their pixels are.
+    """
+
+    table: Mapping[str, NDArray[np.bool_]]
+    coordinates: Coordinates | str = "input"
+
+    def __post_init__(self) -> None:
+        require_coordinates(self.coordinates)
+
+    def has(self, name: str, data: ImageData) -> bool:
+        """Whether there is a mask for an image."""
+        return look_up(self.table, name, data) is not None
+
+    def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
+        """The masks of images, carried to the model's input."""
+        return torch.stack([self._one(pictures, name) for name in pictures.names])
+
+    def _one(self, pictures: Pictures, name: str) -> Tensor:
+        wanted = pictures.vit.cfg.image_size
+        mask = look_up(self.table, name, pictures.data)
+        if mask is None:
+            return torch.zeros(wanted, dtype=torch.bool)
+        return torch.from_numpy(carried(mask, pictures, name, self.coordinates))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The kind and the coordinates; the masks themselves are in the record's digest only."""
+        return {"mask": "given", "mask_coordinates": self.coordinates}
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Pictures of masks, bright on the object, in folders that mirror those of the pictures.
+
+    The mask of cats/7.jpg is looked for as cats/7.png (or another ending), then as 7.png.
+
+    Args:
+        folder: Where they lie.
+        coordinates: `picture`: each as large as its picture; `input`: each as large as the model's input.
+    """
+
+    folder: Path
+    coordinates: Coordinates | str = "picture"
+
+    def __post_init__(self) -> None:
+        require_coordinates(self.coordinates)
+        if not self.folder.is_dir():
+            raise DataError(f"there is no folder of masks at {self.folder}: pass one that holds pictures of masks.")
+
+    def has(self, name: str, data: ImageData) -> bool:
+        """Whether there is a mask for an image."""
+        return self._file(name) is not None
+
+    def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
+        """The masks of images, carried to the model's input."""
+        found = []
+        for name in pictures.names:
+            file = self._file(name)
+            mask = np.zeros((1, 1), dtype=np.bool_) if file is None else _read(file)
+            found.append(
+                np.zeros(pictures.vit.cfg.image_size, dtype=np.bool_)
+                if file is None
+                else carried(mask, pictures, name, self.coordinates)
+            )
+        return torch.from_numpy(np.stack(found))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The folder and the coordinates."""
+        return {"mask": str(self.folder), "mask_coordinates": self.coordinates}
+
+    def _file(self, name: str) -> Path | None:
+        from ..models.image_folder import SUFFIXES
+
+        path = Path(name)
+        for tail in (Path(*path.parts[start:]) for start in range(len(path.parts))):
+            for ending in SUFFIXES:
+                file = self.folder / tail.with_suffix(ending)
+                if file.is_file():
+                    return file
+        return None
+
+
+def _read(file: Path) -> NDArray[np.bool_]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("L")) >= 128
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"the mask {file} cannot be read as a picture ({error}). Replace it or remove it.") from error
+
+
+def carried(mask: NDArray[np.bool_], pictures: Pictures, name: str, coordinates: str) -> NDArray[np.bool_]:
+    """A mask in the model's input: each pixel takes what the mask says where its centre lies.
+
+    Raises:
+        DataError: The mask is not as large as what it belongs to.
+    """
+    size = pictures.vit.cfg.image_size if coordinates == "input" else pictures.data.picture_size(name)
+    if size is not None and mask.shape != size:
+        other = "picture" if coordinates == "input" else "input"
+        raise DataError(
+            f"the mask of {name} has shape {mask.shape}, but {coordinates} coordinates want {size} (height, width): "
+            f"resize it, or pass coordinates={other!r}."
+        )
+    if coordinates == "input":
+        return mask
+    rows, columns = (np.floor(places).astype(int) for places in pictures.places(name))
+    return mask[rows[:, None], columns[None, :]]
+
+
+def given_masks(values: Any, *, coordinates: Coordinates | str = "input") -> GivenMasks:
+    """Masks from arrays or tensors of booleans.
+
+    Args:
+        values: [height, width] for every image, [image, height, width] for the rows of tensors given as data,
+            {"train": [image, height, width], "test": ...} for data that comes in two splits (digits, MNIST, a dict
+            of tensors), or {name: [height, width]} for pictures in a folder, such as {"cats/7.jpg": ...}.
+        coordinates: What their pixels are.
+
+    Raises:
+        DataError: They have another form, or are not booleans.
+    """
+    table: dict[str, NDArray[np.bool_]] = {}
+    for key, value in values.items() if isinstance(values, Mapping) else [("", values)]:
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if array.dtype != np.bool_ or array.ndim not in (2, 3):
+            raise DataError(
+                f"a mask has shape {array.shape} and type {array.dtype}, but booleans of shape (height, width) or "
+                f"(image, height, width) are wanted: pass masks > 0."
+            )
+        if array.ndim == 2:
+            table[str(key) or EVERY] = array
+        else:
+            table |= {f"{key}/{row}" if key else str(row): mask for row, mask in enumerate(array)}
+    return GivenMasks(table, coordinates)
+
+
+def look_up(table: Mapping[str, T], name: str, data: ImageData) -> T | None:
+    """What a table holds for an image: under its name, for pictures also without folders or ending, or for all."""
+    if name in table:
+        return table[name]
+    if data.root is not None:
+        parts = name.split("/")
+        for tail in ("/".join(parts[start:]) for start in range(len(parts))):
+            for key in (tail, tail.rpartition(".")[0]):
+                if key in table:
+                    return table[key]
+    return table.get(EVERY)
+
+
+def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Masks:
+    """What a specification of masks means.
+
+    Args:
+        spec: `attention`, `attention:last`, `attention:rollout:0.4` (a share of the mass; see `AttentionMasks`), a
+            .csv of boxes (see `Boxes`), a folder of pictures of masks, arrays (see `given_masks`), or masks already.
+        coordinates: `picture` or `input`, for boxes, folders and arrays; by default `input` for arrays, else `picture`.
+
+    Raises:
+        DataError: It means nothing, or what it names is not there.
+    """
+    if isinstance(spec, Path) or (isinstance(spec, str) and not spec.startswith("attention")):
+        return _from_path(Path(spec).expanduser(), coordinates or "picture")
+    if isinstance(spec, str):
+        from .attention_masks import AttentionMasks
+
+        return AttentionMasks.parse(spec)
+    if isinstance(spec, Mapping | np.ndarray | Tensor):
+        return given_masks(spec, coordinates=coordinates or "input")
+    if isinstance(spec, Masks):
+        return spec
+    raise DataError(
+        f"masks of type {type(spec).__name__} are not known: pass 'attention', a .csv of boxes, a folder of masks, or "
+        f"booleans of shape (image, height, width)."
+    )
+
+
+def _from_path(path: Path, coordinates: str) -> Masks:
+    from .boxes import Boxes
+
+    if path.suffix.lower() == ".csv":
+        return Boxes.read(path, coordinates=coordinates)
+    if path.is_dir():
+        return MaskFolder(path, coordinates)
+    raise DataError(
+        f"no masks are found at {str(path)!r}: pass a .csv of boxes, a folder of pictures of masks, or 'attention'."
+    )
+
+
+def require_coordinates(coordinates: str) -> None:
+    """Does nothing if the coordinates are known.
+
+    Raises:
+        DataError: They are not.
+    """
+    if coordinates not in get_args(Coordinates):
+        raise DataError(
+            f"coordinates={coordinates!r} are not known: pass 'picture' (pixels of the original picture) or 'input' "
+            f"(pixels of the model's input)."
+        )
