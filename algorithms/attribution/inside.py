@@ -28,6 +28,8 @@ from ...models.blocks import OpenBlock
 from .tape import LayerTape
 
 Softmax = Literal["linear", "exact"]
+Form = Literal["linear", "exact"]
+"""How edges inside heads are scored."""
 
 
 def inside_scores(
@@ -36,7 +38,7 @@ def inside_scores(
     taped: LayerTape,
     ablated: tuple[Tensor, Tensor],
     clean: tuple[Tensor, Tensor],
-    softmax: Softmax,
+    form: Form,
 ) -> Float[Tensor, "pair row target source"]:
     """Scores of one layer's edges inside heads, per pair.
 
@@ -46,7 +48,7 @@ def inside_scores(
         taped: Activations and gradients at the point where the gradient is taken.
         ablated: Keys and values read from the ablated residual, each (pair, head, token, d_head).
         clean: Keys and values of the clean run, likewise.
-        softmax: `linear` or `exact`; off the clean point (integrated gradients) only `linear` is meant.
+        form: `linear` or `exact`; off the clean point (integrated gradients) only `linear` is meant.
     """
     g = taped.grad_z
     assert g is not None and taped.fused is not None and taped.z is not None
@@ -55,8 +57,7 @@ def inside_scores(
     g_v = g @ v.transpose(-1, -2)
     g_z = (g * taped.z).sum(-1, keepdim=True)
     logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)
-    form = _FORMS[softmax]
-    return form(graph, pattern, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
+    return _FORMS[form](graph, pattern, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
 
 
 def _linear(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.hooked import HookedViT
+from .rules import PLAIN, Rules
 
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -90,18 +91,18 @@ class _Layer(NamedTuple):
     after: Tensor
 
 
-def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool) -> Iterator[_Layer]:
+def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool, rules: Rules = PLAIN) -> Iterator[_Layer]:
     residual = start
-    for block in vit.blocks:
+    for layer, block in enumerate(vit.blocks):
         before = residual
         fused = block.qkv(block.norm1.frozen(before) if freeze_norm else block.norm1(before))
-        z = block.attend(*block.split(fused))
+        z = rules.attend(layer, block, *block.split(fused))
         select = vit.readout.select if block is vit.blocks[-1] else _all
         written = select(z)
-        residual = select(before) + block.attn_write(written)
+        residual = select(before) + rules.attention_written(layer, block.attn_write(written))
         seen = residual.view_as(residual)
-        mlp_out = block.mlp_write(seen, freeze_norm=freeze_norm)
-        residual = residual + mlp_out
+        mlp_out = rules.mlp(layer, block, seen, freeze_norm=freeze_norm)
+        residual = residual + rules.mlp_written(layer, mlp_out)
         yield _Layer(before, fused, z, written, seen, mlp_out, residual)
 
 
@@ -135,6 +136,7 @@ def record_tape(
     *,
     freeze_norm: bool,
     inside: bool = False,
+    rules: Rules = PLAIN,
 ) -> Tape:
     """The tape of a run that starts from the residual in front of block 0; call it under `vit.borrowed()`.
 
@@ -144,10 +146,11 @@ def record_tape(
         metric: Logits -> one number per pair.
         freeze_norm: Treat norm1, norm2 and the final norm's standard deviations as constants in the backward pass.
         inside: Whether what edges inside heads need is wanted too.
+        rules: How the pass is run and differentiated.
     """
     with torch.enable_grad():
         start = embedded.detach().requires_grad_(True)
-        layers = list(_layers(vit, start, freeze_norm=freeze_norm))
+        layers = list(_layers(vit, start, freeze_norm=freeze_norm, rules=rules))
         read = layers[-1].after.view_as(layers[-1].after)
         value = metric(vit.readout(read, freeze_norm=freeze_norm))
         wanted = [layer.fused for layer in layers] + [layer.seen for layer in layers]
