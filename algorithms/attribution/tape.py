@@ -50,7 +50,7 @@ class LayerTape:
             d_head).
         grad_mlp: Gradient at the residual that the MLP reads, (pair, token, model); in the last block (pair, read
             token, model).
-        residual: In front of attention, (pair, token, model), for unfrozen norms.
+        residual: In front of attention, (pair, token, model), for unfrozen norms and recomputed heads.
         fused: The fused projection's output, for unfrozen norms and edges inside heads.
         z: Heads' outputs, (pair, head, token, d_head), for edges inside heads.
         grad_z: Gradient at `z`, likewise.
@@ -136,6 +136,7 @@ def record_tape(
     *,
     freeze_norm: bool,
     inside: bool = False,
+    residuals: bool = False,
     rules: Rules = PLAIN,
 ) -> Tape:
     """The tape of a run that starts from the residual in front of block 0; call it under `vit.borrowed()`.
@@ -146,6 +147,7 @@ def record_tape(
         metric: Logits -> one number per pair.
         freeze_norm: Treat norm1, norm2 and the final norm's standard deviations as constants in the backward pass.
         inside: Whether what edges inside heads need is wanted too.
+        residuals: Whether the residuals in front of attention are wanted whatever the norms.
         rules: How the pass is run and differentiated.
     """
     with torch.enable_grad():
@@ -160,7 +162,7 @@ def record_tape(
     for place, (block, layer) in enumerate(zip(vit.blocks, layers, strict=True)):
         grads = found[place :: len(layers)]  # at fused, seen and perhaps z
         scaled = grads[0].mul_(block.norm1.inverse(layer.before.detach()))
-        residual = None if freeze_norm else layer.before.detach()
+        residual = layer.before.detach() if residuals or not freeze_norm else None
         fused = layer.fused.detach() if inside or not freeze_norm else None
         z, grad_z = (layer.z.detach(), grads[2]) if inside else (None, None)
         taped.append(LayerTape(scaled, grads[1], residual, fused, z, grad_z))
