@@ -100,9 +100,9 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             "edge attribution with relevance rules in place of derivatives (2 forwards, 1 backward)",
             {
                 "attention": Option(
-                    "pattern",
-                    "patterns are constants, products share relevance by halves, or plain derivatives",
-                    ("pattern", "half", "gradient"),
+                    "half",
+                    "products share relevance by halves, patterns are constants, or plain derivatives",
+                    ("half", "pattern", "gradient"),
                 )
             },
         ),
@@ -118,11 +118,8 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         AlgorithmEntry(
             "rank_ensemble",
             ".attribution.ensemble",
-            "mean rank under several algorithms",
-            {
-                "of": Option("eap_ig,relp", "algorithms that return scores, with commas between them"),
-                "by": Option("signed", "what edges are ranked by", ("signed", "abs_mean", "mean_abs")),
-            },
+            "mean signed rank under several algorithms",
+            {"of": Option("eap_ig,ceap", "algorithms that return scores, with commas between them")},
         ),
         AlgorithmEntry(
             "exact_effects",

@@ -51,6 +51,15 @@ def atp_star(
 ) -> Scores:
     """First-order estimate of how much of the metric each edge carries, with the softmax of its head exact.
 
+    Costs two forward passes and one backward pass (GradDrop: a forward and a backward pass for each of L layers), and
+    for every source in front of a layer that layer's norm, projection and patterns once, whatever the number of passes.
+
+    Exact in one head, first order behind it: where a second saturated head lies between an edge and the logits, the
+    gradient at z vanishes all the same. Measured on planted models: 1.0 on bright-column, where EAP has .75, but .92 on
+    neighbour-xor (EAP .81), and majority's redundancy hides from it. On DeiT-Tiny, cats against dogs, its circuits kept
+    .29 / .41 / .29 of the metric held out with 5 / 10 / 20% of the edges (EAP .25 / .38 / .26). GradDrop is meant for
+    deep models: with two layers each pass leaves out half of the model, and neighbour-xor falls to .81.
+
     Args:
         graph: The graph.
         task: Its discovery pairs are used.

@@ -51,7 +51,11 @@ def ceap(
     only).
 
     What a removed edge carries counts at the input alone: everything behind it is what the model makes of the ablated
-    input. Under `partner` and `another` that is the removed edges' own value.
+    input. Under `partner` and `another` that is the removed edges' own value. Under `zero` a norm's output jumps as its
+    input leaves 0, between two points of any grid, and the gap stays.
+
+    Blind to even functions, as EAP-IG is, and to attention that turns between two middles: with 10 or 20 steps, whose
+    middles miss the path's own, the planted bright-column came out at a ROC-AUC of .75, with 5 at 1 (measured).
 
     Args:
         graph: The graph.

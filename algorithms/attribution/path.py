@@ -50,15 +50,17 @@ class PathPlan(Plan):
         points: Where gradients are taken, equally weighted.
         form: How edges inside heads are scored.
         rules: How each point's pass is run and differentiated.
+        kept: What a pass under these rules holds for each block beside a plain one's, in arrays of a residual's size.
     """
 
     points: Sequence[float] = AT_CLEAN
     form: Form = "linear"
     rules: Rules = PLAIN
+    kept: float = 0.0
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
         """Pairs of one batch, whose gradients are held for all points."""
-        return super().pairs_at_once(points=len(self.points), kept=kept)
+        return super().pairs_at_once(points=len(self.points), kept=kept + self.kept)
 
     def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
         """Adds a batch's scores, and where there is a path the metric's drop along it."""

@@ -27,8 +27,8 @@ from ...models.hooked import HookedViT
 from ...models.norms import open_norm
 from .rules import Rules
 
-Attention = Literal["pattern", "half", "gradient"]
-"""How relevance passes attention: the pattern a constant, products shared by halves, or plain derivatives."""
+Attention = Literal["half", "pattern", "gradient"]
+"""How relevance passes attention: products shared by halves, the pattern a constant, or plain derivatives."""
 
 
 class RelevanceRules(Rules):
@@ -72,8 +72,8 @@ def _gradient(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 _ATTENTION: dict[str, Callable[[OpenBlock, Tensor, Tensor, Tensor], Tensor]] = {
-    "pattern": _pattern,
     "half": _half,
+    "pattern": _pattern,
     "gradient": _gradient,
 }
 
