@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .attribution.activations import eap_ig_activations as eap_ig_activations
+    from .attribution.atp_star import atp_star as atp_star
+    from .attribution.ceap import ceap as ceap
     from .attribution.direct import LogitAttribution as LogitAttribution
     from .attribution.direct import direct_logit_attribution as direct_logit_attribution
     from .attribution.direct import logit_attribution as logit_attribution
+    from .attribution.ensemble import mean_ranks as mean_ranks
+    from .attribution.ensemble import rank_ensemble as rank_ensemble
     from .attribution.exact import exact_effects as exact_effects
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
+    from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
@@ -32,13 +38,19 @@ __all__ = [
     "acdc",
     "activation_patch",
     "compare_partners",
+    "atp_star",
+    "ceap",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
+    "eap_ig_activations",
     "exact_effects",
     "learned_masks",
     "logit_attribution",
+    "mean_ranks",
     "path_patch",
+    "rank_ensemble",
+    "relp",
     "run_algorithm",
     "run_benchmark",
 ]
@@ -52,13 +64,19 @@ _HOMES = {
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",
+    "atp_star": ".attribution.atp_star",
+    "ceap": ".attribution.ceap",
     "direct_logit_attribution": ".attribution.direct",
     "eap": ".attribution.gradients",
     "eap_ig": ".attribution.gradients",
+    "eap_ig_activations": ".attribution.activations",
     "exact_effects": ".attribution.exact",
     "learned_masks": ".pruning.masks",
     "logit_attribution": ".attribution.direct",
+    "mean_ranks": ".attribution.ensemble",
     "path_patch": ".patching.path_patching",
+    "rank_ensemble": ".attribution.ensemble",
+    "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
 }

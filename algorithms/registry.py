@@ -80,6 +80,49 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             },
         ),
         AlgorithmEntry(
+            "eap_ig_activations",
+            ".attribution.activations",
+            "the same, with one layer's activations at a time on their way from ablated to clean",
+            {
+                "steps": Option(5, "points on each path"),
+                "rule": Option("midpoint", "where the points are", ("midpoint", "left")),
+                "freeze_norm": _FREEZE,
+            },
+        ),
+        AlgorithmEntry(
+            "ceap",
+            ".attribution.ceap",
+            "edge attribution by conductance: sources move along the path as gradients do",
+            {"steps": Option(5, "steps of the path"), "freeze_norm": _FREEZE},
+        ),
+        AlgorithmEntry(
+            "relp",
+            ".attribution.relp",
+            "edge attribution with relevance rules in place of derivatives (2 forwards, 1 backward)",
+            {
+                "attention": Option(
+                    "half",
+                    "products share relevance by halves, patterns are constants, or plain derivatives",
+                    ("half", "pattern", "gradient"),
+                )
+            },
+        ),
+        AlgorithmEntry(
+            "atp_star",
+            ".attribution.atp_star",
+            "edge attribution with heads recomputed exactly for edges into queries and keys",
+            {
+                "grad_drop": Option(False, "mean of absolute scores without each layer's gradient", (True, False)),
+                "freeze_norm": _FREEZE,
+            },
+        ),
+        AlgorithmEntry(
+            "rank_ensemble",
+            ".attribution.ensemble",
+            "mean signed rank under several algorithms",
+            {"of": Option("eap_ig,ceap", "algorithms that return scores, with commas between them")},
+        ),
+        AlgorithmEntry(
             "exact_effects",
             ".attribution.exact",
             "every edge ablated or restored alone (one run of the rest of the model per edge)",

@@ -14,7 +14,14 @@ TENSOR_SHARE = 0.7
 
 
 def pairs_at_once(
-    graph: Graph, vit: HookedViT, memory: int, *, points: int, freeze_norm: bool, ablation: Ablation
+    graph: Graph,
+    vit: HookedViT,
+    memory: int,
+    *,
+    points: int,
+    freeze_norm: bool,
+    ablation: Ablation,
+    kept: float = 0.0,
 ) -> int:
     """Pairs whose tapes, deltas and gradients fit into `memory` bytes above the model and the images; at least 1.
 
@@ -28,10 +35,11 @@ def pairs_at_once(
         points: Points on the path; 1 for EAP.
         freeze_norm: Whether the norms' radial parts are left out.
         ablation: What removed edges carry.
+        kept: Further arrays of one residual's size that are held for each block.
     """
     cfg, tokens = vit.cfg, vit.cfg.tokens.n_tokens
     inside = len(graph.groups) > 1
-    arrays = 10 + cfg.d_mlp / cfg.d_model + 6 * (points > 1) + (not freeze_norm) * points + 8 * inside
+    arrays = kept + 10 + cfg.d_mlp / cfg.d_model + 6 * (points > 1) + (not freeze_norm) * points + 8 * inside
     floats = arrays * cfg.n_layers * tokens * cfg.d_model
     floats += inside * 8 * cfg.n_heads * tokens**2  # patterns of one block
     floats += 2 * len(graph) * (len(graph.groups) > 1)  # scores, some of them in float64

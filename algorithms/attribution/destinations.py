@@ -72,6 +72,13 @@ class Gradients:
                 sums.radial += radial
         self._read = tape.grad_read * weight if self._read is None else self._read + tape.grad_read * weight
 
+    def clear_ports(self, n: int) -> None:
+        """Sets the gradients at the first n of q, k and v to zero, for edges that are scored in another way."""
+        for layer, block in zip(self.layers, self._vit.blocks, strict=True):
+            layer.scaled[..., : n * block.n_heads * block.d_head] = 0
+            for coefficient, _ in layer.radial:
+                coefficient[..., : n * block.n_heads] = 0
+
 
 def _radial(block: OpenBlock, taped: LayerTape, scaled: Tensor) -> tuple[Tensor, Tensor]:
     assert taped.residual is not None and taped.fused is not None

@@ -17,6 +17,7 @@ the gradient g is still first order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,9 +26,12 @@ from torch import Tensor
 
 from ...circuits.graph import Graph
 from ...models.blocks import OpenBlock
+from .exchange import exchanged, grouped, without_each
 from .tape import LayerTape
 
 Softmax = Literal["linear", "exact"]
+Form = Literal["linear", "exact", "gradient", "pattern", "half"]
+"""How edges inside heads are scored: by the forms above, or by the linear one under one of RelP's rules."""
 
 
 def inside_scores(
@@ -36,7 +40,9 @@ def inside_scores(
     taped: LayerTape,
     ablated: tuple[Tensor, Tensor],
     clean: tuple[Tensor, Tensor],
-    softmax: Softmax,
+    form: Form,
+    *,
+    seen: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "pair row target source"]:
     """Scores of one layer's edges inside heads, per pair.
 
@@ -46,43 +52,59 @@ def inside_scores(
         taped: Activations and gradients at the point where the gradient is taken.
         ablated: Keys and values read from the ablated residual, each (pair, head, token, d_head).
         clean: Keys and values of the clean run, likewise.
-        softmax: `linear` or `exact`; off the clean point (integrated gradients) only `linear` is meant.
+        form: How; off the clean point (integrated gradients) only `linear` is meant.
+        seen: Keys and values where the gradient is taken, where they are not those of the projection.
     """
     g = taped.grad_z
     assert g is not None and taped.fused is not None and taped.z is not None
     q, k, v = block.split(taped.fused)
-    pattern = block.pattern(q, k)  # pair, head, target, source
+    k, v = seen or (k, v)
+    scores = q * block.scale @ k.transpose(-1, -2)  # pair, head, target, source
     g_v = g @ v.transpose(-1, -2)
     g_z = (g * taped.z).sum(-1, keepdim=True)
     logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)
-    form = _FORMS[softmax]
-    return form(graph, pattern, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
+    return _FORMS[form](graph, scores, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
 
 
-def _linear(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
-    keys = -pattern * change * (g_v - g_z)
-    parts = torch.stack([keys, pattern * g_dv], 2)  # pair, head, keys or values, target, source
+def _linear(
+    graph: Graph,
+    scores: Tensor,
+    change: Tensor,
+    g_v: Tensor,
+    g_dv: Tensor,
+    g_z: Tensor,
+    *,
+    shares: tuple[float, float] = (1.0, 1.0),
+) -> Tensor:
+    """The linear form, of which keys and values are passed these shares."""
+    pattern = scores.softmax(-1)
+    keys = -pattern * change * (g_v - g_z) * shares[0]
+    parts = torch.stack([keys, pattern * g_dv * shares[1]], 2)  # pair, head, keys or values, target, source
     return _fold(_over_targets(_over_sources(parts, graph), graph), graph)
 
 
-def _exact(graph: Graph, pattern: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
-    """The form above with 1 + R summed over the other groups and the changed one, so that nothing cancels."""
-    grown = pattern * change.clamp(max=80).exp()
-    total = _over_others(pattern, graph) + _over_sources(grown, graph)  # 1 + R, (pair, head, target, source group)
-    total = total.clamp_min(torch.finfo(total.dtype).tiny)
-    others = _over_others(pattern * g_v, graph)
+def _exact(graph: Graph, scores: Tensor, change: Tensor, g_v: Tensor, g_dv: Tensor, g_z: Tensor) -> Tensor:
+    """The form above as `exchange` writes it, so that nothing overflows or cancels behind a saturated softmax."""
+    member = _member(graph, scores).bool()
+    others = without_each(grouped(scores, g_v, member))
 
-    def effect(value: Tensor) -> Tensor:
-        return g_z - (others + _over_sources(grown * value, graph)) / total
+    def effect(values: Tensor) -> Tensor:
+        return g_z - exchanged(others, grouped(scores + change, values, member))
 
     if graph.ports == "qkv":
-        parts = torch.stack([effect(g_v), _over_sources(pattern * g_dv, graph)], 2)
+        parts = torch.stack([effect(g_v), _over_sources(scores.softmax(-1) * g_dv, graph)], 2)
     else:
         parts = effect(g_v - g_dv)[:, :, None]
     return _fold(_over_targets(parts, graph), graph)
 
 
-_FORMS: dict[str, Callable[..., Tensor]] = {"linear": _linear, "exact": _exact}
+_FORMS: dict[str, Callable[..., Tensor]] = {
+    "linear": _linear,
+    "exact": _exact,
+    "gradient": _linear,
+    "pattern": partial(_linear, shares=(0.0, 1.0)),
+    "half": partial(_linear, shares=(0.25, 0.5)),  # keys: half of q.k's half
+}
 
 
 def _member(graph: Graph, like: Tensor) -> Float[Tensor, "group token"]:
@@ -91,11 +113,6 @@ def _member(graph: Graph, like: Tensor) -> Float[Tensor, "group token"]:
 
 def _over_sources(values: Tensor, graph: Graph) -> Tensor:
     return values if len(graph.groups) == values.shape[-1] else values @ _member(graph, values).T
-
-
-def _over_others(values: Tensor, graph: Graph) -> Tensor:
-    """Sums over the source tokens that are not in each group."""
-    return values @ (1 - _member(graph, values)).T
 
 
 def _over_targets(values: Tensor, graph: Graph) -> Tensor:

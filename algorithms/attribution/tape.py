@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.hooked import HookedViT
+from .rules import PLAIN, Rules
 
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -49,7 +50,7 @@ class LayerTape:
             d_head).
         grad_mlp: Gradient at the residual that the MLP reads, (pair, token, model); in the last block (pair, read
             token, model).
-        residual: In front of attention, (pair, token, model), for unfrozen norms.
+        residual: In front of attention, (pair, token, model), for unfrozen norms and recomputed heads.
         fused: The fused projection's output, for unfrozen norms and edges inside heads.
         z: Heads' outputs, (pair, head, token, d_head), for edges inside heads.
         grad_z: Gradient at `z`, likewise.
@@ -90,18 +91,18 @@ class _Layer(NamedTuple):
     after: Tensor
 
 
-def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool) -> Iterator[_Layer]:
+def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool, rules: Rules = PLAIN) -> Iterator[_Layer]:
     residual = start
-    for block in vit.blocks:
+    for layer, block in enumerate(vit.blocks):
         before = residual
         fused = block.qkv(block.norm1.frozen(before) if freeze_norm else block.norm1(before))
-        z = block.attend(*block.split(fused))
+        z = rules.attend(layer, block, *block.split(fused))
         select = vit.readout.select if block is vit.blocks[-1] else _all
         written = select(z)
-        residual = select(before) + block.attn_write(written)
+        residual = select(before) + rules.attention_written(layer, block.attn_write(written))
         seen = residual.view_as(residual)
-        mlp_out = block.mlp_write(seen, freeze_norm=freeze_norm)
-        residual = residual + mlp_out
+        mlp_out = rules.mlp(layer, block, seen, freeze_norm=freeze_norm)
+        residual = residual + rules.mlp_written(layer, mlp_out)
         yield _Layer(before, fused, z, written, seen, mlp_out, residual)
 
 
@@ -135,6 +136,8 @@ def record_tape(
     *,
     freeze_norm: bool,
     inside: bool = False,
+    residuals: bool = False,
+    rules: Rules = PLAIN,
 ) -> Tape:
     """The tape of a run that starts from the residual in front of block 0; call it under `vit.borrowed()`.
 
@@ -144,10 +147,12 @@ def record_tape(
         metric: Logits -> one number per pair.
         freeze_norm: Treat norm1, norm2 and the final norm's standard deviations as constants in the backward pass.
         inside: Whether what edges inside heads need is wanted too.
+        residuals: Whether the residuals in front of attention are wanted whatever the norms.
+        rules: How the pass is run and differentiated.
     """
     with torch.enable_grad():
         start = embedded.detach().requires_grad_(True)
-        layers = list(_layers(vit, start, freeze_norm=freeze_norm))
+        layers = list(_layers(vit, start, freeze_norm=freeze_norm, rules=rules))
         read = layers[-1].after.view_as(layers[-1].after)
         value = metric(vit.readout(read, freeze_norm=freeze_norm))
         wanted = [layer.fused for layer in layers] + [layer.seen for layer in layers]
@@ -157,7 +162,7 @@ def record_tape(
     for place, (block, layer) in enumerate(zip(vit.blocks, layers, strict=True)):
         grads = found[place :: len(layers)]  # at fused, seen and perhaps z
         scaled = grads[0].mul_(block.norm1.inverse(layer.before.detach()))
-        residual = None if freeze_norm else layer.before.detach()
+        residual = layer.before.detach() if residuals or not freeze_norm else None
         fused = layer.fused.detach() if inside or not freeze_norm else None
         z, grad_z = (layer.z.detach(), grads[2]) if inside else (None, None)
         taped.append(LayerTape(scaled, grads[1], residual, fused, z, grad_z))
