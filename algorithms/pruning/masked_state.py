@@ -170,11 +170,11 @@ class MaskedState:
                 self._record(first + head, self.z[layer, head] @ block.out_weight[head])
             if self.computed(mlp):
                 self._find_inputs(2 * layer + 1, shadow)
-                self.written[layer] = block.mlp_write(self.inputs[2 * layer + 1, 0])
+                self.written[layer] = block.mlp_write(self.read_at(2 * layer + 1))
                 self._record(mlp, self.written[layer])
             shadow = shadow + self.ablated[mlp][:, tokens]
         self._find_inputs(2 * n_layers, shadow)
-        self.logits: Float[Tensor, "pair class"] = self.vit.readout(self.inputs[2 * n_layers, 0])
+        self.logits: Float[Tensor, "pair class"] = self.vit.readout(self.read_at(2 * n_layers))
         del self._total
 
     def _find_inputs(self, place: int, shadow: Tensor) -> None:
@@ -194,13 +194,22 @@ class MaskedState:
         normed: dict[int, Tensor] = {}
         for head in heads:
             ports = []
-            for port in range(3):
-                kind = self.kind_of[2 * layer][self.graph.port_rows[head, port]]
-                if kind not in normed:
-                    normed[kind] = block.norm1(self.inputs[2 * layer, kind])
-                ports.append(block.read_head(normed[kind][:, ALL if port else tokens], port, head))
+            for port, row in enumerate(self.graph.port_rows[head].tolist()):
+                found = self.normed(layer, row, normed)
+                ports.append(block.read_head(found[:, ALL if port else tokens], port, head))
             self.ports[layer, head] = ports
             self.z[layer, head] = self.attend(layer, head, ports)
+
+    def normed(self, layer: int, row: int, made: dict[int, Tensor]) -> Float[Tensor, "pair token model"]:
+        """The normed input of a row of heads, made once for each kind."""
+        kind = self.kind_of[2 * layer][row]
+        if kind not in made:
+            made[kind] = self.vit.blocks[layer].norm1(self.inputs[2 * layer, kind])
+        return made[kind]
+
+    def read_at(self, place: int) -> Float[Tensor, "pair token model"]:
+        """The input of an MLP or the logits."""
+        return self.inputs[place, 0]
 
     def inside(self, layer: int, head: int) -> Bools | None:
         """Kept edges inside a head, (keys or values, target group, source group); None if all are kept."""
@@ -227,9 +236,16 @@ class MaskedState:
         if kept is None:
             return block.attend_head(*ports)
         q, k, v = ports
+        at = torch.from_numpy(kept).to(q).unsqueeze(-3)  # part, *variant, pair, target group, source group
+        return self.blend(layer, head, q, k, v, at)
+
+    def blend(
+        self, layer: int, head: int, q: Tensor, k: Tensor, v: Tensor, kept: Float[Tensor, "2 *variant pair group group"]
+    ) -> Tensor:
+        """z of a head that sees this run's keys and values, or those of the ablated residual, as `kept` says."""
+        block = self.vit.blocks[layer]
         k_ablated, v_ablated = (part[:, head] for part in self.ablated_kv[layer])
-        seen = torch.from_numpy(kept).to(self.of_token.device)[..., self.of_token[self.tokens(layer)], :]
-        keys, values = seen[..., self.of_token].to(q.dtype).unsqueeze(-3)  # part, *variant, pair, target, source
+        keys, values = kept[..., self.of_token[self.tokens(layer)], :][..., self.of_token]
         scores = (q @ k.mT) * keys + (q @ k_ablated.mT) * (1 - keys)
         pattern = (scores * block.scale).softmax(-1)
         return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
