@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from .attribution.exact import exact_effects as exact_effects
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
+    from .attribution.hybrid import hybrid as hybrid
     from .benchmark import run_benchmark as run_benchmark
     from .patching.activation_patching import activation_patch as activation_patch
     from .patching.patch_table import PatchTable as PatchTable
     from .patching.path_patching import path_patch as path_patch
     from .patching.path_table import PathTable as PathTable
     from .pruning.acdc import acdc as acdc
+    from .pruning.budgeted import budgeted_pruning as budgeted_pruning
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
 
@@ -27,10 +29,12 @@ __all__ = [
     "PathTable",
     "acdc",
     "activation_patch",
+    "budgeted_pruning",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
     "exact_effects",
+    "hybrid",
     "logit_attribution",
     "path_patch",
     "run_algorithm",
@@ -44,10 +48,12 @@ _HOMES = {
     "PathTable": ".patching.path_table",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
+    "budgeted_pruning": ".pruning.budgeted",
     "direct_logit_attribution": ".attribution.direct",
     "eap": ".attribution.gradients",
     "eap_ig": ".attribution.gradients",
     "exact_effects": ".attribution.exact",
+    "hybrid": ".attribution.hybrid",
     "logit_attribution": ".attribution.direct",
     "path_patch": ".patching.path_patching",
     "run_algorithm": ".registry",

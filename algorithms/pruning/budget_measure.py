@@ -88,3 +88,14 @@ class Measure:
     def flips(self, mask: Bools, edges: NDArray[np.intp]) -> Floats:
         """The loss with each of some edges flipped, in the plan's way."""
         return self.exact(mask, edges) if self.plan.exact else self.foreseen(mask)[edges]
+
+    def effects(self, mask: Bools) -> Floats:
+        """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others."""
+        plan, task, kept = self.plan, self.plan.task, np.flatnonzero(mask)
+        arguments = (task.metric, task.discovery, self.baseline)
+        if not plan.exact and task.metric.differentiable:
+            return measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
+        found = measure_flips(task.vit, plan.graph, mask, kept, *arguments, memory=plan.memory)
+        effects = np.zeros((len(task.discovery), len(mask)))
+        effects[:, kept] = (found.now - found.flipped).T
+        return effects

@@ -38,7 +38,7 @@ class BudgetPlan:
     graph: Graph
     task: Task
     sizes: tuple[float | int, ...]
-    faithfulness: float | None
+    faithfulness: float
     start: Start
     objective: Objective
     measure: Measure
@@ -63,8 +63,8 @@ class BudgetPlan:
                     f"size={size}: pass a share of the graph below 1, such as size=0.05, or a number of edges from 1 "
                     f"to {len(self.graph)}, such as size=20."
                 )
-        if self.faithfulness is not None and not 0 < self.faithfulness <= 1:
-            raise TaskError(f"faithfulness={self.faithfulness}: pass a level above 0 and up to 1, such as 0.9.")
+        if not 0 <= self.faithfulness <= 1:
+            raise TaskError(f"faithfulness={self.faithfulness}: pass a level up to 1, such as 0.9, or 0 to go by the size.")
         if not 0 < self.share < 1:
             raise TaskError(f"share={self.share}: pass a share of the edges above 0 and below 1, such as share=0.1.")
         if self.breaths < 0 or self.swaps < 0:

@@ -18,7 +18,6 @@ from ...circuits.scores import Scores
 from ...models.errors import FormatError
 from ..progress import progress_bar
 from ..registry import run_algorithm
-from .around import measure_flips
 from .budget_measure import Measure
 from .budget_plan import BudgetPlan
 from .journal import Journal
@@ -53,7 +52,7 @@ class Search:
         plan = self.plan
         with self.journal, progress_bar("budgeted_pruning", len(self.graph), self.progress, "edge") as self.bar:
             mask = self._start()
-            if plan.faithfulness is not None:
+            if plan.faithfulness > 0:
                 return [self._circuit(self._to_level(mask, plan.faithfulness))]
             found = {}
             for size in sorted({plan.n_edges(size) for size in plan.sizes}, reverse=True):
@@ -234,21 +233,16 @@ class Search:
         return Circuit(self.graph, mask, scores, plan.task.ablation, dict(plan.task.info), provenance)
 
     def _scores(self, mask: Bools, counts: dict[str, int]) -> Scores:
-        """Exact effects of the kept edges around the circuit, on the task's metric; 0 for the others."""
-        plan, task, kept = self.plan, self.plan.task, np.flatnonzero(mask)
-        found = measure_flips(
-            task.vit, self.graph, mask, kept, task.metric, task.discovery, self.measure.baseline, memory=plan.memory
-        )
-        effects, n_pairs = found.now - found.flipped, len(task.discovery)
-        values, absolute, errors = (np.zeros(len(mask)) for _ in range(3))
-        values[kept], absolute[kept] = effects.mean(1), np.abs(effects).mean(1)
-        errors[kept] = effects.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.nan
+        """Effects of the kept edges around the circuit on the task's metric, exact or slopes; 0 for the others."""
+        plan, task = self.plan, self.plan.task
+        effects, n_pairs = self.measure.effects(mask), len(task.discovery)
+        spread = effects.std(0, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.full(len(mask), np.nan)
         return Scores(
             graph=self.graph,
-            values=values,
-            mean_abs=absolute,
-            std_err=errors,
-            exact=mask.copy(),
+            values=effects.mean(0),
+            mean_abs=np.abs(effects).mean(0),
+            std_err=spread,
+            exact=mask.copy() if plan.exact else np.zeros_like(mask),
             n_pairs=n_pairs,
             algorithm="budgeted_pruning",
             options=plan.options,

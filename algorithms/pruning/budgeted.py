@@ -38,8 +38,8 @@ def budgeted_pruning(
     graph: Graph,
     task: Task,
     *,
-    size: float = ...,
-    faithfulness: float | None = ...,
+    size: float | int = ...,
+    faithfulness: float = ...,
     start: Start = ...,
     objective: Objective = ...,
     measure: Measure = ...,
@@ -55,8 +55,8 @@ def budgeted_pruning(
     graph: Graph,
     task: Task,
     *,
-    size: Sequence[float],
-    faithfulness: None = ...,
+    size: Sequence[float | int],
+    faithfulness: float = ...,
     start: Start = ...,
     objective: Objective = ...,
     measure: Measure = ...,
@@ -71,8 +71,8 @@ def budgeted_pruning(
     graph: Graph,
     task: Task,
     *,
-    size: float | Sequence[float] = 0.05,
-    faithfulness: float | None = None,
+    size: float | int | Sequence[float | int] = 0.05,
+    faithfulness: float = 0.0,
     start: Start = "full",
     objective: Objective = "squared",
     measure: Measure = "auto",
@@ -85,9 +85,9 @@ def budgeted_pruning(
 ) -> Circuit | list[Circuit]:
     """The circuit of a size (or the smallest found at a level of faithfulness) that stays nearest to the full model.
 
-    Its scores are the exact effects of the kept edges around the circuit; edges outside score 0, so they rank nothing
-    but the circuit itself. On large graphs one round costs about 4 forward passes over all discovery pairs, whatever the
-    number of edges.
+    Its scores are the effects of the kept edges around the circuit (exact, or slopes where those are used); edges outside
+    score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 6 forward passes
+    over all discovery pairs, whatever the number of edges.
 
     Weak spots: greedy, so a set of edges that only helps together is not found once it has been pruned away (a dead head
     needs an edge in and one out to come back, and swaps try one at a time). First-order foresight is blind to steps and
@@ -99,7 +99,8 @@ def budgeted_pruning(
         task: Its discovery pairs are used, all of them.
         size: A share of the graph below 1, or a number of edges from 1 on, after edges on no path are gone. Several
             give several circuits in one descent. The circuit is smaller where no further edge lowers the loss.
-        faithfulness: Prune while normalised faithfulness on the discovery pairs stays at least this, whatever the size.
+        faithfulness: Above 0: prune while normalised faithfulness on the discovery pairs stays at least this, whatever
+            the size, to one circuit.
         start: From the `full` graph, or from EAP-IG's strongest edges (`eap_ig`: eight times the largest size).
         objective: What is kept small: see above.
         measure: Candidates measured by `exact` runs, or foreseen by `slopes`; `auto`: exact up to 500 edges.
