@@ -137,7 +137,7 @@ class _Doubts:
             quiet = all(self._is_quiet(float(self.mean_abs[edge])) for edge in chunk[-STRETCH:])
 
     def _is_quiet(self, moved: float) -> bool:
-        return moved <= QUIET * self.mean_abs.max()
+        return bool(moved <= QUIET * self.mean_abs.max())
 
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""

@@ -38,9 +38,9 @@ class Measure:
         everything = np.ones(len(plan.graph), dtype=bool)
         self.reference = self._clean_logits()
         self.full = self._values(plan.judged, self.reference)
-        self._task_full = self._values(plan.task.metric, self.reference).mean()
-        self._task_none = self._values(plan.task.metric, self._logits(~everything)).mean()
-        self.scale = self.loss(~everything)
+        self._task_full = float(self._values(plan.task.metric, self.reference).mean())
+        self._task_none = float(self._values(plan.task.metric, self._logits(~everything)).mean())
+        self.scale: float = self.loss(~everything)
 
     def _clean_logits(self) -> torch.Tensor:
         pairs = self.plan.task.discovery

@@ -42,10 +42,10 @@ class Search:
 
     def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool) -> None:
         self.plan, self.graph, self.progress = plan, plan.graph, progress
-        self.journal = Journal(journal, plan.config())
-        self._past: Iterator[dict[str, Any]] = iter(self.journal.steps)
         self.steps: dict[str, int] = {}
         self.measure = Measure(plan)
+        self.journal = Journal(journal, plan.config())  # last, so that nothing can fail while it is open
+        self._past: Iterator[dict[str, Any]] = iter(self.journal.steps)
 
     def circuits(self) -> list[Circuit]:
         """One for each size, in the order in which they were asked for; one alone for a level of faithfulness."""
