@@ -49,9 +49,7 @@ class Measure:
 
     def _logits(self, mask: Bools) -> torch.Tensor:
         plan = self.plan
-        return run_pairs(
-            plan.task.vit, plan.graph, mask, plan.task.discovery, self.baseline, memory=plan.memory // 8
-        )
+        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.discovery, self.baseline, memory=plan.memory // 8)
 
     def _values(self, metric: Metric, logits: torch.Tensor) -> Floats:
         return metric(logits, self.reference).double().cpu().numpy()
@@ -60,7 +58,9 @@ class Measure:
         """Loss and normalised faithfulness of a mask; faithfulness is NaN where it is not defined."""
         logits = self._logits(mask)
         gap = self._task_full - self._task_none
-        share = (self._values(self.plan.task.metric, logits).mean() - self._task_none) / gap if abs(gap) > 1e-6 else np.nan
+        share = (
+            (self._values(self.plan.task.metric, logits).mean() - self._task_none) / gap if abs(gap) > 1e-6 else np.nan
+        )
         return float(self._loss(self._values(self.plan.judged, logits), self.full)), float(share)
 
     def loss(self, mask: Bools) -> float:

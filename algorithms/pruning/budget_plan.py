@@ -64,7 +64,9 @@ class BudgetPlan:
                     f"to {len(self.graph)}, such as size=20."
                 )
         if not 0 <= self.faithfulness <= 1:
-            raise TaskError(f"faithfulness={self.faithfulness}: pass a level up to 1, such as 0.9, or 0 to go by the size.")
+            raise TaskError(
+                f"faithfulness={self.faithfulness}: pass a level up to 1, such as 0.9, or 0 to go by the size."
+            )
         if not 0 < self.share < 1:
             raise TaskError(f"share={self.share}: pass a share of the edges above 0 and below 1, such as share=0.1.")
         if self.breaths < 0 or self.swaps < 0:

@@ -120,8 +120,6 @@ def budgeted_pruning(
     several = isinstance(size, Sequence)
     sizes = tuple(size) if isinstance(size, Sequence) else (size,)
     require_model(task.vit, graph)
-    plan = BudgetPlan(
-        graph, task, sizes, faithfulness, start, objective, measure, share, breaths, swaps, memory
-    )
+    plan = BudgetPlan(graph, task, sizes, faithfulness, start, objective, measure, share, breaths, swaps, memory)
     found = Search(plan, journal, progress).circuits()
     return found if several else found[0]

@@ -26,7 +26,7 @@ def runs(scores):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_every_true_edge_outranks_every_false_one_with_at_most_half_the_runs(name):
-    task = planted_task(load_vit(name), n=16)
+    task = planted_task(load_vit(name), n=32)
     scores = hybrid(compile_graph(task.vit), task)
     figures = judge(scores, task.vit.minimal_circuits())
     assert figures.roc_auc == figures.roc_auc_per_pair == 1
@@ -34,7 +34,7 @@ def test_every_true_edge_outranks_every_false_one_with_at_most_half_the_runs(nam
 
 
 def test_gradients_that_see_nothing_are_found_out_in_groups():
-    task = planted_task(load_vit(f"{XOR}:trap,step"), n=16)
+    task = planted_task(load_vit(f"{XOR}:trap,step"), n=32)
     scores = hybrid(compile_graph(task.vit), task, first="eap")
     assert judge(scores, task.vit.minimal_circuits()).roc_auc == 1
     assert scores.diagnostics["group_tests"] > 1 and runs(scores) <= len(scores) / 2
