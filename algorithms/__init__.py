@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
     from .attribution.relp import relp as relp
+    from .attribution.hybrid import hybrid as hybrid
     from .benchmark import run_benchmark as run_benchmark
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .patching.path_table import PathTable as PathTable
     from .pruning.acdc import acdc as acdc
     from .pruning.masks import learned_masks as learned_masks
+    from .pruning.budgeted import budgeted_pruning as budgeted_pruning
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
 
@@ -40,12 +42,14 @@ __all__ = [
     "compare_partners",
     "atp_star",
     "ceap",
+    "budgeted_pruning",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
     "eap_ig_activations",
     "exact_effects",
     "learned_masks",
+    "hybrid",
     "logit_attribution",
     "mean_ranks",
     "path_patch",
@@ -66,12 +70,14 @@ _HOMES = {
     "compare_partners": ".partners",
     "atp_star": ".attribution.atp_star",
     "ceap": ".attribution.ceap",
+    "budgeted_pruning": ".pruning.budgeted",
     "direct_logit_attribution": ".attribution.direct",
     "eap": ".attribution.gradients",
     "eap_ig": ".attribution.gradients",
     "eap_ig_activations": ".attribution.activations",
     "exact_effects": ".attribution.exact",
     "learned_masks": ".pruning.masks",
+    "hybrid": ".attribution.hybrid",
     "logit_attribution": ".attribution.direct",
     "mean_ranks": ".attribution.ensemble",
     "path_patch": ".patching.path_patching",

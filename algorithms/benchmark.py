@@ -2,6 +2,8 @@
 
 Runs are forward passes' worth of work over all discovery pairs, counted in floating-point operations of matrix products
 and attention, forward and backward. What an algorithm skips, such as unread tokens of the last block, costs it nothing.
+
+An algorithm that prunes to a size is told the number of edges of a minimal circuit.
 """
 
 from __future__ import annotations
@@ -183,11 +185,13 @@ def _measure(model: str, name: str, task: Task) -> Row:
     vit = task.vit
     assert isinstance(vit, PlantedViT)
     graph, truths = compile_graph(vit), vit.minimal_circuits()
+    sized = name in ALGORITHMS and "size" in ALGORITHMS[name].options
+    options = {"size": len(truths[0])} if sized else {}  # what prunes to a size is told the true one
     start = time.perf_counter()
-    found: Any = run_algorithm(name, graph, task)
+    found: Any = run_algorithm(name, graph, task, **options)
     seconds = time.perf_counter() - start
     with counted_work(task) as work:  # again, since counting takes time
-        run_algorithm(name, graph, task)
+        run_algorithm(name, graph, task, **options)
     if not isinstance(found, Scores | Circuit):
         raise TaskError(f"{name} returned a {type(found).__name__}: scores or a circuit can be compared.")
     figures = judge(found, truths)

@@ -172,6 +172,31 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             finds="circuit",
         ),
         AlgorithmEntry(
+            "hybrid",
+            ".attribution.hybrid",
+            "gradient scores, and exact runs of the edges whose place is in doubt",
+            {
+                "first": Option("eap_ig", "the gradient scores", ("eap_ig", "eap")),
+                "budget": Option(0.5, "runs as a share of the edges, single edges and group tests together"),
+            },
+        ),
+        AlgorithmEntry(
+            "budgeted_pruning",
+            ".pruning.budgeted",
+            "prune to a size, effects measured anew as the circuit shrinks, until no swap helps",
+            {
+                "size": _SIZE,
+                "faithfulness": Option(0.0, "above 0: prune while faithfulness on discovery pairs is at least this"),
+                "start": Option("full", "the full graph, or EAP-IG's strongest edges", ("full", "eap_ig")),
+                "objective": Option("squared", "what is kept small", ("squared", "faithfulness", "kl")),
+                "measure": Option("auto", "exact runs, or slopes to screen by", ("auto", "exact", "slopes")),
+                "share": Option(0.1, "of the kept edges that a round drops, at most"),
+                "breaths": Option(4, "times that edges are taken back in at each size (with slopes)"),
+                "swaps": Option(8, "edges that are tried in swaps (with slopes); 0 for no swaps"),
+            },
+            finds="circuit",
+        ),
+        AlgorithmEntry(
             "direct_logit_attribution", ".attribution.direct", "what each source adds to the logits by itself"
         ),
     )

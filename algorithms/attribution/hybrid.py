@@ -1,0 +1,228 @@
+"""Hybrid attribution: gradients first, exact runs where their word is in doubt.
+
+Gradients rank most edges well and fail in known ways: a saturated softmax or a step gives zeros to edges that matter, a
+norm's radial part or an even function gives slopes to edges that don't. So
+
+1. Sources that write the same on clean and ablated runs of every pair leave edges of exactly zero effect: no run.
+2. Edges are measured alone (`around`, at the full mask) from the highest gradient score down, until a stretch of them
+   turns out not to matter.
+3. The rest, which gradients hold for nothing, is tested together: all of them ablated at once in one masked run. What
+   does not move the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single
+   edges, which are measured alone. (Group testing: Dorfman 1943.)
+4. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
+   gradient score, and no more than what their group moves.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ...circuits.graph import Graph
+from ...circuits.run import require_model, run_pairs
+from ...circuits.scores import Scores
+from ...circuits.sources import batch_size_for, source_values
+from ...circuits.task import Task
+from ...models.errors import TaskError
+from ..progress import progress_bar
+from ..pruning.around import measure_flips
+from ..registry import run_algorithm
+
+First = Literal["eap_ig", "eap"]
+
+QUIET = 1e-4
+"""Of the largest effect: what moves the metric by less, on average over pairs, counts as nothing."""
+STRETCH = 4
+"""So many edges in a row must turn out not to matter before the rest is tested in groups."""
+CHUNK = 8  # edges measured at first from the top, then twice as many: those of one chunk share the clean run
+
+
+def hybrid(
+    graph: Graph,
+    task: Task,
+    *,
+    first: First = "eap_ig",
+    budget: float = 0.5,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Scores:
+    """Gradient scores, with exact effects for the edges whose place is in doubt.
+
+    `exact` says which edges were measured alone (or are known to be 0 without a run); `diagnostics` counts the runs:
+    `measured` single edges, `group_tests`, edges `settled` as 0 by a group, `zero_sources` settled without a run, and
+    the `calibration` factor of the edges that are left. A single edge costs what it costs `exact_effects`, a group test
+    a whole masked run, so on a model of a few edges the gradients alone can cost more than all exact effects.
+
+    Weak spots: exact effects are of single edges, blind under redundancy. A group whose members cancel on every pair is
+    settled as 0 (so is what lies only behind another member of its group, if that one has no effect). On trained models
+    hardly any group moves nothing, so groups settle little there: the runs go to the edges of high gradient score and
+    to the strongest groups, and the ranking of the rest stays the gradient's.
+
+    Args:
+        graph: The graph.
+        task: Its discovery pairs are used.
+        first: The algorithm of the gradient scores.
+        budget: Runs, single edges and group tests together, as a share of the graph's edges.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TaskError: An option makes no sense, or the metric has no gradient.
+        GraphError: The graph was compiled for another model.
+    """
+    if first not in ("eap_ig", "eap"):
+        raise TaskError(f'first={first!r} is not known: pass first="eap_ig" or first="eap".')
+    if not 0 < budget <= 1:
+        raise TaskError(f"budget={budget}: pass a share of the edges above 0 and up to 1, such as budget=0.5.")
+    require_model(task.vit, graph)
+    scores = run_algorithm(first, graph, task, memory=memory, progress=progress)
+    assert isinstance(scores, Scores)
+    with progress_bar("hybrid", int(budget * len(graph)), progress, "run") as bar:
+        doubts = _Doubts(graph, task, scores, int(budget * len(graph)), memory, bar)
+        doubts.settle()
+    return doubts.scores({"first": first, "budget": budget})
+
+
+class _Doubts:
+    """Which edges are settled, and by what."""
+
+    def __init__(self, graph: Graph, task: Task, first: Scores, budget: int, memory: int, bar: Any) -> None:
+        self.graph, self.task, self.first, self.memory, self.bar = graph, task, first, memory, bar
+        self.left = budget
+        self.baseline: Baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
+        self.exact = np.zeros(len(graph), dtype=bool)  # measured alone
+        self.settled = np.zeros(len(graph), dtype=bool)  # as 0, together with others
+        self.bound = np.full(len(graph), np.inf)  # what an edge's group moves
+        self.values, self.mean_abs, self.std_err = (np.zeros(len(graph)) for _ in range(3))
+        self.n_tests = self.n_zero = 0
+
+    def settle(self) -> None:
+        """Everything that the budget allows."""
+        self._zero_sources()
+        self._from_the_top()
+        self._in_groups()
+
+    def _zero_sources(self) -> None:
+        """Edges whose source writes what it carries when it is removed, on every pair, have no effect."""
+        vit, graph = self.task.vit, self.graph
+        largest = np.zeros((graph.n_sources, len(graph.groups)))
+        of_token = np.array(graph.groups.of_token)
+        with torch.no_grad(), vit.borrowed():
+            for batch in self.task.discovery.batches(batch_size_for(vit, self.memory, copies=3)):
+                moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
+                tokens = moved.abs().amax((1, 3)).double().cpu().numpy()  # source, token
+                for group in range(len(graph.groups)):
+                    largest[:, group] = np.maximum(largest[:, group], tokens[:, of_token == group].max(1))
+        if self.baseline.images(self.task.discovery.select(slice(0, 1))) is None:
+            return  # cutting a source off changes what it writes, whatever its inputs differ by
+        for block in graph.blocks:
+            if block.kind != "inside":
+                still = np.broadcast_to((largest[: block.width] == 0).T[None], block.dense_shape)
+                block.pack(still, self.exact)
+        self.n_zero = int(self.exact.sum())
+
+    def _from_the_top(self) -> None:
+        ranked = [edge for edge in self.first.ranking("mean_abs").tolist() if not self.exact[edge]]
+        most, size, quiet = self.left, CHUNK, False
+        while ranked and self.left > most // 4 and not quiet:
+            size = min(size, max(1, self.left - most // 8))
+            chunk, ranked, size = ranked[:size], ranked[size:], 2 * size
+            self._measure(chunk)
+            quiet = all(self._is_quiet(float(self.mean_abs[edge])) for edge in chunk[-STRETCH:])
+
+    def _is_quiet(self, moved: float) -> bool:
+        return bool(moved <= QUIET * self.mean_abs.max())
+
+    def _measure(self, edges: Sequence[int]) -> None:
+        """Single edges, each by its own run."""
+        vit, task, everything = self.task.vit, self.task, np.ones(len(self.graph), dtype=bool)
+        found = measure_flips(
+            vit, self.graph, everything, edges, task.metric, task.discovery, self.baseline, memory=self.memory
+        )
+        effects, n_pairs = found.now - found.flipped, len(task.discovery)
+        chosen = list(edges)
+        self.values[chosen], self.mean_abs[chosen] = effects.mean(1), np.abs(effects).mean(1)
+        self.std_err[chosen] = effects.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.nan
+        self.exact[chosen] = True
+        self._spend(len(chosen))
+
+    def _spend(self, runs: int) -> None:
+        self.left -= runs
+        self.bar.update(runs)
+
+    def _test(self, edges: NDArray[np.intp]) -> float:
+        """How much the metric moves, on average over pairs, when edges are ablated together."""
+        task, mask = self.task, np.ones(len(self.graph), dtype=bool)
+        mask[edges] = False
+        with torch.no_grad():
+            reference = torch.cat([task.vit(batch.clean) for batch in task.discovery.batches(64)])
+        logits = run_pairs(task.vit, self.graph, mask, task.discovery, self.baseline, memory=self.memory)
+        moved = task.metric(reference, reference) - task.metric(logits, reference)
+        self.n_tests += 1
+        self._spend(1)
+        return float(moved.double().abs().mean())
+
+    def _in_groups(self) -> None:
+        """Halves what moves the metric, the strongest first, until the budget is spent."""
+        rest = np.flatnonzero(~self.exact)
+        heap: list[tuple[float, int, NDArray[np.intp]]] = []
+        todo = [rest] if len(rest) else []
+        while (todo or heap) and self.left > 0:
+            if not todo:
+                _, _, group = heapq.heappop(heap)
+                todo = [group[: len(group) // 2], group[len(group) // 2 :]]
+            group = todo.pop()
+            if len(group) == 1:
+                self._measure(group.tolist())
+                continue
+            moved = self._test(group)
+            if self._is_quiet(moved):
+                self.settled[group] = True
+            else:
+                self.bound[group] = moved
+                heapq.heappush(heap, (-moved, int(group[0]), group))
+
+    def scores(self, options: dict[str, Any]) -> Scores:
+        """Measured where measured, 0 where settled, calibrated gradient scores elsewhere."""
+        first, estimated = self.first, ~self.exact & ~self.settled
+        factor = self._calibration()
+        size = np.maximum(factor * first.mean_abs, 1e-300)
+        shrink = factor * np.minimum(1, self.bound / size)
+        for ours, theirs in (
+            (self.values, first.values),
+            (self.mean_abs, first.mean_abs),
+            (self.std_err, first.std_err),
+        ):
+            ours[estimated] = (shrink * theirs)[estimated]
+        return Scores(
+            graph=self.graph,
+            values=self.values,
+            mean_abs=self.mean_abs,
+            std_err=self.std_err,
+            exact=self.exact,
+            n_pairs=first.n_pairs,
+            algorithm="hybrid",
+            options=options,
+            ablation=first.ablation,
+            task=dict(first.task),
+            diagnostics={
+                "measured": float(self.exact.sum() - self.n_zero),
+                "group_tests": float(self.n_tests),
+                "settled": float(self.settled.sum()),
+                "zero_sources": float(self.n_zero),
+                "estimated": float(estimated.sum()),
+                "calibration": factor,
+            },
+        )
+
+    def _calibration(self) -> float:
+        """Median ratio of measured to gradient score, over measured edges with a gradient; 1 without any."""
+        told = self.exact & (self.first.mean_abs > 0)
+        ratios = self.mean_abs[told] / self.first.mean_abs[told]
+        return float(np.median(ratios)) if len(ratios) else 1.0

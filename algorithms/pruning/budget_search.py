@@ -1,0 +1,252 @@
+"""The search of budgeted pruning: steps from mask to mask, each written down, so that a killed run goes on.
+
+Every step is decided by the mask before it and by what it measures, never by the clock or by chance. A journal holds
+the mask after each step; a run that goes on takes the masks from there and computes only what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...circuits.circuit import Circuit
+from ...circuits.reach import prune
+from ...circuits.scores import Scores
+from ...models.errors import FormatError
+from ..progress import progress_bar
+from ..registry import run_algorithm
+from .budget_measure import Measure
+from .budget_plan import BudgetPlan
+from .journal import Journal
+from .masked_state import Bools
+
+SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, and more for larger batches
+FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0
+GAIN = 1e-4  # of the empty circuit's loss: less is no improvement
+GROW = 0.5  # of a circuit's size is taken back in by a breath
+START_FACTOR = 8  # a start by scores holds so many times the largest size
+FORESEEN = 16  # absent edges of large graphs that are measured when a circuit is filled up
+
+
+class Search:
+    """One descent.
+
+    Args:
+        plan: The options.
+        journal: Where steps are written; None for nowhere.
+        progress: Show a bar on stderr.
+    """
+
+    def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool) -> None:
+        self.plan, self.graph, self.progress = plan, plan.graph, progress
+        self.steps: dict[str, int] = {}
+        self.measure = Measure(plan)
+        self.journal = Journal(journal, plan.config())  # last, so that nothing can fail while it is open
+        self._past: Iterator[dict[str, Any]] = iter(self.journal.steps)
+
+    def circuits(self) -> list[Circuit]:
+        """One for each size, in the order in which they were asked for; one alone for a level of faithfulness."""
+        plan = self.plan
+        with self.journal, progress_bar("budgeted_pruning", len(self.graph), self.progress, "edge") as self.bar:
+            mask = self._start()
+            if plan.faithfulness > 0:
+                return [self._circuit(self._to_level(mask, plan.faithfulness))]
+            found = {}
+            for size in sorted({plan.n_edges(size) for size in plan.sizes}, reverse=True):
+                mask = self._refine(self._descend(mask, size), size)
+                found[size] = self._circuit(mask)
+        return [found[plan.n_edges(size)] for size in plan.sizes]
+
+    def _step(self, kind: str, mask: Bools, compute: Callable[[Bools], Bools | None]) -> Bools | None:
+        """A step's mask, from the journal or computed; None if it found nothing better."""
+        self.steps[kind] = self.steps.get(kind, 0) + 1
+        step = next(self._past, None)
+        if step is None:
+            found = compute(mask)
+            step = {"step": kind, "kept": None if found is None else np.flatnonzero(found).tolist()}
+            step |= {"exact": self.measure.n_exact, "slopes": self.measure.n_slopes}
+            self.journal.append(step)
+        elif step.get("step") != kind:
+            raise FormatError(
+                "the journal does not fit this search: it was edited, or written by another version. Remove it to "
+                "start anew."
+            )
+        self.measure.n_exact, self.measure.n_slopes = step["exact"], step["slopes"]
+        if step["kept"] is None:
+            return None
+        after = np.zeros(len(self.graph), dtype=bool)
+        after[step["kept"]] = True
+        self.bar.set_postfix_str(f"{kind}, {int(after.sum())} kept", refresh=False)
+        self.bar.update(max(0, len(self.graph) - int(after.sum()) - self.bar.n))
+        return after
+
+    def _start(self) -> Bools:
+        plan, everything = self.plan, np.ones(len(self.graph), dtype=bool)
+        if plan.start == "full":
+            return everything
+        largest = max(plan.n_edges(size) for size in plan.sizes)
+
+        def by_scores(mask: Bools) -> Bools:
+            scores = run_algorithm(plan.start, self.graph, plan.task, memory=plan.memory, progress=self.progress)
+            assert isinstance(scores, Scores)
+            return scores.top(min(START_FACTOR * largest, len(self.graph)), by="abs_mean").mask.copy()
+
+        found = self._step("start", everything, by_scores)
+        assert found is not None
+        return found
+
+    # Down.
+
+    def _descend(self, mask: Bools, size: int) -> Bools:
+        while mask.sum() > size:
+            found = self._step("drop", mask, lambda now: self._drop(now, size))
+            assert found is not None
+            mask = found
+        return mask
+
+    def _to_level(self, mask: Bools, level: float) -> Bools:
+        """Drops and refines in turn while faithfulness stays at a level."""
+        while True:
+            found = self._step("drop", mask, lambda now: self._drop(now, 0, level))
+            if found is not None:
+                mask = found
+                continue
+            refined = self._refine(mask, int(mask.sum()))
+            if np.array_equal(refined, mask):
+                return mask
+            mask = refined
+
+    def _drop(self, mask: Bools, size: int, level: float | None = None) -> Bools | None:
+        """The mask without a batch of its least harmful edges, as many of them as do no more harm together."""
+        kept, (now, _) = np.flatnonzero(mask), self.measure.judge(mask)
+        losses = self.measure.flips(mask, kept)
+        order = np.argsort(losses, kind="stable")
+        harm = np.maximum(losses[order] - now, 0)
+        most = max(1, min(int(self.plan.share * len(kept)), len(kept) - size))
+        least, n = 1 if self.plan.exact or level is not None else max(1, most // 8), most
+        while True:
+            found = mask.copy()
+            found[kept[order[:n]]] = False
+            found = prune(self.graph, found)
+            loss, faithful = self.measure.judge(found)
+            allowed = max(SLACK, n**0.5) * harm[:n].sum() + FLOOR * self.measure.scale
+            if loss - now <= allowed and found.sum() >= size and (level is None or faithful >= level):
+                return found
+            if n <= least:
+                return None if level is not None and faithful < level else found
+            n = max(least, n // 2)
+
+    # At a size.
+
+    def _refine(self, mask: Bools, size: int) -> Bools:
+        """Fills up, takes edges back in that came to matter, and swaps until no swap helps."""
+        mask = self._fill(mask, size)
+        for _ in range(0 if self.plan.exact else self.plan.breaths):
+            grown = mask
+            for _ in range(2):
+                grown = self._step("grow", grown, lambda now: self._grow(now, size))
+                assert grown is not None
+            shrunk = self._fill(self._descend(grown, size), size)
+            if self.measure.loss(shrunk) >= self.measure.loss(mask) - GAIN * self.measure.scale:
+                break
+            mask = shrunk
+        while self.plan.swaps:
+            found = self._step("swap", mask, lambda now: self._swap(now, size))
+            if found is None:
+                break
+            mask = self._fill(found, size)
+        return mask
+
+    def _fill(self, mask: Bools, size: int) -> Bools:
+        while mask.sum() < size:
+            found = self._step("fill", mask, lambda now: self._add(now, size))
+            if found is None:
+                break
+            mask = found
+        return mask
+
+    def _add(self, mask: Bools, size: int) -> Bools | None:
+        """The mask with the absent edge that lowers the loss most; None if none does."""
+        now, absent = self.measure.loss(mask), np.flatnonzero(~mask)
+        if not self.plan.exact:
+            absent = self._strongest(mask, FORESEEN)
+        losses = self.measure.exact(mask, absent)
+        for place in np.argsort(losses, kind="stable"):
+            if losses[place] >= now - GAIN * self.measure.scale:
+                return None
+            found = mask.copy()
+            found[absent[place]] = True
+            found = prune(self.graph, found)
+            if mask.sum() < found.sum() <= size:
+                return found
+        return None
+
+    def _strongest(self, mask: Bools, n: int) -> np.ndarray:
+        """The absent edges that are foreseen to lower the loss most."""
+        absent = np.flatnonzero(~mask)
+        return absent[np.argsort(self.measure.foreseen(mask)[absent], kind="stable")[:n]]
+
+    def _grow(self, mask: Bools, size: int) -> Bools:
+        """The mask with the absent edges that lower the loss most, one by one, half a breath of them."""
+        absent = np.flatnonzero(~mask)
+        losses = self.measure.flips(mask, absent)
+        found = mask.copy()
+        found[absent[np.argsort(losses, kind="stable")[: max(1, int(GROW * size / 2))]]] = True
+        return found
+
+    def _swap(self, mask: Bools, size: int) -> Bools | None:
+        """The first swap that lowers the loss, weakest kept edges first, each with its best partner."""
+        measure, plan = self.measure, self.plan
+        now, kept = measure.loss(mask), np.flatnonzero(mask)
+        losses = measure.flips(mask, kept)
+        weakest = kept[np.argsort(losses, kind="stable")]
+        absent = np.flatnonzero(~mask) if plan.exact else self._strongest(mask, plan.swaps)
+        for gone in weakest if plan.exact else weakest[: plan.swaps]:
+            without = mask.copy()
+            without[gone] = False
+            losses = measure.exact(without, absent)
+            best = int(np.argmin(losses))
+            without[absent[best]] = True
+            found = prune(self.graph, without)
+            if losses[best] < now - GAIN * measure.scale and found.sum() <= size:
+                return found
+        return None
+
+    # The result.
+
+    def _circuit(self, mask: Bools) -> Circuit:
+        plan, (loss, faithful) = self.plan, self.measure.judge(mask)
+        counts = {"flips_measured": self.measure.n_exact, "slopes_measured": self.measure.n_slopes}
+        provenance = {
+            "algorithm": "budgeted_pruning",
+            "options": plan.options,
+            "measured": "every candidate exactly" if plan.exact else "screened by slopes, swaps and fills exactly",
+            "steps": dict(self.steps),
+            "loss": loss,
+            "faithfulness_on_discovery": faithful,
+            **counts,
+        }
+        scores = self._scores(mask, counts)
+        return Circuit(self.graph, mask, scores, plan.task.ablation, dict(plan.task.info), provenance)
+
+    def _scores(self, mask: Bools, counts: dict[str, int]) -> Scores:
+        """Effects of the kept edges around the circuit on the task's metric, exact or slopes; 0 for the others."""
+        plan, task = self.plan, self.plan.task
+        effects, n_pairs = self.measure.effects(mask), len(task.discovery)
+        spread = effects.std(0, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.full(len(mask), np.nan)
+        return Scores(
+            graph=self.graph,
+            values=effects.mean(0),
+            mean_abs=np.abs(effects).mean(0),
+            std_err=spread,
+            exact=mask.copy() if plan.exact else np.zeros_like(mask),
+            n_pairs=n_pairs,
+            algorithm="budgeted_pruning",
+            options=plan.options,
+            ablation=task.ablation,
+            task=dict(task.info),
+            diagnostics={name: float(count) for name, count in counts.items()},
+        )

@@ -1,0 +1,137 @@
+"""Budgeted pruning: planted truths at their size, sizes and levels kept, and a journal that brings a killed run home."""
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms import budgeted_pruning
+from vitcircuits.algorithms.pruning.budget_search import Search
+from vitcircuits.circuits import compile_graph, planted_task
+from vitcircuits.circuits.reach import prune
+from vitcircuits.models import load_vit
+from vitcircuits.models.errors import FormatError, TaskError
+
+XOR = "planted/neighbour-xor"
+EXACT = (
+    "planted/bright-column",
+    "planted/bright-column:norm=none,disguise=1",
+    XOR,
+    f"{XOR}:norm=none,gain=soft",
+    f"{XOR}:gain=medium",
+    f"{XOR}:trap,step,disguise=1",
+    "planted/majority",
+    "planted/majority:disguise=1",
+)
+
+
+def made(name, n=16):
+    task = planted_task(load_vit(name), n=n)
+    return compile_graph(task.vit), task
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_truth_is_found_at_its_size(name):
+    graph, task = made(name)
+    truths = [set(names) for names in task.vit.minimal_circuits()]
+    circuit = budgeted_pruning(graph, task, size=len(truths[0]), share=0.2)
+    assert set(circuit.edge_names()) in truths
+
+
+def test_several_sizes_in_one_descent_are_on_paths_and_no_larger():
+    graph, task = made("planted/digit-pairs")
+    found = budgeted_pruning(graph, task, size=[0.1, 30], share=0.3, measure="slopes", breaths=1, swaps=2)
+    assert [len(circuit) <= size for circuit, size in zip(found, (11, 30), strict=True)] == [True, True]
+    for circuit in found:
+        assert len(circuit) > 0 and np.array_equal(prune(graph, circuit.mask), circuit.mask)
+    losses = [circuit.provenance["loss"] for circuit in found]
+    assert losses[1] <= losses[0]
+
+
+def test_no_single_swap_helps_in_the_end():
+    graph, task = made("planted/majority", n=8)
+    plan_size = 4  # one less than a circuit needs
+    circuit = budgeted_pruning(graph, task, size=plan_size)
+    search = Search(_plan(graph, task, plan_size), None, False)
+    best = circuit.provenance["loss"]
+    for gone in circuit.indices:
+        for come in np.flatnonzero(~circuit.mask):
+            mask = circuit.mask.copy()
+            mask[[gone, come]] = [False, True]
+            assert search.measure.loss(mask) >= best - 1e-3 * search.measure.scale
+
+
+def _plan(graph, task, size, **options):
+    from vitcircuits.algorithms.pruning.budget_plan import BudgetPlan
+
+    fields = {"faithfulness": 0.0, "start": "full", "objective": "squared", "measure": "auto", "share": 0.1}
+    return BudgetPlan(graph, task, (size,), **{**fields, "breaths": 4, "swaps": 8, "memory": 10**9, **options})
+
+
+def test_a_level_of_faithfulness_is_kept_with_few_edges():
+    graph, task = made(XOR, n=8)
+    circuit = budgeted_pruning(graph, task, faithfulness=0.9, share=0.2)
+    assert circuit.provenance["faithfulness_on_discovery"] >= 0.9
+    assert len(circuit) <= len(task.vit.truth())
+
+
+@pytest.mark.parametrize("objective", ["squared", "faithfulness", "kl"])
+def test_every_objective_starts_from_scores_too(objective):
+    graph, task = made(XOR, n=8)
+    circuit = budgeted_pruning(graph, task, size=13, objective=objective, start="eap_ig", measure="slopes", share=0.3)
+    assert 0 < len(circuit) <= 13 and circuit.provenance["steps"]["start"] == 1
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("measure", ["exact", "slopes"])
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure, after):
+    graph, task = made("planted/digit-pairs", n=4)
+    options = {"size": [40, 20], "measure": measure, "share": 0.3, "swaps": 1, "breaths": 1}
+    if measure == "exact":
+        options["swaps"] = 0
+    wanted = budgeted_pruning(graph, task, **options)
+    file, drop, calls = tmp_path / "journal.jsonl", Search._drop, []
+
+    def dies(search, *arguments):
+        calls.append(1)
+        if len(calls) > after:
+            raise Killed
+        return drop(search, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_drop", dies)
+        with pytest.raises(Killed):
+            budgeted_pruning(graph, task, journal=file, **options)
+    with file.open("ab") as handle:
+        handle.write(b'{"step": "dr')  # the line that was being written
+    calls.clear()
+    monkeypatch.setattr(Search, "_drop", lambda *arguments: (calls.append(1), drop(*arguments))[1])
+    assert budgeted_pruning(graph, task, journal=file, **options) == wanted
+    again = len(calls)
+    assert budgeted_pruning(graph, task, journal=file, **options) == wanted and len(calls) == again  # nothing anew
+
+
+def test_another_searchs_journal_is_refused(tmp_path):
+    graph, task = made("planted/bright-column", n=2)
+    budgeted_pruning(graph, task, size=4, journal=tmp_path / "journal.jsonl")
+    with pytest.raises(FormatError, match="size"):
+        budgeted_pruning(graph, task, size=5, journal=tmp_path / "journal.jsonl")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 0}, {"size": 1.5}, {"size": []}, {"faithfulness": 2.0}, {"share": 1.0}, {"breaths": -1}, {"start": "x"}],
+)
+def test_options_that_make_no_sense_are_refused(unchecked, options):
+    graph, task = made("planted/bright-column", n=2)
+    with pytest.raises(TaskError, match=next(iter(options))):
+        budgeted_pruning(graph, task, **options)
+
+
+def test_a_metric_without_a_gradient_is_measured_exactly():
+    task = planted_task(load_vit("planted/bright-column"), n=4, metric="accuracy")
+    graph = compile_graph(task.vit)
+    assert len(budgeted_pruning(graph, task, size=2)) <= 2
+    with pytest.raises(TaskError, match="exact"):
+        budgeted_pruning(graph, task, size=2, measure="slopes")
