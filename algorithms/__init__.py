@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .attribution.exact import exact_effects as exact_effects
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
+    from .attribution.node_effects import node_effects as node_effects
     from .benchmark import run_benchmark as run_benchmark
     from .patching.activation_patching import activation_patch as activation_patch
     from .patching.patch_table import PatchTable as PatchTable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .pruning.acdc import acdc as acdc
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
+    from .stability import measure_stability as measure_stability
 
 __all__ = [
     "ALGORITHMS",
@@ -32,6 +34,8 @@ __all__ = [
     "eap_ig",
     "exact_effects",
     "logit_attribution",
+    "measure_stability",
+    "node_effects",
     "path_patch",
     "run_algorithm",
     "run_benchmark",
@@ -49,6 +53,8 @@ _HOMES = {
     "eap_ig": ".attribution.gradients",
     "exact_effects": ".attribution.exact",
     "logit_attribution": ".attribution.direct",
+    "measure_stability": ".stability",
+    "node_effects": ".attribution.node_effects",
     "path_patch": ".patching.path_patching",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",

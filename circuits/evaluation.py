@@ -41,7 +41,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     grid: GridName = "auto",
     checks: Checks = (),
-    settings: CheckSettings = CheckSettings(),
+    settings: CheckSettings | None = None,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
@@ -71,7 +71,7 @@ def evaluate(
         grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
             MIB's points on larger ones) or `mib`.
         checks: Further checks by name (see `CHECKS` in `checks/thorough.py`), or `all`.
-        settings: How thorough they are.
+        settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
@@ -97,7 +97,9 @@ def evaluate(
     method = _method(circuit, task, chosen, pairs, plan, seed) | {"n_bootstrap": n_bootstrap, "n_random": n_random}
     size = int(prune(circuit.graph, circuit.mask).sum())
     report = Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method)
-    bench = Bench(circuit, task, task.metric, pairs, baseline, resamples, settings, seed, memory, progress)
+    bench = Bench(
+        circuit, task, task.metric, pairs, baseline, resamples, settings or CheckSettings(), seed, memory, progress
+    )
     return add_checks(report, bench, names)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..models.errors import VitCircuitsError
-from . import benchmark, demo, discover, doctor, draw, evaluate, export, models, train
+from . import benchmark, demo, discover, doctor, draw, evaluate, export, models, stability, train
 
-COMMANDS = (demo, discover, evaluate, draw, export, benchmark, models, train, doctor)
+COMMANDS = (demo, discover, evaluate, stability, draw, export, benchmark, models, train, doctor)
 
 EPILOG = """\
 start here:

@@ -20,9 +20,7 @@ from ...circuits.run import require_model
 from ...circuits.task import Task
 
 
-def node_effects(
-    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
-) -> NodeScores:
+def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False) -> NodeScores:
     """The exact effect of every head and MLP alone, on the discovery pairs; positive: it carries the behaviour.
 
     Costs one clean run, the ablation's runs, and one run for each node.
@@ -39,9 +37,7 @@ def node_effects(
     require_model(task.vit, graph)
     masks = [~leaving(graph, name) for name in node_names(graph)]
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
-    runs = run_masks(
-        task.vit, graph, masks, task.metric, task.discovery, baseline, memory=memory, progress=progress
-    )
+    runs = run_masks(task.vit, graph, masks, task.metric, task.discovery, baseline, memory=memory, progress=progress)
     effects, n = runs.clean_outputs - runs.outputs, len(task.discovery)  # node, pair
     error = effects.std(-1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(effects), np.nan)
     return NodeScores(graph, effects.mean(-1), error, True, n, "node_effects", {}, task.ablation, dict(task.info))

@@ -169,7 +169,9 @@ class Bench:
         if granularity(self.circuit) == "node":
             names = kept_nodes(self.circuit)
             rest = [[other for other in names if other != name] for name in names]
-            return [(name, prune(self.graph, among(self.graph, others))) for name, others in zip(names, rest, strict=True)]
+            return [
+                (name, prune(self.graph, among(self.graph, others))) for name, others in zip(names, rest, strict=True)
+            ]
         found = []
         for edge in np.flatnonzero(self.own):
             mask = self.own.copy()

@@ -35,7 +35,9 @@ def completeness(bench: Bench) -> Findings:
     if len(nodes) > limit:
         chosen = [nodes[place] for place in sorted(rng.choice(len(nodes), limit, replace=False))]
     subsets = [_random_subset(bench, rng) for _ in range(bench.settings.n_random)] if bench.own.any() else []
-    over = f"{len(chosen)} of {len(nodes)} nodes" + f" (a random sample; most_nodes={limit})" * (len(chosen) < len(nodes))
+    over = f"{len(chosen)} of {len(nodes)} nodes" + f" (a random sample; most_nodes={limit})" * (
+        len(chosen) < len(nodes)
+    )
     figures = {"complement": _complement(bench)}
     figures |= _figures(bench, "nodes", chosen, f"{over}, K the circuit's edges that leave one")
     figures |= _figures(bench, "random", subsets, f"{len(subsets)} random subsets K of the circuit's edges")

@@ -29,7 +29,7 @@ from ..report import Figure, Verdict
 from ..walks import Walks
 from .bench import Bench, Findings
 from .inflate import inflate
-from .statistics import Tested, beats, equivalence, fewest_pairs, independence
+from .statistics import Tested, beats, can_pass, equivalence, fewest_pairs, independence
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -43,16 +43,22 @@ def check_equivalence(bench: Bench) -> Findings:
     """Whether the circuit's output is above the model's about as often as below."""
     settings, n = bench.settings, len(bench.pairs)
     found = equivalence(bench.kept, bench.full, epsilon=settings.epsilon, tie=rounding(bench))
-    needed = fewest_pairs(epsilon=settings.epsilon, level=settings.level)
+    choices = {"epsilon": settings.epsilon, "level": settings.level}
     said = f"the circuit's output is above the model's in {found.statistic:.0%} of {n} pairs, ties counting half; "
-    if n < needed:
-        passed, said = None, said + f"with fewer than {needed} pairs no circuit can pass"
+    if not can_pass(n, **choices) and not _outside(found, settings.epsilon):
+        passed, said = None, said + f"with so few no circuit can pass: take {fewest_pairs(**choices)} pairs or more"
     else:
         passed = found.p_value <= settings.level
         said += "that is" + " not" * (not passed) + f" shown to lie within {settings.epsilon:g} of one half"
     null = f"P(s(C) > s(M)) is at most {0.5 - settings.epsilon:g} or at least {0.5 + settings.epsilon:g}"
     method = f"two one-sided binomial tests, ties (within {rounding(bench):.0e}) as half, interval: Wilson's"
     return _verdict("equivalence", bench, passed, said, found, n, null, method)
+
+
+def _outside(found: Tested, epsilon: float) -> bool:
+    """Whether the whole interval lies outside 1/2 +- epsilon, so that few pairs are enough to fail."""
+    assert found.low is not None and found.high is not None
+    return found.high < 0.5 - epsilon or found.low > 0.5 + epsilon
 
 
 def check_independence(bench: Bench) -> Findings:
@@ -67,7 +73,9 @@ def check_independence(bench: Bench) -> Findings:
     method = f"HSIC, Gaussian kernels of median width, {bench.settings.n_permutations} permutations"
     for values, name in ((full, "the model's output"), (left, "the output without the circuit")):
         if np.ptp(values) <= rounding(bench):
-            return _untested("independence", bench, f"{name} is the same on all pairs, so nothing can depend", null, method)
+            return _untested(
+                "independence", bench, f"{name} is the same on all pairs, so nothing can depend", null, method
+            )
     test = partial(independence, n_permutations=bench.settings.n_permutations, seed=bench.seed)
     found, own, none = (test(values, full) for values in (left, bench.kept, bench.none))
     said = f"what is left without the circuit depends on the model's output (p = {found.p_value:.3g}; "
@@ -164,13 +172,22 @@ def _against_random(
     masks = matched_masks(bench.circuit, n, seed=bench.seed + 7)
     own, *random = bench.outputs([what(mask) for mask in (bench.own, *masks)], name.replace("_", " "))
     own_away, random_away = (np.abs(np.mean(s, -1) - bench.full.mean()) for s in (own, np.stack(random)))
-    wins = int((margin(own_away, random_away) > rounding(bench)).sum())
-    found = beats(wins, n, quantile=quantile)
-    able = beats(n, n, quantile=quantile).p_value <= bench.settings.level
-    words = "the circuit " + said.format(wins, n) + f" ({quantile:.0%} or more is the claim)"
-    words += "" if able else f"; with {n} draws that cannot be shown"
-    passed = found.p_value <= bench.settings.level if able else None
-    method = f"one-sided binomial test over {n} {MATCHED_BY[bench.part]}; interval: Wilson's"
+    margins = margin(own_away, random_away)
+    return _judge_draws(name, bench, margins, "the circuit " + said, null)
+
+
+def _judge_draws(name: str, bench: Bench, margins: Floats, said: str, null: str) -> Findings:
+    """Passed on wins alone, failed if ties would not save it, and undecided in between."""
+    n, quantile, level = len(margins), bench.settings.quantile, bench.settings.level
+    wins, ties = int((margins > rounding(bench)).sum()), int((np.abs(margins) <= rounding(bench)).sum())
+    found, at_best = (beats(won, n, quantile=quantile) for won in (wins, wins + ties))
+    words = said.format(wins, n) + f", with {ties} ties ({quantile:.0%} is the claim)"
+    passed: bool | None = found.p_value <= level
+    if not passed and at_best.p_value <= level:
+        passed, words = None, words + "; ties leave it open: random circuits do the same there"
+    elif beats(n, n, quantile=quantile).p_value > level:
+        passed, words = None, words + f"; with {n} draws that cannot be shown"
+    method = f"one-sided binomial test over {n} {MATCHED_BY[bench.part]}; ties don't count as wins; interval: Wilson's"
     return _verdict(name, bench, passed, words, found, n, null, method)
 
 

@@ -28,10 +28,10 @@ TABLE = "local_minimality"
 
 
 def local_minimality(bench: Bench) -> Findings:
-    """The table `local_minimality`, and how much of the circuit can go. Costs one run per edge, and one for all flagged.
+    """The table `local_minimality`, and how much of the circuit can go.
 
-    Of a circuit with more than `most_parts` edges a random sample is taken out, since the share of edges that can go
-    is then still unbiased; the table's method says so.
+    Costs one run per edge, and one for all that are flagged. Of a circuit with more than `most_parts` edges a random
+    sample is taken out, which leaves the share of edges that can go unbiased; the table's method says so.
     """
     parts = bench.parts()
     total, limit = len(parts), bench.settings.most_parts
@@ -47,7 +47,9 @@ def local_minimality(bench: Bench) -> Findings:
     losses, drawn = bench.shares(bench.kept - outputs)
     words = _words(losses, drawn, bench.settings.tolerance)
     names = [name for name, _ in parts]
-    figures = dict(zip(_FIGURES, (_share(bench, losses, drawn, words, over), _together(bench, names, words)), strict=True))
+    figures = dict(
+        zip(_FIGURES, (_share(bench, losses, drawn, words, over), _together(bench, names, words)), strict=True)
+    )
     return Findings(figures, tables={TABLE: _table(bench, names, outputs, losses, drawn, words, over)})
 
 
@@ -108,8 +110,8 @@ def _table(
         rows.append((names[place], _bare(without), _bare(loss), words[place]))
     tolerance = bench.settings.tolerance
     method = (
-        f"f(C) - f(C without one {bench.part}), {over}; can go: the whole 95% interval (bootstrap over pairs) is at most "
-        f"{tolerance:g}; needed: all of it is above; one at a time"
+        f"f(C) - f(C without one {bench.part}), {over}; can go: the whole 95% interval (bootstrap over pairs) "
+        f"is at most {tolerance:g}; needed: all of it is above; one at a time"
     )
     return Table((bench.part, "f without it", "loss", "verdict"), tuple(rows), method)
 

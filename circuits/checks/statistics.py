@@ -52,14 +52,15 @@ def equivalence(first: Floats, second: Floats, *, epsilon: float, tie: float) ->
     return Tested(wins / n, low, high, float(max(too_many, too_few)))
 
 
-def fewest_pairs(*, epsilon: float, level: float) -> int:
-    """Pairs from which on `equivalence` can pass at all: with fewer not even ties throughout do."""
-    return next(n for n in range(1, 1_000_000) if _all_tied(n, epsilon) <= level)
-
-
-def _all_tied(n: int, epsilon: float) -> float:
+def can_pass(n: int, *, epsilon: float, level: float) -> bool:
+    """Whether `equivalence` of n pairs can pass at all: with few of them not even ties throughout do."""
     zeros = np.zeros(n)
-    return equivalence(zeros, zeros, epsilon=epsilon, tie=0.0).p_value
+    return equivalence(zeros, zeros, epsilon=epsilon, tie=0.0).p_value <= level
+
+
+def fewest_pairs(*, epsilon: float, level: float) -> int:
+    """The smallest number of pairs, counted in tens, that lets `equivalence` pass."""
+    return next(n for n in range(10, 1_000_000, 10) if can_pass(n, epsilon=epsilon, level=level))
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
