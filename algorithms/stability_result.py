@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..circuits.checks.statistics import wilson
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
@@ -80,15 +81,29 @@ class Stability:
         mask = prune(base.graph, self.shares > share)
         return Circuit(base.graph, mask, None, base.ablation, dict(base.task), provenance)
 
+    def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ends of Wilson's 95% interval of each edge's share, each of shape (edge,).
+
+        The resamples count as independent draws: it is the interval of the share that more of them would give.
+        """
+        ends = [wilson(float(share), len(self.resampled)) for share in self.shares]
+        low, high = np.array(ends, dtype=np.float64).reshape(-1, 2).T
+        return low, high
+
     def save(self, path: str | Path) -> Path:
         """Writes every figure, and the share of every edge that was ever kept, as JSON, and returns the path.
 
         Raises:
             FormatError: The file cannot be written.
         """
-        graph = self.whole.graph
+        graph, (low, high) = self.whole.graph, self.intervals()
         edges = [
-            {"edge": graph.edge(int(index)).name, "share": float(self.shares[index])}
+            {
+                "edge": graph.edge(int(index)).name,
+                "share": float(self.shares[index]),
+                "low": float(low[index]),
+                "high": float(high[index]),
+            }
             for index in np.argsort(-self.shares, kind="stable")
             if self.shares[index] > 0
         ]
@@ -117,7 +132,7 @@ class Stability:
             if name.startswith("jaccard_") and figure.value is not None
         }
         names, title = self.whole.graph.edge_names(), f"{self.method['algorithm']}: what stays on other pairs"
-        return draw_stability(shown, names, self.shares, path, level=self.share, title=title)
+        return draw_stability(shown, names, self.shares, self.intervals(), path, level=self.share, title=title)
 
 
 def alike(pairs: Sequence[tuple[Circuits, Circuits]], what: str, why_none: str = "") -> Figure:

@@ -153,7 +153,7 @@ class Bench:
     def shares(self, differences: Floats) -> tuple[Floats, Floats]:
         """Mean differences over m(E) - m(none): (..., pair) -> (...) and, in each bootstrap draw, (draw, ...)."""
         gap = self.full - self.none
-        value = np.asarray(divide(differences.mean(-1), np.asarray(gap.mean())))
+        value = np.asarray(divide(np.asarray(differences.mean(-1)), np.asarray(gap.mean())))
         drawn = self.resamples.means(differences)
         below = self.resamples.means(gap).reshape(-1, *[1] * (drawn.ndim - 1))
         return value, np.asarray(divide(drawn, np.broadcast_to(below, drawn.shape)))

@@ -48,6 +48,7 @@ def draw_stability(
     overlaps: Mapping[str, Figure],
     names: Sequence[str],
     shares: NDArray[np.float64],
+    intervals: tuple[NDArray[np.float64], NDArray[np.float64]],
     path: str | Path,
     *,
     level: float = 0.5,
@@ -59,6 +60,7 @@ def draw_stability(
         overlaps: Name -> Jaccard index with its interval.
         names: Edges (or nodes), one per share.
         shares: Share of the resamples that keep each, shape (edge,).
+        intervals: Lower and upper ends of their intervals, each of shape (edge,).
         path: Where to.
         level: Share above which an edge is in the consensus circuit.
         title: Stands above.
@@ -77,7 +79,7 @@ def draw_stability(
         _rows(above, {name.replace("_", " "): figure for name, figure in overlaps.items()}, "Jaccard index")
         above.set_xlim(-0.02, 1.02)
         above.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-        _bars(below, [names[edge] for edge in shown], shares[shown], level)
+        _bars(below, [names[edge] for edge in shown], shares[shown], tuple(end[shown] for end in intervals), level)
         below.set_xlabel(f"share of the resamples that keep it{_left_out(ever, shown, shares)}", color=LABEL)
 
     size = (7.2, 2.2 + 0.34 * len(overlaps) + 0.2 * len(shown))
@@ -118,9 +120,12 @@ def _said(figure: Figure) -> str:
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 
-def _bars(axes: Axes, names: Sequence[str], shares: NDArray[np.float64], level: float) -> None:
+def _bars(
+    axes: Axes, names: Sequence[str], shares: NDArray[np.float64], ends: Sequence[NDArray[np.float64]], level: float
+) -> None:
     colours = [BLUE if share > level else GREY for share in shares]
     axes.barh(range(len(names)), shares, color=colours, height=0.72)
+    axes.hlines(range(len(names)), *ends, color=INK, linewidth=1.1, alpha=0.55)
     axes.axvline(level, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(names)), list(names), fontsize=8)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
