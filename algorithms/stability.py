@@ -17,6 +17,7 @@ but are half as large. The spread over resamples is not an interval of the mean;
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -152,7 +153,7 @@ class _Finder:
 
     def seeds(self, n: int) -> list[tuple[Task, dict[str, Any]]]:
         """Tasks and options with other seeds; none where nothing is drawn by chance."""
-        own, ablation = "seed" in self.known or "seed" in self.options, self.task.ablation
+        own, ablation = self._takes_seed(), self.task.ablation
         by_chance = ablation.kind in ("another", "noise")
         if not own and not by_chance:
             return []
@@ -162,6 +163,12 @@ class _Finder:
             other = dataclasses.replace(ablation, seed=ablation.seed + step) if by_chance else ablation
             found.append((self.task.with_ablation(other), {"seed": base + step} if own else {}))
         return found
+
+    def _takes_seed(self) -> bool:
+        """Whether the algorithm draws by chance: it has an option `seed`."""
+        if isinstance(self.algorithm, str):
+            return "seed" in self.known
+        return "seed" in inspect.signature(self.algorithm).parameters
 
     def why_no_seeds(self, n: int) -> str:
         """Why there are no runs with other seeds."""

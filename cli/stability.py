@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.algorithm not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {_names()}.")
+    if args.size is None and ALGORITHMS[args.algorithm].finds == "scores":
+        raise TaskError(f"{args.algorithm} scores edges: pass the size of each circuit, such as --size 20.")
     options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
     vit = load_model(args)
     task = make_task(vit, task_settings(args))

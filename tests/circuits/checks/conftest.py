@@ -25,14 +25,14 @@ def bench_of():
 
 @pytest.fixture(scope="session")
 def planted():
-    """Opens a planted model once: its task of 128 pairs, its graph and the mask of its (first) minimal circuit."""
+    """Opens a planted model once: its task of 96 pairs, its graph and the mask of its (first) minimal circuit."""
     made = {}
 
     def get(name):
         if name not in made:
             vit = load_vit(name)
             graph = compile_graph(vit)
-            made[name] = (planted_task(vit, n=128), graph, truth_mask(graph, vit.minimal_circuits()[0]))
+            made[name] = (planted_task(vit, n=96), graph, truth_mask(graph, vit.minimal_circuits()[0]))
         return made[name]
 
     return get

@@ -9,6 +9,7 @@ from vitcircuits.circuits.checks.local_minimality import NEEDED, TABLE, flagged,
 from vitcircuits.circuits.reach import prune
 
 XOR = "planted/neighbour-xor"
+QUICK = {"n_random": 4, "greedy_steps": 2, "greedy_candidates": 3, "n_draws": 14}
 EXACT = ["planted/bright-column", XOR, f"{XOR}:norm=none,gain=soft", f"{XOR}:gain=medium", f"{XOR}:trap,step",
          f"{XOR}:disguise=1"]  # fmt: skip
 
@@ -28,7 +29,7 @@ def with_false_edges(graph, truth, n=3):
 @pytest.mark.parametrize("name", EXACT)
 def test_the_truth_is_complete_minimal_and_equivalent(name, planted, bench_of):
     task, graph, truth = planted(name)
-    bench = bench_of(Circuit(graph, truth), task)
+    bench = bench_of(Circuit(graph, truth), task, **QUICK)
     for key, figure in completeness(bench).figures.items():
         assert figure.value == pytest.approx(0, abs=1e-5), key
     table = local_minimality(bench).tables[TABLE]
@@ -51,7 +52,7 @@ def test_the_truth_less_any_one_edge_is_not_equivalent(name, planted, bench_of):
 def test_exactly_the_three_false_edges_can_go(name, planted, bench_of):
     task, graph, truth = planted(name)
     mask, false = with_false_edges(graph, truth)
-    bench = bench_of(Circuit(graph, mask), task)
+    bench = bench_of(Circuit(graph, mask), task, **QUICK)
     found = local_minimality(bench)
     assert set(flagged(found.tables[TABLE])) == false and len(false) == 3
     assert found.figures["can_go"].value == pytest.approx(3 / mask.sum())
@@ -63,7 +64,7 @@ def test_exactly_the_three_false_edges_can_go(name, planted, bench_of):
 
 def test_one_of_majoritys_circuits_is_faithful_and_not_complete(planted, bench_of):
     task, graph, truth = planted("planted/majority")
-    bench = bench_of(Circuit(graph, truth), task)
+    bench = bench_of(Circuit(graph, truth), task, **QUICK)
     np.testing.assert_allclose(bench.kept, bench.full, atol=1e-4)
     assert completeness(bench).figures["incompleteness_nodes_max"].value > 0.9  # a head outside stands in
 
