@@ -30,6 +30,7 @@ from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.controls import random_masks
 from ..circuits.graph import Graph
+from ..circuits.reach import prune
 from ..circuits.scores import By, Scores
 from ..circuits.task import Task
 from ..models.errors import TaskError
@@ -84,30 +85,58 @@ def measure_stability(
     """
     finder = _Finder(algorithm, graph, task, size, by, memory, options)
     _require(finder, n_resamples, n_halvings)
-    rng, n = np.random.default_rng(seed), len(task.discovery)
-    resamples = [rng.integers(n, size=n) for _ in range(n_resamples)]
-    halvings = [np.array_split(rng.permutation(n), 2) for _ in range(n_halvings)]
-    draws = [[half[rng.integers(len(half), size=len(half))] for half in halves for _ in range(n_resamples)]
-             for halves in halvings] if consensus_in_halves else []  # fmt: skip
-    seeded = finder.seeds(n_seeds)
-    total = 1 + n_resamples + len(seeded) + 2 * n_halvings + sum(map(len, draws))
-    with progress_bar("stability", total, progress, "search") as bar:
+    plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
+    with progress_bar("stability", plan.total, progress, "search") as bar:
 
         def find(rows: NDArray[np.intp] | None = None, task: Task = task, **more: Any) -> Circuit:
             found = finder(task if rows is None else _on(task, rows), **more)
             bar.update()
             return found
 
-        whole, again = find(), [find(rows) for rows in resamples]
-        others = [find(task=one, **more) for one, more in seeded]
-        halves = [(find(first), find(second)) for first, second in halvings]
-        inner = [_consensus_pair([find(rows) for rows in rows_of], n_resamples, share) for rows_of in draws]
+        whole, again = find(), [find(rows) for rows in plan.resamples]
+        others = [find(task=one, **more) for one, more in plan.seeded]
+        halves = [(find(first), find(second)) for first, second in plan.halvings]
+        inner = [_consensus_pair([find(rows) for rows in drawn], share) for drawn in plan.inside]
     figures = _figures(whole, again, others, halves, finder.why_no_seeds(n_seeds))
     figures["jaccard_consensus_halves"] = _consensus_figure(inner, consensus_in_halves, share)
     figures["jaccard_chance"] = _chance(whole, seed)
     shares = np.mean([circuit.mask for circuit in again], axis=0)
-    method = _method(finder, task, n_resamples, len(seeded), n_halvings, seed)
-    return Stability(whole, tuple(again), shares, figures, share, method)
+    return Stability(whole, tuple(again), shares, figures, share, _method(finder, plan, seed))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """Which searches there will be: rows of the discovery pairs, drawn before anything runs.
+
+    Args:
+        resamples: Rows of each resample.
+        halvings: The two halves of each division.
+        inside: For each division, the resamples of its first half and then those of its second; empty if not wanted.
+        seeded: Tasks and options with other seeds.
+    """
+
+    resamples: list[NDArray[np.intp]]
+    halvings: list[list[NDArray[np.intp]]]
+    inside: list[list[NDArray[np.intp]]]
+    seeded: list[tuple[Task, dict[str, Any]]]
+
+    @property
+    def total(self) -> int:
+        """Runs of the algorithm."""
+        searches = 1 + len(self.resamples) + len(self.seeded) + 2 * len(self.halvings)
+        return searches + sum(map(len, self.inside))
+
+
+def _plan(
+    finder: _Finder, n_resamples: int, n_seeds: int, n_halvings: int, consensus_in_halves: bool, seed: int
+) -> _Plan:
+    rng, n = np.random.default_rng(seed), len(finder.task.discovery)
+    resamples = [rng.integers(n, size=n) for _ in range(n_resamples)]
+    halvings = [np.array_split(rng.permutation(n), 2) for _ in range(n_halvings)]
+    inside = []
+    for halves in halvings if consensus_in_halves else []:
+        inside.append([half[rng.integers(len(half), size=len(half))] for half in halves for _ in range(n_resamples)])
+    return _Plan(resamples, halvings, inside, finder.seeds(n_seeds))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,8 +224,10 @@ def _on(task: Task, rows: NDArray[np.intp]) -> Task:
     return dataclasses.replace(task, discovery=task.discovery.select(torch.from_numpy(rows)))
 
 
-def _consensus_pair(circuits: Sequence[Circuit], n: int, share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    first, second = (np.mean([c.mask for c in part], axis=0) > share for part in (circuits[:n], circuits[n:]))
+def _consensus_pair(circuits: Sequence[Circuit], share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The consensus masks of the first half of the circuits and of the second."""
+    graph, masks = circuits[0].graph, np.array([circuit.mask for circuit in circuits])
+    first, second = (prune(graph, part.mean(0) > share) for part in np.array_split(masks, 2))
     return first, second
 
 
@@ -231,20 +262,20 @@ def _chance(whole: Circuit, seed: int) -> Any:
     return alike(list(combinations(masks, 2)), "two random circuits of the same size, made of whole paths")
 
 
-def _method(finder: _Finder, task: Task, n_resamples: int, n_seeds: int, n_halvings: int, seed: int) -> dict[str, Any]:
+def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
     return {
         "algorithm": finder.name,
         "options": dict(finder.options),
         "granularity": "edge",
         "size": finder.size,
         "by": finder.by,
-        "ablation": task.ablation.as_dict(),
-        "metric": task.metric.kind,
+        "ablation": finder.task.ablation.as_dict(),
+        "metric": finder.task.metric.kind,
         "tokens": finder.graph.groups.kind,
         "ports": finder.graph.ports,
-        "n_pairs": len(task.discovery),
-        "n_resamples": n_resamples,
-        "n_seeds": n_seeds,
-        "n_halvings": n_halvings,
+        "n_pairs": len(finder.task.discovery),
+        "n_resamples": len(plan.resamples),
+        "n_seeds": len(plan.seeded),
+        "n_halvings": len(plan.halvings),
         "seed": seed,
     }

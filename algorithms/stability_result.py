@@ -146,7 +146,7 @@ def alike(pairs: Sequence[tuple[Circuits, Circuits]], what: str, why_none: str =
 
 def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: str = "") -> Figure:
     """Mean Spearman correlation of the scores behind pairs of circuits, over all edges."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     method, found = f"Spearman's rank correlation of the scores of all edges, {what}", []
     for first, second in pairs:
@@ -155,7 +155,7 @@ def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: st
         values = (first.scores.values, second.scores.values)
         if any(np.ptp(one) == 0 for one in values):
             return Figure(None, reason="all edges score the same", method=method)
-        found.append(float(spearmanr(*values).statistic))
+        found.append(float(np.corrcoef(*map(rankdata, values))[0, 1]))
     return _spread_figure(found, method, why_none)
 
 

@@ -47,9 +47,8 @@ def local_minimality(bench: Bench) -> Findings:
     losses, drawn = bench.shares(bench.kept - outputs)
     words = _words(losses, drawn, bench.settings.tolerance)
     names = [name for name, _ in parts]
-    figures = dict(
-        zip(_FIGURES, (_share(bench, losses, drawn, words, over), _together(bench, names, words)), strict=True)
-    )
+    can_go, together = _FIGURES
+    figures = {can_go: _share(bench, losses, drawn, words, over), together: _together(bench, names, words)}
     return Findings(figures, tables={TABLE: _table(bench, names, outputs, losses, drawn, words, over)})
 
 

@@ -125,7 +125,8 @@ def _bars(
 ) -> None:
     colours = [BLUE if share > level else GREY for share in shares]
     axes.barh(range(len(names)), shares, color=colours, height=0.72)
-    axes.hlines(range(len(names)), *ends, color=INK, linewidth=1.1, alpha=0.55)
+    low, high = ends
+    axes.hlines(range(len(names)), low, high, color=INK, linewidth=1.1, alpha=0.55)
     axes.axvline(level, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(names)), list(names), fontsize=8)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
