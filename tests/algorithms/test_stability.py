@@ -144,3 +144,21 @@ def test_it_is_drawn_with_names_and_intervals(found, tmp_path):
 def test_mistakes_say_the_repaired_call(algorithm, options, said, digits):
     with pytest.raises(TaskError, match=said):
         measure_stability(algorithm, *digits, **options)
+
+
+def test_resamples_draw_with_replacement_and_halves_share_no_pair(digits):
+    graph, task = digits
+    seen = []
+
+    def recorded(graph, task):
+        seen.append(task.discovery.pair_ids.tolist())
+        return whole_circuits(graph, task)
+
+    measure_stability(recorded, graph, task, n_resamples=3, n_halvings=2, consensus_in_halves=True)
+    every = set(range(len(task.discovery)))
+    assert set(seen[0]) == every and len(seen) == 1 + 3 + 4 + 2 * 2 * 3
+    for drawn in seen[1:4]:
+        assert len(drawn) == len(every) and len(set(drawn)) < len(every)
+    for first, second in (seen[4:6], seen[6:8]):
+        assert not set(first) & set(second) and set(first) | set(second) == every
+    assert set(seen[8]) <= set(seen[4]) and set(seen[11]) <= set(seen[5])  # resamples inside a half
