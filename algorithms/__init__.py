@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .attribution.exact import exact_effects as exact_effects
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
-    from .attribution.relp import relp as relp
     from .attribution.hybrid import hybrid as hybrid
+    from .attribution.node_effects import node_effects as node_effects
+    from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from .patching.path_patching import path_patch as path_patch
     from .patching.path_table import PathTable as PathTable
     from .pruning.acdc import acdc as acdc
-    from .pruning.masks import learned_masks as learned_masks
     from .pruning.budgeted import budgeted_pruning as budgeted_pruning
+    from .pruning.masks import learned_masks as learned_masks
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
+    from .stability import measure_stability as measure_stability
 
 __all__ = [
     "ALGORITHMS",
@@ -39,19 +41,21 @@ __all__ = [
     "PathTable",
     "acdc",
     "activation_patch",
-    "compare_partners",
     "atp_star",
-    "ceap",
     "budgeted_pruning",
+    "ceap",
+    "compare_partners",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
     "eap_ig_activations",
     "exact_effects",
-    "learned_masks",
     "hybrid",
+    "learned_masks",
     "logit_attribution",
     "mean_ranks",
+    "measure_stability",
+    "node_effects",
     "path_patch",
     "rank_ensemble",
     "relp",
@@ -80,6 +84,8 @@ _HOMES = {
     "hybrid": ".attribution.hybrid",
     "logit_attribution": ".attribution.direct",
     "mean_ranks": ".attribution.ensemble",
+    "measure_stability": ".stability",
+    "node_effects": ".attribution.node_effects",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",
     "relp": ".attribution.relp",

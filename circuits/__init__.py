@@ -6,12 +6,17 @@ from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
+    from .checks.bench import CheckSettings as CheckSettings
+    from .checks.spread import evaluate_spread as evaluate_spread
     from .circuit import Circuit as Circuit
     from .contrasts import partner_contrasts as partner_contrasts
     from .evaluation import evaluate as evaluate
     from .graph import Graph as Graph
     from .graph import compile_graph as compile_graph
     from .names import Edge as Edge
+    from .node_scores import NodeScores as NodeScores
+    from .nodes import jaccard as jaccard
+    from .nodes import node_circuit as node_circuit
     from .partner import Partner as Partner
     from .planted import planted_task as planted_task
     from .report import Report as Report
@@ -25,9 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ablation",
+    "CheckSettings",
     "Circuit",
     "Edge",
     "Graph",
+    "NodeScores",
     "Pairs",
     "Partner",
     "Report",
@@ -36,7 +43,10 @@ __all__ = [
     "class_contrast",
     "compile_graph",
     "evaluate",
+    "evaluate_spread",
+    "jaccard",
     "judge",
+    "node_circuit",
     "partner_contrasts",
     "planted_task",
     "run_circuit",
@@ -45,9 +55,11 @@ __all__ = [
 
 _HOMES = {
     "Ablation": ".ablation",
+    "CheckSettings": ".checks.bench",
     "Circuit": ".circuit",
     "Edge": ".names",
     "Graph": ".graph",
+    "NodeScores": ".node_scores",
     "Pairs": ".task",
     "Partner": ".partner",
     "Report": ".report",
@@ -56,8 +68,11 @@ _HOMES = {
     "class_contrast": ".task",
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
+    "evaluate_spread": ".checks.spread",
+    "jaccard": ".nodes",
     "judge": ".truth",
     "partner_contrasts": ".contrasts",
+    "node_circuit": ".nodes",
     "planted_task": ".planted",
     "run_circuit": ".run",
     "truth_mask": ".truth",

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, make_baseline
 from .bootstrap import FLOOR, Resamples, share
+from .checks.bench import Bench, CheckSettings
+from .checks.thorough import Checks, add_checks, check_names
 from .circuit import Circuit
 from .curves import GridName, make_grid
 from .faithfulness import Judged, curve_figures, curves, faithfulness, random_faithfulness
 from .mask_runs import MaskRuns, run_masks
 from .metrics import Metric, kl_divergence
+from .nodes import granularity, kept_nodes, node_names
 from .pairs import Pairs
 from .plan import Plan, make_plan
 from .reach import prune
@@ -37,6 +40,8 @@ def evaluate(
     n_random: int = 10,
     n_bootstrap: int = 1000,
     grid: GridName = "auto",
+    checks: Checks = (),
+    settings: CheckSettings | None = None,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
@@ -48,6 +53,13 @@ def evaluate(
     and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
     ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
 
+    `checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go,
+    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, and the
+    spread over ablations and metrics. They cost some hundreds of runs more; `CheckSettings` says how many.
+
+    A circuit of whole heads and MLPs (a node circuit) is judged in the same way, beside random node circuits, and the
+    report says so in its first line: its percentage of edges is not to be compared with an edge circuit's.
+
     Args:
         circuit: The circuit; its scores give the curve.
         task: The model, the metric, the pairs and the ablation.
@@ -58,15 +70,19 @@ def evaluate(
         n_bootstrap: Bootstrap draws of the pairs for the 95% intervals.
         grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
             MIB's points on larger ones) or `mib`.
+        checks: Further checks by name (see `CHECKS` in `checks/thorough.py`), or `all`.
+        settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
 
     Raises:
         GraphError: The circuit belongs to a graph of another model, or an option is out of range.
+        TaskError: There is no such check.
         DataError: The images don't fit the model.
     """
     require_model(task.vit, circuit.graph)
+    names = check_names(checks)
     pairs = task.evaluation if pairs is None else pairs
     chosen = task.ablation if ablation is None else as_ablation(ablation)
     points = make_grid(len(circuit.graph), grid)
@@ -75,11 +91,16 @@ def evaluate(
     runs = run_masks(
         task.vit, circuit.graph, plan.masks, task.metric, pairs, baseline, n_logits=1, memory=memory, progress=progress
     )
-    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.draw(len(pairs), n_bootstrap, seed=seed))
+    resamples = Resamples.draw(len(pairs), n_bootstrap, seed=seed)
+    judged = Judged(runs.outputs, runs.clean_outputs, resamples)
     figures = _figures(circuit, task.metric, plan, runs, judged, curve)
     method = _method(circuit, task, chosen, pairs, plan, seed) | {"n_bootstrap": n_bootstrap, "n_random": n_random}
     size = int(prune(circuit.graph, circuit.mask).sum())
-    return Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method)
+    report = Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method)
+    bench = Bench(
+        circuit, task, task.metric, pairs, baseline, resamples, settings or CheckSettings(), seed, memory, progress
+    )
+    return add_checks(report, bench, names)
 
 
 def _figures(
@@ -143,6 +164,10 @@ def _means(metric: Metric, judged: Judged) -> dict[str, Figure]:
 def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan: Plan, seed: int) -> dict[str, Any]:
     named = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}
     return {
+        "granularity": granularity(circuit),
+        **_nodes(circuit),
+        "direction": "edges outside the circuit are ablated in the run on the clean image",
+        "token_specific": len(circuit.graph.groups) > 1,
         "tokens": circuit.graph.groups.kind,
         "ports": circuit.graph.ports,
         "ablation": ablation.as_dict(),
@@ -157,3 +182,10 @@ def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan
         "grid": plan.grid.method,
         "seed": seed,
     }
+
+
+def _nodes(circuit: Circuit) -> dict[str, int]:
+    """Sizes in nodes, of a node circuit."""
+    if granularity(circuit) == "edge":
+        return {}
+    return {"n_nodes": len(kept_nodes(circuit)), "n_graph_nodes": len(node_names(circuit.graph))}

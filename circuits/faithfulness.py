@@ -60,7 +60,7 @@ def faithfulness(judged: Judged) -> Figure:
 
 def random_faithfulness(plan: Plan, judged: Judged) -> Figure:
     """Mean f of random circuits of the circuit's size; the interval holds the middle 95% of the draws."""
-    method = "mean over random circuits of the same size, made of whole paths, matched by layer and kind"
+    method = f"mean over {plan.matched}"
     rows = next(iter(plan.random.values()), None)
     if rows is None:
         return Figure(None, "share", reason="no random circuits were asked for (n_random=0)", method=method)

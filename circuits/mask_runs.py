@@ -54,6 +54,7 @@ def run_masks(
     n_logits: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
+    label: str = "circuits",
 ) -> MaskRuns:
     """The metric of every mask on every pair. Costs one clean run, the baseline's runs, and one run per mask.
 
@@ -67,11 +68,12 @@ def run_masks(
         n_logits: Keep the logits of the first so many masks.
         memory: Bytes to hold at once; pairs are run in batches that fit.
         progress: Show a bar on stderr.
+        label: What the bar is called.
     """
     distinct, place = _distinct(masks)
     size = batch_size_for(vit, memory, copies=3.0)
     outputs, kept, clean_outputs, clean_logits = [], [], [], []
-    bar = tqdm(total=len(distinct) * -(-len(pairs) // size), desc="circuits", unit="run", disable=not progress)
+    bar = tqdm(total=len(distinct) * -(-len(pairs) // size), desc=label, unit="run", disable=not progress)
     with torch.no_grad(), vit.borrowed(), bar:
         for batch in pairs.batches(size):
             reference = vit(batch.clean)

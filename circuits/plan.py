@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .circuit import Circuit
 from .controls import random_masks
 from .curves import Grid
+from .nodes import MATCHED_BY, granularity, matched_masks
 from .reach import prune
 from .scores import By, Scores
 
@@ -36,6 +37,7 @@ class Plan:
         rankings: Ranking -> rows of its curve, shape (point,).
         random: Size -> rows of random circuits of that size.
         random_grid: Sizes of the random rankings' curves.
+        matched: How random circuits are like the circuit, in words.
         random_rankings: Rows of random rankings' curves, shape (ranking, point).
     """
 
@@ -43,6 +45,7 @@ class Plan:
     grid: Grid
     by: By
     random_grid: Grid
+    matched: str = MATCHED_BY["edge"]
     masks: list[Bools] = field(default_factory=list)
     rankings: dict[str, NDArray[np.intp]] = field(default_factory=dict)
     random: dict[int, NDArray[np.intp]] = field(default_factory=dict)
@@ -63,10 +66,11 @@ def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed:
     graph, scores = circuit.graph, circuit.scores
     own = prune(graph, circuit.mask)
     by = circuit.provenance.get("by", "signed")
-    plan = Plan("circuit" if scores is None else scores.algorithm, grid, by, grid.thinned(RANDOM_RANKING_POINTS))
+    label, matched = "circuit" if scores is None else scores.algorithm, MATCHED_BY[granularity(circuit)]
+    plan = Plan(label, grid, by, grid.thinned(RANDOM_RANKING_POINTS), matched)
     plan.add([own, np.zeros_like(own)])
     if n_random:
-        plan.random[int(own.sum())] = plan.add(random_masks(graph, own, n_random, seed=seed))
+        plan.random[int(own.sum())] = plan.add(matched_masks(circuit, n_random, seed=seed))
     if curve and scores is not None:
         for ranking in dict.fromkeys((by, "signed", "abs_mean")):
             masks = ranked_masks(scores, scores.ranking(ranking), grid.n)

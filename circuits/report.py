@@ -1,4 +1,7 @@
-"""What an evaluation found: every figure with its interval or the reason that it has none, and how it was obtained."""
+"""What an evaluation found: every figure with its interval or the reason that it has none, and how it was obtained.
+
+A figure never appears alone. `str` of a figure, a verdict, a table or a report says the interval or why there is none.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,69 @@ class Figure:
     def __str__(self) -> str:
         if self.value is None:
             return f"undefined ({self.reason})"
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.value:.3f}{interval}" + f" {self.unit}" * (self.unit not in ("", "share"))
+        unit = f" {self.unit}" * (self.unit not in ("", "share"))
+        if self.low is not None and self.high is not None:
+            return f"{self.value:.3f} {self.interval}{unit}"
+        return f"{self.value:.3f}{unit} ({self.interval})"
+
+    @property
+    def interval(self) -> str:
+        """The interval, or the reason that there is none: never an empty text."""
+        if self.value is not None and self.low is not None and self.high is not None:
+            return f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"no interval: {self.reason or 'none was recorded'}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a test found.
+
+    Args:
+        passed: Whether the circuit passed; None where the test could not decide, and `words` says why.
+        words: What was tested and what was found, as a sentence.
+        statistic: What the test looked at, with its interval where it has one.
+        p_value: Chance of a statistic at least as extreme if the null hypothesis holds; None where nothing was tested.
+        n: Pairs or draws that the test rests on.
+        level: Largest p-value that rejects the null hypothesis.
+        null: The null hypothesis.
+        method: How it was tested, in a few words.
+    """
+
+    passed: bool | None
+    words: str
+    statistic: Figure
+    p_value: float | None
+    n: int
+    level: float
+    null: str
+    method: str = ""
+
+    def __str__(self) -> str:
+        said = {True: "passed", False: "failed", None: "undecided"}[self.passed]
+        p_value = "not tested" if self.p_value is None else f"p = {self.p_value:.3g} against {self.level:.3g}"
+        return f"{said}: {self.words} (statistic {self.statistic}; {p_value}; n = {self.n})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words and figures, such as the effect of each edge.
+
+    Args:
+        columns: Headings.
+        rows: Cells, one per heading: text, or a figure that brings its interval or the reason that it has none.
+        method: How the figures were obtained.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | Figure, ...], ...]
+    method: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.columns, *(tuple(map(str, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +133,8 @@ class Report:
         n_graph: Edges of the graph.
         n_pairs: Pairs that were used.
         method: How every figure was obtained: granularity, ablation, metric, aggregation, pairs used.
+        verdicts: Name -> what a test found, such as `equivalence`.
+        tables: Name -> rows of figures, such as `local_minimality` and `spread`.
     """
 
     figures: Mapping[str, Figure]
@@ -77,11 +143,25 @@ class Report:
     n_graph: int
     n_pairs: int
     method: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Figure:
         return self.figures[name]
 
+    @property
+    def headline(self) -> str:
+        """What was judged: an edge circuit or a node circuit, its size, and on how many pairs."""
+        edges = f"{self.n_edges:,} of {self.n_graph:,} edges"
+        if self.method.get("granularity") == "node":
+            kept = f"{self.method['n_nodes']} of {self.method['n_graph_nodes']} heads and MLPs kept whole"
+            return f"node circuit: {kept} ({edges} run among them), {self.n_pairs:,} pairs"
+        return f"edge circuit: {edges}, {self.n_pairs:,} pairs"
+
     def __str__(self) -> str:
-        width = max(map(len, self.figures), default=0)
-        head = f"{self.n_edges} of {self.n_graph} edges, {self.n_pairs} pairs"
-        return "\n".join([head, *(f"  {name:<{width}}  {figure}" for name, figure in self.figures.items())])
+        named = {**self.figures, **self.verdicts}
+        width = max(map(len, named), default=0)
+        lines = [self.headline, *(f"  {name:<{width}}  {found}" for name, found in named.items())]
+        for name, table in self.tables.items():
+            lines += [f"{name.replace('_', ' ')}: {table.method}", *(f"  {row}" for row in str(table).split("\n"))]
+        return "\n".join(lines)

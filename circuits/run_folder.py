@@ -253,9 +253,13 @@ def _repair(path: Path) -> str:
     return f"Pass another folder, such as {str(path.with_name(path.name + '-2'))!r}, or overwrite=True to replace it."
 
 
-def _mark(report: Report) -> tuple[int, float] | None:
+def _mark(report: Report) -> tuple[int, float] | tuple[int, float, float, float] | None:
+    """The circuit's own point on the curve, with its interval where it has one."""
     figure = report.figures.get("faithfulness")
-    return None if figure is None or figure.value is None else (report.n_edges, figure.value)
+    if figure is None or figure.value is None:
+        return None
+    point = (report.n_edges, figure.value)
+    return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
 
 
 def _now() -> str:

@@ -22,6 +22,7 @@ examples:
       --target cats=281-285 --foil dogs=151-268 --corruption object_fill --mask boxes.csv
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm acdc --option tau=0.02
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm learned_masks --size 25
+  vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --granularity node --size 5
 
 --target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
 The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
@@ -45,9 +46,12 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
     )
+    group.add_argument(
+        "--granularity", default="edge", choices=("edge", "node"), help="keep edges, or heads and MLPs whole (--size N)"
+    )
     size = group.add_mutually_exclusive_group()
     size.add_argument("--faithfulness", type=float, metavar="LEVEL", help="smallest circuit that keeps it (0.8)")
-    size.add_argument("--size", type=int, metavar="N", help="the N highest edges")
+    size.add_argument("--size", type=int, metavar="N", help="the N highest edges (or nodes)")
     size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     add_memory(group)  # type: ignore[arg-type]
@@ -77,7 +81,13 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
     if ALGORITHMS[args.algorithm].finds == "circuit":
         options |= _own_selection(args.algorithm, {name: value for name, value in chosen.items() if value is not None})
+    if args.granularity == "node" and (args.size is None or ALGORITHMS[args.algorithm].finds == "circuit"):
+        raise TaskError(
+            "--granularity node keeps the N heads and MLPs with the highest scores: pass --size N, and an algorithm "
+            "that scores edges, such as --algorithm eap_ig --size 5."
+        )
     return {
+        **({"granularity": "node"} if args.granularity == "node" else {}),
         "model": args.model,
         "checkpoint": args.checkpoint,
         "device": args.device or "cpu",

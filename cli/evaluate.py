@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..models.errors import TaskError
 from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, task_settings
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+    from ..circuits.report import Report
 
 EPILOG = """\
 examples:
   vitcircuits evaluate vitcircuits-demo/circuit.json
   vitcircuits evaluate vitcircuits-demo/circuit.json --ablation mean
+  vitcircuits evaluate vitcircuits-demo/circuit.json --thorough --report judged.json --page judged.html
+  vitcircuits evaluate vitcircuits-demo/circuit.json --check spread --spread spread.svg
   vitcircuits evaluate runs/cats/circuit.json --checkpoint model.safetensors --data photos/ \\
       --target cats=281-285 --foil dogs=151-268 --report cats-again.json
 
 Model and task are those recorded in the circuit, unless options say otherwise.
+--thorough asks what a sceptical reader asks: is it complete, can single edges go, does it pass the tests of
+equivalence, independence, minimality, sufficiency and partial necessity, and what do other ablations and metrics say?
 """
+
+CHECK_NAMES = (
+    "completeness",
+    "local_minimality",
+    "equivalence",
+    "independence",
+    "minimality",
+    "sufficiency",
+    "partial_necessity",
+    "spread",
+)  # of circuits/checks/thorough.py, which imports torch
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,6 +47,16 @@ def add_parser(subparsers: Any) -> None:
     add_task(parser, required=False)
     parser.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     parser.add_argument("--no-curve", action="store_true", help="leave out the curve, CPR and CMD")
+    parser.add_argument("--thorough", action="store_true", help="all checks, some hundreds of runs more")
+    parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECK_NAMES)}")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.01, metavar="SHARE", help="loss of faithfulness that counts as none (.01)"
+    )
+    parser.add_argument(
+        "--most-edges", type=int, default=300, metavar="N", help="edges taken out one by one; of more, a sample (300)"
+    )
+    parser.add_argument("--spread", type=Path, metavar="PICTURE", help="also draw the spread (.svg, .png, .pdf)")
+    parser.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with everything")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report")
     add_memory(parser)
     parser.set_defaults(run=run)
@@ -34,12 +64,38 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
+    from ..circuits.checks.bench import CheckSettings
     from ..circuits.circuit import Circuit
     from ..circuits.evaluation import evaluate
-    from ..circuits.formats.reports import save_report
-    from ..models.errors import TaskError
 
     circuit = Circuit.load(args.circuit)
+    settings = _settings(args, circuit)
+    wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
+    task = make_task(load_model(args), settings)
+    report = evaluate(
+        circuit,
+        task,
+        curve=not args.no_curve,
+        n_random=args.random,
+        checks="all" if args.thorough else wanted,
+        settings=CheckSettings(tolerance=args.tolerance, most_parts=args.most_edges),
+        seed=settings["seed"],
+        memory=args.memory,
+        progress=True,
+    )
+    print(f"{args.circuit}: {task}")
+    print(report)
+    for path in _write(args, circuit, report):
+        print(f"wrote {path}")
+    return 0
+
+
+def _settings(args: argparse.Namespace, circuit: Circuit) -> dict[str, Any]:
+    """The task's settings: what the options say, else what the circuit records.
+
+    Raises:
+        TaskError: Something is neither given nor recorded.
+    """
     recorded = dict(circuit.task)
     args.model = args.model or recorded.get("model")
     for side in ("target", "foil"):
@@ -50,18 +106,22 @@ def run(args: argparse.Namespace) -> int:
     lacking = [name for name in ("data", "target", "foil") if not settings[name]] + ["model"] * (not args.model)
     if lacking:
         raise TaskError(f"{args.circuit} does not record its {lacking[0]}: pass --{lacking[0]}.")
-    task = make_task(load_model(args), settings)
-    report = evaluate(
-        circuit,
-        task,
-        curve=not args.no_curve,
-        n_random=args.random,
-        seed=settings["seed"],
-        memory=args.memory,
-        progress=True,
-    )
-    print(f"{args.circuit}: {task}")
-    print(report)
+    return settings
+
+
+def _write(args: argparse.Namespace, circuit: Circuit, report: Report) -> list[Path]:
+    """The report, the picture of the spread and the page, as far as they were asked for."""
+    from ..circuits.draw.curve import curves_svg
+    from ..circuits.draw.html import write_html
+    from ..circuits.draw.intervals import draw_spread
+    from ..circuits.formats.reports import save_report
+
+    written = []
     if args.report is not None:
-        print(f"wrote {save_report(report, args.report)}")
-    return 0
+        written.append(save_report(report, args.report))
+    if args.spread is not None:
+        written.append(draw_spread(report.tables["spread"], args.spread, title="faithfulness under each choice"))
+    if args.page is not None:
+        curve = curves_svg(report.curves) if report.curves else None
+        written.append(write_html(circuit, args.page, report=report, curve_svg=curve))
+    return written

@@ -99,9 +99,12 @@ def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder)
 
 
 def _select(scores: Scores, task: Task, config: dict[str, Any]) -> Circuit:
+    from ..circuits.node_scores import NodeScores
     from ..circuits.select import smallest_faithful
 
     by = config["by"]
+    if config.get("granularity") == "node":
+        return NodeScores.from_edges(scores).top(config["size"], by=by)
     if config["size"] is not None:
         return scores.top(config["size"], by=by)
     if config["threshold"] is not None:
@@ -121,7 +124,9 @@ def summary(found: Found) -> list[tuple[str, str]]:
         ("pairs", f"{len(task.discovery)} for discovery, {len(task.evaluation)} for evaluation"),
         ("dropped pairs", "; ".join(f"{name}: {_counts(counts)}" for name, counts in dropped.items())),
         ("algorithm", f"{circuit.provenance['algorithm']} {_options(circuit.provenance['options'])}"),
-        ("circuit", f"{len(circuit)} of {len(circuit.graph)} edges ({len(circuit) / len(circuit.graph):.1%})"),
+        ("circuit", f"{report.headline.split(', ')[0]}")
+        if report.method.get("granularity") == "node"
+        else ("circuit", f"{len(circuit)} of {len(circuit.graph)} edges ({len(circuit) / len(circuit.graph):.1%})"),
         ("faithfulness", f"{figure['faithfulness']} on evaluation pairs"),
         ("random circuits", f"{figure['random_faithfulness']} faithfulness at the same size"),
         ("accuracy", str(figure["accuracy"])),

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Mark = tuple[int, float] | tuple[int, float, float, float]
+
 _COLOURS = ("#2b6cb0", "#d9622b", "#2f855a", "#7b5ea7", "#b7791f")
 _RANDOM = "#8b929c"
 
 
-def draw_curves(
-    curves: Sequence[Curve], path: str | Path, *, mark: tuple[int, float] | None = None, title: str = ""
-) -> Path:
+def draw_curves(curves: Sequence[Curve], path: str | Path, *, mark: Mark | None = None, title: str = "") -> Path:
     """Draws faithfulness curves to an .svg, .pdf or .png, and returns the path.
 
     Args:
         curves: The curves; those whose label holds `random` are drawn in grey. Points without edges are left out,
             because the axis is logarithmic, and so are undefined ones.
         path: Where to.
-        mark: A circuit to point out, as (edges, faithfulness).
+        mark: A circuit to point out, as (edges, faithfulness), or (edges, faithfulness, low, high) with its interval.
         title: Stands above.
 
     Raises:
@@ -43,12 +43,12 @@ def draw_curves(
     return write_bytes_atomic(path, _drawn(curves, kind, mark, title))
 
 
-def curves_svg(curves: Sequence[Curve], *, mark: tuple[int, float] | None = None, title: str = "") -> str:
+def curves_svg(curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "") -> str:
     """The same picture as SVG text."""
     return _drawn(curves, "svg", mark, title).decode()
 
 
-def _drawn(curves: Sequence[Curve], kind: str, mark: tuple[int, float] | None, title: str) -> bytes:
+def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str) -> bytes:
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
         _fill(axes, curves, mark)
@@ -57,7 +57,7 @@ def _drawn(curves: Sequence[Curve], kind: str, mark: tuple[int, float] | None, t
     return plotted(kind, (6.4, 3.9), fill)
 
 
-def _fill(axes: Axes, curves: Sequence[Curve], mark: tuple[int, float] | None) -> None:
+def _fill(axes: Axes, curves: Sequence[Curve], mark: Mark | None) -> None:
     shown: list[float] = [0.0, 1.0]
     sizes: list[int] = []
     known = 0
@@ -72,7 +72,7 @@ def _fill(axes: Axes, curves: Sequence[Curve], mark: tuple[int, float] | None) -
             sizes += curve.n_edges[points].tolist()
     if mark is not None and mark[0] > 0 and np.isfinite(mark[1]):
         _mark(axes, mark, max(sizes, default=mark[0]))
-        shown.append(mark[1])
+        shown += mark[1:]
         sizes.append(mark[0])
     _dress(axes, sizes, min(shown), max(shown))
 
@@ -94,12 +94,15 @@ def _plot(axes: Axes, curve: Curve, points: np.ndarray, colour: str, random: boo
     line.set_label(label)
 
 
-def _mark(axes: Axes, mark: tuple[int, float], largest: int) -> None:
-    n_edges, value = mark
+def _mark(axes: Axes, mark: Mark, largest: int) -> None:
+    n_edges, value, *interval = mark
+    said = f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "(no interval)"
+    if interval:
+        axes.plot([n_edges, n_edges], interval, color="#111827", linewidth=1.2, zorder=4)
     axes.plot([n_edges], [value], "o", markersize=8, markerfacecolor="none", markeredgecolor="#111827", zorder=5)
     right = n_edges > largest**0.8
     axes.annotate(
-        f"{n_edges} edges: {value:.2f}",
+        f"{n_edges} edges: {value:.2f} {said}",
         (n_edges, value),
         xytext=(-10 if right else 10, -16),
         textcoords="offset points",

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..circuit import Circuit
 from ..exhibit import Exhibit
 from ..formats.plain import write_text_atomic
-from ..report import Report
+from ..report import Figure, Report, Table, Verdict
 from .gallery import attention, images
 from .strokes import Stroke, number, strokes
 from .svg import to_svg
@@ -88,6 +88,8 @@ def to_html(
         _section("Images", images(exhibit, circuit)) if exhibit is not None else "",
         _section("Where the circuit's heads look", attention(exhibit, circuit)) if exhibit is not None else "",
         tag("div", _curve(curve_svg), _figures(report), class_="columns") if curve_svg or report else "",
+        _verdicts(report),
+        _tables(report),
         _edges(circuit),
         _method(report) if report is not None else "",
     ]
@@ -152,16 +154,63 @@ def _figures(report: Report | None) -> str:
     if report is None or not report.figures:
         return ""
     columns = [("", ""), ("value", "n"), ("95% interval", "n"), ("how", "soft")]
-    rows = []
-    for name, figure in report.figures.items():
-        unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
-        value = "undefined" if figure.value is None else f"{figure.value:.3f}{unit}"
-        known = figure.low is not None and figure.high is not None
-        interval = f"{figure.low:.3f} to {figure.high:.3f}" if known else ""
-        how = "; ".join(filter(None, (figure.method, figure.reason)))
-        rows.append([text(_NAMES.get(name, name.replace("_", " "))), text(value), text(interval), text(how)])
-    said = f"{report.n_edges:,} of {report.n_graph:,} edges, {report.n_pairs:,} held-out pairs."
-    return _section("Figures", tag("p", text(said)), _table(columns, rows))
+    rows = [[text(_NAMES.get(name, name.replace("_", " "))), *_cells(one)] for name, one in report.figures.items()]
+    return _section(
+        "Figures", tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}.")), _table(columns, rows)
+    )
+
+
+def _cells(figure: Figure) -> list[str]:
+    """Value, interval or the reason that there is none, and method."""
+    unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
+    if figure.value is None:
+        return ["undefined", text(figure.reason), text(figure.method)]
+    known = figure.low is not None and figure.high is not None
+    interval = f"{figure.low:.3f} to {figure.high:.3f}" if known else figure.interval
+    return [text(f"{figure.value:.3f}{unit}"), text(interval), text(figure.method)]
+
+
+def _verdicts(report: Report | None) -> str:
+    if report is None or not report.verdicts:
+        return ""
+    columns = [
+        ("test", ""),
+        ("verdict", ""),
+        ("statistic", "n"),
+        ("p", "n"),
+        ("level", "n"),
+        ("n", "n"),
+        ("how", "soft"),
+    ]
+    rows = [_verdict_row(name, verdict) for name, verdict in report.verdicts.items()]
+    return _section("Tests", _table(columns, rows))
+
+
+def _verdict_row(name: str, verdict: Verdict) -> list[str]:
+    said = {True: "passed", False: "failed", None: "undecided"}[verdict.passed]
+    p_value = _NONE if verdict.p_value is None else f"{verdict.p_value:.3g}"
+    cells = (
+        name.replace("_", " "),
+        f"{said}: {verdict.words}",
+        str(verdict.statistic),
+        p_value,
+        f"{verdict.level:.3g}",
+        str(verdict.n),
+        f"null hypothesis: {verdict.null}; {verdict.method}",
+    )
+    return [text(cell) for cell in cells]
+
+
+def _tables(report: Report | None) -> str:
+    return "" if report is None else "\n".join(_any_table(name, table) for name, table in report.tables.items())
+
+
+def _any_table(name: str, table: Table) -> str:
+    shown = table.rows[:MAX_ROWS]
+    left_out = f" The first {len(shown):,} of {len(table.rows):,} rows." * (len(shown) < len(table.rows))
+    rows = ([text(str(cell)) for cell in row] for row in shown)
+    content = tag("div", _table([(column, "") for column in table.columns], rows), class_="scroll")
+    return _section(name.replace("_", " ").capitalize(), tag("p", text(table.method + left_out)), content)
 
 
 def _edges(circuit: Circuit) -> str:

@@ -78,7 +78,8 @@ def _header(circuit: Circuit, width: float) -> tuple[list[str], float]:
 def _headline(circuit: Circuit) -> list[str]:
     wanted = ("algorithm", "selection", "ablation", "metric", "graph")
     known = dict(facts(circuit))
-    return [f"{known['edges']} edges", *(f"{label}: {known[label]}" for label in wanted if label in known)]
+    whole = [f"node circuit: {known['node circuit']}"] if "node circuit" in known else []
+    return [*whole, f"{known['edges']} edges", *(f"{label}: {known[label]}" for label in wanted if label in known)]
 
 
 def _lines(items: list[str], length: int) -> list[str]:

@@ -35,6 +35,7 @@ def facts(circuit: Circuit) -> list[tuple[str, str]]:
     """What has to stand beside any picture of a circuit, as (label, value); unknown facts are left out."""
     graph, task = circuit.graph, circuit.task
     found = [
+        ("node circuit", _nodes(circuit.provenance)),
         ("edges", f"{len(circuit):,} of {len(graph):,}"),
         ("algorithm", _algorithm(circuit.provenance)),
         ("selection", _selection(circuit.provenance)),
@@ -92,6 +93,11 @@ def _algorithm(provenance: Mapping[str, Any]) -> str:
     if not name or not isinstance(options, Mapping) or not options:
         return name
     return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"
+
+
+def _nodes(provenance: Mapping[str, Any]) -> str:
+    """How many heads and MLPs a node circuit keeps whole."""
+    return f"{len(provenance['nodes'])} heads and MLPs kept whole" if provenance.get("granularity") == "node" else ""
 
 
 def _selection(provenance: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Reports as JSON (`vitcircuits.report/1`): every figure with its unit, interval, reason and method."""
+"""Reports as JSON (`vitcircuits.report/1`): every figure with its unit, interval, reason and method.
+
+Verdicts and tables are absent from files of reports that had none.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report import Curve, Figure, Report
+from ..report import Curve, Figure, Report, Table, Verdict
 from .plain import plain, restore, write_text_atomic
 from .schema import json_text, read_json, reading, require_schema
 
@@ -44,6 +47,8 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "method": report.method,
         "figures": {name: asdict(figure) for name, figure in report.figures.items()},
         "curves": [asdict(curve) for curve in report.curves],
+        "verdicts": {name: asdict(verdict) for name, verdict in report.verdicts.items()},
+        "tables": {name: asdict(table) for name, table in report.tables.items()},
     }
     return plain(data, non_finite="tag")
 
@@ -62,7 +67,19 @@ def _report(data: dict[str, Any], what: str) -> Report:
     with reading(what):
         figures = {name: Figure(**figure) for name, figure in data["figures"].items()}
         curves = tuple(_curve(curve) for curve in data["curves"])
-        return Report(figures, curves, data["n_edges"], data["n_graph"], data["n_pairs"], dict(data["method"]))
+        verdicts = {name: _verdict(verdict) for name, verdict in data.get("verdicts", {}).items()}
+        tables = {name: _table(table) for name, table in data.get("tables", {}).items()}
+        sizes = (data["n_edges"], data["n_graph"], data["n_pairs"])
+        return Report(figures, curves, *sizes, dict(data["method"]), verdicts, tables)
+
+
+def _verdict(data: dict[str, Any]) -> Verdict:
+    return Verdict(**{**data, "statistic": Figure(**data["statistic"])})
+
+
+def _table(data: dict[str, Any]) -> Table:
+    rows = tuple(tuple(Figure(**cell) if isinstance(cell, dict) else cell for cell in row) for row in data["rows"])
+    return Table(tuple(data["columns"]), rows, data["method"])
 
 
 def _curve(data: dict[str, Any]) -> Curve:

@@ -1,0 +1,281 @@
+"""Is it the model's circuit, or that of the images it was found on?
+
+The same algorithm runs again and again on the discovery pairs
+
+- drawn anew with replacement (bootstrap resamples),
+- with other seeds, where the algorithm or the ablation draws by chance,
+- on two disjoint halves of the pairs, several times divided by chance,
+
+and always keeps a circuit of one size. Circuits are compared by the Jaccard index (edges that both keep over edges that
+one keeps), scores by Spearman's rank correlation. An edge's share is the part of the resamples that keep it; the
+consensus circuit holds the edges above a share. What chance gets stands beside: random circuits of the same size.
+
+Weak spots: resamples share about 63% of their pairs, so they overlap more than fresh images would; the halves don't,
+but are half as large. The spread over resamples is not an interval of the mean; each figure says which it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..circuits.baseline import DEFAULT_MEMORY
+from ..circuits.circuit import Circuit
+from ..circuits.controls import random_masks
+from ..circuits.graph import Graph
+from ..circuits.reach import prune
+from ..circuits.scores import By, Scores
+from ..circuits.task import Task
+from ..models.errors import TaskError
+from .progress import progress_bar
+from .registry import ALGORITHMS, run_algorithm
+from .stability_result import Stability, alike, correlated
+
+N_RANDOM = 5  # random circuits: ten comparisons say what chance gets
+
+
+def measure_stability(
+    algorithm: str | Callable[..., Scores | Circuit],
+    graph: Graph,
+    task: Task,
+    *,
+    size: int | None = None,
+    by: By = "signed",
+    n_resamples: int = 10,
+    n_seeds: int = 3,
+    n_halvings: int = 2,
+    share: float = 0.5,
+    consensus_in_halves: bool = False,
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+    **options: Any,
+) -> Stability:
+    """How much of a circuit stays when the pairs and the seeds change, and the consensus circuit.
+
+    Costs 1 + `n_resamples` + `n_seeds` + 2 x `n_halvings` runs of the algorithm; with `consensus_in_halves`, another
+    2 x `n_halvings` x `n_resamples`.
+
+    Args:
+        algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit.
+        graph: The graph.
+        task: The task; only its discovery pairs are used.
+        size: Edges of each circuit, before those on no path are dropped. Needed for scores. An algorithm that finds
+            circuits gets it if it takes a size, and otherwise decides itself.
+        by: How scores are ranked.
+        n_resamples: Bootstrap resamples of the pairs, at least 2.
+        n_seeds: Other seeds, for algorithms or ablations that draw by chance.
+        n_halvings: Divisions into two disjoint halves.
+        share: The consensus circuit keeps edges in more than this share of the resamples.
+        consensus_in_halves: Also find a consensus circuit from resamples inside each half, and compare those.
+        seed: Draws resamples, halves and random circuits.
+        memory: Bytes to hold at once, for registered algorithms.
+        progress: Show a bar on stderr.
+        **options: The algorithm's own.
+
+    Raises:
+        TaskError: There is no such algorithm or option, a size is missing, or there are too few pairs or resamples.
+    """
+    finder = _Finder(algorithm, graph, task, size, by, memory, options)
+    _require(finder, n_resamples, n_halvings)
+    plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
+    with progress_bar("stability", plan.total, progress, "search") as bar:
+
+        def find(rows: NDArray[np.intp] | None = None, task: Task = task, **more: Any) -> Circuit:
+            found = finder(task if rows is None else _on(task, rows), **more)
+            bar.update()
+            return found
+
+        whole, again = find(), [find(rows) for rows in plan.resamples]
+        others = [find(task=one, **more) for one, more in plan.seeded]
+        halves = [(find(first), find(second)) for first, second in plan.halvings]
+        inner = [_consensus_pair([find(rows) for rows in drawn], share) for drawn in plan.inside]
+    figures = _figures(whole, again, others, halves, finder.why_no_seeds(n_seeds))
+    figures["jaccard_consensus_halves"] = _consensus_figure(inner, consensus_in_halves, share)
+    figures["jaccard_chance"] = _chance(whole, seed)
+    shares = np.mean([circuit.mask for circuit in again], axis=0)
+    return Stability(whole, tuple(again), shares, figures, share, _method(finder, plan, seed))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """Which searches there will be: rows of the discovery pairs, drawn before anything runs.
+
+    Args:
+        resamples: Rows of each resample.
+        halvings: The two halves of each division.
+        inside: For each division, the resamples of its first half and then those of its second; empty if not wanted.
+        seeded: Tasks and options with other seeds.
+    """
+
+    resamples: list[NDArray[np.intp]]
+    halvings: list[list[NDArray[np.intp]]]
+    inside: list[list[NDArray[np.intp]]]
+    seeded: list[tuple[Task, dict[str, Any]]]
+
+    @property
+    def total(self) -> int:
+        """Runs of the algorithm."""
+        searches = 1 + len(self.resamples) + len(self.seeded) + 2 * len(self.halvings)
+        return searches + sum(map(len, self.inside))
+
+
+def _plan(
+    finder: _Finder, n_resamples: int, n_seeds: int, n_halvings: int, consensus_in_halves: bool, seed: int
+) -> _Plan:
+    rng, n = np.random.default_rng(seed), len(finder.task.discovery)
+    resamples = [rng.integers(n, size=n) for _ in range(n_resamples)]
+    halvings = [np.array_split(rng.permutation(n), 2) for _ in range(n_halvings)]
+    inside = []
+    for halves in halvings if consensus_in_halves else []:
+        inside.append([half[rng.integers(len(half), size=len(half))] for half in halves for _ in range(n_resamples)])
+    return _Plan(resamples, halvings, inside, finder.seeds(n_seeds))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Finder:
+    """An algorithm that gives a circuit of one size on any pairs."""
+
+    algorithm: str | Callable[..., Scores | Circuit]
+    graph: Graph
+    task: Task
+    size: int | None
+    by: By
+    memory: int
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The algorithm's name."""
+        return self.algorithm if isinstance(self.algorithm, str) else self.algorithm.__name__
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The options of a registered algorithm."""
+        return dict(ALGORITHMS[self.name].options) if self.name in ALGORITHMS else {}
+
+    @property
+    def finds_circuits(self) -> bool:
+        """Whether a registered algorithm returns circuits."""
+        return self.name in ALGORITHMS and ALGORITHMS[self.name].finds == "circuit"
+
+    def __call__(self, task: Task, **more: Any) -> Circuit:
+        given = {**self.options, **more}
+        if self.finds_circuits and "size" in self.known and self.size is not None:
+            given["size"] = self.size
+        if isinstance(self.algorithm, str):
+            found = run_algorithm(self.algorithm, self.graph, task, memory=self.memory, **given)
+        else:
+            found = self.algorithm(self.graph, task, **given)
+        if isinstance(found, Circuit):
+            return found
+        if self.size is None:
+            raise TaskError(f"{self.name} returns scores: pass size=, the edges of each circuit, such as size=20.")
+        return found.top(self.size, by=self.by)
+
+    def seeds(self, n: int) -> list[tuple[Task, dict[str, Any]]]:
+        """Tasks and options with other seeds; none where nothing is drawn by chance."""
+        own, ablation = self._takes_seed(), self.task.ablation
+        by_chance = ablation.kind in ("another", "noise")
+        if not own and not by_chance:
+            return []
+        base = int(self.options.get("seed", self.known["seed"].default if "seed" in self.known else 0))
+        found = []
+        for step in range(1, n + 1):
+            other = dataclasses.replace(ablation, seed=ablation.seed + step) if by_chance else ablation
+            found.append((self.task.with_ablation(other), {"seed": base + step} if own else {}))
+        return found
+
+    def _takes_seed(self) -> bool:
+        """Whether the algorithm draws by chance: it has an option `seed`."""
+        if isinstance(self.algorithm, str):
+            return "seed" in self.known
+        return "seed" in inspect.signature(self.algorithm).parameters
+
+    def why_no_seeds(self, n: int) -> str:
+        """Why there are no runs with other seeds."""
+        if n < 1:
+            return "no other seeds were asked for (n_seeds=0)"
+        return f"neither {self.name} nor the ablation {self.task.ablation} draws by chance: every seed gives the same"
+
+
+def _require(finder: _Finder, n_resamples: int, n_halvings: int) -> None:
+    n = len(finder.task.discovery)
+    if isinstance(finder.algorithm, str) and finder.algorithm not in ALGORITHMS:
+        raise TaskError(f"there is no algorithm {finder.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
+    if isinstance(finder.algorithm, str) and not finder.finds_circuits and finder.size is None:
+        raise TaskError(f"{finder.name} returns scores: pass size=, the edges of each circuit, such as size=20.")
+    if n_resamples < 2 or n_halvings < 1 or n < 2:
+        raise TaskError(
+            f"{n_resamples} resamples and {n_halvings} halvings of {n} pairs compare nothing: pass n_resamples of at "
+            f"least 2, n_halvings of at least 1, and a task with two discovery pairs or more."
+        )
+
+
+def _on(task: Task, rows: NDArray[np.intp]) -> Task:
+    """The task with some of its discovery pairs, some of them more than once."""
+    return dataclasses.replace(task, discovery=task.discovery.select(torch.from_numpy(rows)))
+
+
+def _consensus_pair(circuits: Sequence[Circuit], share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The consensus masks of the first half of the circuits and of the second."""
+    graph, masks = circuits[0].graph, np.array([circuit.mask for circuit in circuits])
+    first, second = (prune(graph, part.mean(0) > share) for part in np.array_split(masks, 2))
+    return first, second
+
+
+def _figures(
+    whole: Circuit,
+    again: Sequence[Circuit],
+    others: Sequence[Circuit],
+    halves: Sequence[tuple[Circuit, Circuit]],
+    why_no_seeds: str,
+) -> dict[str, Any]:
+    pairs = list(combinations(again, 2))
+    of_whole, of_seeds = [(whole, one) for one in again], list(combinations([whole, *others], 2))
+    return {
+        "jaccard_resamples": alike(pairs, "two circuits found on bootstrap resamples"),
+        "jaccard_with_whole": alike(of_whole, "the circuit of all pairs and one of a resample"),
+        "jaccard_seeds": alike(of_seeds, "two circuits found with different seeds", why_no_seeds),
+        "jaccard_halves": alike(halves, "the circuits of two disjoint halves of the pairs"),
+        "rank_correlation_resamples": correlated(pairs, "two resamples"),
+        "rank_correlation_seeds": correlated(of_seeds, "two seeds", why_no_seeds),
+        "rank_correlation_halves": correlated(halves, "two disjoint halves"),
+    }
+
+
+def _consensus_figure(inner: Sequence[tuple[Any, Any]], wanted: bool, share: float) -> Any:
+    what = f"the consensus circuits (share above {share:g}) of two disjoint halves, each from its own resamples"
+    why = "" if wanted else "not asked for (consensus_in_halves=False)"
+    return alike(inner, what, why)
+
+
+def _chance(whole: Circuit, seed: int) -> Any:
+    masks = random_masks(whole.graph, whole.mask, N_RANDOM, seed=seed)
+    return alike(list(combinations(masks, 2)), "two random circuits of the same size, made of whole paths")
+
+
+def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
+    return {
+        "algorithm": finder.name,
+        "options": dict(finder.options),
+        "granularity": "edge",
+        "size": finder.size,
+        "by": finder.by,
+        "ablation": finder.task.ablation.as_dict(),
+        "metric": finder.task.metric.kind,
+        "tokens": finder.graph.groups.kind,
+        "ports": finder.graph.ports,
+        "n_pairs": len(finder.task.discovery),
+        "n_resamples": len(plan.resamples),
+        "n_seeds": len(plan.seeded),
+        "n_halvings": len(plan.halvings),
+        "seed": seed,
+    }

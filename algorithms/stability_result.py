@@ -1,0 +1,170 @@
+"""What a test of stability found: circuits, how alike they are, and the consensus circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..circuits.checks.statistics import wilson
+from ..circuits.circuit import Circuit
+from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.schema import json_text
+from ..circuits.nodes import jaccard, overlap
+from ..circuits.reach import prune
+from ..circuits.report import Figure
+from ..models.errors import GraphError
+
+SCHEMA = "vitcircuits.stability/1"
+
+Circuits = Circuit | NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """How much of a circuit stays when the pairs and the seeds change.
+
+    Args:
+        whole: The circuit found on all discovery pairs.
+        resampled: The circuits found on bootstrap resamples of the pairs.
+        shares: Share of the resamples that keep each edge, shape (edge,).
+        figures: Jaccard indices and rank correlations, by name.
+        share: The consensus circuit keeps edges above it, unless told otherwise.
+        method: How the figures were obtained, in plain values.
+    """
+
+    whole: Circuit
+    resampled: tuple[Circuit, ...]
+    shares: NDArray[np.float64]
+    figures: Mapping[str, Figure]
+    share: float
+    method: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Figure:
+        return self.figures[name]
+
+    def __str__(self) -> str:
+        sizes = sorted(len(circuit) for circuit in self.resampled)
+        head = (
+            f"{self.method['algorithm']}, edge circuits of {sizes[0]} to {sizes[-1]} edges, "
+            f"{self.method['n_resamples']} resamples of {self.method['n_pairs']} pairs"
+        )
+        width = max(map(len, self.figures))
+        lines = [f"  {name:<{width}}  {figure}" for name, figure in self.figures.items()]
+        kept = len(self.consensus())
+        return "\n".join([head, *lines, f"  the consensus circuit (share above {self.share:g}) has {kept} edges"])
+
+    def consensus(self, share: float | None = None) -> Circuit:
+        """The circuit of the edges that more than a share of the resamples keep, less those on no path.
+
+        It carries no scores: what ranks its edges is `shares`.
+
+        Raises:
+            GraphError: The share is not in [0, 1).
+        """
+        share = self.share if share is None else share
+        if not 0 <= share < 1:
+            raise GraphError(f"share={share} is not possible: pass a number from 0 up to, but not, 1, such as .5.")
+        base = self.whole
+        provenance = {
+            "algorithm": self.method["algorithm"],
+            "options": self.method["options"],
+            "selection": "consensus",
+            "share": share,
+            "n_resamples": len(self.resampled),
+            "n_pairs": self.method["n_pairs"],
+        }
+        mask = prune(base.graph, self.shares > share)
+        return Circuit(base.graph, mask, None, base.ablation, dict(base.task), provenance)
+
+    def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ends of Wilson's 95% interval of each edge's share, each of shape (edge,).
+
+        The resamples count as independent draws: it is the interval of the share that more of them would give.
+        """
+        ends = [wilson(float(share), len(self.resampled)) for share in self.shares]
+        low, high = np.array(ends, dtype=np.float64).reshape(-1, 2).T
+        return low, high
+
+    def save(self, path: str | Path) -> Path:
+        """Writes every figure, and the share of every edge that was ever kept, as JSON, and returns the path.
+
+        Raises:
+            FormatError: The file cannot be written.
+        """
+        graph, (low, high) = self.whole.graph, self.intervals()
+        edges = [
+            {
+                "edge": graph.edge(int(index)).name,
+                "share": float(self.shares[index]),
+                "low": float(low[index]),
+                "high": float(high[index]),
+            }
+            for index in np.argsort(-self.shares, kind="stable")
+            if self.shares[index] > 0
+        ]
+        data = {
+            "schema": SCHEMA,
+            "method": dict(self.method),
+            "share": self.share,
+            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "circuit": self.whole.edge_names(),
+            "consensus": self.consensus().edge_names(),
+            "edges": edges,
+        }
+        return write_text_atomic(path, json_text(plain(data, non_finite="tag")))
+
+    def draw(self, path: str | Path) -> Path:
+        """Draws the Jaccard indices, and the share of each edge, to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from ..circuits.draw.intervals import draw_stability
+
+        shown = {
+            name.removeprefix("jaccard_"): figure
+            for name, figure in self.figures.items()
+            if name.startswith("jaccard_") and figure.value is not None
+        }
+        names, title = self.whole.graph.edge_names(), f"{self.method['algorithm']}: what stays on other pairs"
+        return draw_stability(shown, names, self.shares, self.intervals(), path, level=self.share, title=title)
+
+
+def alike(pairs: Sequence[tuple[Circuits, Circuits]], what: str, why_none: str = "") -> Figure:
+    """Mean Jaccard index of pairs of circuits; the interval holds the middle 95% of the pairs."""
+    found = [
+        jaccard(first, second) if isinstance(first, Circuit) and isinstance(second, Circuit) else overlap(first, second)  # type: ignore[arg-type]
+        for first, second in pairs
+    ]
+    return _spread_figure(found, f"Jaccard index of {what}", why_none)
+
+
+def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: str = "") -> Figure:
+    """Mean Spearman correlation of the scores behind pairs of circuits, over all edges."""
+    from scipy.stats import rankdata
+
+    method, found = f"Spearman's rank correlation of the scores of all edges, {what}", []
+    for first, second in pairs:
+        if first.scores is None or second.scores is None:
+            return Figure(None, reason="the algorithm returns circuits without scores", method=method)
+        values = (first.scores.values, second.scores.values)
+        if any(np.ptp(one) == 0 for one in values):
+            return Figure(None, reason="all edges score the same", method=method)
+        found.append(float(np.corrcoef(*map(rankdata, values))[0, 1]))
+    return _spread_figure(found, method, why_none)
+
+
+def _spread_figure(found: Sequence[float], method: str, why_none: str) -> Figure:
+    if not found:
+        return Figure(None, reason=why_none or "nothing was compared", method=method)
+    value = float(np.mean(found))
+    if len(found) < 2:
+        return Figure(value, reason="a single comparison", method=method)
+    low, high = np.quantile(found, [0.025, 0.975])
+    method += f"; interval: the middle 95% of {len(found)} comparisons (their spread, not the error of the mean)"
+    return Figure(value, "", float(low), float(high), method=method)

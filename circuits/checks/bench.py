@@ -1,0 +1,185 @@
+"""One circuit on one set of pairs: runs whatever masks a check asks for, and each of them once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..baseline import DEFAULT_MEMORY, Baseline
+from ..bootstrap import FLOOR, Numbers, Resamples, divide
+from ..circuit import Circuit
+from ..graph import Graph
+from ..mask_runs import run_masks
+from ..metrics import Metric
+from ..nodes import among, granularity, kept_nodes
+from ..pairs import Pairs
+from ..reach import prune
+from ..report import Figure, Table, Verdict
+from ..task import Task
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """How thoroughly a circuit is checked.
+
+    Args:
+        tolerance: Largest loss of normalised faithfulness that counts as none.
+        most_parts: Edges (of a node circuit: nodes) that are taken out one by one; of more, a random sample.
+        most_nodes: Likewise, nodes whose edges are taken out for completeness.
+        n_random: Random subsets for completeness.
+        greedy_steps: Nodes that the greedy search for incompleteness takes out.
+        greedy_candidates: Nodes that it tries at each step, drawn by chance.
+        n_draws: Random circuits behind minimality, sufficiency and partial necessity.
+        epsilon: Equivalence: how far P(circuit's output > model's) may lie from 1/2.
+        quantile: Sufficiency and partial necessity: share of random circuits that the circuit must beat.
+        level: Largest p-value that rejects a null hypothesis.
+        n_permutations: Behind the test of independence.
+        ablations: Of the spread; at least three.
+        metrics: Of the spread, at least two; the task's and another by default.
+    """
+
+    tolerance: float = 0.01
+    most_parts: int = 300
+    most_nodes: int = 50
+    n_random: int = 20
+    greedy_steps: int = 5
+    greedy_candidates: int = 10
+    n_draws: int = 50
+    epsilon: float = 0.1
+    quantile: float = 0.9
+    level: float = 0.05
+    n_permutations: int = 2000
+    ablations: tuple[str, ...] = ("partner", "another", "mean")
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check adds to a report."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A circuit, pairs and what removed edges carry; `outputs` runs masks and remembers them.
+
+    Args:
+        circuit: The circuit; edges on no path from input to logits don't count as part of it.
+        task: The task.
+        metric: Logits -> one number per pair.
+        pairs: The pairs.
+        baseline: What removed edges carry.
+        resamples: Bootstrap draws of the pairs.
+        settings: How thoroughly.
+        seed: Draws what is drawn by chance.
+        memory: Bytes to hold at once.
+        progress: Show bars on stderr.
+        known: Outputs of masks that ran before.
+    """
+
+    circuit: Circuit
+    task: Task
+    metric: Metric
+    pairs: Pairs
+    baseline: Baseline
+    resamples: Resamples
+    settings: CheckSettings = CheckSettings()
+    seed: int = 0
+    memory: int = DEFAULT_MEMORY
+    progress: bool = False
+    known: dict[bytes, Floats] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """The circuit's graph."""
+        return self.circuit.graph
+
+    @cached_property
+    def own(self) -> Bools:
+        """The circuit's edges that are on a path, shape (edge,)."""
+        return prune(self.graph, self.circuit.mask)
+
+    @cached_property
+    def full(self) -> Floats:
+        """The metric of the clean run, shape (pair,)."""
+        return self.outputs([np.ones_like(self.own)], "whole model")[0]
+
+    @cached_property
+    def none(self) -> Floats:
+        """The metric with no edge kept, shape (pair,)."""
+        return self.outputs([np.zeros_like(self.own)], "no edge")[0]
+
+    @cached_property
+    def kept(self) -> Floats:
+        """The metric of the circuit, shape (pair,)."""
+        return self.outputs([self.own], "circuit")[0]
+
+    def outputs(self, masks: Sequence[Bools], label: str) -> Floats:
+        """The metric of each mask on each pair, shape (mask, pair); `label` names the progress bar."""
+        keys = [hashlib.sha256(np.packbits(mask).tobytes()).digest() for mask in masks]
+        new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self.known}
+        if new:
+            runs = run_masks(
+                self.task.vit,
+                self.graph,
+                list(new.values()),
+                self.metric,
+                self.pairs,
+                self.baseline,
+                memory=self.memory,
+                progress=self.progress,
+                label=label,
+            )
+            self.known.update(zip(new, runs.outputs, strict=True))
+        return np.stack([self.known[key] for key in keys]) if keys else np.zeros((0, len(self.pairs)))
+
+    @cached_property
+    def undefined(self) -> str:
+        """Why shares of the behaviour are not defined; empty where they are."""
+        gap = float(self.full.mean() - self.none.mean())
+        return "" if abs(gap) >= FLOOR else f"|m(E) - m(none)| is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
+
+    def shares(self, differences: Floats) -> tuple[Floats, Floats]:
+        """Mean differences over m(E) - m(none): (..., pair) -> (...) and, in each bootstrap draw, (draw, ...)."""
+        gap = self.full - self.none
+        value = np.asarray(divide(np.asarray(differences.mean(-1)), np.asarray(gap.mean())))
+        drawn = self.resamples.means(differences)
+        below = self.resamples.means(gap).reshape(-1, *[1] * (drawn.ndim - 1))
+        return value, np.asarray(divide(drawn, np.broadcast_to(below, drawn.shape)))
+
+    def share(self, value: Numbers, drawn: Floats, method: str) -> Figure:
+        """A figure in shares of the behaviour, with the interval of its draws, shape (draw,)."""
+        if self.undefined:
+            return Figure(None, "share", reason=self.undefined, method=method)
+        return self.resamples.figure(float(value), drawn, "share", method)
+
+    def parts(self) -> list[tuple[str, Bools]]:
+        """The circuit's edges (of a node circuit: nodes) by name, each with the circuit's mask without it."""
+        if granularity(self.circuit) == "node":
+            names = kept_nodes(self.circuit)
+            rest = [[other for other in names if other != name] for name in names]
+            return [
+                (name, prune(self.graph, among(self.graph, others))) for name, others in zip(names, rest, strict=True)
+            ]
+        found = []
+        for edge in np.flatnonzero(self.own):
+            mask = self.own.copy()
+            mask[edge] = False
+            found.append((self.graph.edge(int(edge)).name, mask))
+        return found
+
+    @property
+    def part(self) -> str:
+        """What the circuit is made of: `edge` or `node`."""
+        return granularity(self.circuit)

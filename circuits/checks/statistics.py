@@ -1,0 +1,104 @@
+"""The statistics behind the hypothesis tests, on plain arrays: no model, no circuit.
+
+- `equivalence`: two one-sided tests (TOST) that P(x > y) lies within 1/2 +- epsilon.
+- `independence`: HSIC with a permutation test (Gretton et al. 2007).
+- `beats`: a one-sided binomial test that wins are more frequent than a quantile.
+
+Distributions are SciPy's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A statistic with its 95% interval, where it has one, and a p-value.
+
+    Args:
+        statistic: What was looked at.
+        low: Lower end.
+        high: Upper end.
+        p_value: Chance of a statistic at least as extreme under the null hypothesis.
+    """
+
+    statistic: float
+    low: float | None
+    high: float | None
+    p_value: float
+
+
+def equivalence(first: Floats, second: Floats, *, epsilon: float, tie: float) -> Tested:
+    """TOST of P(first > second) against 1/2 - epsilon and 1/2 + epsilon, over pairs of numbers.
+
+    A difference of at most `tie` counts as half a win, in a binomial whose trials are all pairs: so pairs that always
+    tie say no more than as many fair coins, and few of them cannot pass. Half wins are rounded away from 1/2 in each of
+    the two tests, which keeps its size at or below the level. The p-value is the larger of the two.
+    """
+    from scipy.stats import binom
+
+    difference, n = first - second, len(first)
+    wins = float((difference > tie).sum() + 0.5 * (np.abs(difference) <= tie).sum())
+    too_many = binom.cdf(math.ceil(wins), n, 0.5 + epsilon)
+    too_few = binom.sf(math.floor(wins) - 1, n, 0.5 - epsilon)
+    low, high = wilson(wins / n, n)
+    return Tested(wins / n, low, high, float(max(too_many, too_few)))
+
+
+def can_pass(n: int, *, epsilon: float, level: float) -> bool:
+    """Whether `equivalence` of n pairs can pass at all: with few of them not even ties throughout do."""
+    zeros = np.zeros(n)
+    return equivalence(zeros, zeros, epsilon=epsilon, tie=0.0).p_value <= level
+
+
+def fewest_pairs(*, epsilon: float, level: float) -> int:
+    """The smallest number of pairs, counted in tens, that lets `equivalence` pass."""
+    return next(n for n in range(10, 1_000_000, 10) if can_pass(n, epsilon=epsilon, level=level))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of n."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def independence(first: Floats, second: Floats, *, n_permutations: int, seed: int) -> Tested:
+    """HSIC of two columns of numbers, shape (pair,), and how often shuffled pairs reach it.
+
+        HSIC = trace(K H L H) / n^2
+
+    K and L are Gaussian kernels whose width is the median distance; H centres. A permutation test has the level
+    exactly for any number of pairs: p = (1 + draws at least as large) / (1 + draws). There is no interval.
+    """
+    n = len(first)
+    kernels = [_kernel(values) for values in (first, second)]
+    centred = kernels[0] - kernels[0].mean(0) - kernels[0].mean(1)[:, None] + kernels[0].mean()
+    rng, found = np.random.default_rng(seed), float((centred * kernels[1]).sum()) / n**2
+    reached = 0
+    for _ in range(n_permutations):
+        order = rng.permutation(n)
+        reached += float((centred * kernels[1][np.ix_(order, order)]).sum()) / n**2 >= found * (1 - 1e-12)
+    return Tested(found, None, None, (1 + reached) / (1 + n_permutations))
+
+
+def _kernel(values: Floats) -> Floats:
+    distance = np.abs(values[:, None] - values[None, :])
+    width = float(np.median(distance[distance > 0])) if (distance > 0).any() else 1.0
+    return np.exp(-np.square(distance) / (2 * width**2))
+
+
+def beats(wins: int, n: int, *, quantile: float) -> Tested:
+    """One-sided binomial test that the chance of a win is above `quantile`, over n independent draws."""
+    from scipy.stats import binom
+
+    low, high = wilson(wins / n, n)
+    return Tested(wins / n, low, high, float(binom.sf(wins - 1, n, quantile)))

@@ -1,0 +1,179 @@
+"""Node circuits: heads and MLPs kept or dropped whole.
+
+A node circuit is a circuit whose mask holds every edge among the kept nodes, `input` and the logits included; so it
+runs, draws and exports as any other. Its provenance says `granularity: node` and which nodes were kept. A share of
+the nodes and the same share of the edges are different things, so circuits of two granularities are never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import GraphError
+from .controls import random_masks
+from .graph import Graph
+from .reach import prune
+
+if TYPE_CHECKING:
+    from .circuit import Circuit
+
+Bools = NDArray[np.bool_]
+
+
+def node_names(graph: Graph) -> tuple[str, ...]:
+    """Names of the heads and MLPs, in the order in which they write."""
+    return graph.source_names()[1:]
+
+
+def leaving(graph: Graph, node: str) -> Bools:
+    """The edges that carry what a head or an MLP writes, shape (edge,). Without them it is ablated whole.
+
+    Raises:
+        GraphError: There is no such node.
+    """
+    column, mask = 1 + _place(graph, node), np.zeros(len(graph), dtype=bool)
+    for block in graph.blocks:
+        if block.kind != "inside" and column < block.width:
+            dense = np.zeros(block.dense_shape, dtype=bool)
+            dense[:, :, column] = True
+            block.pack(dense, mask)
+    return mask
+
+
+def among(graph: Graph, nodes: Iterable[str]) -> Bools:
+    """The edges from `input` or a kept node to a kept node or the logits, shape (edge,).
+
+    At `block` ports the heads of a layer share what they read, so an edge into a layer's attention is kept if one of
+    its heads is.
+
+    Raises:
+        GraphError: There is no such node.
+    """
+    kept = np.zeros(graph.n_sources, dtype=bool)
+    kept[[0, *(1 + _place(graph, node) for node in nodes)]] = True
+    mask = np.zeros(len(graph), dtype=bool)
+    for block in graph.blocks:
+        dense = np.broadcast_to(_readers(graph, block.kind, block.layer, kept)[:, None, None], block.dense_shape)
+        block.pack(dense if block.kind == "inside" else dense & kept[: block.width], mask)
+    return mask
+
+
+def _readers(graph: Graph, kind: str, layer: int, kept: Bools) -> Bools:
+    """Which rows of an edge block belong to a kept node."""
+    if kind == "logits":
+        return np.ones(1, dtype=bool)
+    heads = slice(graph.first_head(layer), graph.first_head(layer) + graph.cfg.n_heads)
+    if kind == "mlp":
+        return kept[heads.stop : heads.stop + 1]
+    rows = graph.port_rows if kind == "attention" else graph.inside_rows
+    found = np.zeros(int(rows.max()) + 1, dtype=bool)
+    found[rows[kept[heads]]] = True
+    return found
+
+
+def _place(graph: Graph, node: str) -> int:
+    names = node_names(graph)
+    if node not in names:
+        raise GraphError(f"{node!r} is no head or MLP of {graph}: pass names such as {names[0]!r} or {names[-1]!r}.")
+    return names.index(node)
+
+
+def node_circuit(graph: Graph, nodes: Iterable[str], **fields: Any) -> Circuit:
+    """The circuit of all edges among these heads and MLPs, less those on no path from input to logits.
+
+    Args:
+        graph: The graph.
+        nodes: Names of the kept heads and MLPs, such as `a0.h1` and `m1`.
+        **fields: The circuit's `scores`, `ablation`, `task` and `provenance`.
+
+    Raises:
+        GraphError: There is no such node.
+    """
+    from .circuit import Circuit
+
+    wanted = set(nodes)
+    mask = prune(graph, among(graph, wanted))
+    kept = [name for name in node_names(graph) if name in wanted]
+    provenance = {**fields.pop("provenance", {}), "granularity": "node", "nodes": kept}
+    return Circuit(graph, mask, provenance=provenance, **fields)
+
+
+def granularity(circuit: Circuit) -> str:
+    """`edge`, or `node` for a circuit of heads and MLPs that were kept or dropped whole."""
+    return str(circuit.provenance.get("granularity", "edge"))
+
+
+def kept_nodes(circuit: Circuit) -> list[str]:
+    """The heads and MLPs of a node circuit.
+
+    Raises:
+        GraphError: It is an edge circuit.
+    """
+    if granularity(circuit) != "node":
+        raise GraphError("an edge circuit keeps no nodes whole: make one by node_circuit(graph, nodes).")
+    return list(circuit.provenance["nodes"])
+
+
+def matched_masks(circuit: Circuit, n: int, *, seed: int) -> list[Bools]:
+    """Masks of `n` random circuits like this one, shape (edge,).
+
+    For an edge circuit: whole paths, matched by layer and kind, as many edges. For a node circuit: as many heads and as
+    many MLPs, kept whole, drawn from all layers.
+    """
+    graph = circuit.graph
+    if granularity(circuit) == "edge":
+        return random_masks(graph, prune(graph, circuit.mask), n, seed=seed)
+    rng, kept, masks = np.random.default_rng([seed, 2]), kept_nodes(circuit), []
+    for _ in range(n):
+        drawn: list[str] = []
+        for mlp in (False, True):
+            names = [name for name in node_names(graph) if name.startswith("m") == mlp]
+            drawn += rng.choice(names, sum(name in names for name in kept), replace=False).tolist()
+        masks.append(prune(graph, among(graph, drawn)))
+    return masks
+
+
+MATCHED_BY = {
+    "edge": "random circuits of the same size, made of whole paths, matched by layer and kind",
+    "node": "random node circuits of as many heads and as many MLPs",
+}
+"""How `matched_masks` draws, in words."""
+
+
+def require_comparable(circuits: Sequence[Circuit]) -> None:
+    """Does nothing if the circuits are all edge circuits or all node circuits, of one graph.
+
+    Raises:
+        GraphError: They are not: equal shares of nodes and of edges are different sizes.
+    """
+    kinds = sorted({granularity(circuit) for circuit in circuits})
+    if len(kinds) > 1:
+        raise GraphError(
+            "node circuits and edge circuits are never compared: the same percentage of nodes holds far more edges. "
+            "Compare circuits of one granularity, or judge each by evaluate(circuit, task) under its own name."
+        )
+    for circuit in circuits[1:]:
+        circuits[0].graph.require_same(circuit.graph, "circuits")
+
+
+def jaccard(first: Circuit, second: Circuit) -> float:
+    """Edges (of node circuits: nodes) that both keep over those that one of them keeps; 1 for two empty circuits.
+
+    Raises:
+        GraphError: One is a node circuit and the other an edge circuit, or their graphs differ.
+    """
+    require_comparable([first, second])
+    if granularity(first) == "node":
+        names = node_names(first.graph)
+        return overlap(*(np.isin(names, kept_nodes(circuit)) for circuit in (first, second)))
+    return overlap(first.mask, second.mask)
+
+
+def overlap(first: Bools, second: Bools) -> float:
+    """Size of the intersection over that of the union; 1 where both are empty."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0

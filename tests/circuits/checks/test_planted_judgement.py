@@ -1,0 +1,76 @@
+"""On a planted truth the checks say so: complete, minimal, equivalent. What is one edge off is told."""
+
+import numpy as np
+import pytest
+from vitcircuits.circuits import Circuit
+from vitcircuits.circuits.checks.completeness import completeness
+from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_minimality
+from vitcircuits.circuits.checks.local_minimality import NEEDED, TABLE, flagged, local_minimality
+from vitcircuits.circuits.reach import prune
+
+XOR = "planted/neighbour-xor"
+QUICK = {"n_random": 4, "greedy_steps": 2, "greedy_candidates": 3, "n_draws": 14}
+EXACT = ["planted/bright-column", XOR, f"{XOR}:norm=none,gain=soft", f"{XOR}:gain=medium", f"{XOR}:trap,step",
+         f"{XOR}:disguise=1"]  # fmt: skip
+
+
+def with_false_edges(graph, truth, n=3):
+    """The truth and n false edges that lie on paths with it, and their names."""
+    mask, names = truth.copy(), []
+    for edge in np.random.default_rng(0).permutation(np.flatnonzero(~truth)):
+        trial = mask.copy()
+        trial[edge] = True
+        if len(names) < n and prune(graph, trial)[edge]:
+            mask = trial
+            names.append(graph.edge(int(edge)).name)
+    return mask, set(names)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_truth_is_complete_minimal_and_equivalent(name, planted, bench_of):
+    task, graph, truth = planted(name)
+    bench = bench_of(Circuit(graph, truth), task, **QUICK)
+    for key, figure in completeness(bench).figures.items():
+        assert figure.value == pytest.approx(0, abs=1e-5), key
+    table = local_minimality(bench).tables[TABLE]
+    assert flagged(table) == [] and {row[-1] for row in table.rows} == {NEEDED}
+    assert check_equivalence(bench).verdicts["equivalence"].passed is True
+    assert check_minimality(bench).verdicts["minimality"].passed is True
+
+
+@pytest.mark.parametrize("name", ["planted/bright-column", XOR, f"{XOR}:trap,step"])
+def test_the_truth_less_any_one_edge_is_not_equivalent(name, planted, bench_of):
+    task, graph, truth = planted(name)
+    for edge in np.flatnonzero(truth):
+        mask = truth.copy()
+        mask[edge] = False
+        verdict = check_equivalence(bench_of(Circuit(graph, mask), task)).verdicts["equivalence"]
+        assert verdict.passed is False, graph.edge(int(edge)).name
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exactly_the_three_false_edges_can_go(name, planted, bench_of):
+    task, graph, truth = planted(name)
+    mask, false = with_false_edges(graph, truth)
+    bench = bench_of(Circuit(graph, mask), task, **QUICK)
+    found = local_minimality(bench)
+    assert set(flagged(found.tables[TABLE])) == false and len(false) == 3
+    assert found.figures["can_go"].value == pytest.approx(3 / mask.sum())
+    assert found.figures["faithfulness_without_all_that_can_go"].value == pytest.approx(1, abs=1e-5)
+    verdict = check_minimality(bench).verdicts["minimality"]
+    assert verdict.passed is False
+    assert set(verdict.words.split("not shown for ")[1].split(", ")) == false
+
+
+def test_one_of_majoritys_circuits_is_faithful_and_not_complete(planted, bench_of):
+    task, graph, truth = planted("planted/majority")
+    bench = bench_of(Circuit(graph, truth), task, **QUICK)
+    np.testing.assert_allclose(bench.kept, bench.full, atol=1e-4)
+    assert completeness(bench).figures["incompleteness_nodes_max"].value > 0.9  # a head outside stands in
+
+
+def test_a_tiny_tolerance_lets_no_true_edge_go_and_a_huge_one_all(planted, bench_of):
+    task, graph, truth = planted(XOR)
+    circuit = Circuit(graph, truth)
+    assert flagged(local_minimality(bench_of(circuit, task, tolerance=2.0)).tables[TABLE]) != []
+    assert flagged(local_minimality(bench_of(circuit, task, tolerance=1e-9)).tables[TABLE]) == []

@@ -1,0 +1,73 @@
+"""The sceptical reader's commands: a thorough evaluation, stability, node circuits."""
+
+import json
+
+import pytest
+from vitcircuits.circuits import Circuit
+from vitcircuits.circuits.formats.reports import load_report
+from vitcircuits.cli.main import main
+
+DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
+FEW = ["--pairs", "8", "--eval-pairs", "8"]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """A run folder of a node circuit."""
+    folder = tmp_path_factory.mktemp("nodes")
+    quick = ["--random", "2", "--granularity", "node", "--size", "4", "--algorithm", "eap"]
+    assert main(["discover", *DIGITS, *FEW, *quick, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_discover_keeps_nodes_whole(nodes, capsys):
+    circuit = Circuit.load(nodes / "circuit.json")
+    assert circuit.provenance["granularity"] == "node" and len(circuit.provenance["nodes"]) == 4
+    assert "node circuit: 4 of 10 heads and MLPs kept whole" in str(load_report(nodes / "report.json"))
+    assert "4 heads and MLPs kept whole" in (nodes / "circuit.html").read_text()
+    assert main(["discover", *DIGITS, "--granularity", "node", "--out", str(nodes / "new")]) == 2
+    assert "--size N" in capsys.readouterr().err
+
+
+def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_path, capsys):
+    files = {name: tmp_path / f"all.{name}" for name in ("json", "html", "svg")}
+    told = ["--report", str(files["json"]), "--page", str(files["html"]), "--spread", str(files["svg"])]
+    assert main(["evaluate", f"{nodes}/circuit.json", *FEW, "--no-curve", "--random", "2", "--thorough", *told]) == 0
+    said = capsys.readouterr().out
+    for word in ("complement", "equivalence", "p = ", "local minimality", "spread", "node circuit"):
+        assert word in said
+    report = load_report(files["json"])
+    assert len(report.verdicts) == 5 and set(report.tables) == {"local_minimality", "spread"}
+    assert "null hypothesis" in files["html"].read_text() and "faithfulness" in files["svg"].read_text()
+
+
+def test_single_checks_and_a_mistyped_one(nodes, tmp_path, capsys):
+    quick = [*FEW, "--no-curve", "--random", "0"]
+    assert main(["evaluate", f"{nodes}/circuit.json", *quick, "--check", "local_minimality", "--most-edges", "2"]) == 0
+    assert "2 of 4 nodes" in capsys.readouterr().out
+    assert main(["evaluate", f"{nodes}/circuit.json", *quick, "--check", "beauty"]) == 2
+    assert "completeness" in capsys.readouterr().err
+
+
+def test_stability_prints_and_writes_a_circuit_that_can_be_judged(tmp_path, capsys):
+    quick = ["--algorithm", "eap", "--size", "20", "--resamples", "3", "--halvings", "1", "--out", str(tmp_path)]
+    assert main(["stability", *DIGITS, *FEW, *quick]) == 0
+    said = capsys.readouterr().out
+    assert "jaccard_resamples" in said and "consensus" in said
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "stability.json", "stability.svg", "stability.png", "consensus.json",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "stability.json").read_text())["method"]["n_resamples"] == 3
+    assert main(["evaluate", f"{tmp_path}/consensus.json", *FEW, "--no-curve", "--random", "0"]) == 0
+
+
+def test_stability_without_a_size_says_what_to_pass(tmp_path, capsys):
+    assert main(["stability", *DIGITS, *FEW, "--out", str(tmp_path / "new")]) == 2
+    assert "--size 20" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_help_teaches_by_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["stability", "--help"])
+    assert "vitcircuits stability" in capsys.readouterr().out.split("examples:")[1]
