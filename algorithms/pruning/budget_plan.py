@@ -129,15 +129,15 @@ Loss = Callable[[Floats, Floats], Floats]
 
 
 def _squared(outputs: Floats, full: Floats) -> Floats:
-    return np.square(outputs - full).mean(-1)
+    return np.asarray(np.square(outputs - full).mean(-1))
 
 
 def _faithfulness(outputs: Floats, full: Floats) -> Floats:
-    return np.square(outputs.mean(-1) - full.mean(-1))
+    return np.asarray(np.square(outputs.mean(-1) - full.mean(-1)))
 
 
 def _kl(outputs: Floats, full: Floats) -> Floats:
-    return -outputs.mean(-1)
+    return np.asarray(-outputs.mean(-1))
 
 
 LOSSES: dict[str, Loss] = {"squared": _squared, "faithfulness": _faithfulness, "kl": _kl}
