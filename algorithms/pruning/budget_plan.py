@@ -82,7 +82,7 @@ class BudgetPlan:
         """Whether every candidate of every round is measured exactly."""
         return self.measure == "exact" or (self.measure == "auto" and len(self.graph) <= EXACT_UP_TO)
 
-    def n_edges(self, size: float) -> int:
+    def n_edges(self, size: float | int) -> int:
         """A size in edges, at least 1."""
         return int(size) if size >= 1 else max(1, int(size * len(self.graph)))
 
