@@ -7,7 +7,8 @@ norm's radial part or an even function gives slopes to edges that don't. So
 2. Edges are measured alone (`around`, at the full mask) from the highest gradient score down, until a stretch of them
    turns out not to matter.
 3. The rest, which gradients hold for nothing, is tested together: all of them ablated at once in one masked run. What
-   does not move the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single
+   does not move the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to
+   single
    edges, which are measured alone. (Group testing: Dorfman 1943.)
 4. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
    gradient score, and no more than what their group moves.

@@ -1,7 +1,8 @@
 """What budgeted pruning measures: the loss of a mask, and what it would be with one edge flipped.
 
 Flips are measured exactly (`around`), or foreseen from slopes (`slopes`): with the metric's slope s of an edge on a
-pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which the circuit already
+pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which the circuit
+already
 falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken for harmless.
 """
 

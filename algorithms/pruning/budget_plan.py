@@ -82,7 +82,7 @@ class BudgetPlan:
         """Whether every candidate of every round is measured exactly."""
         return self.measure == "exact" or (self.measure == "auto" and len(self.graph) <= EXACT_UP_TO)
 
-    def n_edges(self, size: float) -> int:
+    def n_edges(self, size: float | int) -> int:
         """A size in edges, at least 1."""
         return int(size) if size >= 1 else max(1, int(size * len(self.graph)))
 
@@ -129,15 +129,15 @@ Loss = Callable[[Floats, Floats], Floats]
 
 
 def _squared(outputs: Floats, full: Floats) -> Floats:
-    return np.square(outputs - full).mean(-1)
+    return np.asarray(np.square(outputs - full).mean(-1))
 
 
 def _faithfulness(outputs: Floats, full: Floats) -> Floats:
-    return np.square(outputs.mean(-1) - full.mean(-1))
+    return np.asarray(np.square(outputs.mean(-1) - full.mean(-1)))
 
 
 def _kl(outputs: Floats, full: Floats) -> Floats:
-    return -outputs.mean(-1)
+    return np.asarray(-outputs.mean(-1))
 
 
 LOSSES: dict[str, Loss] = {"squared": _squared, "faithfulness": _faithfulness, "kl": _kl}

@@ -1,4 +1,4 @@
-"""Budgeted pruning: planted truths at their size, sizes and levels kept, and a journal that brings a killed run home."""
+"""Budgeted pruning: truths at their size, sizes and levels kept, and a journal that brings a killed run home."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_every_objective_starts_from_scores_too(objective):
     assert 0 < len(circuit) <= 13 and circuit.provenance["steps"]["start"] == 1
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process is gone."""
 
 
@@ -96,12 +96,12 @@ def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure
     def dies(search, *arguments):
         calls.append(1)
         if len(calls) > after:
-            raise Killed
+            raise KilledError
         return drop(search, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(Search, "_drop", dies)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             budgeted_pruning(graph, task, journal=file, **options)
     with file.open("ab") as handle:
         handle.write(b'{"step": "dr')  # the line that was being written
