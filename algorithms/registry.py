@@ -167,6 +167,12 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
                     ("auto", "given", "shuffled"),
                 ),
                 "start": Option("none", "all edges, or an algorithm whose scores open the gates, such as eap_ig"),
+                "derivative": Option(
+                    "auto",
+                    "through the gates, or each edge flipped; auto: up to 500 edges",
+                    ("auto", "pathwise", "measured"),
+                ),
+                "polish": Option("auto", "end with measured swaps; auto: up to 500 edges", ("auto", "yes", "no")),
                 "seed": Option(0, "draws gates, batches and partners"),
             },
             finds="circuit",

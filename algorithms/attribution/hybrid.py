@@ -6,10 +6,10 @@ norm's radial part or an even function gives slopes to edges that don't. So
 1. Sources that write the same on clean and ablated runs of every pair leave edges of exactly zero effect: no run.
 2. Edges are measured alone (`around`, at the full mask) from the highest gradient score down, until a stretch of them
    turns out not to matter.
-3. The rest, which gradients hold for nothing, is tested together: all of them ablated at once in one masked run. What
-   does not move the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to
-   single
-   edges, which are measured alone. (Group testing: Dorfman 1943.)
+3. The rest, which gradients hold for nothing, is tested in groups: those into one layer's heads, one MLP or the logits
+   are ablated at once in one masked run (none of them lies behind another, which would hide it). What does not move
+   the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single edges,
+   which are measured alone. (Group testing: Dorfman 1943.)
 4. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
    gradient score, and no more than what their group moves.
 """
@@ -61,7 +61,7 @@ def hybrid(
     a whole masked run, so on a model of a few edges the gradients alone can cost more than all exact effects.
 
     Weak spots: exact effects are of single edges, blind under redundancy. A group whose members cancel on every pair is
-    settled as 0 (so is what lies only behind another member of its group, if that one has no effect). On trained models
+    settled as 0. On trained models
     hardly any group moves nothing, so groups settle little there: the runs go to the edges of high gradient score and
     to the strongest groups, and the ranking of the rest stays the gradient's.
 
@@ -173,7 +173,8 @@ class _Doubts:
         """Halves what moves the metric, the strongest first, until the budget is spent."""
         rest = np.flatnonzero(~self.exact)
         heap: list[tuple[float, int, NDArray[np.intp]]] = []
-        todo = [rest] if len(rest) else []
+        groups = np.split(rest, np.searchsorted(rest, [block.start for block in self.graph.blocks[1:]]))
+        todo = [group for group in groups if len(group)]
         while (todo or heap) and self.left > 0:
             if not todo:
                 _, _, group = heapq.heappop(heap)

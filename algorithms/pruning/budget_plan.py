@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
-from ...circuits.run_folder import versions
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from .identity import search_identity
 
 Objective = Literal["squared", "faithfulness", "kl"]
 Measure = Literal["auto", "exact", "slopes"]
@@ -37,7 +35,7 @@ class BudgetPlan:
 
     graph: Graph
     task: Task
-    sizes: tuple[float | int, ...]
+    sizes: list[int]
     faithfulness: float
     start: Start
     objective: Objective
@@ -55,14 +53,6 @@ class BudgetPlan:
         ):
             if value not in known:
                 raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
-        if not self.sizes:
-            raise TaskError("size=[] asks for nothing: pass at least one size, such as size=0.05.")
-        for size in self.sizes:
-            if not 0 < size <= len(self.graph) or (size >= 1 and size != int(size)):
-                raise TaskError(
-                    f"size={size}: pass a share of the graph below 1, such as size=0.05, or a number of edges from 1 "
-                    f"to {len(self.graph)}, such as size=20."
-                )
         if not 0 <= self.faithfulness <= 1:
             raise TaskError(
                 f"faithfulness={self.faithfulness}: pass a level up to 1, such as 0.9, or 0 to go by the size."
@@ -82,10 +72,6 @@ class BudgetPlan:
         """Whether every candidate of every round is measured exactly."""
         return self.measure == "exact" or (self.measure == "auto" and len(self.graph) <= EXACT_UP_TO)
 
-    def n_edges(self, size: float | int) -> int:
-        """A size in edges, at least 1."""
-        return int(size) if size >= 1 else max(1, int(size * len(self.graph)))
-
     @property
     def judged(self) -> Metric:
         """The metric that the objective looks at."""
@@ -95,7 +81,7 @@ class BudgetPlan:
     def options(self) -> dict[str, Any]:
         """The options in plain values."""
         return {
-            "size": list(self.sizes) if len(self.sizes) > 1 else self.sizes[0],
+            "size": self.sizes if len(self.sizes) > 1 else self.sizes[0],
             "faithfulness": self.faithfulness,
             "start": self.start,
             "objective": self.objective,
@@ -107,22 +93,8 @@ class BudgetPlan:
 
     def config(self) -> dict[str, Any]:
         """Everything that decides a decision or its last bit."""
-        task, images = self.task, hashlib.sha256()
-        for tensor in (task.discovery.clean, task.discovery.corrupt, task.discovery.pair_ids, task.reference):
-            images.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return {
-            **self.options,
-            "graph": self.graph.signature,
-            "model": task.vit.cfg.name,
-            "weights": task.vit.digest(),
-            "judged": [self.judged.kind, task.metric.kind, list(task.metric.target), list(task.metric.foil)],
-            "ablation": task.ablation.as_dict(),
-            "images": images.hexdigest(),
-            "memory": self.memory,
-            "device": str(task.vit.device),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-        }
+        same = search_identity(self.graph, self.task, memory=self.memory)
+        return {**self.options, **same, "judged": [self.judged.kind, *same["judged"]]}
 
 
 Loss = Callable[[Floats, Floats], Floats]

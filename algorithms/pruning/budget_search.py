@@ -55,10 +55,15 @@ class Search:
             if plan.faithfulness > 0:
                 return [self._circuit(self._to_level(mask, plan.faithfulness))]
             found = {}
-            for size in sorted({plan.n_edges(size) for size in plan.sizes}, reverse=True):
+            for size in sorted(set(plan.sizes), reverse=True):
                 mask = self._refine(self._descend(mask, size), size)
                 found[size] = self._circuit(mask)
-        return [found[plan.n_edges(size)] for size in plan.sizes]
+        return [found[size] for size in plan.sizes]
+
+    def refined(self, mask: Bools, size: int) -> Bools:
+        """A mask that another search found, filled up to a size and swapped until no swap helps."""
+        with self.journal, progress_bar("swaps", len(self.graph), self.progress, "edge") as self.bar:
+            return self._refine(mask, size)
 
     def _step(self, kind: str, mask: Bools, compute: Callable[[Bools], Bools | None]) -> Bools | None:
         """A step's mask, from the journal or computed; None if it found nothing better."""
@@ -87,7 +92,7 @@ class Search:
         plan, everything = self.plan, np.ones(len(self.graph), dtype=bool)
         if plan.start == "full":
             return everything
-        largest = max(plan.n_edges(size) for size in plan.sizes)
+        largest = max(plan.sizes)
 
         def by_scores(mask: Bools) -> Bools:
             scores = run_algorithm(plan.start, self.graph, plan.task, memory=plan.memory, progress=self.progress)

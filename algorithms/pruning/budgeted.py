@@ -6,12 +6,10 @@ ACDC's threshold bounds each step, not their sum. Here the loss of the whole cir
     faithfulness    (mean m(C) - mean m(E))^2
     kl              mean over pairs of KL(p of the full model || p of the circuit)
 
-1. Foresee the loss without each kept edge: measured exactly (`around`), or on large graphs to first order,
-   pair by pair,
-   from one forward and one backward pass of the pruned run (`slopes`).
-2. Drop the least harmful, a share of them at once; if together they do much more harm than one by one
-   (redundancy), half
-   as many. Edges that lost their path go with them.
+1. Foresee the loss without each kept edge: measured exactly (`around`), or on large graphs to first order, pair by
+   pair, from one forward and one backward pass of the pruned run (`slopes`).
+2. Drop the least harmful, a share of them at once; if together they do much more harm than one by one (redundancy),
+   half as many. Edges that lost their path go with them.
 3. At the size asked for: fill up with the absent edges that lower the loss most; on large graphs take half as many
    edges back in as there are and prune again, as long as that helps; then swap a kept edge for an absent one until no
    swap helps.
@@ -33,6 +31,7 @@ from ...circuits.run import require_model
 from ...circuits.task import Task
 from .budget_plan import BudgetPlan, Measure, Objective, Start
 from .budget_search import Search
+from .sizes import edges_of
 
 
 @overload
@@ -87,17 +86,14 @@ def budgeted_pruning(
 ) -> Circuit | list[Circuit]:
     """The circuit of a size (or the smallest found at a level of faithfulness) that stays nearest to the full model.
 
-    Its scores are the effects of the kept edges around the circuit (exact, or slopes where those are used);
-    edges outside
-    score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 6
-    forward passes
-    over all discovery pairs, whatever the number of edges.
+    Its scores are the effects of the kept edges around the circuit (exact, or slopes where those are used); edges
+    outside score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 6
+    forward passes over all discovery pairs, whatever the number of edges.
 
-    Weak spots: greedy, so a set of edges that only helps together is not found once it has been pruned away (a
-    dead head
-    needs an edge in and one out to come back, and swaps try one at a time). First-order foresight is blind to steps and
-    even functions; on graphs that are screened so, a step's edges can be dropped before they are ever measured. A few
-    pairs are overfitted, which the value on discovery pairs does not show.
+    Weak spots: greedy, so a set of edges that only helps together is not found once it has been pruned away (a dead
+    head needs an edge in and one out to come back, and swaps try one at a time). First-order foresight is blind to
+    steps and even functions; on graphs that are screened so, a step's edges can be dropped before they are ever
+    measured. A few pairs are overfitted, which the value on discovery pairs does not show.
 
     Args:
         graph: The graph.
@@ -123,7 +119,7 @@ def budgeted_pruning(
         FormatError: The journal is another search's, or cannot be written.
     """
     several = isinstance(size, Sequence)
-    sizes = tuple(size) if isinstance(size, Sequence) else (size,)
+    sizes = edges_of(size, graph)
     require_model(task.vit, graph)
     plan = BudgetPlan(graph, task, sizes, faithfulness, start, objective, measure, share, breaths, swaps, memory)
     found = Search(plan, journal, progress).circuits()

@@ -19,8 +19,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 TEMPERATURE = 2 / 3
@@ -29,6 +31,7 @@ LARGEST = 6.0  # |a|: P(gate > 0) within .001 of 0 and 1, and a way back in some
 _SHIFT = TEMPERATURE * math.log(-LOW / HIGH)
 
 Edges = Float[Tensor, " edge"]
+Bools = NDArray[np.bool_]
 
 
 def draw_gates(log_alpha: Edges, generator: torch.Generator) -> tuple[Edges, Edges]:
@@ -38,6 +41,12 @@ def draw_gates(log_alpha: Edges, generator: torch.Generator) -> tuple[Edges, Edg
     stretched = s * (HIGH - LOW) + LOW
     inside = (stretched > 0) & (stretched < 1)
     return stretched.clamp(0, 1), inside * (HIGH - LOW) * s * (1 - s) / TEMPERATURE
+
+
+def draw_masks(log_alpha: Edges, generator: torch.Generator) -> Bools:
+    """The same gates, open or shut: each open with its P(gate > 0)."""
+    noise = torch.rand(len(log_alpha), generator=generator, dtype=torch.float64)
+    return (noise < open_probability(log_alpha)).numpy()
 
 
 def open_probability(log_alpha: Edges) -> Edges:

@@ -1,4 +1,4 @@
-"""What decides the result of learned masks: the options, the schedule of densities, and what a step learns from."""
+"""What decides the result of learned masks: the options, the schedule of densities, and which pairs a step sees."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...circuits.corruptions import SWAPS
 from ...circuits.graph import Graph
-from ...circuits.metrics import Metric, kl_divergence
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from .budget_plan import EXACT_UP_TO, BudgetPlan
 from .gates import LARGEST, Edges, with_density
 from .identity import scores_digest, search_identity
+from .mask_goal import Objective
 
-Objective = Literal["metric", "kl"]
 Partners = Literal["auto", "given", "shuffled"]
+Polish = Literal["auto", "yes", "no"]
+Derivative = Literal["auto", "pathwise", "measured"]
 
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
 WARM_DENSITY = 4  # times the largest size, where masks start from scores
@@ -45,6 +46,8 @@ class MaskPlan:
     objective: Objective
     partners: Partners
     start: Scores | Literal["none"]
+    derivative: Derivative
+    polish: Polish
     seed: int
     memory: int
 
@@ -57,13 +60,15 @@ class MaskPlan:
         for name, value, known in (
             ("objective", self.objective, ("metric", "kl")),
             ("partners", self.partners, ("auto", "given", "shuffled")),
+            ("polish", self.polish, ("auto", "yes", "no")),
+            ("derivative", self.derivative, ("auto", "pathwise", "measured")),
         ):
             if value not in known:
                 raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
-        if self.objective == "metric" and not self.task.metric.differentiable:
+        if self.objective == "metric" and not self.measures and not self.task.metric.differentiable:
             raise TaskError(
-                f'the metric {self.task.metric.kind} has no gradient: pass objective="kl", or another metric such as '
-                f"metric='logit_difference'."
+                f'the metric {self.task.metric.kind} has no gradient: pass objective="kl", derivative="measured", or '
+                f"another metric such as metric='logit_difference'."
             )
         if isinstance(self.start, Scores):
             self.graph.require_same(self.start.graph, "scores")
@@ -83,6 +88,23 @@ class MaskPlan:
         """Whether a clean image meets another pair's ablated values at every step."""
         swapped = self.task.info.get("corruption") in SWAPS and self.task.ablation.kind == "partner"
         return self.partners == "shuffled" or (self.partners == "auto" and swapped)
+
+    @property
+    def measures(self) -> bool:
+        """Whether every gate's derivative is measured by opening and shutting it."""
+        return self.derivative == "measured" or (self.derivative == "auto" and len(self.graph) <= EXACT_UP_TO)
+
+    @property
+    def polishes(self) -> bool:
+        """Whether circuits end with measured swaps."""
+        return self.polish == "yes" or (self.polish == "auto" and len(self.graph) <= EXACT_UP_TO)
+
+    def swaps(self, n: int) -> BudgetPlan:
+        """How a circuit of n edges is polished."""
+        kl = self.objective == "kl" or self.task.metric.kind == "kl"
+        fields = {"start": "full", "objective": "kl" if kl else "squared", "measure": "auto", "share": 0.1}
+        counts = {"breaths": 0, "swaps": 8, "memory": self.memory}
+        return BudgetPlan(self.graph, self.task, [n], faithfulness=0.0, **fields, **counts)
 
     @property
     def first_density(self) -> float:
@@ -132,6 +154,8 @@ class MaskPlan:
             "objective": self.objective,
             "partners": self.partners,
             "start": self.start.algorithm if isinstance(self.start, Scores) else self.start,
+            "polish": self.polish,
+            "derivative": self.derivative,
             "seed": self.seed,
         }
 
@@ -143,39 +167,3 @@ class MaskPlan:
 
 def _order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
     return np.random.default_rng([seed, 0, epoch]).permutation(n)
-
-
-@dataclass(frozen=True, eq=False)
-class Goal:
-    """The loss: how far a run's outputs are from the full model's, as a share of how far those without any edge are.
-
-    Args:
-        metric: The task's.
-        objective: See `learned_masks`.
-        full_logits: Of the full model on the clean images, shape (pair, class), float64.
-        none_logits: With no edge kept, likewise.
-    """
-
-    metric: Metric
-    objective: Objective
-    full_logits: Tensor
-    none_logits: Tensor
-
-    def distance(self, logits: Tensor, full_logits: Tensor) -> Tensor:
-        """Per pair: the squared difference of the metric, or KL(full || logits)."""
-        if self.objective == "kl" or self.metric.kind == "kl":
-            return kl_divergence(full_logits, logits)
-        return (self.metric(logits) - self.metric(full_logits)).square()
-
-    @property
-    def scale(self) -> float:
-        """Mean distance with no edge kept."""
-        return float(self.distance(self.none_logits, self.full_logits).mean())
-
-    def faithfulness(self, logits: Tensor, pairs: NDArray[np.intp]) -> float:
-        """f on some pairs, for the eye."""
-        full, none = (
-            self.metric(found[pairs], self.full_logits[pairs]) for found in (self.full_logits, self.none_logits)
-        )
-        now = self.metric(logits.double().cpu(), self.full_logits[pairs])
-        return float((now.mean() - none.mean()) / (full.mean() - none.mean()))

@@ -1,6 +1,6 @@
 """The descent behind `learned_masks`: steps along the loss under gates, their density going from size to size.
 
-A step draws gates for all edges, runs a few pairs under them, and moves the gates' parameters by what the loss says.
+A step draws gates for all edges, runs a few pairs under them, and moves the gates' parameters (`mask_derivatives`).
 Everything drawn by chance depends on the seed and the step alone, so that a descent goes on from a state as if it had
 never been interrupted.
 """
@@ -16,20 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...circuits.baseline import make_baseline
-from ...circuits.bootstrap import FLOOR
-from ...circuits.mask_runs import run_masks
-from ...models.errors import TaskError
 from ..progress import progress_bar
-from .gates import Mirror, draw_gates, open_probability, with_density
+from .gates import Mirror, open_probability, with_density
 from .journal import Journal
-from .mask_plan import Goal, MaskPlan
-from .soft_run import SoftRunner
+from .mask_derivatives import Measured, Pathwise, Teller
+from .mask_goal import Goal
+from .mask_plan import MaskPlan
 
 SAVE_SECONDS = 1.0
-CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 SMOOTHING = 0.9  # of what the progress bar shows
 
 
@@ -51,94 +47,32 @@ class Descent:
     def run(self) -> list[NDArray[np.float64]]:
         """P(gate > 0) of every edge at the end of each size, largest size first."""
         vit, plan = self.task.vit, self.plan
-        self.baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
-        self.runner, self.goal = SoftRunner(vit, plan.graph), self._goal()
+        baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
+        goal = Goal.of(plan.graph, self.task, plan.objective, baseline, memory=plan.memory)
         bar = progress_bar("learned_masks", plan.total_steps, self._progress, "step")
         with torch.no_grad(), vit.borrowed(), self.journal, bar:
+            tell: Teller = (Measured if plan.measures else Pathwise)(plan, goal, baseline)
             bar.update(self.step)
-            self._cached = self._cache()
             while self.step < plan.total_steps:
-                self._one()
+                self._one(tell)
                 bar.update()
                 bar.set_postfix(self._shown, refresh=False)
         return self.reached
 
-    def _goal(self) -> Goal:
-        """What the loss compares with, from one clean run and one with no edge kept."""
-        plan, task = self.plan, self.task
-        nothing = np.zeros(len(plan.graph), dtype=bool)
-        runs = run_masks(
-            task.vit, plan.graph, [nothing], task.metric, task.discovery, self.baseline, n_logits=1, memory=plan.memory
-        )
-        goal = Goal(task.metric, plan.objective, runs.clean_logits, runs.logits[0])
-        if goal.scale < FLOOR:
-            raise TaskError(
-                f"the outputs with all edges and with none are {goal.scale:.1e} apart on these pairs: there is nothing "
-                f"to explain. Choose another corruption or ablation."
-            )
-        return goal
-
-    def _cache(self) -> Tensor | None:
-        """Ablated values of all pairs, where they fit."""
-        cfg, pairs = self.task.vit.cfg, self.task.discovery
-        size = torch.finfo(self.task.vit.dtype).bits // 8 * cfg.tokens.n_tokens * cfg.d_model
-        if len(pairs) * self.plan.graph.n_sources * size > CACHE_SHARE * self.plan.memory:
-            return None
-        return torch.cat([self.baseline(batch) for batch in pairs.batches(self._at_once())], 1)
-
-    def _at_once(self) -> int:
-        """Pairs whose run fits: two buffers and the ablated values, and what a block records and works with."""
-        cfg, tokens = self.task.vit.cfg, self.task.vit.cfg.tokens.n_tokens
-        rows = int(self.plan.graph.port_rows.max()) + 1
-        residuals = 3.5 * self.plan.graph.n_sources + cfg.n_layers * (rows + 6) + 3 * rows
-        floats = tokens * (residuals * cfg.d_model + (cfg.n_layers + 3) * 2 * cfg.d_mlp)
-        if len(self.plan.graph.groups) > 1:
-            floats += (4 * cfg.n_layers + 8) * cfg.n_heads * tokens**2  # patterns are recorded
-        left = (1 - CACHE_SHARE) * self.plan.memory
-        return max(1, int(left // (floats * (torch.finfo(self.task.vit.dtype).bits // 8))))
-
-    def _one(self) -> None:
+    def _one(self, tell: Teller) -> None:
         """One step."""
         plan, step = self.plan, self.step
-        gates, slope = draw_gates(self.log_alpha, plan.generator(step))
-        clean, partners = plan.pairs_of(step)
-        loss, faithfulness, gradient = self._measure(gates, clean, partners)
-        moved = self.log_alpha - self.mirror.step(gradient * slope, plan.learning_rate)
+        told = tell(self.log_alpha, plan.generator(step), *plan.pairs_of(step))
+        moved = self.log_alpha - self.mirror.step(told.gradient, plan.learning_rate)
         density = plan.density(step)
         self.log_alpha = with_density(moved, density)
         self.step += 1
         if self.step % plan.steps == 0:
             self.reached.append(open_probability(self.log_alpha).numpy())
-        self._show(loss=loss, faithfulness=faithfulness, density=density)
+        self._show(loss=told.loss, faithfulness=told.faithfulness, density=density)
         if time.monotonic() - self._saved > SAVE_SECONDS or self.step == plan.total_steps:
             self.journal.replace(self._state())
             self._saved = time.monotonic()
-
-    def _measure(
-        self, gates: Tensor, clean: NDArray[np.intp], partners: NDArray[np.intp]
-    ) -> tuple[float, float, Tensor]:
-        """Loss, faithfulness, and the loss's derivative by every gate, over a few pairs at a time."""
-        vit, pairs, goal = self.task.vit, self.task.discovery, self.goal
-        loss, faithfulness, gradient = 0.0, 0.0, torch.zeros(len(gates), dtype=torch.float64)
-        for start in range(0, len(clean), self._at_once()):
-            chosen, others = (which[start : start + self._at_once()] for which in (clean, partners))
-            full = goal.full_logits[chosen].to(vit.device, vit.dtype)
-            weight = 1 / (len(clean) * goal.scale)
-            found = self.runner(
-                gates,
-                vit.embed(vit.check_images(pairs.clean[chosen])),
-                self._ablated(others),
-                lambda logits, full=full, weight=weight: goal.distance(logits, full).sum() * weight,
-            )
-            loss += float(found.loss)
-            faithfulness += goal.faithfulness(found.logits, chosen) * len(chosen) / len(clean)
-            gradient += found.gradient.double().cpu()
-        return loss, faithfulness, gradient
-
-    def _ablated(self, which: NDArray[np.intp]) -> Tensor:
-        if self._cached is not None:
-            return self._cached[:, which]
-        return self.baseline(self.task.discovery.select(which.tolist()))
 
     def _show(self, **figures: float) -> None:
         for name, value in figures.items():

@@ -3,12 +3,15 @@
     minimise over gates    E[ distance(run under the gates, full model) ]    with the gates' density held at a target
 
 1. Every edge has a hard-concrete gate (`gates`), all open at first, or opened by scores (HAP: attribution first).
-2. At every step gates are drawn, a few pairs are run under them (`soft_run`), and the loss is differentiated.
+2. At every step gates are drawn, a few pairs are run under them, and the loss's derivative by every gate is taken:
+   through the gates, or on small graphs by flipping each edge (`mask_derivatives`).
 3. The gates move against the gradient; then all are shifted by one number that brings their density to the target.
 4. The target goes down from the largest size to the smallest and rests at each: one descent gives all of them.
 
-A circuit is what stays of the gates that are most often open, as many as leave the size that was asked for once
-edges on no path are gone.
+5. A circuit is what stays of the gates that are most often open, as many as leave the size that was asked for once
+   edges on no path are gone.
+6. On small graphs it is polished: a kept edge is swapped for an absent one as long as that brings the run measurably
+   closer to the full model (`budget_search`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import ALGORITHMS, run_algorithm
-from .mask_plan import MaskPlan, Objective, Partners
+from .budget_search import Search
+from .mask_goal import Objective
+from .mask_plan import Derivative, MaskPlan, Partners, Polish
 from .mask_training import Descent
 from .sizes import Size, edges_of, largest_within
 
@@ -48,6 +53,8 @@ def learned_masks(
     objective: Objective = "metric",
     partners: Partners = "auto",
     start: Scores | str = "none",
+    derivative: Derivative = "auto",
+    polish: Polish = "auto",
     seed: int = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -75,6 +82,10 @@ def learned_masks(
             are other images anyway, given where they were made from the clean image.
         start: `none`: from all edges. Scores, or the name of the algorithm that is to make them: from four times the
             largest size, by rank.
+        derivative: `pathwise`, through the gates, or `measured`, every gate opened and shut around each draw (for
+            models whose slopes mislead; a step then costs a run of the rest of the model for each edge); `auto`:
+            measured on graphs of up to 500 edges.
+        polish: Whether circuits end with measured swaps, on the given pairs; `auto`: on graphs of up to 500 edges.
         seed: Draws gates, batches and partners.
         journal: A file for the state; the same call goes on from it, to the same circuit.
         memory: Bytes to hold at once; at least one pair is held.
@@ -88,9 +99,11 @@ def learned_masks(
     require_model(task.vit, graph)
     sizes = edges_of(size, graph)
     first = _as_start(start, graph, task, memory, progress)
-    plan = MaskPlan(graph, task, sizes, steps, batch, learning_rate, objective, partners, first, seed, memory)
+    plan = MaskPlan(
+        graph, task, sizes, steps, batch, learning_rate, objective, partners, first, derivative, polish, seed, memory
+    )
     reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
-    found = [_circuit(plan, n, reached[n]) for n in sizes]
+    found = [_circuit(plan, n, reached[n], progress) for n in sizes]
     return found if isinstance(size, Sequence | np.ndarray) else found[0]
 
 
@@ -104,7 +117,7 @@ def _as_start(start: Scores | str, graph: Graph, task: Task, memory: int, progre
     return run_algorithm(start, graph, task, memory=memory, progress=progress)
 
 
-def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64]) -> Circuit:
+def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool) -> Circuit:
     task = plan.task
     scores = Scores(
         graph=plan.graph,
@@ -120,4 +133,7 @@ def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64]) -> Circui
     )
     provenance = {"algorithm": "learned_masks", "options": plan.options, "selection": "learned_masks", "n": n}
     mask = largest_within(plan.graph, scores.ranking(), n)
+    if plan.polishes:
+        before, mask = mask, Search(plan.swaps(n), None, progress).refined(mask, n)
+        provenance |= {"polished": True, "edges_exchanged": int((mask & ~before).sum())}
     return Circuit(plan.graph, mask, scores, task.ablation, dict(task.info), provenance)

@@ -11,9 +11,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from exact_engine import DATA, DEIT
@@ -43,7 +44,6 @@ METHODS = (
     "ceap",
     "atp_star",
     "rank_ensemble",
-    "eap_ig_activations",
 )
 
 Masks = list[np.ndarray]  # one per size, each of shape (edge,)
@@ -70,10 +70,11 @@ class Study:
     task: Callable[[], Task]
     shares: tuple[float, ...]
     taus: tuple[float, ...]  # of ACDC, whose size cannot be asked for
-    few: dict[str, int]  # methods that would take hours on all discovery pairs, and how many they get
+    few: dict[str, int] = field(default_factory=dict)  # pairs of methods that would take hours on all of them
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of methods that would take hours without
 
 
-_TOY = ((0.05, 0.1, 0.2, 0.4), tuple(float(tau) for tau in np.geomspace(3, 1e-4, 16)), {})
+_TOY = ((0.05, 0.1, 0.2, 0.4), tuple(float(tau) for tau in np.geomspace(3, 1e-4, 16)))
 STUDIES = {
     "deit": Study(
         "DeiT-Tiny, cats against dogs",
@@ -81,6 +82,7 @@ STUDIES = {
         (0.02, 0.05, 0.1, 0.2),
         (0.15, 0.044, 0.02, 0.008),
         {"acdc": 6, "hybrid": 8},
+        {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 2}, "hybrid": {"budget": 0.25}},
     ),
     "3v8": Study("toy/mnist-2l, 3 against 8", partial(digits, 3, 8), *_TOY),
     "4v9": Study("toy/mnist-2l, 4 against 9", partial(digits, 4, 9), *_TOY),
@@ -116,13 +118,14 @@ def find(method: str, study: Study, task: Task, graph: Graph) -> Cell:
 
 
 def _search(method: str, study: Study, task: Task, graph: Graph, sizes: list[int]) -> Masks:
+    options = study.options.get(method, {})
     if method == "acdc":
         found = sorted((circuit.mask for circuit in acdc(graph, task, tau=study.taus, progress=True)), key=np.sum)
         empty = np.zeros(len(graph), dtype=bool)
         return [max((mask for mask in [empty, *found] if mask.sum() <= size), key=np.sum) for size in sizes]
     if "size" in ALGORITHMS[method].options:
-        return [circuit.mask for circuit in run_algorithm(method, graph, task, size=sizes, progress=True)]
-    scores = run_algorithm(method, graph, task, progress=True)
+        return [circuit.mask for circuit in run_algorithm(method, graph, task, size=sizes, progress=True, **options)]
+    scores = run_algorithm(method, graph, task, progress=True, **options)
     return [scores.top(size).mask for size in sizes]
 
 

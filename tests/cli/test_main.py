@@ -91,7 +91,7 @@ def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
 
 def test_a_size_is_refused_where_the_algorithm_decides_it(tmp_path, capsys):
     arguments = ["discover", *DIGITS, "--algorithm", "acdc", "--size", "9", "--out", str(tmp_path / "new")]
-    assert "tau=0.02" in refused(capsys, arguments)
+    assert "tau=0.01" in refused(capsys, arguments)
     assert not (tmp_path / "new").exists()
 
 

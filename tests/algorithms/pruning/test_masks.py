@@ -2,16 +2,24 @@
 
 import numpy as np
 import pytest
+import torch
 from vitcircuits.algorithms import eap, learned_masks
+from vitcircuits.algorithms.pruning.gates import draw_masks
+from vitcircuits.algorithms.pruning.mask_derivatives import Measured
+from vitcircuits.algorithms.pruning.mask_goal import Goal
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.mask_training import Descent
 from vitcircuits.algorithms.pruning.sizes import edges_of, largest_within
-from vitcircuits.circuits import class_contrast, compile_graph, evaluate
+from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
+from vitcircuits.circuits.baseline import make_baseline
+from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.reach import prune
+from vitcircuits.circuits.run import run_pairs
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError, TaskError
 
-FEW = {"steps": 30, "batch": 4}
+XOR = "planted/neighbour-xor"
+FEW = {"steps": 30, "batch": 4, "polish": "no", "derivative": "pathwise"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def _faithfulness(circuit, task):
 
 def test_one_descent_gives_all_sizes_and_they_hold_on_other_images(digits, graph):
     sizes = [0.2, 0.4]
-    small, large = learned_masks(graph, digits, size=sizes, steps=150)
+    small, large = learned_masks(graph, digits, size=sizes, steps=150, derivative="pathwise")
     for circuit, share in zip((small, large), sizes, strict=True):
         assert 0.9 * share * len(graph) <= len(circuit) <= round(share * len(graph))
         assert np.array_equal(prune(graph, circuit.mask), circuit.mask)
@@ -56,7 +64,7 @@ def test_a_budget_of_one_pair_changes_nothing_but_rounding(digits, graph):
 def test_a_descent_that_was_cut_off_ends_with_the_same_circuit(digits, graph, tmp_path, stop):
     wanted = learned_masks(graph, digits, size=[30, 15], **FEW)
     journal = tmp_path / "journal.jsonl"
-    plan = MaskPlan(graph, digits, [30, 15], 30, 4, 0.15, "metric", "auto", "none", 0, 2_000_000_000)
+    plan = MaskPlan(graph, digits, [30, 15], 30, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 2_000_000_000)
     _cut_off(Descent(plan, journal, False), stop)
     descent = Descent(plan, journal, False)
     assert descent.step == stop
@@ -70,11 +78,11 @@ def _cut_off(descent, stop):
     """Runs some steps, saves, and dies in the next."""
     one = descent._one
 
-    def step():
+    def step(tell):
         if descent.step == stop:
             descent.journal.replace(descent._state())
             raise KeyboardInterrupt
-        one()
+        one(tell)
 
     descent._one = step
     with pytest.raises(KeyboardInterrupt):
@@ -82,20 +90,20 @@ def _cut_off(descent, stop):
 
 
 def test_the_schedule_goes_down_and_rests(digits, graph):
-    plan = MaskPlan(graph, digits, [10, 40, 10], 50, 4, 0.15, "metric", "auto", "none", 0, 1)
+    plan = MaskPlan(graph, digits, [10, 40, 10], 50, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1)
     densities = [plan.density(step) for step in range(plan.total_steps)]
     assert plan.total_steps == 100 and densities == sorted(densities, reverse=True)
     assert densities[30:50] == [40 / len(graph)] * 20 and densities[-1] == 10 / len(graph)
 
 
 def test_every_pair_comes_once_in_an_epoch_and_partners_are_shuffled_only_where_they_are_other_images(digits, graph):
-    plan = MaskPlan(graph, digits, [10], 8, 4, 0.15, "metric", "auto", "none", 0, 1)
+    plan = MaskPlan(graph, digits, [10], 8, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1)
     n = len(digits.discovery)
     seen = np.concatenate([plan.pairs_of(step)[0] for step in range(n)])
     assert all(sorted(epoch) == list(range(n)) for epoch in seen.reshape(-1, n))
     assert plan.shuffles and any(not np.array_equal(*plan.pairs_of(step)) for step in range(4))
     blurred = class_contrast(digits.vit, "digits", target=3, foil=8, corruption="blur", n_discovery=8, n_evaluation=8)
-    assert not MaskPlan(graph, blurred, [10], 8, 4, 0.15, "metric", "auto", "none", 0, 1).shuffles
+    assert not MaskPlan(graph, blurred, [10], 8, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1).shuffles
 
 
 def test_a_ranking_is_filled_up_to_the_size_with_edges_on_paths(graph):
@@ -120,6 +128,49 @@ def test_a_size_that_makes_no_sense_is_refused(graph, size):
 def test_options_that_make_no_sense_are_refused(digits, graph, options, said):
     with pytest.raises(TaskError, match=said):
         learned_masks(graph, digits, **options)
+
+
+@pytest.mark.parametrize("name", ["planted/bright-column", XOR, f"{XOR}:trap,step,disguise=1", "planted/majority"])
+def test_the_truth_is_found_at_its_size_where_every_slope_misleads(name):
+    task = planted_task(load_vit(name), n=32)
+    truths = task.vit.minimal_circuits()
+    circuit = learned_masks(compile_graph(task.vit), task, size=len(truths[0]), steps=200)
+    assert frozenset(circuit.edge_names()) in truths
+
+
+def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with_it_shut(digits, graph):
+    plan = MaskPlan(graph, digits, [20], 30, 3, 0.15, "metric", "auto", "none", "measured", "no", 0, 2_000_000_000)
+    vit, baseline, log_alpha = digits.vit, make_baseline(digits.vit, digits.ablation), torch.zeros(len(graph)).double()
+    goal = Goal.of(graph, digits, "metric", baseline, memory=plan.memory)
+    clean, partners = np.array([4, 0, 7]), np.array([1, 4, 2])
+    with torch.no_grad(), vit.borrowed():
+        told = Measured(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
+    mask, pairs = draw_masks(log_alpha, plan.generator(3)), digits.discovery
+    met = Pairs(pairs.clean[clean], pairs.corrupt[partners])
+
+    def loss(edge, kept):
+        flipped = mask.copy()
+        flipped[edge] = kept
+        outputs = digits.metric(run_pairs(vit, graph, flipped, met, baseline)).double()
+        return float((outputs - digits.metric(goal.full[clean])).square().mean()) / goal.scale
+
+    for edge in range(0, len(graph), 7):
+        assert abs(float(told.gradient[edge]) - (loss(edge, True) - loss(edge, False))) < 1e-5
+
+
+def test_swaps_only_bring_a_circuit_closer(digits, graph):
+    rough, polished = (learned_masks(graph, digits, size=10, **{**FEW, "polish": polish}) for polish in ("no", "yes"))
+    assert len(polished) <= 10 and polished.provenance["edges_exchanged"] >= 0
+    runs = run_masks(
+        digits.vit,
+        graph,
+        [rough.mask, polished.mask],
+        digits.metric,
+        digits.discovery,
+        make_baseline(digits.vit, digits.ablation),
+    )
+    before, after = np.square(runs.outputs - runs.clean_outputs).mean(-1)
+    assert after <= before
 
 
 def test_a_metric_without_a_gradient_asks_for_kl(digits, graph):

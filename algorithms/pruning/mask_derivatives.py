@@ -1,0 +1,121 @@
+"""Which way every gate should move: two ways to tell, of a few pairs under gates drawn by chance.
+
+pathwise    the loss is differentiated through hard-concrete gates (`soft_run`): one forward and one backward pass for
+            all edges. It sees nothing where a softmax is saturated or an MLP is a step.
+measured    gates are drawn open or shut, and every edge is flipped by itself (`around`):
+            L(gate open) - L(gate shut), the others as drawn, is the loss's derivative by P(open), whatever the model's
+            slopes are. A run of the rest of the model for each edge, so for small graphs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...circuits.baseline import Baseline
+from ...circuits.pairs import Pairs
+from .around import measure_flips
+from .gates import Edges, draw_gates, draw_masks
+from .mask_goal import Goal, Rows
+from .mask_plan import MaskPlan
+from .soft_run import SoftRunner
+
+CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
+
+
+class Told(NamedTuple):
+    """Of one step: the loss, faithfulness, and the loss's derivative by every gate's parameter."""
+
+    loss: float
+    faithfulness: float
+    gradient: Edges
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """Draws gates and tells which way they should move."""
+
+    def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
+        """On the clean images of some pairs, each with the ablated values of a pair among `partners`."""
+        ...
+
+
+class Pathwise:
+    """See above; call it under `vit.borrowed()`."""
+
+    def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
+        self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
+        self.runner, self.at_once = SoftRunner(plan.task.vit, plan.graph), _pairs_at_once(plan)
+        self._cached = self._cache()
+
+    def _cache(self) -> Float[Tensor, "source pair token model"] | None:
+        """Ablated values of all pairs, where they fit."""
+        cfg, pairs = self.task.vit.cfg, self.task.discovery
+        size = torch.finfo(self.task.vit.dtype).bits // 8 * cfg.tokens.n_tokens * cfg.d_model
+        if len(pairs) * self.plan.graph.n_sources * size > CACHE_SHARE * self.plan.memory:
+            return None
+        return torch.cat([self.baseline(batch) for batch in pairs.batches(self.at_once)], 1)
+
+    def _ablated(self, which: Rows) -> Float[Tensor, "source pair token model"]:
+        if self._cached is not None:
+            return self._cached[:, which]
+        return self.baseline(self.task.discovery.select(which.tolist()))
+
+    def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
+        """A few pairs at a time, under one draw."""
+        gates, slope = draw_gates(log_alpha, generator)
+        gradient, outputs, loss = torch.zeros_like(gates), [], 0.0
+        for start in range(0, len(clean), self.at_once):
+            chosen, others = (which[start : start + self.at_once] for which in (clean, partners))
+            found = self._batch(gates, chosen, others, len(clean))
+            outputs.append(self.goal.metric(found.logits.double().cpu(), self.goal.full[chosen]).numpy())
+            gradient += found.gradient.double().cpu()
+            loss += float(found.loss)
+        return Told(loss, self.goal.faithfulness(np.concatenate(outputs), clean), gradient * slope)
+
+    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int):
+        vit, goal = self.task.vit, self.goal
+        full = goal.full[chosen].to(device=vit.device, dtype=vit.dtype)
+        images = vit.check_images(self.task.discovery.clean[chosen])
+
+        def loss(logits: Tensor) -> Tensor:
+            return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
+
+        return self.runner(gates, vit.embed(images), self._ablated(others), loss)
+
+
+def _pairs_at_once(plan: MaskPlan) -> int:
+    """Pairs whose run fits: two buffers and the ablated values, and what a block records and works with."""
+    cfg, graph, tokens = plan.task.vit.cfg, plan.graph, plan.task.vit.cfg.tokens.n_tokens
+    rows = int(graph.port_rows.max()) + 1
+    residuals = 3.5 * graph.n_sources + cfg.n_layers * (rows + 6) + 3 * rows
+    floats = tokens * (residuals * cfg.d_model + (cfg.n_layers + 3) * 2 * cfg.d_mlp)
+    if len(graph.groups) > 1:
+        floats += (4 * cfg.n_layers + 8) * cfg.n_heads * tokens**2  # patterns are recorded
+    left = (1 - CACHE_SHARE) * plan.memory
+    return max(1, int(left // (floats * (torch.finfo(plan.task.vit.dtype).bits // 8))))
+
+
+class Measured:
+    """See above; call it under `vit.borrowed()`."""
+
+    def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
+        self.plan, self.goal, self.baseline = plan, goal, baseline
+        self._edges = np.arange(len(plan.graph))
+
+    def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
+        """Every edge flipped around one draw."""
+        task, goal = self.plan.task, self.goal
+        pairs, mask = task.discovery, draw_masks(log_alpha, generator)
+        met = Pairs(pairs.clean[clean], pairs.corrupt[partners], None, pairs.pair_ids[partners])
+        found = measure_flips(
+            task.vit, self.plan.graph, mask, self._edges, goal.metric, met, self.baseline, memory=self.plan.memory
+        )
+        now = goal.distances(found.now, clean).mean()
+        flipped = goal.distances(found.flipped, clean).mean(-1)
+        gain = np.where(mask, now - flipped, flipped - now) / goal.scale
+        return Told(float(now / goal.scale), goal.faithfulness(found.now, clean), torch.from_numpy(gain))

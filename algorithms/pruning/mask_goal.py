@@ -1,0 +1,81 @@
+"""What learned masks are to reach: outputs close to the full model's, as a share of the empty circuit's distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...circuits.baseline import Baseline
+from ...circuits.bootstrap import FLOOR
+from ...circuits.graph import Graph
+from ...circuits.mask_runs import run_masks
+from ...circuits.metrics import Metric, kl_divergence
+from ...circuits.task import Task
+from ...models.errors import TaskError
+
+Objective = Literal["metric", "kl"]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """The loss of a run under gates.
+
+    Args:
+        metric: What distances are told from: the task's, or kl.
+        full: Logits of the full model on the clean images, (pair, class), float64 on the CPU.
+        none: With no edge kept, likewise.
+    """
+
+    metric: Metric
+    full: Float[Tensor, "pair class"]
+    none: Float[Tensor, "pair class"]
+
+    @classmethod
+    def of(cls, graph: Graph, task: Task, objective: Objective, baseline: Baseline, *, memory: int) -> Goal:
+        """From one clean run and one with no edge kept.
+
+        Raises:
+            TaskError: The two say the same.
+        """
+        metric = replace(task.metric, kind="kl") if objective == "kl" else task.metric
+        nothing = np.zeros(len(graph), dtype=bool)
+        runs = run_masks(task.vit, graph, [nothing], task.metric, task.discovery, baseline, n_logits=1, memory=memory)
+        goal = cls(metric, runs.clean_logits, runs.logits[0])
+        if goal.scale < FLOOR:
+            raise TaskError(
+                f"the outputs with all edges and with none are {goal.scale:.1e} apart on these pairs: there is nothing "
+                f"to explain. Choose another corruption or ablation."
+            )
+        return goal
+
+    def distance(self, logits: Tensor, full: Tensor) -> Float[Tensor, " pair"]:
+        """Per pair: the squared difference of the metric, or KL(full || logits), with a gradient."""
+        if self.metric.kind == "kl":
+            return kl_divergence(full, logits)
+        return (self.metric(logits) - self.metric(full)).square()
+
+    def distances(self, outputs: Floats, pairs: Rows) -> Floats:
+        """The same from what the metric said, (..., pair)."""
+        return -outputs if self.metric.kind == "kl" else np.square(outputs - self._outputs[0][pairs])
+
+    def faithfulness(self, outputs: Floats, pairs: Rows) -> float:
+        """f on some pairs, for the eye, from what the metric said, (pair,)."""
+        full, none = (found[pairs].mean() for found in self._outputs)
+        return float((outputs.mean() - none) / (full - none)) if abs(full - none) > FLOOR else float("nan")
+
+    @cached_property
+    def scale(self) -> float:
+        """Mean distance with no edge kept."""
+        return float(self.distance(self.none, self.full).mean())
+
+    @cached_property
+    def _outputs(self) -> tuple[Floats, Floats]:
+        return self.metric(self.full, self.full).numpy(), self.metric(self.none, self.full).numpy()
