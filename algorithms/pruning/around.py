@@ -118,7 +118,7 @@ def changeable(graph: Graph, mask: Bools) -> Bools:
         alive, needed = found.alive[:first].T[None], found.needed[first:mlp]
         _pack(blocks.attention, _rows_needed(graph, layer, mask, needed)[:, :, None] & alive, out)
         if blocks.inside is not None:
-            fed = (blocks.attention.unpack(mask) & alive).any(-1)  # (row, group)
+            fed = np.logical_or.reduce(blocks.attention.unpack(mask) & alive, axis=-1)  # (row, group)
             leads = np.zeros(blocks.inside.dense_shape, dtype=bool)
             for part in range(2):
                 sources = fed[graph.port_rows[:, part + 1]]

@@ -102,9 +102,19 @@ class MaskPlan:
     def swaps(self, n: int) -> BudgetPlan:
         """How a circuit of n edges is polished."""
         kl = self.objective == "kl" or self.task.metric.kind == "kl"
-        fields = {"start": "full", "objective": "kl" if kl else "squared", "measure": "auto", "share": 0.1}
-        counts = {"breaths": 0, "swaps": 8, "memory": self.memory}
-        return BudgetPlan(self.graph, self.task, [n], faithfulness=0.0, **fields, **counts)
+        return BudgetPlan(
+            self.graph,
+            self.task,
+            [n],
+            faithfulness=0.0,
+            start="full",
+            objective="kl" if kl else "squared",
+            measure="auto",
+            share=0.1,
+            breaths=0,
+            swaps=8,
+            memory=self.memory,
+        )
 
     @property
     def first_density(self) -> float:

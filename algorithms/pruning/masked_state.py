@@ -42,12 +42,12 @@ class RowKind:
     @cached_property
     def whole(self) -> Bools:
         """Sources that are kept wherever the rows exist, (source,)."""
-        return (self.kept | ~self.present[:, None]).all(0)
+        return np.logical_and.reduce(self.kept | ~self.present[:, None], axis=0)
 
     @cached_property
     def some(self) -> Bools:
         """Sources that are kept somewhere, (source,)."""
-        return self.kept.any(0)
+        return np.logical_or.reduce(self.kept, axis=0)
 
 
 class MaskedState:

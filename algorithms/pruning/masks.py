@@ -39,9 +39,43 @@ from .sizes import Size, edges_of, largest_within
 
 
 @overload
-def learned_masks(graph: Graph, task: Task, *, size: Size = ..., **options: Any) -> Circuit: ...
+def learned_masks(
+    graph: Graph,
+    task: Task,
+    *,
+    size: Size = ...,
+    steps: int = ...,
+    batch: int = ...,
+    learning_rate: float = ...,
+    objective: Objective = ...,
+    partners: Partners = ...,
+    start: Scores | str = ...,
+    derivative: Derivative = ...,
+    polish: Polish = ...,
+    seed: int = ...,
+    journal: str | Path | None = ...,
+    memory: int = ...,
+    progress: bool = ...,
+) -> Circuit: ...
 @overload
-def learned_masks(graph: Graph, task: Task, *, size: Sequence[Size], **options: Any) -> list[Circuit]: ...
+def learned_masks(
+    graph: Graph,
+    task: Task,
+    *,
+    size: Sequence[Size],
+    steps: int = ...,
+    batch: int = ...,
+    learning_rate: float = ...,
+    objective: Objective = ...,
+    partners: Partners = ...,
+    start: Scores | str = ...,
+    derivative: Derivative = ...,
+    polish: Polish = ...,
+    seed: int = ...,
+    journal: str | Path | None = ...,
+    memory: int = ...,
+    progress: bool = ...,
+) -> list[Circuit]: ...
 def learned_masks(
     graph: Graph,
     task: Task,

@@ -161,7 +161,7 @@ class _SoftRun:
         gradients = self.gradients[: block.width, :, tokens]
         found = grad.new_zeros(block.dense_shape)
         if dense.shape[1] == 1:
-            found[rows, 0] = torch.tensordot(grad.flatten(1), differences.flatten(1), dims=([1], [1]))
+            found[rows, 0] = grad.flatten(1) @ differences.flatten(1).T
             gradients += torch.tensordot(dense[:, 0].T, grad, dims=1)
         else:
             per_token = torch.einsum("rbtd,ubtd->rtu", grad, differences)
