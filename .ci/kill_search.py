@@ -23,7 +23,8 @@ from vitcircuits.models import load_vit
 
 SEARCHES = {
     "acdc": {"tau": 0.003, "batch": 8},
-    "learned_masks": {"size": [40, 20], "steps": 150},
+    "learned_masks": {"size": [40, 20], "steps": 150, "derivative": "pathwise"},
+    "budgeted_pruning": {"size": 20},
 }
 
 

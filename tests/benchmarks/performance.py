@@ -72,12 +72,12 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def put_between_marks(text: str, measured: str) -> str:
-    """The text with everything between the marks replaced; marks are added at the end where there are none."""
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n".lstrip()
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{measured}\n{END}{rest.split(END, 1)[1]}"
+def put_between_marks(text: str, measured: str, begin: str = BEGIN, end: str = END) -> str:
+    """The text with everything between two marks replaced; they are added at the end where there are none."""
+    if begin not in text:
+        text = f"{text.rstrip()}\n\n{begin}\n{end}\n".lstrip()
+    before, rest = text.split(begin, 1)
+    return f"{before}{begin}\n{measured}\n{end}{rest.split(end, 1)[1]}"
 
 
 def main() -> None:

@@ -130,11 +130,11 @@ def test_options_that_make_no_sense_are_refused(digits, graph, options, said):
         learned_masks(graph, digits, **options)
 
 
-@pytest.mark.parametrize("name", ["planted/bright-column", XOR, f"{XOR}:trap,step,disguise=1", "planted/majority"])
+@pytest.mark.parametrize("name", ["planted/bright-column", f"{XOR}:trap,step,disguise=1", "planted/majority"])
 def test_the_truth_is_found_at_its_size_where_every_slope_misleads(name):
     task = planted_task(load_vit(name), n=32)
     truths = task.vit.minimal_circuits()
-    circuit = learned_masks(compile_graph(task.vit), task, size=len(truths[0]), steps=200)
+    circuit = learned_masks(compile_graph(task.vit), task, size=len(truths[0]), steps=150)
     assert frozenset(circuit.edge_names()) in truths
 
 
