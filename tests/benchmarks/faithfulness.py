@@ -106,26 +106,28 @@ class Cell:
     n_pairs: int
 
 
-def find(method: str, study: Study, task: Task, graph: Graph) -> Cell:
-    """Runs a method on the discovery pairs, or on the first few of them."""
+def find(method: str, study: Study, task: Task, graph: Graph, journal: Path) -> Cell:
+    """Runs a method on the discovery pairs, or on the first few of them; a search that was cut off goes on."""
     n_pairs = min(len(task.discovery), study.few.get(method, len(task.discovery)))
     task = replace(task, discovery=task.discovery.select(slice(0, n_pairs)))
     sizes = [round(part * len(graph)) for part in study.shares]
     start = time.perf_counter()
     with counted_work(task) as work:
-        masks = _search(method, study, task, graph, sizes)
+        masks = _search(method, study, task, graph, sizes, journal)
     return Cell(masks, time.perf_counter() - start, work.runs * n_pairs, n_pairs)
 
 
-def _search(method: str, study: Study, task: Task, graph: Graph, sizes: list[int]) -> Masks:
-    options = study.options.get(method, {})
+def _search(method: str, study: Study, task: Task, graph: Graph, sizes: list[int], journal: Path) -> Masks:
+    options = study.options.get(method, {}) | {"progress": True}
     if method == "acdc":
-        found = sorted((circuit.mask for circuit in acdc(graph, task, tau=study.taus, progress=True)), key=np.sum)
+        circuits = acdc(graph, task, tau=study.taus, journal=journal, progress=True)
+        found = sorted((circuit.mask for circuit in circuits), key=np.sum)
         empty = np.zeros(len(graph), dtype=bool)
         return [max((mask for mask in [empty, *found] if mask.sum() <= size), key=np.sum) for size in sizes]
     if "size" in ALGORITHMS[method].options:
-        return [circuit.mask for circuit in run_algorithm(method, graph, task, size=sizes, progress=True, **options)]
-    scores = run_algorithm(method, graph, task, progress=True, **options)
+        circuits = run_algorithm(method, graph, task, size=sizes, journal=journal, **options)
+        return [circuit.mask for circuit in circuits]
+    scores = run_algorithm(method, graph, task, **options)
     return [scores.top(size).mask for size in sizes]
 
 
@@ -133,7 +135,7 @@ def kept(method: str, name: str, task: Task, graph: Graph, work: Path) -> Cell:
     """The same, from the work folder where it is there."""
     path = work / f"{name}-{method}.json"
     if not path.exists():
-        cell = find(method, STUDIES[name], task, graph)
+        cell = find(method, STUDIES[name], task, graph, work / f"{name}-{method}.jsonl")
         record = {**vars(cell), "masks": [np.flatnonzero(mask).tolist() for mask in cell.masks]}
         write_text_atomic(path, json.dumps(record))
     record = json.loads(path.read_text())
