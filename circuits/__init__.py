@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .node_scores import NodeScores as NodeScores
     from .nodes import jaccard as jaccard
     from .nodes import node_circuit as node_circuit
-    from .partner import Partner as Partner
+    from .partners.partner import Partner as Partner
     from .planted import planted_task as planted_task
     from .report import Report as Report
     from .run import run_circuit as run_circuit
@@ -61,7 +61,7 @@ _HOMES = {
     "Graph": ".graph",
     "NodeScores": ".node_scores",
     "Pairs": ".task",
-    "Partner": ".partner",
+    "Partner": ".partners.partner",
     "Report": ".report",
     "Scores": ".scores",
     "Task": ".task",

@@ -16,7 +16,7 @@ from ..models.hooked import HookedViT
 from .classes import ClassSpec, image_labels, parse_classes
 from .metrics import MetricKind
 from .pairs import Pairs
-from .partner import Partner, as_partner
+from .partners.partner import Partner, as_partner
 from .task import Task, class_contrast, load_images
 
 Partners = Sequence[Partner | str] | Mapping[str, Partner | str]

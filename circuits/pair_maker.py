@@ -13,11 +13,11 @@ from ..models.data import ImageData, Split
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .classes import ClassSet, image_labels
-from .corruptions import changed_tokens, corrupt_pixels, usable
-from .masks import Pictures
 from .metrics import Metric
 from .pairs import Pairs
-from .partner import SWAPS, Partner
+from .partners.corruptions import changed_tokens, corrupt_pixels, usable
+from .partners.masks import Pictures
+from .partners.partner import SWAPS, Partner
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from .classes import ClassSet, ClassSpec, parse_classes
 from .metrics import Metric, MetricKind
 from .pair_maker import PairMaker, valid_pairs
 from .pairs import Pairs
-from .partner import Partner, as_partner
+from .partners.partner import Partner, as_partner
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.errors import TaskError
 
 if TYPE_CHECKING:
-    from ..circuits.partner import Partner
+    from ..circuits.partners.partner import Partner
     from ..circuits.task import Task
     from ..models.hooked import HookedViT
 
@@ -130,7 +130,7 @@ def usable_device(device: str | None) -> str | None:
 
 def make_partner(kind: str, settings: dict[str, Any]) -> Partner:
     """The description of a kind of partner, with those of the settings that it takes; a useless one is left out."""
-    from ..circuits.partner import MASKED, Partner
+    from ..circuits.partners.partner import MASKED, Partner
 
     if kind in MASKED:
         return Partner(kind, mask=settings["mask"], coordinates=settings["mask_coordinates"])

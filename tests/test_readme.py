@@ -8,10 +8,10 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, caps
     text = (Path(__file__).parents[1] / "README.md").read_text()
     blocks, names = re.findall(r"```python\n(.*?)```", text, re.S), {}
     monkeypatch.chdir(tmp_path)
-    for block in blocks[:2]:
+    for block in blocks[:3]:
         exec(compile(block, "README.md", "exec"), names)
     assert "faithfulness" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"3v8.svg", "3v8.json", "acdc.jsonl", "heads.svg"}
     names["images"] = names["task"].discovery.clean
-    exec(compile(blocks[2], "README.md", "exec"), names)
+    exec(compile(blocks[3], "README.md", "exec"), names)
     assert set(names["cache"]) == {"blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"}

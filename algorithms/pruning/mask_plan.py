@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...circuits.corruptions import SWAPS
 from ...circuits.graph import Graph
+from ...circuits.partners.corruptions import SWAPS
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError

@@ -107,7 +107,10 @@ class Cell:
 
 
 def find(method: str, study: Study, task: Task, graph: Graph, journal: Path) -> Cell:
-    """Runs a method on the discovery pairs, or on the first few of them; a search that was cut off goes on."""
+    """Runs a method on the discovery pairs, or on the first few of them.
+
+    A search that was cut off goes on from its journal; what it cost is then that of the last part.
+    """
     n_pairs = min(len(task.discovery), study.few.get(method, len(task.discovery)))
     task = replace(task, discovery=task.discovery.select(slice(0, n_pairs)))
     sizes = [round(part * len(graph)) for part in study.shares]

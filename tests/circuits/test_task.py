@@ -4,9 +4,9 @@ import pytest
 import torch
 from vitcircuits.circuits import Ablation, Pairs, Partner, Task, class_contrast
 from vitcircuits.circuits.classes import parse_classes
-from vitcircuits.circuits.corruptions import CORRUPTIONS, corrupt_pixels
 from vitcircuits.circuits.metrics import Metric
-from vitcircuits.circuits.partner import MASKED
+from vitcircuits.circuits.partners.corruptions import CORRUPTIONS, corrupt_pixels
+from vitcircuits.circuits.partners.partner import MASKED
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models.errors import TaskError
-from ..models.preprocess import Preprocess
+from ...models.errors import TaskError
+from ...models.preprocess import Preprocess
 
 PLACES = {
     "centre": (0.5, 0.5),

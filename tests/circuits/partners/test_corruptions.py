@@ -3,10 +3,10 @@
 import pytest
 import torch
 from vitcircuits.circuits import Pairs, Partner, class_contrast
-from vitcircuits.circuits.attention_masks import AttentionMasks, most_of, patch_attention
-from vitcircuits.circuits.corruptions import changed_tokens, corrupt_pixels, patches_of, usable, whole_patches
-from vitcircuits.circuits.masks import Pictures, given_masks
-from vitcircuits.circuits.partner import MASKED
+from vitcircuits.circuits.partners.attention_masks import AttentionMasks, most_of, patch_attention
+from vitcircuits.circuits.partners.corruptions import changed_tokens, corrupt_pixels, patches_of, usable, whole_patches
+from vitcircuits.circuits.partners.masks import Pictures, given_masks
+from vitcircuits.circuits.partners.partner import MASKED
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import TaskError

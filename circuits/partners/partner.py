@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..models.errors import TaskError
+from ...models.errors import TaskError
 from .lettering import Lettering
 from .masks import Masks, as_masks
 

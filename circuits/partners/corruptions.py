@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..models.config import VitConfig
-from ..models.errors import TaskError
-from ..models.preprocess import Preprocess
+from ...models.config import VitConfig
+from ...models.errors import TaskError
+from ...models.preprocess import Preprocess
 from .fill import harmonic_fill
 from .lettering import paint_word
 from .partner import CORRUPTIONS, SWAPS, Partner, as_partner

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..models.data import ImageData
-from ..models.errors import DataError
-from ..models.hooked import HookedViT
+from ...models.data import ImageData
+from ...models.errors import DataError
+from ...models.hooked import HookedViT
 from .masks import Pictures
 
 Method = Literal["rollout", "last"]

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models.data import ImageData
-from ..models.errors import DataError
-from ..models.hooked import HookedViT
+from ...models.data import ImageData
+from ...models.errors import DataError
+from ...models.hooked import HookedViT
 
 Coordinates = Literal["picture", "input"]
 T = TypeVar("T")
@@ -155,7 +155,7 @@ class MaskFolder:
         return {"mask": str(self.folder), "mask_coordinates": self.coordinates}
 
     def _file(self, name: str) -> Path | None:
-        from ..models.image_folder import SUFFIXES
+        from ...models.image_folder import SUFFIXES
 
         path = Path(name)
         for tail in (Path(*path.parts[start:]) for start in range(len(path.parts))):
