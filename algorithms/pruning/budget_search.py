@@ -159,11 +159,12 @@ class Search:
             if self.measure.loss(shrunk) >= self.measure.loss(mask) - GAIN * self.measure.scale:
                 break
             mask = shrunk
-        while self.plan.swaps:
+        swaps = 0
+        while swaps < self.plan.swaps or (self.plan.exact and self.plan.swaps):
             found = self._step("swap", mask, lambda now: self._swap(now, size))
             if found is None:
                 break
-            mask = self._fill(found, size)
+            mask, swaps = self._fill(found, size), swaps + 1
         return mask
 
     def _fill(self, mask: Bools, size: int) -> Bools:

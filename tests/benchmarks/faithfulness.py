@@ -82,7 +82,7 @@ STUDIES = {
         (0.02, 0.05, 0.1, 0.2),
         (0.15, 0.044, 0.02, 0.008),
         {"acdc": 6, "hybrid": 8},
-        {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 2}, "hybrid": {"budget": 0.25}},
+        {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 0}, "hybrid": {"budget": 0.25}},
     ),
     "3v8": Study("toy/mnist-2l, 3 against 8", partial(digits, 3, 8), *_TOY),
     "4v9": Study("toy/mnist-2l, 4 against 9", partial(digits, 4, 9), *_TOY),
