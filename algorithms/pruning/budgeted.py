@@ -107,8 +107,8 @@ def budgeted_pruning(
         measure: Candidates measured by `exact` runs, or foreseen by `slopes`; `auto`: exact up to 500 edges.
         share: Of the kept edges that a round drops, at most.
         breaths: At each size, at most so many times edges are taken back in and pruned anew (only with slopes).
-        swaps: 0 for none. With exact measures all kept edges are tried against all absent ones until no swap helps; with
-            slopes, at most so many swaps are made, tried among as many of the weakest kept and strongest absent edges.
+        swaps: 0 for none. With exact measures all kept edges are tried against all absent ones until no swap helps;
+            with slopes at most so many swaps are made, among as many of the weakest kept and strongest absent edges.
         journal: A file that every step is written to. The same call goes on from what is there.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
