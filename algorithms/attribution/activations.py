@@ -79,8 +79,8 @@ class _Levels(Plan):
     points: tuple[float, ...] = ()
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
-        """Pairs of one batch: gradients are summed over the points of one level, beside the clean keys and values."""
-        return super().pairs_at_once(points=len(self.points), kept=kept + 2 * self.inside)
+        """Pairs of one batch: gradients are summed over levels and points, beside the clean keys and values."""
+        return super().pairs_at_once(points=max(2, len(self.points)), kept=kept + 2 * self.inside)
 
     def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
         """Adds a batch's scores, level by level."""

@@ -1,12 +1,14 @@
-"""EAP's and EAP-IG's time over the plain model's, and their peak memory over the budget."""
+"""EAP's and EAP-IG's time over the plain model's, and the peak memory of edge attribution and masks over the budget."""
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import timm
 import torch
 from measure import Row, paired, peak_memory
-from vitcircuits.algorithms import eap, eap_ig
+from vitcircuits.algorithms import atp_star, ceap, eap, eap_ig, eap_ig_activations, learned_masks, relp
 from vitcircuits.circuits import Pairs, Task, compile_graph
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models import load_vit
@@ -59,6 +61,17 @@ def eap_ig_time(name: str, n_pairs: int, *, rounds: int) -> Row:
     )
 
 
+RUNS: dict[str, tuple[Callable[..., object], Callable[[int], dict[str, Any]]]] = {
+    "EAP": (eap, lambda n_pairs: {}),
+    "EAP-IG": (eap_ig, lambda n_pairs: {"steps": 2}),
+    "RelP": (relp, lambda n_pairs: {}),
+    "CEAP": (ceap, lambda n_pairs: {"steps": 2}),
+    "AtP*": (atp_star, lambda n_pairs: {}),
+    "IG over activations": (eap_ig_activations, lambda n_pairs: {"steps": 1}),
+    "learned masks, two steps": (learned_masks, lambda n_pairs: {"steps": 2, "batch": n_pairs, "size": 0.3}),
+}
+
+
 def peak_over_budget(algorithm: str, name: str, n_pairs: int, memory: int) -> Row:
     """Peak memory above the model and the images over the budget, in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -71,5 +84,5 @@ def _peak(algorithm: str, name: str, n_pairs: int, memory: int, threads: int) ->
     torch.set_num_threads(threads)
     task = random_task(name, n_pairs)
     graph = compile_graph(task.vit)
-    run = {"EAP": eap, "EAP-IG": lambda *args, **options: eap_ig(*args, steps=2, **options)}[algorithm]
-    return peak_memory(lambda: run(graph, task, memory=memory))
+    run, options = RUNS[algorithm]
+    return peak_memory(lambda: run(graph, task, memory=memory, **options(n_pairs)))

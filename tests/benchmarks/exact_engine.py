@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from edge_attribution import DEIT, VIT_B, random_task
 from measure import Row, paired, peak_memory
-from vitcircuits.algorithms import acdc, exact_effects
+from vitcircuits.algorithms import acdc, budgeted_pruning, exact_effects
 from vitcircuits.algorithms.pruning.live import Live
 from vitcircuits.circuits import Task, class_contrast, compile_graph
 from vitcircuits.models import load_vit
@@ -133,6 +133,7 @@ def _peak_of_the_first(seconds: float, algorithm: str, n_pairs: int, memory: int
     run = {
         "exact effects": lambda: exact_effects(graph, task, memory=memory),
         "ACDC": lambda: acdc(graph, task, tau=3e-4, metric="logit_difference", memory=memory),
+        "budgeted pruning": lambda: budgeted_pruning(graph, task, memory=memory),
     }[algorithm]
 
     def work() -> None:

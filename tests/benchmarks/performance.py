@@ -30,7 +30,15 @@ MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
             for algorithm, memory in (("EAP", 2_000_000_000), ("EAP-IG", 2_000_000_000))
         ]
         + [edge_attribution.peak_over_budget("EAP", VIT_B, 2, 200_000_000)]
-        + [exact_engine.peak_of_the_first(60, name, 32, 2_000_000_000) for name in ("exact effects", "ACDC")]
+        + [
+            edge_attribution.peak_over_budget(algorithm, DEIT, 16, 500_000_000)
+            for algorithm in list(edge_attribution.RUNS)[2:]
+        ]
+        + [edge_attribution.peak_over_budget("learned masks, two steps", VIT_B, 4, 2_000_000_000)]
+        + [
+            exact_engine.peak_of_the_first(60, name, 32, 2_000_000_000)
+            for name in ("exact effects", "ACDC", "budgeted pruning")
+        ]
     ),
     "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
     "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
