@@ -157,7 +157,7 @@ class MaskPlan:
     def options(self) -> dict[str, Any]:
         """The options in plain values."""
         return {
-            "size": self.sizes,
+            "size": self.sizes if len(self.sizes) > 1 else self.sizes[0],
             "steps": self.steps,
             "batch": self.batch,
             "learning_rate": self.learning_rate,

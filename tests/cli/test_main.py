@@ -1,5 +1,6 @@
 """The command line: light help, clear mistakes, the demo's folder, the same bytes again, resuming."""
 
+import json
 import subprocess
 import sys
 
@@ -93,6 +94,19 @@ def test_a_size_is_refused_where_the_algorithm_decides_it(tmp_path, capsys):
     arguments = ["discover", *DIGITS, "--algorithm", "acdc", "--size", "9", "--out", str(tmp_path / "new")]
     assert "tau=0.01" in refused(capsys, arguments)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "selection"),
+    [("learned_masks", ["--size", "12", "--option", "steps=10"]), ("budgeted_pruning", ["--faithfulness", "0.5"])],
+)
+def test_a_search_takes_its_size_or_its_level_from_the_command(tmp_path, capsys, algorithm, selection):
+    arguments = ["discover", *DIGITS, "--pairs", "8", "--eval-pairs", "8", "--random", "2", "--algorithm", algorithm]
+    assert main([*arguments, *selection, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "circuit.json").read_text())
+    kept = {"size": 12} if algorithm == "learned_masks" else {"faithfulness": 0.5}
+    assert kept.items() <= record["provenance"]["options"].items()
+    assert algorithm in capsys.readouterr().out
 
 
 def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
