@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
@@ -88,6 +89,32 @@ def exact_effects(
     return moments.scores(task, "exact_effects", {"direction": direction}, exact=True)
 
 
+def single_effects(
+    graph: Graph, task: Task, wanted: NDArray[np.bool_], *, memory: int = DEFAULT_MEMORY
+) -> NDArray[np.float64]:
+    """The exact effects of some edges alone (noising), shape (pair, edge); 0 for the others.
+
+    Args:
+        graph: The graph.
+        task: Its discovery pairs are used.
+        wanted: Which edges, shape (edge,).
+        memory: Bytes to hold at once.
+    """
+    vit, pairs = task.vit, task.discovery
+    baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    sizes, found = _Sizes.of(vit, graph, len(pairs), memory), []
+    with torch.no_grad(), vit.borrowed():
+        for batch in pairs.batches(sizes.pairs):
+            run = _SingleEdges(graph, task, batch, baseline, "noising", max(1, sizes.runs // len(batch)))
+            out = np.zeros((len(batch), len(graph)))
+            for block in graph.blocks:
+                if wanted[block.start : block.stop].any():
+                    dense = run.effects(block, lambda runs: None, wanted).double().cpu().numpy()
+                    out[:, block.start : block.stop] = dense[:, block.present].reshape(len(batch), -1)
+            found.append(out)
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class _Sizes:
     pairs: int  # whose runs are held
@@ -151,11 +178,15 @@ class _SingleEdges:
             residual = middle + block.mlp_write(middle)
             shadow = shadow + other[first : last + 1].sum(0) + block.attn_bias
 
-    def effects(self, block: EdgeBlock, done: Callable[[int], object]) -> Float[Tensor, "pair row group column"]:
-        """The effect of every edge of a block; zero where there is no edge."""
+    def effects(
+        self, block: EdgeBlock, done: Callable[[int], object], wanted: NDArray[np.bool_] | None = None
+    ) -> Float[Tensor, "pair row group column"]:
+        """The effect of every edge of a block, or of those wanted, (edge,); zero where there is no edge."""
         out = self.deltas.new_zeros(self.n_pairs, *block.dense_shape)
+        chosen = np.broadcast_to(block.present[..., None], block.dense_shape)
         places = (
-            (row, group, column) for row, group in np.argwhere(block.present).tolist() for column in range(block.width)
+            (row, group, column)
+            for row, group, column in np.argwhere(chosen if wanted is None else block.unpack(wanted)).tolist()
         )
         runner = {"attention": self._attention, "inside": self._inside, "mlp": self._mlp, "logits": self._logits}
         for row, found in groupby(places, key=lambda place: place[0]):

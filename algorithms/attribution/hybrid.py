@@ -4,13 +4,14 @@ Gradients rank most edges well and fail in known ways: a saturated softmax or a 
 norm's radial part or an even function gives slopes to edges that don't. So
 
 1. Sources that write the same on clean and ablated runs of every pair leave edges of exactly zero effect: no run.
-2. Edges are measured alone (`around`, at the full mask) from the highest gradient score down, until a stretch of them
+2. Edges are measured alone (as `exact_effects` does) from the highest gradient score down, until a stretch of them
    turns out not to matter.
 3. The rest, which gradients hold for nothing, is tested in groups: those into one layer's heads, one MLP or the logits
    are ablated at once in one masked run (none of them lies behind another, which would hide it). What does not move
    the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single edges,
    which are measured alone. (Group testing: Dorfman 1943.)
-4. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
+4. Where groups settle nothing (trained models), what is left of the runs goes to the highest gradient scores.
+5. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
    gradient score, and no more than what their group moves.
 """
 
@@ -26,14 +27,15 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.graph import Graph
-from ...circuits.run import require_model, run_pairs
+from ...circuits.mask_runs import run_masks
+from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sources import batch_size_for, source_values
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
-from ..pruning.around import measure_flips
 from ..registry import run_algorithm
+from .exact import single_effects
 
 First = Literal["eap_ig", "eap"]
 
@@ -41,6 +43,9 @@ QUIET = 1e-4
 """Of the largest effect: what moves the metric by less, on average over pairs, counts as nothing."""
 STRETCH = 4
 """So many edges in a row must turn out not to matter before the rest is tested in groups."""
+PATIENCE = 16
+"""So many groups in a row that settle nothing: then this is no model for groups, and single edges are measured."""
+TOGETHER = 4  # groups that are halved at once: their tests share the clean and the ablated run
 CHUNK = 8  # edges measured at first from the top, then twice as many: those of one chunk share the clean run
 
 
@@ -61,9 +66,8 @@ def hybrid(
     a whole masked run, so on a model of a few edges the gradients alone can cost more than all exact effects.
 
     Weak spots: exact effects are of single edges, blind under redundancy. A group whose members cancel on every pair is
-    settled as 0. On trained models
-    hardly any group moves nothing, so groups settle little there: the runs go to the edges of high gradient score and
-    to the strongest groups, and the ranking of the rest stays the gradient's.
+    settled as 0. On trained models hardly any group moves nothing, so groups settle little there: the runs go to the
+    edges of high gradient score, and the ranking of the rest stays the gradient's.
 
     Args:
         graph: The graph.
@@ -142,12 +146,9 @@ class _Doubts:
 
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""
-        vit, task, everything = self.task.vit, self.task, np.ones(len(self.graph), dtype=bool)
-        found = measure_flips(
-            vit, self.graph, everything, edges, task.metric, task.discovery, self.baseline, memory=self.memory
-        )
-        effects, n_pairs = found.now - found.flipped, len(task.discovery)
-        chosen = list(edges)
+        chosen, wanted, n_pairs = list(edges), np.zeros(len(self.graph), dtype=bool), len(self.task.discovery)
+        wanted[chosen] = True
+        effects = single_effects(self.graph, self.task, wanted, memory=self.memory)[:, chosen].T
         self.values[chosen], self.mean_abs[chosen] = effects.mean(1), np.abs(effects).mean(1)
         self.std_err[chosen] = effects.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.nan
         self.exact[chosen] = True
@@ -157,38 +158,46 @@ class _Doubts:
         self.left -= runs
         self.bar.update(runs)
 
-    def _test(self, edges: NDArray[np.intp]) -> float:
-        """How much the metric moves, on average over pairs, when edges are ablated together."""
-        task, mask = self.task, np.ones(len(self.graph), dtype=bool)
-        mask[edges] = False
-        with torch.no_grad():
-            reference = torch.cat([task.vit(batch.clean) for batch in task.discovery.batches(64)])
-        logits = run_pairs(task.vit, self.graph, mask, task.discovery, self.baseline, memory=self.memory)
-        moved = task.metric(reference, reference) - task.metric(logits, reference)
-        self.n_tests += 1
-        self._spend(1)
-        return float(moved.double().abs().mean())
+    def _test(self, groups: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
+        """How much the metric moves, on average over pairs, when each group's edges are ablated together; (group,)."""
+        task, masks = self.task, np.ones((len(groups), len(self.graph)), dtype=bool)
+        for mask, group in zip(masks, groups, strict=True):
+            mask[group] = False
+        runs = run_masks(
+            task.vit, self.graph, list(masks), task.metric, task.discovery, self.baseline, memory=self.memory
+        )
+        self.n_tests += len(groups)
+        self._spend(len(groups))
+        return np.abs(runs.clean_outputs - runs.outputs).mean(-1)
 
     def _in_groups(self) -> None:
-        """Halves what moves the metric, the strongest first, until the budget is spent."""
+        """Halves what moves the metric, the strongest first, until the budget is spent or nothing is settled so."""
         rest = np.flatnonzero(~self.exact)
         heap: list[tuple[float, int, NDArray[np.intp]]] = []
         groups = np.split(rest, np.searchsorted(rest, [block.start for block in self.graph.blocks[1:]]))
-        todo = [group for group in groups if len(group)]
-        while (todo or heap) and self.left > 0:
-            if not todo:
-                _, _, group = heapq.heappop(heap)
-                todo = [group[: len(group) // 2], group[len(group) // 2 :]]
-            group = todo.pop()
-            if len(group) == 1:
-                self._measure(group.tolist())
-                continue
-            moved = self._test(group)
-            if self._is_quiet(moved):
-                self.settled[group] = True
-            else:
-                self.bound[group] = moved
-                heapq.heappush(heap, (-moved, int(group[0]), group))
+        todo, in_vain = [group for group in groups if len(group)], 0
+        while todo and self.left > 0 and in_vain < PATIENCE:
+            single = [int(group[0]) for group in todo if len(group) == 1][: self.left]
+            if single:
+                self._measure(single)
+            several = [group for group in todo if len(group) > 1][: self.left]
+            for group, moved in zip(several, self._test(several) if several else (), strict=True):
+                quiet = self._is_quiet(float(moved))
+                in_vain = 0 if quiet else in_vain + 1
+                if quiet:
+                    self.settled[group] = True
+                else:
+                    self.bound[group] = moved
+                    heapq.heappush(heap, (-float(moved), int(group[0]), group))
+            strongest = [heapq.heappop(heap)[2] for _ in range(min(TOGETHER, len(heap)))]
+            todo = [half for group in strongest for half in np.array_split(group, 2)]
+        self._most_likely()
+
+    def _most_likely(self) -> None:
+        """What is left of the budget goes to the edges of the highest gradient scores."""
+        ranked = [edge for edge in self.first.ranking("mean_abs").tolist() if not (self.exact | self.settled)[edge]]
+        if ranked and self.left > 0:
+            self._measure(ranked[: self.left])
 
     def scores(self, options: dict[str, Any]) -> Scores:
         """Measured where measured, 0 where settled, calibrated gradient scores elsewhere."""
