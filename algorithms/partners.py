@@ -26,6 +26,7 @@ from ..circuits.controls import random_masks
 from ..circuits.faithfulness import Judged
 from ..circuits.graph import Graph
 from ..circuits.mask_runs import run_masks
+from ..circuits.nodes import overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure
 from ..circuits.run import require_model
@@ -34,6 +35,7 @@ from ..circuits.task import Task
 from ..models.errors import GraphError, TaskError
 from .partner_comparison import PartnerComparison
 from .progress import progress_bar
+from .pruning.sizes import prefix_within
 from .registry import ALGORITHMS, run_algorithm
 
 _ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
@@ -97,7 +99,7 @@ def compare_partners(
     return PartnerComparison(
         names=tuple(tasks),
         circuits=tuple(circuits),
-        jaccard=np.array([[jaccard(first, second) for second in masks] for first in masks]),
+        jaccard=np.array([[overlap(first, second) for second in masks] for first in masks]),
         chance=_chance(masks, random),
         rank_correlation=_rank_correlation(circuits, by),
         faithfulness=tuple(tuple(_figure(column, place) for column in judged) for place in range(len(masks))),
@@ -157,22 +159,12 @@ def at_most(scores: Scores, size: int, *, by: By = "signed") -> Circuit:
     Edges on no path are dropped, so the n highest-ranked edges leave fewer, and how many fewer depends on the scores.
     Compared at one n, circuits would differ in size.
     """
-    low, high = size, len(scores) + 1  # top(low) always fits
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if len(scores.top(middle, by=by)) <= size else (low, middle)
-    return scores.top(low, by=by)
-
-
-def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Edges in both over edges in either; 1 for two empty circuits."""
-    either = int((first | second).sum())
-    return int((first & second).sum()) / either if either else 1.0
+    return scores.top(prefix_within(scores.graph, scores.ranking(by), size), by=by)
 
 
 def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
     """Mean Jaccard of each circuit with random ones of the other's size, both ways."""
-    one_way = [[np.mean([jaccard(mask, draw) for draw in draws]) for draws in random] for mask in masks]
+    one_way = [[np.mean([overlap(mask, draw) for draw in draws]) for draws in random] for mask in masks]
     return (np.array(one_way) + np.array(one_way).T) / 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..circuits.checks.statistics import wilson
+from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text

@@ -89,10 +89,16 @@ def normalised(outputs: Floats, none: Numbers, full: Numbers) -> Floats:
     )
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of n."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
 def share(hits: NDArray[np.bool_], method: str) -> Figure:
     """A share of pairs with Wilson's interval, which stays honest where all or none of them hit."""
-    n, p, z = len(hits), float(hits.mean()), 1.959964
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+    p = float(hits.mean())
+    low, high = wilson(p, len(hits))
     return Figure(p, "share", low, high, method=f"{method}; interval: Wilson's")

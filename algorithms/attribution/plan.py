@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(ABC):
     """A gradient method on all discovery pairs: a subclass says what one batch adds.
 
     Args:
@@ -79,9 +80,9 @@ class Plan:
                 bar.update(len(batch))
         return found
 
+    @abstractmethod
     def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
         """Adds a batch's scores to what was found."""
-        raise NotImplementedError
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
         """Pairs of one batch (see `budget.pairs_at_once`)."""

@@ -23,7 +23,7 @@ from .masked_state import Bools
 from .slopes import measure_slopes
 
 
-class Measure:
+class LossMeter:
     """Measures masks on the discovery pairs, and counts what was run.
 
     Args:

@@ -18,7 +18,7 @@ from ...circuits.scores import Scores
 from ...models.errors import FormatError
 from ..progress import progress_bar
 from ..registry import run_algorithm
-from .budget_measure import Measure
+from .budget_measure import LossMeter
 from .budget_plan import BudgetPlan
 from .journal import Journal
 from .masked_state import Bools
@@ -44,7 +44,7 @@ class Search:
     def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool) -> None:
         self.plan, self.graph, self.progress = plan, plan.graph, progress
         self.steps: dict[str, int] = {}
-        self.measure = Measure(plan)
+        self.measure = LossMeter(plan)
         self.journal = Journal(journal, plan.config())  # last, so that nothing can fail while it is open
         self._past: Iterator[dict[str, Any]] = iter(self.journal.steps)
 

@@ -22,7 +22,7 @@ from .around import measure_flips
 from .gates import Edges, draw_gates, draw_masks
 from .mask_goal import Goal, Rows
 from .mask_plan import MaskPlan
-from .soft_run import SoftRunner
+from .soft_run import SoftResult, SoftRunner
 
 CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 
@@ -45,7 +45,7 @@ class Teller(Protocol):
 
 
 class Pathwise:
-    """See above; call it under `vit.borrowed()`."""
+    """Tells by differentiating through hard-concrete gates; call it under `vit.borrowed()`."""
 
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
@@ -77,7 +77,7 @@ class Pathwise:
             loss += float(found.loss)
         return Told(loss, self.goal.faithfulness(np.concatenate(outputs), clean), gradient * slope)
 
-    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int):
+    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int) -> SoftResult:
         vit, goal = self.task.vit, self.goal
         full = goal.full[chosen].to(device=vit.device, dtype=vit.dtype)
         images = vit.check_images(self.task.discovery.clean[chosen])
@@ -101,7 +101,7 @@ def _pairs_at_once(plan: MaskPlan) -> int:
 
 
 class Measured:
-    """See above; call it under `vit.borrowed()`."""
+    """Tells by opening and shutting every gate; call it under `vit.borrowed()`."""
 
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.goal, self.baseline = plan, goal, baseline

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...circuits.graph import Graph
-from ...circuits.partners.corruptions import SWAPS
+from ...circuits.partners.partner import SWAPS
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError

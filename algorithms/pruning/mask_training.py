@@ -47,10 +47,10 @@ class Descent:
     def run(self) -> list[NDArray[np.float64]]:
         """P(gate > 0) of every edge at the end of each size, largest size first."""
         vit, plan = self.task.vit, self.plan
-        baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
-        goal = Goal.of(plan.graph, self.task, plan.objective, baseline, memory=plan.memory)
         bar = progress_bar("learned_masks", plan.total_steps, self._progress, "step")
         with torch.no_grad(), vit.borrowed(), self.journal, bar:
+            baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
+            goal = Goal.of(plan.graph, self.task, plan.objective, baseline, memory=plan.memory)
             tell: Teller = (Measured if plan.measures else Pathwise)(plan, goal, baseline)
             bar.update(self.step)
             while self.step < plan.total_steps:

@@ -38,24 +38,32 @@ def _edges(value: float, graph: Graph) -> int:
     return int(value)
 
 
-def largest_within(graph: Graph, ranking: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
-    """The longest prefix of a ranking that has at most n edges on paths from input to logits, pruned to these.
+def prefix_within(graph: Graph, ranking: NDArray[np.intp], n: int) -> int:
+    """Length of the longest prefix of a ranking that has at most n edges on paths from input to logits.
 
-    Pruning only ever leaves more edges when more are kept, so the length is found by bisection.
+    Pruning only ever leaves more edges when more are kept, so it is found by bisection.
 
     Args:
         graph: The graph.
         ranking: Edge indices, best first.
         n: Edges that the circuit may have.
     """
-    best, low, high = np.zeros(len(graph), dtype=bool), 0, len(ranking)
+    low, high = 0, len(ranking)
     while low < high:
         middle = (low + high + 1) // 2
-        mask = np.zeros(len(graph), dtype=bool)
-        mask[ranking[:middle]] = True
-        pruned = prune(graph, mask)
-        if int(pruned.sum()) <= n:
-            best, low = pruned, middle
+        if int(_pruned_prefix(graph, ranking, middle).sum()) <= n:
+            low = middle
         else:
             high = middle - 1
-    return best
+    return low
+
+
+def largest_within(graph: Graph, ranking: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
+    """That prefix as a mask, pruned; see `prefix_within`."""
+    return _pruned_prefix(graph, ranking, prefix_within(graph, ranking, n))
+
+
+def _pruned_prefix(graph: Graph, ranking: NDArray[np.intp], length: int) -> NDArray[np.bool_]:
+    mask = np.zeros(len(graph), dtype=bool)
+    mask[ranking[:length]] = True
+    return prune(graph, mask)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bootstrap import wilson
+
 Floats = NDArray[np.float64]
 
 
@@ -61,14 +63,6 @@ def can_pass(n: int, *, epsilon: float, level: float) -> bool:
 def fewest_pairs(*, epsilon: float, level: float) -> int:
     """The smallest number of pairs, counted in tens, that lets `equivalence` pass."""
     return next(n for n in range(10, 1_000_000, 10) if can_pass(n, epsilon=epsilon, level=level))
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of n."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def independence(first: Floats, second: Floats, *, n_permutations: int, seed: int) -> Tested:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import compare_partners, eap, eap_ig
-from vitcircuits.algorithms.partners import at_most, jaccard
+from vitcircuits.algorithms.partners import at_most
 from vitcircuits.circuits import Pairs, Partner, class_contrast, compile_graph, evaluate, partner_contrasts
 from vitcircuits.circuits.draw.partners import draw_partners
 from vitcircuits.circuits.gather import gather_partners
+from vitcircuits.circuits.nodes import overlap
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
 
@@ -89,7 +90,7 @@ def test_circuits_are_what_the_algorithm_finds_and_sets_are_compared(graph, task
     ranks = [[spearmanr(a.values, b.values)[0] for b in scores] for a in scores]
     np.testing.assert_allclose(found.rank_correlation, ranks, atol=1e-9)
     np.testing.assert_allclose(found.chance, found.chance.T)
-    assert jaccard(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)) == 1
+    assert overlap(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)) == 1
 
 
 def test_an_algorithm_that_decides_itself_is_taken_at_its_word(graph, tasks):

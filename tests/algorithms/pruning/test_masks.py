@@ -160,7 +160,7 @@ def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with
 
 def test_swaps_only_bring_a_circuit_closer(digits, graph):
     rough, polished = (learned_masks(graph, digits, size=10, **{**FEW, "polish": polish}) for polish in ("no", "yes"))
-    assert len(polished) <= 10 and polished.provenance["edges_exchanged"] >= 0
+    assert len(polished) <= 10 and "edges_exchanged" in polished.provenance and "polished" not in rough.provenance
     runs = run_masks(
         digits.vit,
         graph,
