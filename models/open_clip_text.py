@@ -76,8 +76,8 @@ def open_text_tower(clip: nn.Module | str, tokenizer: Tokenizer | None = None) -
                 f'a tag such as "ViT-B-16:openai".'
             )
         tokenizer = tokenizer or _own_tokenizer(open_clip, model)
-    bias = getattr(model, "logit_bias", None)
-    return TextTower(model, tokenizer, name, float(model.logit_scale.exp()), None if bias is None else float(bias))
+    scale, bias = float(model.logit_scale.detach().exp()), getattr(model, "logit_bias", None)
+    return TextTower(model, tokenizer, name, scale, None if bias is None else float(bias.detach()))
 
 
 def tower_of(architecture: str) -> str | None:

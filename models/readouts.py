@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .config import VitConfig
 from .errors import ModelError
+from .heads import TextHead
 from .norms import Norm
 
 Pool = Literal["own", "cls", "patches"]
@@ -52,8 +53,8 @@ class Readout:
         """
         if "kind" in self.info:
             return str(self.info["kind"])
-        if isinstance(self.head, nn.Identity):
-            return "features"
+        if isinstance(self.head, TextHead | nn.Identity):
+            return "text" if isinstance(self.head, TextHead) else "features"
         return "embedding" if isinstance(self.head, nn.Linear) and self.head.bias is None else "classes"
 
     @property
@@ -119,7 +120,8 @@ def replace_head(
     tokens = _tokens(own, cfg, pool)
     bare = Readout(tokens, own.norm, own.fc_norm, _placed(head, own.head, like))
     n_classes = _count_classes(bare, cfg, labels, like)
-    found = {"kind": bare.kind, "classes": list(labels or ()), "pool": pool, **(info or {})}
+    kind = "classes" if labels and bare.kind in NO_CLASSES else bare.kind
+    found = {"kind": kind, "classes": list(labels or ()), "pool": pool, **(info or {})}
     found["sha256"] = head_digest(head_tensors(bare.head, own.head), found)
     pooling = cfg.pooling if pool == "own" and cfg.pooling != "distilled" else _POOLING[len(tokens) > 1]
     return (
