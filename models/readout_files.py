@@ -31,7 +31,6 @@ from .heads import TextHead
 from .hooked import HookedViT
 from .readouts import head_digest, head_tensors
 
-READOUT_FILE = "readout.safetensors"
 READOUT_SCHEMA = "vitcircuits.readout/1"
 
 CLIP_SCALE = 100.0  # where CLIP's training stops the scale from growing
