@@ -191,11 +191,15 @@ def _with_quick_gelu(architecture: str) -> str:
     import timm
 
     plain, _, tag = architecture.partition(".")
-    config = timm.get_pretrained_cfg(architecture)
+    try:
+        config = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        raise ModelError(
+            f"timm has no weights {tag!r} for {plain}: pass one of {', '.join(timm.list_pretrained(f'{plain}.*'))}, or "
+            f"{plain} for its default."
+        ) from error
     quick = plain.replace("_clip_", "_clip_quickgelu_")
     if config is None or "natively QuickGELU" not in " ".join(config.notes or ()) or not timm.is_model(quick):
-        return architecture
-    if "_quickgelu_" in plain:
         return architecture
     found = f"{quick}.{tag or config.tag}"
     logging.getLogger("vitcircuits").warning(

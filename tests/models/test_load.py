@@ -26,7 +26,12 @@ def test_names_labels_and_preprocessing_come_along():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("toy/digits", "toy/digits-2l"), ("deit_tny_patch16_224", "deit_tiny_patch16_224")]
+    ("name", "near"),
+    [
+        ("toy/digits", "toy/digits-2l"),
+        ("deit_tny_patch16_224", "deit_tiny_patch16_224"),
+        ("deit_tiny_patch16_224.mine", r"deit_tiny_patch16_224\.fb_in1k"),
+    ],
 )
 def test_a_wrong_name_gets_the_nearest_ones(name, near):
     with pytest.raises(ModelError, match=near):
