@@ -1,7 +1,8 @@
 """Scores of the edges between token groups inside heads, at one attention's cost for all of them.
 
 Pattern p, logit change d_ti = q_t . (k'_i - k_i) x scale, gradient g_t at the head's weighted values z of target token
-t, source token i, source group G. A value edge scores sum over G of p_ti <g_t, v_i - v'_i>. A key edge scores, to first order,
+t, source token i, source group G. A value edge scores sum over G of p_ti <g_t, v_i - v'_i>. A key edge scores, to
+first order,
 
     - sum over G of p_ti d_ti (<g_t, v_i> - <g_t, z_t>)
 
