@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .adapters import open_module
+from .adapters.find import open_module
 from .blocks import OpenBlock
 from .config import VitConfig
 from .errors import DataError, ModelError
@@ -54,10 +54,11 @@ class HookedViT:
     """An opened ViT. The original module is used by reference and left as it was.
 
     Args:
-        module: A timm `VisionTransformer`.
+        module: One of timm's ViTs, or any module that runs a stack of timm's blocks.
         name: What to call it.
         preprocess: From a picture to the model's input, where it is known.
         labels: One name per logit, where they are known.
+        attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         head: What takes the place of the module's own head, once the module has been compared with its original.
 
     Raises:
@@ -72,10 +73,12 @@ class HookedViT:
         name: str = "vit",
         preprocess: Preprocess | None = None,
         labels: tuple[str, ...] | None = None,
+        attention_mask: str | Tensor | None = None,
         head: nn.Module | None = None,
     ) -> None:
-        opened = open_module(module, name)
+        opened = open_module(module, name, mask=attention_mask)
         self.module = module
+        self.opened = opened
         self.cfg: VitConfig = opened.cfg
         self.blocks: tuple[OpenBlock, ...] = opened.blocks
         self.readout: Readout = opened.readout
@@ -97,12 +100,12 @@ class HookedViT:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, and of everything computed."""
-        return self.blocks[0].qkv.weight.dtype
+        return next(self.module.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.blocks[0].qkv.weight.device
+        return next(self.module.parameters()).device
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -174,18 +177,19 @@ class HookedViT:
 
     def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
         """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""
-        module: Any = self.module
-        return module.norm_pre(module.patch_drop(module._pos_embed(module.patch_embed(images))))
+        stem = self.opened.stem
+        return stem.finish(stem.positioned(stem.patches(images)))
 
     def run_blocks(
         self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
     ) -> Float[Tensor, "batch token model"]:
         """The last residual, from the residual in front of block `start`, or of its MLP if attention is skipped."""
         for block in self.blocks[start:]:
+            before = residual
             if not skip_attention:
                 residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
             skip_attention = False
-            residual = residual + block.mlp_write(residual)
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
         return residual
 
     def finish(
@@ -198,17 +202,17 @@ class HookedViT:
         """
         last = self.cfg.n_layers - 1
         for layer in range(start, last):
-            block = self.blocks[layer]
+            block, before = self.blocks[layer], residual
             if not (skip_attention and layer == start):
                 residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(residual)
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
         read = self.readout.select(residual)
         if start <= last:
-            block = self.blocks[last]
+            block, before, tokens = self.blocks[last], read, self.readout.read
             if not (skip_attention and start == last):
-                z = block.attend(*block.read_at(block.norm1(residual), self.readout.read))
+                z = block.attend(*block.read_at(block.norm1(residual), tokens), tokens)
                 read = read + block.attn_write(z)
-            read = read + block.mlp_write(read)
+            read = read + block.mlp_write(block.mlp_input(before, read))
         return self.readout(read)
 
     def __call__(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch class"]:
@@ -260,7 +264,20 @@ class HookedViT:
     @property
     def hook_names(self) -> tuple[str, ...]:
         """All hook names, in the order in which they are reached."""
-        return hook_names(self.cfg.n_layers)
+        return hook_names(self.cfg)
+
+    def require_separate_heads(self, what: str) -> None:
+        """Does nothing if a head's write depends on that head alone.
+
+        Raises:
+            ModelError: Heads share a norm in front of the output projection, so that none can be computed by itself.
+        """
+        if any(block.joint is not None for block in self.blocks):
+            raise ModelError(
+                f"the heads of {self.cfg.name} share a norm in front of the output projection, so that one head's "
+                f"write depends on all of them; {what} compute heads one at a time. Use a gradient method, such as "
+                f"eap_ig, whose gradients pass that norm."
+            )
 
     def check_images(self, images: Tensor) -> Tensor:
         """The images on the model's device and in its dtype.
@@ -295,7 +312,7 @@ class HookedViT:
         images = torch.randn(2, self.cfg.n_channels, *self.cfg.image_size, generator=generator)
         images = images.to(device=self.device, dtype=self.dtype)
         with torch.no_grad(), self.borrowed():
-            wanted, got = self.module(images), self.readout.logits(self.run_blocks(self.embed(images)))
+            wanted, got = self.opened.forward(images), self.readout.logits(self.run_blocks(self.embed(images)))
             factor = 1e-9 if self.dtype == torch.float64 else 1e-4
             tolerance = factor * max(1.0, float(wanted.abs().max()))
             parity = Parity(float((wanted - got).abs().max()), tolerance)
@@ -309,11 +326,11 @@ class HookedViT:
 
     def _first_difference(self, images: Tensor, tolerance: float) -> str:
         residual = self.embed(images)
-        for layer, wanted in enumerate(original_blocks(self.module, images)):
-            block = self.blocks[layer]
+        for layer, wanted in enumerate(original_blocks(self.opened, images)):
+            block, before = self.blocks[layer], residual
             residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(residual)
-            if not float((residual - wanted).abs().max()) <= tolerance:
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+            if not float((residual[:, : wanted.shape[1]] - wanted).abs().max()) <= tolerance:
                 return f"The first block that differs is block {layer}."
         return "All blocks agree; the readout differs."
 

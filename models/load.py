@@ -35,6 +35,7 @@ def load_vit(
     name: str | None = None,
     preprocess: Preprocess | None = None,
     labels: tuple[str, ...] | None = None,
+    attention_mask: str | torch.Tensor | None = None,
     **timm_options: Any,
 ) -> HookedViT:
     """A ViT, opened up and compared with its original.
@@ -52,6 +53,7 @@ def load_vit(
         name: What to call it, when it is not its source.
         preprocess: From a picture to the model's input, where it is not what the name says.
         labels: One name per logit, where they are not what the name says.
+        attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; or a planted model's own (see
             `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`.
 
@@ -60,11 +62,13 @@ def load_vit(
             there is not one label per logit.
     """
     if isinstance(source, nn.Module):
-        vit = HookedViT(_upcast(source), name=name or type(source).__name__)
+        vit = HookedViT(_upcast(source), name=name or type(source).__name__, attention_mask=attention_mask)
     else:
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
         if device is not None:
             vit.module.to(device)
+        if attention_mask is not None:
+            vit = _masked(vit, attention_mask)
     if labels is not None and len(labels) != vit.cfg.n_classes:
         raise ModelError(
             f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."
@@ -91,6 +95,13 @@ def _named(
         return _from_timm(_architecture_of(path), path, False, name, timm_options)
     weights = None if checkpoint is None else Path(checkpoint).expanduser()
     return _from_timm(text, weights, pretrained, name, timm_options)
+
+
+def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
+    facts: dict[str, Any] = {"name": vit.cfg.name, "preprocess": vit.preprocess, "labels": vit.labels}
+    found = HookedViT(vit.module, attention_mask=attention_mask, **facts)
+    found.readout = dataclasses.replace(found.readout, info=vit.readout.info)
+    return found
 
 
 def known_models() -> tuple[str, ...]:

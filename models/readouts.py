@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,13 +27,15 @@ NO_CLASSES = ("features", "embedding")
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """A head over one token, an average of tokens, or (if it asks for them) all tokens that are read.
+    """A head over one token or an average of tokens, or two heads over one token each.
 
     Args:
         tokens: The tokens it looks at.
         norm: Norm of each token.
         fc_norm: Norm of the pooled vector.
         head: From the pooled vector to the logits; see `heads.py` for what it may be besides a linear map.
+        second_head: Of distilled models: `head` reads the first token and this one the second, and the logits are
+            their mean.
         info: What a head is that took the place of the model's own, in plain values: `kind`, `classes`, `pool`,
             `sha256`, and what it was made of. Empty for the model's own.
     """
@@ -42,6 +44,7 @@ class Readout:
     norm: Norm
     fc_norm: Norm
     head: nn.Module
+    second_head: nn.Module | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,12 +69,6 @@ class Readout:
         """The tokens that are read (a view)."""
         return residual[..., self.read, :]
 
-    def pool(self, normed: Float[Tensor, "*batch read model"]) -> Float[Tensor, "*pooled model"]:
-        """What the head is given, before `fc_norm`: (*batch, model), or all that is read if the head takes tokens."""
-        if getattr(self.head, "takes_tokens", False):
-            return normed
-        return normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
-
     def __call__(
         self, read: Float[Tensor, "*batch read model"], *, freeze_norm: bool = False
     ) -> Float[Tensor, "*batch class"]:
@@ -82,10 +79,29 @@ class Readout:
             freeze_norm: Treat both norms' standard deviations, and what a head divides by, as constants in the
                 backward pass.
         """
-        if not freeze_norm:
-            return self.head(self.fc_norm(self.pool(self.norm(read))))
-        head = getattr(self.head, "frozen", self.head)
-        return head(self.fc_norm.frozen(self.pool(self.norm.frozen(read))))
+        if freeze_norm:
+            return self.after_norm(self.norm.frozen(read), fc_norm=self.fc_norm.frozen, freeze_norm=True)
+        return self.after_norm(self.norm(read))
+
+    def after_norm(
+        self,
+        normed: Float[Tensor, "*batch read model"],
+        *,
+        fc_norm: Callable[[Tensor], Tensor] | None = None,
+        freeze_norm: bool = False,
+    ) -> Float[Tensor, "*batch class"]:
+        """Logits from the normed tokens that are read.
+
+        Args:
+            normed: Behind the norm of each token.
+            fc_norm: What to do in place of the pooled vector's norm.
+            freeze_norm: Treat what a head divides by as a constant in the backward pass.
+        """
+        if self.second_head is not None:
+            return (self.head(normed[..., 0, :]) + self.second_head(normed[..., 1, :])) / 2
+        pooled = normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
+        head = getattr(self.head, "frozen", self.head) if freeze_norm else self.head
+        return head((fc_norm or self.fc_norm)(pooled))
 
     def logits(self, residual: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch class"]:
         """Logits from the whole last residual."""
@@ -160,7 +176,7 @@ def _tokens(own: Readout, cfg: VitConfig, pool: str) -> tuple[int, ...]:
     if pool == "cls" and layout.has_cls:
         return (0,)
     if pool == "patches":
-        return tuple(range(layout.n_prefix, layout.n_tokens))
+        return tuple(range(layout.n_tokens)[layout.patches])
     if pool == "cls":
         raise ModelError(f'{cfg.name} has no class token: pass pool="patches", or pool="own".')
     raise ModelError(f"pool={pool!r} is not known: pass 'own', 'cls' or 'patches'.")
@@ -181,7 +197,7 @@ def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, 
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
     try:
         with torch.no_grad():
-            shape = tuple(bare.head(bare.pool(like.new_zeros(1, len(bare.tokens), cfg.d_model))).shape)
+            shape = tuple(bare.head(like.new_zeros(1, cfg.d_model)).shape)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"the head does not take the vector of {cfg.d_model} numbers that {cfg.name} gives it: "

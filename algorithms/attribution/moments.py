@@ -27,7 +27,7 @@ class Moments:
         """Adds a batch's scores of one edge block."""
         values = scores.double()
         for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
-            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.present].ravel()
+            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
 
     @property
     def mean(self) -> np.ndarray:

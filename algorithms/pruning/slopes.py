@@ -151,7 +151,7 @@ class TapedState(MaskedState):
     @staticmethod
     def _into(block: EdgeBlock, dense: Tensor, out: NDArray[np.float64]) -> None:
         values = dense.double().cpu().numpy()
-        out[:, block.start : block.stop] = values[:, block.present].reshape(len(out), -1)
+        out[:, block.start : block.stop] = values[:, block.exists]
 
 
 def _pairs_at_once(vit: HookedViT, graph: Graph, memory: int) -> int:

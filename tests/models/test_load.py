@@ -66,17 +66,11 @@ def test_weights_that_are_not_numbers_are_refused():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: VisionTransformer(**TINY, global_pool="map"), "second residual stream"),
-        (lambda: VisionTransformer(**TINY, global_pool="max"), "token and average pooling"),
-        (lambda: VisionTransformer(**TINY, scale_attn_norm=True), "norm across all heads"),
-        (lambda: VisionTransformer(**{**TINY, "num_classes": 0}), "no classifier head"),
-        (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "distillation token"),
-        (
-            lambda: timm.create_model("vit_base_patch16_rpn_224", depth=1),
-            "pass a norm before they are added|ResPostBlock",
-        ),
-        (lambda: timm.create_model("eva02_tiny_patch14_224", depth=1), "not timm's VisionTransformer"),
-        (lambda: torch.nn.Linear(2, 2), "not timm's VisionTransformer"),
+        (lambda: VisionTransformer(**TINY, global_pool="max"), "average and map pooling"),
+        (lambda: timm.create_model("vit_base_patch16_rpn_224", depth=1), "pass a norm before they are added"),
+        (lambda: timm.create_model("vit_dpwee_patch16_reg1_gap_256", depth=1), "differential attention"),
+        (lambda: torch.nn.Linear(2, 2), "without a stack of transformer blocks"),
+        (lambda: VisionTransformer(**{**TINY, "depth": 0}), "no blocks"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_with_a_sentence(make, said):
@@ -141,6 +135,15 @@ def test_weights_trained_with_quick_gelu_get_it(tag, caplog):
     assert vit.cfg.name == f"vit_base_patch32_clip_quickgelu_224.{tag}" and "QuickGELU" in caplog.text
     assert type(vit.module.blocks[0].mlp.act).__name__.lower() == "quickgelu"
     assert vit.readout.kind == "embedding"
+
+
+def test_a_mask_comes_with_a_name_as_with_a_module():
+    vit = load_vit("toy/digits-2l", attention_mask="causal")
+    pattern = vit.run_with_cache(torch.randn(1, 1, 8, 8))[1]["pattern", 0]
+    assert float(pattern.triu(1).abs().max()) == 0 and vit.labels == tuple("0123456789")
+    same = load_vit(vit.module, attention_mask="causal")
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(same(images), vit(images)) and not torch.allclose(load_vit("toy/digits-2l")(images), vit(images))
 
 
 def test_other_names_are_taken_as_they_are(caplog):
