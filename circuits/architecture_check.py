@@ -9,6 +9,7 @@ Each is compared at 1e-4 x max(1, largest value), in float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def check_architecture(name: str) -> ArchitectureCheck:
 
 def _residual(vit: HookedViT, images: Tensor) -> float:
     """Sources and biases against the original's last residual."""
-    outputs: list[Tensor] = []
+    outputs: list[Any] = []
     handle = vit.opened.originals[-1].register_forward_hook(lambda _module, _args, out: outputs.append(out))
     try:
         with torch.no_grad(), vit.borrowed():
