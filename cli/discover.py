@@ -95,6 +95,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         **({"granularity": "node"} if args.granularity == "node" else {}),
         "model": args.model,
         "checkpoint": args.checkpoint,
+        "attention_mask": args.attention_mask,
         "device": args.device or "cpu",
         "task": task_settings(args),
         "algorithm": args.algorithm,
