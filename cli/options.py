@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TaskError
+from .readout import add_readout, read_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..circuits.partners.partner import Partner
     from ..circuits.task import Task
     from ..models.hooked import HookedViT
@@ -27,16 +30,19 @@ def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> argpars
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--model, --checkpoint, --device."""
+    """--model, --checkpoint, --device, and what takes the place of the model's own head."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         required=required,
         metavar="NAME",
-        help="toy/digits-2l, planted/neighbour-xor, a timm name, a folder, a file",
+        help="toy/digits-2l, planted/neighbour-xor, a timm name (or hf-hub:..., local-dir:...), a folder, a file",
     )
-    group.add_argument("--checkpoint", metavar="FILE", help=".safetensors with weights for a timm name")
+    group.add_argument(
+        "--checkpoint", metavar="FILE", help="weights for a timm name: .safetensors, .pth, .pt or .bin without code"
+    )
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
+    add_readout(parser.add_argument_group("readout, in place of the model's own head"))
 
 
 def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -102,11 +108,20 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
 
 
-def load_model(args: argparse.Namespace) -> HookedViT:
-    """The model that the options name, on their device."""
+def load_model(
+    args: argparse.Namespace, settings: Mapping[str, Any], saved: tuple[Path, Mapping[str, Any]] | None = None
+) -> HookedViT:
+    """The model that the options name, on their device, under the readout that they name.
+
+    Args:
+        args: The options.
+        settings: The task's, with the data that a probe is fitted on.
+        saved: The folder of a circuit and what it records of its readout, which is used where no option names one.
+    """
     from ..models.load import load_vit
 
-    return load_vit(args.model, checkpoint=args.checkpoint, device=usable_device(args.device))
+    vit = load_vit(args.model, checkpoint=args.checkpoint, device=usable_device(args.device))
+    return read_out(vit, args, settings, saved)
 
 
 def usable_device(device: str | None) -> str | None:

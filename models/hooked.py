@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ from .hooks import (
     original_blocks,
     select_names,
 )
-from .readouts import Readout
+from .readouts import Pool, Readout, replace_head
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
@@ -58,6 +59,7 @@ class HookedViT:
         preprocess: From a picture to the model's input, where it is known.
         labels: One name per logit, where they are known.
         attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
+        head: What takes the place of the module's own head, once the module has been compared with its original.
 
     Raises:
         ModelError: The module cannot be opened, holds NaN, is in 16 bits (load it with `load_vit`), or the opened-up
@@ -72,6 +74,7 @@ class HookedViT:
         preprocess: Preprocess | None = None,
         labels: tuple[str, ...] | None = None,
         attention_mask: str | Tensor | None = None,
+        head: nn.Module | None = None,
     ) -> None:
         opened = open_module(module, name, mask=attention_mask)
         self.module = module
@@ -79,10 +82,13 @@ class HookedViT:
         self.cfg: VitConfig = opened.cfg
         self.blocks: tuple[OpenBlock, ...] = opened.blocks
         self.readout: Readout = opened.readout
+        self.own_readout, self._own_cfg = self.readout, self.cfg
         self.preprocess = preprocess
         self.labels = labels
         _check_weights(module, name)
         self.parity = self._check_parity()
+        if head is not None:
+            self._replace_head(head, labels)
 
     def __repr__(self) -> str:
         cfg = self.cfg
@@ -111,13 +117,52 @@ class HookedViT:
         found = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
             found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        found.update(str(self.readout.info.get("sha256", "")).encode())
         return found.hexdigest()
+
+    def with_readout(
+        self,
+        head: nn.Module,
+        labels: Sequence[str] | None = None,
+        *,
+        pool: Pool | str = "own",
+        info: Mapping[str, Any] | None = None,
+    ) -> HookedViT:
+        """The same ViT, sharing the module, with another head in place of the module's own.
+
+        Args:
+            head: From the pooled vector to the logits: a linear map, a `TextHead`, `nn.Identity()` for the features
+                themselves, or any module (see `models/heads.py`).
+            labels: One name per logit.
+            pool: What the head is given: `own` (what the module's own head gets), `cls`, or `patches` (their mean);
+                each after the final norm.
+            info: What the head is, in plain values, for the record.
+
+        Raises:
+            ModelError: The head does not fit, or the model has no such tokens.
+        """
+        other = copy.copy(self)
+        other._replace_head(head, labels, pool, info)
+        return other
+
+    def _replace_head(
+        self,
+        head: nn.Module,
+        labels: Sequence[str] | None,
+        pool: Pool | str = "own",
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        options: dict[str, Any] = {"like": like, "labels": labels, "pool": pool, "info": info}
+        self.readout, self.cfg = replace_head(self.own_readout, self._own_cfg, head, **options)
+        self.labels = None if labels is None else tuple(labels)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights; both are put back afterwards."""
-        training = [module for module in self.module.modules() if module.training]
-        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        both = nn.ModuleList([self.module, self.readout.head])  # the head may be another than the module's own
+        training = [module for module in both.modules() if module.training and module is not both]
+        learning = [parameter for parameter in both.parameters() if parameter.requires_grad]
         try:
             for module in training:
                 module.training = False

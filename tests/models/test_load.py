@@ -1,5 +1,8 @@
 """Loading: names, files, modules, and sentences for what cannot be loaded."""
 
+import json
+import logging
+
 import pytest
 import timm
 import torch
@@ -48,13 +51,7 @@ def test_a_checkpoint_says_its_architecture_or_is_told_it(tmp_path):
         load_vit("vit_small_patch16_224", checkpoint=file)
 
 
-def test_weights_that_cannot_be_trusted_are_refused(tmp_path):
-    pickle = tmp_path / "model.pth"
-    torch.save({}, pickle)
-    with pytest.raises(ModelError, match="pickle"):
-        load_vit(pickle)
-    with pytest.raises(ModelError, match="pickle"):
-        load_vit("vit_tiny_patch16_224", checkpoint=pickle)
+def test_weights_that_are_not_numbers_are_refused():
     module = VisionTransformer(**TINY)
     module.head.weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match=r"head\.weight"):
@@ -90,3 +87,54 @@ def test_16_bit_modules_are_copied_in_32_bits():
     vit = load_vit(module)
     assert vit.dtype == torch.float32
     assert next(module.parameters()).dtype == torch.float16
+
+
+def test_a_fine_tuned_checkpoint_brings_its_number_of_classes(tmp_path):
+    module = timm.create_model("test_vit", num_classes=5).eval()
+    save_file(module.state_dict(), tmp_path / "mine.safetensors")
+    images = torch.randn(2, 3, *module.patch_embed.img_size)
+    names = ("a", "b", "c", "d", "e")
+    for options in ({}, {"num_classes": 5}, {"labels": names}):
+        vit = load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", **options)
+        assert vit.cfg.n_classes == 5 and vit.labels == options.get("labels")
+        torch.testing.assert_close(vit(images), module(images).detach(), atol=1e-4, rtol=0)
+    with pytest.raises(ModelError, match="num_classes= as it was trained"):
+        load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", num_classes=7)
+    with pytest.raises(ModelError, match="one name per logit"):
+        load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", labels=("a",))
+
+
+@pytest.mark.parametrize("given", ["local-dir:", ""])
+def test_a_folder_of_timms_is_opened_offline(tmp_path, given):
+    module = timm.create_model("test_vit", num_classes=3).eval()
+    save_file(module.state_dict(), tmp_path / "model.safetensors")
+    names = ["newt", "owl", "yak"]
+    config = {"architecture": "test_vit", "num_classes": 3, "pretrained_cfg": {"label_names": names, "num_classes": 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vit = load_vit(f"{given}{tmp_path}")
+    images = torch.randn(2, 3, *vit.cfg.image_size)
+    assert vit.labels == tuple(names)
+    torch.testing.assert_close(vit(images), module(images).detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["local-dir:/nowhere", "hf-hub:"])
+def test_a_source_of_timms_that_is_not_there_is_refused(name):
+    with pytest.raises(ModelError, match="timm could not make"):
+        load_vit(name)
+
+
+@pytest.mark.parametrize("tag", ["openai", "metaclip_400m"])
+def test_weights_trained_with_quick_gelu_get_it(tag, caplog):
+    with caplog.at_level(logging.WARNING, logger="vitcircuits"):
+        vit = load_vit(f"vit_base_patch32_clip_224.{tag}", pretrained=False, depth=1)
+    assert vit.cfg.name == f"vit_base_patch32_clip_quickgelu_224.{tag}" and "QuickGELU" in caplog.text
+    assert type(vit.module.blocks[0].mlp.act).__name__.lower() == "quickgelu"
+    assert vit.readout.kind == "embedding"
+
+
+def test_other_names_are_taken_as_they_are(caplog):
+    name = "vit_base_patch32_clip_224.datacompxl"
+    assert load_vit(name, pretrained=False, depth=1).cfg.name == name
+    vit = load_vit("vit_base_patch32_clip_224.openai", pretrained=False, depth=1, act_layer="gelu")
+    assert vit.cfg.name == "vit_base_patch32_clip_224.openai" and not caplog.text
+    assert load_vit("vit_base_patch32_clip_224", pretrained=False, depth=1, num_classes=9).readout.kind == "classes"
