@@ -81,6 +81,23 @@ class TextHead(nn.Module):
         return logits if self.bias is None else logits + self.bias
 
 
+class ProjectionHead(nn.Module):
+    """x @ matrix: a projection that is a plain parameter of the image tower (open_clip's `proj`), by reference.
+
+    Args:
+        matrix: (model, dim).
+    """
+
+    def __init__(self, matrix: nn.Parameter) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.in_features, self.out_features = matrix.shape
+
+    def forward(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch dim"]:
+        """The vector in the space of the texts."""
+        return x @ self.matrix
+
+
 class DistilledHead(nn.Module):
     """The mean of two heads' logits, one on each of two tokens (timm's `VisionTransformerDistilled`).
 

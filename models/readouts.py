@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .config import VitConfig
 from .errors import ModelError
-from .heads import TextHead
+from .heads import ProjectionHead, TextHead
 from .norms import Norm
 
 Pool = Literal["own", "cls", "patches"]
@@ -36,6 +36,8 @@ class Readout:
         head: From the pooled vector to the logits; see `heads.py` for what it may be besides a linear map.
         info: What a head is that took the place of the model's own, in plain values: `kind`, `classes`, `pool`,
             `sha256`, and what it was made of. Empty for the model's own.
+        beside: The pooled vector is the first token beside the mean of those from this one on (DINOv2's classifier);
+            None for one token or a mean.
     """
 
     tokens: tuple[int, ...]
@@ -43,6 +45,7 @@ class Readout:
     fc_norm: Norm
     head: nn.Module
     info: Mapping[str, Any] = field(default_factory=dict)
+    beside: int | None = None
 
     @property
     def kind(self) -> str:
@@ -55,7 +58,10 @@ class Readout:
             return str(self.info["kind"])
         if isinstance(self.head, TextHead | nn.Identity):
             return "text" if isinstance(self.head, TextHead) else "features"
-        return "embedding" if isinstance(self.head, nn.Linear) and self.head.bias is None else "classes"
+        projects = isinstance(self.head, ProjectionHead) or (
+            isinstance(self.head, nn.Linear) and self.head.bias is None
+        )
+        return "embedding" if projects else "classes"
 
     @property
     def read(self) -> slice:
@@ -66,10 +72,12 @@ class Readout:
         """The tokens that are read (a view)."""
         return residual[..., self.read, :]
 
-    def pool(self, normed: Float[Tensor, "*batch read model"]) -> Float[Tensor, "*pooled model"]:
+    def pool(self, normed: Float[Tensor, "*batch read model"]) -> Float[Tensor, "*pooled width"]:
         """What the head is given, before `fc_norm`: (*batch, model), or all that is read if the head takes tokens."""
         if getattr(self.head, "takes_tokens", False):
             return normed
+        if self.beside is not None:
+            return torch.cat([normed[..., 0, :], normed[..., self.beside :, :].mean(-2)], -1)
         return normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
 
     def __call__(
@@ -132,7 +140,8 @@ def replace_head(
             has no such tokens to pool.
     """
     tokens = _tokens(own, cfg, pool)
-    bare = Readout(tokens, own.norm, own.fc_norm, _placed(head, own.head, like))
+    beside = own.beside if pool == "own" else None
+    bare = Readout(tokens, own.norm, own.fc_norm, _placed(head, own.head, like), beside=beside)
     n_classes = _count_classes(bare, cfg, labels, like)
     kind = "classes" if labels and bare.kind in NO_CLASSES else bare.kind
     found = {"kind": kind, "classes": list(labels or ()), "pool": pool, **(info or {})}
@@ -140,7 +149,9 @@ def replace_head(
     pooling = cfg.pooling if pool == "own" and cfg.pooling != "distilled" else _POOLING[len(tokens) > 1]
     return (
         dataclasses.replace(bare, info=found),
-        dataclasses.replace(cfg, n_classes=n_classes, read_tokens=tokens, pooling=pooling),
+        dataclasses.replace(
+            cfg, n_classes=n_classes, read_tokens=cfg.read_tokens if pool == "own" else tokens, pooling=pooling
+        ),
     )
 
 
@@ -167,7 +178,7 @@ def _tokens(own: Readout, cfg: VitConfig, pool: str) -> tuple[int, ...]:
     layout = cfg.tokens
     if pool == "own":
         return own.tokens
-    if cfg.pooling not in ("token", "average", "distilled"):
+    if cfg.pooling not in ("token", "average", "distilled", "cls+average"):
         raise ModelError(
             f'{cfg.name} pools by {cfg.pooling}, which is part of its graph: pass pool="own", what its own head gets.'
         )
