@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import GraphError
-from .graph import EdgeBlock, Graph
+from .edge_blocks import EdgeBlock
+from .graph import Graph
 from .names import End
 
 

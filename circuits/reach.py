@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import Graph, LayerBlocks
+from .edge_blocks import LayerBlocks
+from .graph import Graph
 
 Bools = NDArray[np.bool_]
 

@@ -28,7 +28,8 @@ from ..models.hooked import HookedViT
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .circuit import Circuit
-from .graph import EdgeBlock, Graph
+from .edge_blocks import EdgeBlock
+from .graph import Graph
 from .pairs import Pairs
 from .reach import reach
 from .sources import batch_size_for

@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import EdgeBlock, Graph, LayerBlocks
+from .edge_blocks import EdgeBlock, LayerBlocks
+from .graph import Graph
 
 Nodes = NDArray[np.int64]
 

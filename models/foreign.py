@@ -101,8 +101,8 @@ def _from_folder(path: Path, pretrained: bool, name: str | None, options: dict[s
     module: Any = read_folder(path, pretrained=pretrained)
     if unknown := set(options) - ({"image_size"} if module.config.model_type in _RESIZED else set()):
         raise ModelError(
-            f"{path} takes no option {sorted(unknown)[0]}: a folder of transformers' says all in its config.json. Leave "
-            f"it out; DINOv2's take image_size=."
+            f"{path} takes no option {sorted(unknown)[0]}: a folder of transformers' says all in its config.json. "
+            f"Leave it out; DINOv2's take image_size=."
         )
     if module.config.model_type in _RESIZED:
         module.config.image_size = options.get("image_size") or _shown_size(path, module.config)

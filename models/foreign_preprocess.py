@@ -21,7 +21,7 @@ _FILES = (  # and where in them
 
 
 def preprocess_of_open_clip(model: Any) -> Preprocess | None:
-    """The preprocessing of an open_clip model, for its image tower's size; None where it pads, which is not done here."""
+    """The preprocessing of an open_clip model; None where it pads pictures, which is not done here."""
     said: Mapping[str, Any] = getattr(model.visual, "preprocess_cfg", {})
     if said.get("resize_mode", "shortest") not in ("shortest", "squash") or not said:
         return None

@@ -1,10 +1,8 @@
-"""Heads that are no plain linear map of one vector: text directions (CLIP), and the two heads of a distilled DeiT.
+"""Text directions as a head (CLIP).
 
-A head is any module from the pooled vector to the logits. Two things may be said about one beyond that:
-
-- `frozen(x)`: the same values, with what scales them a constant in the backward pass, so that the logits are linear
-  in x. It is called instead of the head wherever norms are frozen.
-- `takes_tokens`: the head wants all tokens that are read, [batch, token, model], and not one pooled vector.
+A head is any module from the pooled vector to the logits. One may also have `frozen(x)`: the same values, with what it
+divides by a constant in the backward pass, so that the logits are linear in x. It is called instead of the head
+wherever norms are frozen.
 """
 
 from __future__ import annotations
@@ -96,23 +94,3 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch dim"]:
         """The vector in the space of the texts."""
         return x @ self.matrix
-
-
-class DistilledHead(nn.Module):
-    """The mean of two heads' logits, one on each of two tokens (timm's `VisionTransformerDistilled`).
-
-    Args:
-        head: Of the class token.
-        head_dist: Of the distillation token.
-    """
-
-    takes_tokens = True
-
-    def __init__(self, head: nn.Module, head_dist: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-        self.head_dist = head_dist
-
-    def forward(self, x: Float[Tensor, "*batch 2 model"]) -> Float[Tensor, "*batch class"]:
-        """The logits."""
-        return (self.head(x[..., 0, :]) + self.head_dist(x[..., 1, :])) / 2

@@ -94,8 +94,7 @@ def folder_tokenizer(folder: Path, length: int) -> Tokenizer:
             ) from error
 
     def tokenize(texts: list[str]) -> Tensor:
-        ids = read()(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
-        return ids
+        return read()(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
 
     return tokenize
 

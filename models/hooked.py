@@ -115,8 +115,10 @@ class HookedViT:
         return self.labels or tuple(str(index) for index in range(self.cfg.n_classes))
 
     def digest(self) -> str:
-        """sha256 of the weights, in hexadecimal."""
+        """sha256 of the weights, and of an attention mask if there is one, in hexadecimal."""
         found = hashlib.sha256()
+        for mask in {id(mask): mask for block in self.blocks if (mask := block.mask) is not None}.values():
+            found.update(mask.value.cpu().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
             found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         found.update(str(self.readout.info.get("sha256", "")).encode())

@@ -36,6 +36,7 @@ def load_vit(
     name: str | None = None,
     preprocess: Preprocess | None = None,
     labels: tuple[str, ...] | None = None,
+    attention_mask: str | torch.Tensor | None = None,
     **timm_options: Any,
 ) -> HookedViT:
     """A ViT, opened up and compared with its original.
@@ -45,8 +46,8 @@ def load_vit(
             `deit_tiny_patch16_224`, `hf-hub:org/repo` or `local-dir:/path` (timm's own), a folder written by
             `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, a
             module, `open_clip:ViT-B-16:openai` (a name and a tag of open_clip's; see `models/foreign.py`), or a folder
-            that transformers saved a ViT, DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are loaded into timm's QuickGELU architecture, and
-            the model is called so.
+            that transformers saved a ViT, DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are
+            loaded into timm's QuickGELU architecture, and the model is called so.
         checkpoint: A file with weights for a timm name, instead of timm's own: `.safetensors`, or `.pth`, `.pt` or
             `.bin` that opens without code. The number of classes is read off its head.
         pretrained: Load timm's own weights for a timm name (from the cache or the network); False for random ones.
@@ -54,6 +55,7 @@ def load_vit(
         name: What to call it, when it is not its source.
         preprocess: From a picture to the model's input, where it is not what the name says.
         labels: One name per logit, where they are not what the name says.
+        attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; or a planted model's own (see
             `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`.
 
@@ -62,11 +64,13 @@ def load_vit(
             there is not one label per logit.
     """
     if isinstance(source, nn.Module):
-        vit = HookedViT(_upcast(source), name=name or type(source).__name__)
+        vit = HookedViT(_upcast(source), name=name or type(source).__name__, attention_mask=attention_mask)
     else:
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
         if device is not None:
             vit.module.to(device)
+        if attention_mask is not None:
+            vit = _masked(vit, attention_mask)
     if labels is not None and len(labels) != vit.cfg.n_classes:
         raise ModelError(
             f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."
@@ -95,6 +99,13 @@ def _named(
         return _from_timm(_architecture_of(path), path, False, name, timm_options)
     weights = None if checkpoint is None else Path(checkpoint).expanduser()
     return _from_timm(text, weights, pretrained, name, timm_options)
+
+
+def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
+    facts: dict[str, Any] = {"name": vit.cfg.name, "preprocess": vit.preprocess, "labels": vit.labels}
+    found = HookedViT(vit.module, attention_mask=attention_mask, **facts)
+    found.readout = dataclasses.replace(found.readout, info=vit.readout.info)
+    return found
 
 
 def known_models() -> tuple[str, ...]:
@@ -195,11 +206,15 @@ def _with_quick_gelu(architecture: str) -> str:
     import timm
 
     plain, _, tag = architecture.partition(".")
-    config = timm.get_pretrained_cfg(architecture)
+    try:
+        config = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        raise ModelError(
+            f"timm has no weights {tag!r} for {plain}: pass one of {', '.join(timm.list_pretrained(f'{plain}.*'))}, or "
+            f"{plain} for its default."
+        ) from error
     quick = plain.replace("_clip_", "_clip_quickgelu_")
     if config is None or "natively QuickGELU" not in " ".join(config.notes or ()) or not timm.is_model(quick):
-        return architecture
-    if "_quickgelu_" in plain:
         return architecture
     found = f"{quick}.{tag or config.tag}"
     logging.getLogger("vitcircuits").warning(

@@ -52,8 +52,8 @@ def tower_of(architecture: str) -> str | None:
     """The open_clip name and tag of the weights that a timm name has, where both libraries take them from one place."""
     import timm
 
-    config = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture.split(".")[0]) else None
-    hub = getattr(config, "hf_hub_id", None)
+    known = architecture in timm.list_pretrained() or ("." not in architecture and timm.is_model(architecture))
+    hub = getattr(timm.get_pretrained_cfg(architecture), "hf_hub_id", None) if known else None
     if not hub:
         return None
     open_clip = import_open_clip()

@@ -27,13 +27,15 @@ NO_CLASSES = ("features", "embedding")
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """A head over one token, an average of tokens, or (if it asks for them) all tokens that are read.
+    """A head over one token or an average of tokens, or two heads over one token each.
 
     Args:
         tokens: The tokens it looks at.
         norm: Norm of each token.
         fc_norm: Norm of the pooled vector.
         head: From the pooled vector to the logits; see `heads.py` for what it may be besides a linear map.
+        second_head: Of distilled models: `head` reads the first token and this one the second, and the logits are
+            their mean.
         info: What a head is that took the place of the model's own, in plain values: `kind`, `classes`, `pool`,
             `sha256`, and what it was made of. Empty for the model's own.
         beside: The pooled vector is the first token beside the mean of those from this one on (DINOv2's classifier);
@@ -44,6 +46,7 @@ class Readout:
     norm: Norm
     fc_norm: Norm
     head: nn.Module
+    second_head: nn.Module | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     beside: int | None = None
 
@@ -58,10 +61,8 @@ class Readout:
             return str(self.info["kind"])
         if isinstance(self.head, TextHead | nn.Identity):
             return "text" if isinstance(self.head, TextHead) else "features"
-        projects = isinstance(self.head, ProjectionHead) or (
-            isinstance(self.head, nn.Linear) and self.head.bias is None
-        )
-        return "embedding" if projects else "classes"
+        bare = isinstance(self.head, nn.Linear) and self.head.bias is None
+        return "embedding" if bare or isinstance(self.head, ProjectionHead) else "classes"
 
     @property
     def read(self) -> slice:
@@ -71,14 +72,6 @@ class Readout:
     def select(self, residual: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch read model"]:
         """The tokens that are read (a view)."""
         return residual[..., self.read, :]
-
-    def pool(self, normed: Float[Tensor, "*batch read model"]) -> Float[Tensor, "*pooled width"]:
-        """What the head is given, before `fc_norm`: (*batch, model), or all that is read if the head takes tokens."""
-        if getattr(self.head, "takes_tokens", False):
-            return normed
-        if self.beside is not None:
-            return torch.cat([normed[..., 0, :], normed[..., self.beside :, :].mean(-2)], -1)
-        return normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
 
     def __call__(
         self, read: Float[Tensor, "*batch read model"], *, freeze_norm: bool = False
@@ -90,24 +83,31 @@ class Readout:
             freeze_norm: Treat both norms' standard deviations, and what a head divides by, as constants in the
                 backward pass.
         """
-        if not freeze_norm:
-            return self.after_norm(self.norm(read))
-        head = getattr(self.head, "frozen", self.head)
-        return head(self.fc_norm.frozen(self.pool(self.norm.frozen(read))))
+        if freeze_norm:
+            return self.after_norm(self.norm.frozen(read), fc_norm=self.fc_norm.frozen, freeze_norm=True)
+        return self.after_norm(self.norm(read))
 
     def after_norm(
         self,
         normed: Float[Tensor, "*batch read model"],
         *,
         fc_norm: Callable[[Tensor], Tensor] | None = None,
+        freeze_norm: bool = False,
     ) -> Float[Tensor, "*batch class"]:
         """Logits from the normed tokens that are read.
 
         Args:
             normed: Behind the norm of each token.
             fc_norm: What to do in place of the pooled vector's norm.
+            freeze_norm: Treat what a head divides by as a constant in the backward pass.
         """
-        return self.head((fc_norm or self.fc_norm)(self.pool(normed)))
+        if self.second_head is not None:
+            return (self.head(normed[..., 0, :]) + self.second_head(normed[..., 1, :])) / 2
+        pooled = normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
+        if self.beside is not None:
+            pooled = torch.cat([normed[..., 0, :], normed[..., self.beside :, :].mean(-2)], -1)
+        head = getattr(self.head, "frozen", self.head) if freeze_norm else self.head
+        return head((fc_norm or self.fc_norm)(pooled))
 
     def logits(self, residual: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch class"]:
         """Logits from the whole last residual."""
@@ -147,12 +147,9 @@ def replace_head(
     found = {"kind": kind, "classes": list(labels or ()), "pool": pool, **(info or {})}
     found["sha256"] = head_digest(head_tensors(bare.head, own.head), found)
     pooling = cfg.pooling if pool == "own" and cfg.pooling != "distilled" else _POOLING[len(tokens) > 1]
-    return (
-        dataclasses.replace(bare, info=found),
-        dataclasses.replace(
-            cfg, n_classes=n_classes, read_tokens=cfg.read_tokens if pool == "own" else tokens, pooling=pooling
-        ),
-    )
+    read = cfg.read_tokens if pool == "own" else tokens
+    sizes = dataclasses.replace(cfg, n_classes=n_classes, read_tokens=read, pooling=pooling)
+    return dataclasses.replace(bare, info=found), sizes
 
 
 _POOLING = {False: "token", True: "average"}
@@ -185,7 +182,7 @@ def _tokens(own: Readout, cfg: VitConfig, pool: str) -> tuple[int, ...]:
     if pool == "cls" and layout.has_cls:
         return (0,)
     if pool == "patches":
-        return tuple(range(layout.n_prefix, layout.n_tokens))
+        return tuple(range(layout.n_tokens)[layout.patches])
     if pool == "cls":
         raise ModelError(f'{cfg.name} has no class token: pass pool="patches", or pool="own".')
     raise ModelError(f"pool={pool!r} is not known: pass 'own', 'cls' or 'patches'.")
@@ -201,15 +198,16 @@ def _placed(head: nn.Module, own: nn.Module, like: Tensor) -> nn.Module:
 
 
 def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, like: Tensor) -> int:
+    width = cfg.d_model * (1 if bare.beside is None else 2)
     for name, value in bare.head.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
     try:
         with torch.no_grad():
-            shape = tuple(bare.head(bare.pool(like.new_zeros(1, len(bare.tokens), cfg.d_model))).shape)
+            shape = tuple(bare.head(like.new_zeros(1, width)).shape)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
-            f"the head does not take the vector of {cfg.d_model} numbers that {cfg.name} gives it: "
+            f"the head does not take the vector of {width} numbers that {cfg.name} gives it: "
             f"{str(error).splitlines()[0]}."
         ) from error
     if len(shape) != 2:

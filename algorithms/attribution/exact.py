@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.effect_table import require_direction
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
 from ...circuits.scores import Scores

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
-from ...circuits.graph import EdgeBlock
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
 from ...models.hooked import HookedViT

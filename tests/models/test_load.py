@@ -26,7 +26,12 @@ def test_names_labels_and_preprocessing_come_along():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("toy/digits", "toy/digits-2l"), ("deit_tny_patch16_224", "deit_tiny_patch16_224")]
+    ("name", "near"),
+    [
+        ("toy/digits", "toy/digits-2l"),
+        ("deit_tny_patch16_224", "deit_tiny_patch16_224"),
+        ("deit_tiny_patch16_224.mine", r"deit_tiny_patch16_224\.fb_in1k"),
+    ],
 )
 def test_a_wrong_name_gets_the_nearest_ones(name, near):
     with pytest.raises(ModelError, match=near):
@@ -130,6 +135,15 @@ def test_weights_trained_with_quick_gelu_get_it(tag, caplog):
     assert vit.cfg.name == f"vit_base_patch32_clip_quickgelu_224.{tag}" and "QuickGELU" in caplog.text
     assert type(vit.module.blocks[0].mlp.act).__name__.lower() == "quickgelu"
     assert vit.readout.kind == "embedding"
+
+
+def test_a_mask_comes_with_a_name_as_with_a_module():
+    vit = load_vit("toy/digits-2l", attention_mask="causal")
+    pattern = vit.run_with_cache(torch.randn(1, 1, 8, 8))[1]["pattern", 0]
+    assert float(pattern.triu(1).abs().max()) == 0 and vit.labels == tuple("0123456789")
+    same = load_vit(vit.module, attention_mask="causal")
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(same(images), vit(images)) and not torch.allclose(load_vit("toy/digits-2l")(images), vit(images))
 
 
 def test_other_names_are_taken_as_they_are(caplog):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from vitcircuits.models import load_readout, probe_readout, save_class_embeddings, save_readout
 from vitcircuits.models.errors import FormatError, ModelError
-from vitcircuits.models.heads import DistilledHead, TextHead
+from vitcircuits.models.heads import TextHead
 
 NAMES = ("cat", "dog", "größe")
 
@@ -128,5 +128,3 @@ def test_what_cannot_be_saved_is_refused(tiny_vit, tmp_path):
     deep = TextHead(nn.Sequential(nn.Linear(16, 5).double()), embeddings())
     with pytest.raises(FormatError, match="TextHead over a Sequential"):
         save_readout(vit.with_readout(deep), tmp_path / "r.safetensors")
-    distilled = tiny_vit().with_readout(nn.Identity())
-    assert not getattr(distilled.readout.head, "takes_tokens", False) and DistilledHead.takes_tokens

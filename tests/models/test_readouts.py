@@ -6,8 +6,9 @@ import pytest
 import timm
 import torch
 from torch import nn
+from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.heads import DistilledHead, TextHead
+from vitcircuits.models.heads import TextHead
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.norms import open_norm
 from vitcircuits.models.readouts import Readout
@@ -25,7 +26,7 @@ def text_head(vit, n=3, **options):
 def test_a_distilled_readout_is_timms(close):
     module = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=4, depth=1, img_size=32).eval()
     identity = open_norm(nn.Identity(), "fc_norm")
-    readout = Readout((0, 1), open_norm(module.norm, "norm"), identity, DistilledHead(module.head, module.head_dist))
+    readout = Readout((0, 1), open_norm(module.norm, "norm"), identity, module.head, second_head=module.head_dist)
     images = torch.randn(2, 3, 32, 32)
     residuals = []
     module.blocks[-1].register_forward_hook(lambda block, args, out: residuals.append(out))
@@ -33,7 +34,7 @@ def test_a_distilled_readout_is_timms(close):
         wanted = module(images)
         close(readout.logits(residuals[0]), wanted)
         close(readout(readout.select(residuals[0]), freeze_norm=True), wanted)
-        features = dataclasses.replace(readout, head=nn.Identity())
+        features = dataclasses.replace(readout, head=nn.Identity(), second_head=None)
         close(features.logits(residuals[0]), module.forward_head(module.norm(residuals[0]), pre_logits=True))
 
 
@@ -113,6 +114,35 @@ def test_pooled_tokens_are_those_that_are_named(variant, images_for, close, pool
     close(read.finish(read.embed(images)).detach(), wanted)
     close(read.run_with_cache(images, [])[0].detach(), wanted)
     assert read.cfg.read_tokens == read.readout.tokens
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224.dino", "vit_small_patch14_reg4_dinov2.lvd142m"])
+def test_a_model_without_a_head_has_features_and_takes_a_probe(name, close):
+    vit = load_vit(name, pretrained=False, depth=1, img_size=28 if "14" in name else 32)
+    images = torch.randn(6, 3, *vit.cfg.image_size)
+    assert vit.readout.kind == "features" and vit.cfg.n_classes == vit.cfg.d_model
+    close(vit(images), vit.module(images).detach())
+    read = probe_readout(vit, images, torch.arange(6) % 2, classes=("a", "b"))
+    assert read.cfg.n_classes == 2 and read(images).shape == (6, 2)
+
+
+def test_a_new_head_on_a_distilled_model_reads_the_mean_of_both_tokens(close):
+    vit = load_vit("deit_tiny_distilled_patch16_224", pretrained=False, depth=1, img_size=32)
+    images = torch.randn(2, 3, 32, 32)
+    read = vit.with_readout(nn.Identity())
+    close(read(images), vit.module.forward_head(vit.module.forward_features(images), pre_logits=True).detach())
+    assert (read.cfg.pooling, read.cfg.read_tokens, vit.cfg.pooling) == ("average", (0, 1), "distilled")
+    close(vit.with_readout(nn.Identity(), pool="cls")(images), vit.module.forward_features(images)[:, 0].detach())
+
+
+def test_a_new_head_on_map_pooling_reads_what_was_pooled(close):
+    vit = load_vit("test_vit3", pretrained=False)
+    images = torch.randn(2, 3, *vit.cfg.image_size)
+    read = vit.with_readout(nn.Identity())
+    close(read(images), vit.module.forward_head(vit.module.forward_features(images), pre_logits=True).detach())
+    assert read.cfg.pooling == "map"
+    with pytest.raises(ModelError, match="part of its graph"):
+        vit.with_readout(nn.Identity(), pool="patches")
 
 
 def test_a_head_of_another_type_is_copied_and_the_models_own_is_shared(tiny_vit):

@@ -117,7 +117,7 @@ def test_the_tower_of_a_timm_name():
     assert tower_of("vit_base_patch16_clip_quickgelu_224.openai") == "ViT-B-16-quickgelu:openai"
     assert tower_of("vit_base_patch16_clip_224.openai") == "ViT-B-16-quickgelu:openai"
     assert tower_of("vit_tiny_patch16_224.augreg_in21k") is None
-    assert tower_of("something") is None
+    assert tower_of("something") is None and tower_of("vit_base_patch16_clip_224.mine") is None
 
 
 @pytest.mark.parametrize(
