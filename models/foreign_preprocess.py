@@ -95,7 +95,8 @@ def _crop_pct(side: int, edge: int) -> float:
 def _statistics(said: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of pixels in [0, 1], where a processor scales pixels of 0 to 255, may subtract 1, and normalises."""
     scale = 255 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
-    offset = 1.0 if said.get("offset") and said.get("do_rescale", True) else 0.0
+    shifted = said.get("offset") or said.get("video_processor_type") == "VivitVideoProcessor"  # which always does
+    offset = 1.0 if shifted and said.get("do_rescale", True) else 0.0
     normalised = said.get("do_normalize", True)
     mean = _per_channel(said.get("image_mean") if normalised else 0.0, channels, 0.0)
     std = _per_channel(said.get("image_std") if normalised else 1.0, channels, 1.0)

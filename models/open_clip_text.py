@@ -124,10 +124,10 @@ def create_clip(
     try:
         return open_clip.create_model(name, **options)
     except Exception as error:
-        raise ModelError(
-            f"open_clip could not make {clip!r}: {error}. Its weights need the network or the cache of Hugging Face; a "
-            f"folder at hand is passed as local-dir:/path."
-        ) from error
+        hint = (
+            " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as local-dir:/path."
+        )
+        raise ModelError(f"open_clip could not make {clip!r}: {error}.{hint if pretrained else ''}") from error
 
 
 def _checked(open_clip: Any, name: str, tag: str) -> dict[str, Any]:
