@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .foreign_preprocess import preprocess_of_folder, preprocess_of_open_clip
+from .foreign_preprocess import preprocess_of_folder, preprocess_of_open_clip, shown_size
 from .hf_text import folder_tokenizer, open_hf_text_tower
 from .hooked import HookedViT
 from .open_clip_text import create_clip, import_open_clip, open_text_tower, split_name
@@ -98,14 +98,15 @@ def _open_clip_tokenizer(open_clip: Any, name: str, model: Any) -> Any:
 
 
 def _from_folder(path: Path, pretrained: bool, name: str | None, options: dict[str, Any]) -> HookedViT:
-    module: Any = read_folder(path, pretrained=pretrained)
+    module = read_folder(path, pretrained=pretrained)
     if unknown := set(options) - ({"image_size"} if module.config.model_type in _RESIZED else set()):
         raise ModelError(
             f"{path} takes no option {sorted(unknown)[0]}: a folder of transformers' says all in its config.json. "
             f"Leave it out; DINOv2's take image_size=."
         )
     if module.config.model_type in _RESIZED:
-        module.config.image_size = options.get("image_size") or _shown_size(path, module.config)
+        # the size that its own preprocessing gives pictures; its weights were trained at a larger one
+        module.config.image_size = options.get("image_size") or shown_size(path) or module.config.image_size
     vit = HookedViT(module, name=name or path.name, labels=_labels(module))
     vit.preprocess = preprocess_of_folder(path, vit.cfg)
     if hasattr(module, "get_text_features"):
@@ -114,7 +115,7 @@ def _from_folder(path: Path, pretrained: bool, name: str | None, options: dict[s
     return vit
 
 
-def read_folder(path: Path, *, pretrained: bool = True) -> nn.Module:
+def read_folder(path: Path, *, pretrained: bool = True) -> Any:
     """The module that transformers saved to a folder, ready to be opened.
 
     Raises:
@@ -164,14 +165,6 @@ def _config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _shown_size(path: Path, config: Any) -> Any:
-    """The size that the folder's own preprocessing gives pictures, where there is one: DINOv2's differs from its
-    weights' size."""
-    from .foreign_preprocess import shown_size
-
-    return shown_size(path) or config.image_size
 
 
 def _labels(module: Any) -> tuple[str, ...] | None:

@@ -25,9 +25,9 @@ def preprocess_of_open_clip(model: Any) -> Preprocess | None:
     said: Mapping[str, Any] = getattr(model.visual, "preprocess_cfg", {})
     if said.get("resize_mode", "shortest") not in ("shortest", "squash") or not said:
         return None
-    size, interpolation = _pair(said["size"]), said.get("interpolation")
+    interpolation = str(said.get("interpolation"))
     return Preprocess(
-        size=size,
+        size=_pair(said["size"]),
         channels=3,
         mean=tuple(float(value) for value in said["mean"]),
         std=tuple(float(value) for value in said["std"]),

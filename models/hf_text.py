@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from .errors import ModelError
 from .text_tower import TextTower, Tokenizer
 
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+
 
 class HfText(nn.Module):
     """A `CLIPModel` that is asked as open_clip's models are.
@@ -58,19 +60,20 @@ def open_hf_text_tower(clip: Any, tokenizer: Tokenizer | None = None, *, folder:
     Raises:
         ModelError: There is no tokenizer, or the folder cannot be loaded.
     """
+    model: Any = clip
     if not isinstance(clip, nn.Module):
         from .foreign import read_folder  # which hands its models' text towers on
 
         folder = Path(clip).expanduser()
-        clip = read_folder(folder)
+        model = read_folder(folder)
     if tokenizer is None and folder is None:
         raise ModelError(
-            f"a {type(clip).__name__} does not say which tokenizer belongs to it: pass tokenizer=, from texts to their "
+            f"a {type(model).__name__} does not say which tokenizer belongs to it: pass tokenizer=, from texts to their "
             f"input ids, or load the model from its folder, load_vit('path/to/folder')."
         )
-    found = tokenizer or folder_tokenizer(folder or Path(), int(clip.config.text_config.max_position_embeddings))
-    name = type(clip).__name__ if folder is None else folder.name
-    return TextTower(HfText(clip), found, name, float(clip.logit_scale.detach().exp()), None)
+    found = tokenizer or folder_tokenizer(folder or Path(), int(model.config.text_config.max_position_embeddings))
+    name = type(model).__name__ if folder is None else folder.name
+    return TextTower(HfText(model), found, name, float(model.logit_scale.detach().exp()), None)
 
 
 def folder_tokenizer(folder: Path, length: int) -> Tokenizer:
@@ -86,6 +89,8 @@ def folder_tokenizer(folder: Path, length: int) -> Tokenizer:
         from transformers import AutoTokenizer
 
         try:
+            if not any((folder / name).is_file() for name in _TOKENIZERS):
+                raise FileNotFoundError(f"no {' or '.join(_TOKENIZERS)}")  # transformers would make an empty one
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             raise ModelError(
