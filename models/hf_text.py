@@ -68,7 +68,7 @@ def open_hf_text_tower(clip: Any, tokenizer: Tokenizer | None = None, *, folder:
         model = read_folder(folder)
     if tokenizer is None and folder is None:
         raise ModelError(
-            f"a {type(model).__name__} does not say which tokenizer belongs to it: pass tokenizer=, from texts to their "
+            f"a {type(model).__name__} does not say which tokenizer belongs to it: pass tokenizer=, from texts to "
             f"input ids, or load the model from its folder, load_vit('path/to/folder')."
         )
     found = tokenizer or folder_tokenizer(folder or Path(), int(model.config.text_config.max_position_embeddings))

@@ -1,6 +1,8 @@
 """Models of other libraries by name and by folder: what is loaded is what was saved, with its labels and its texts."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -169,3 +171,13 @@ def test_names_that_open_clip_does_not_know_are_refused_with_the_nearest(name, s
     pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
     with pytest.raises(ModelError, match=said):
         load_vit(name)
+
+
+def test_nothing_of_other_libraries_is_imported_for_a_model_that_is_not_theirs():
+    code = """
+import sys
+from vitcircuits.models import load_vit
+load_vit("toy/digits-2l")
+assert not {"transformers", "open_clip"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

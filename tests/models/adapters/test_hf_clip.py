@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from vitcircuits.models import text_readout
+from vitcircuits.models import given_tokens, text_readout
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.hf_text import given_tokens
 from vitcircuits.models.hooked import HookedViT
 
 pytest.importorskip("transformers", reason="transformers is not installed")

@@ -7,9 +7,9 @@ from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.gather import gather
 from vitcircuits.circuits.metrics import Metric
+from vitcircuits.models import clips_to_images, images_to_clips
 from vitcircuits.models.errors import DataError
 from vitcircuits.models.hooked import HookedViT
-from vitcircuits.models.video import clips_to_images, images_to_clips
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
