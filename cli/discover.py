@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help=f"of the algorithm: {options}"
     )
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
@@ -95,6 +95,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         **({"granularity": "node"} if args.granularity == "node" else {}),
         "model": args.model,
         "checkpoint": args.checkpoint,
+        "attention_mask": args.attention_mask,
         "device": args.device or "cpu",
         "task": task_settings(args),
         "algorithm": args.algorithm,

@@ -42,6 +42,11 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--checkpoint", metavar="FILE", help="weights for a timm name: .safetensors, .pth, .pt or .bin without code"
     )
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
+    group.add_argument(
+        "--attention-mask",
+        metavar="MASK",
+        help="causal, or a .npy file of booleans (token, token), True where a row's token may see a column's",
+    )
     add_readout(parser.add_argument_group("readout, in place of the model's own head"))
 
 
@@ -120,8 +125,31 @@ def load_model(
     """
     from ..models.load import load_vit
 
-    vit = load_vit(args.model, checkpoint=args.checkpoint, device=usable_device(args.device))
+    mask, device = read_mask(args.attention_mask), usable_device(args.device)
+    vit = load_vit(args.model, checkpoint=args.checkpoint, device=device, attention_mask=mask)
     return read_out(vit, args, settings, saved)
+
+
+def read_mask(text: str | None) -> Any:
+    """The attention mask that an option names: None, `causal`, or a boolean tensor from a .npy file.
+
+    Raises:
+        ModelError: The file is not there, or does not hold booleans.
+    """
+    if text is None or not text.endswith(".npy"):
+        return text
+    import numpy as np
+    import torch
+
+    from ..models.errors import ModelError
+
+    try:
+        mask = np.load(text, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{text} cannot be read as an attention mask ({error}): write one with numpy.save.") from error
+    if mask.dtype != bool:
+        raise ModelError(f"{text} holds {mask.dtype}, but a mask is boolean: save mask.astype(bool).")
+    return torch.from_numpy(mask)
 
 
 def usable_device(device: str | None) -> str | None:

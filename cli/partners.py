@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         "--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig (default), {', '.join(ALGORITHMS)}"
     )
     group.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("search")
     group.add_argument("--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig or another of: {_names()}")
     group.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"

@@ -110,13 +110,11 @@ def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
 
 def known_models() -> tuple[str, ...]:
     """Names that `load_vit` knows: the shipped toys, planted circuits, then timm's Vision Transformers."""
-    import timm
-
+    from .census import architectures
     from .planted.load import list_planted
     from .toys import list_toys
 
-    plain = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
-    return (*list_toys(), *list_planted(), *(name for name in plain if "distilled" not in name))
+    return (*list_toys(), *list_planted(), *architectures())
 
 
 def _upcast(module: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ def test_law_1_opened_logits_are_the_originals(architecture, images_for, close):
 
 def test_law_1_sources_and_biases_add_up_to_the_residual_of_the_original(architecture, images_for, close):
     images, outputs = images_for(architecture), []
-    handle = architecture.opened.originals[-1].register_forward_hook(lambda _m, _a, out: outputs.append(out))
+    handle = architecture.opened.originals[-1].register_forward_hook(lambda _m, _a, out: outputs.append(out.detach()))
     architecture.opened.forward(images)
     handle.remove()
     with torch.no_grad(), architecture.borrowed():
