@@ -105,13 +105,14 @@ def _from_readers(
 
 def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
+    images = tuple(image[:, : vit.cfg.n_channels // vit.cfg.clip_frames] for image in images)  # a clip's first frame
     if vit.preprocess is not None:
         drawn = [vit.preprocess.denormalise(image) for image in images]
     else:
         low = min(float(image.min()) for image in images)
         width = max(float(image.max()) for image in images) - low
         drawn = [(image - low) / (width or 1.0) for image in images]
-    if vit.cfg.n_channels not in (1, 3):
+    if images[0].shape[1] not in (1, 3):
         drawn = [image.mean(1, keepdim=True) for image in drawn]
     return [_array(image.clamp(0, 1).permute(0, 2, 3, 1)) for image in drawn]
 

@@ -75,10 +75,12 @@ class VitConfig:
         n_channels: Channels of the input image.
         tokens: The token layout.
         read_tokens: Indices of the tokens that the readout looks at (CLS, or those that are averaged).
-        pooling: How the readout makes one vector of them: `token`, `average`, `distilled` or `map`.
+        pooling: How the readout makes one vector of them: `token`, `average`, `distilled`, `map`, or `cls+average` (the
+            class token beside the average of the patches).
         heads: Heads of each block; empty where each has `n_heads`.
         mlps: Whether each block has an MLP; empty where each has one.
         parallel: Whether each block's MLP reads what its attention reads; empty where none does.
+        clip_frames: Frames of a video model's input, whose channels `n_channels` counts together; 1 for an image.
     """
 
     name: str
@@ -97,6 +99,7 @@ class VitConfig:
     heads: tuple[int, ...] = ()
     mlps: tuple[bool, ...] = ()
     parallel: tuple[bool, ...] = ()
+    clip_frames: int = 1
 
     def heads_of(self, layer: int) -> int:
         """Heads of a block."""
