@@ -105,10 +105,13 @@ def _node(end: End, circuit: Circuit, layout: Layout) -> str:
     where_to = f'pos="{box.x:.1f},{layout.height - box.y:.1f}!"'
     where = f"<BR/><FONT POINT-SIZE='7'>{text(group_title(end.group))}</FONT>" if end.group else ""
     if end.kind == "head" and circuit.graph.ports == "qkv":
-        cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in "qkv")
+        ports = [port for port in "qkv" if str(replace(end, port=port)) in layout.ports]
+        cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in ports)
         return (
             f'[shape=plain, {where_to}, label=<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">'
-            f'<TR><TD COLSPAN="3">{end.node}{where}</TD></TR><TR>{cells}</TR></TABLE>>]'
+            f'<TR><TD COLSPAN="{len(ports) or 1}">{end.node}{where}</TD></TR>'
+            + f"<TR>{cells}</TR>" * bool(cells)
+            + "</TABLE>>]"
         )
     fill = ', fillcolor="#fdf3d8"' if end.kind == "mlp" else ""
     wide = f", width={box.width / 72:.2f}" if box.width > 72 else ""
