@@ -6,10 +6,11 @@ from ...models.config import VitConfig
 from ..circuit import Circuit
 from ..exhibit import Exhibit
 from .picture import attention_image, caption, chips_width, image_with_grid, png_uri, without_pixels
-from .words import group_title, tag, text
+from .words import tag, text
 
 _PAIRS, _HEADS = 6, 64
 _SIZE = 150.0
+_OTHERS = {"cls": "CLS", "dist": "the distillation token", "reg": "registers"}  # nothing attends to the pool's token
 
 
 def images(exhibit: Exhibit, circuit: Circuit) -> str:
@@ -38,9 +39,9 @@ def attention(exhibit: Exhibit, circuit: Circuit) -> str:
     figures = [_thumbnail(exhibit, layer, head) for layer, head in heads[:_HEADS]]
     cfg = circuit.graph.cfg
     note = f"Attention {_where(cfg)} over the first clean image; the strongest patch of each head is fully coloured."
-    others = [name for name in without_pixels(cfg.tokens) if name != "pool"]  # which nothing attends to
+    others = [name for name in without_pixels(cfg.tokens) if name in _OTHERS]
     if others:
-        rest = "CLS itself" if others == ["cls"] else " and ".join(group_title(name) for name in others)
+        rest = "CLS itself" if others == ["cls"] else " and ".join(_OTHERS[name] for name in others)
         note += f" The number is the share of attention that goes to patches, the rest goes to {rest}."
     if len(heads) > _HEADS:
         note += f" The first {_HEADS} of {len(heads)} heads are shown."
