@@ -4,14 +4,15 @@ Registers are scratch space (Darcet et al. 2024): what do they carry? In front o
 tokens takes the place of what a clean run has there:
 
 - `mean`: the mean over reference images, token by token: that an image is there at all, but not which one.
-- `another`: another image's, drawn from the reference images: a whole register state that belongs to another image.
-- `shuffle`: the image's own, each token's at another of the tokens (one round trip through all of them, drawn for each
-  image, the same in front of every block): does it matter which register holds what?
+- `another`: another image's, drawn from the reference images: a whole state of the registers, but of another image.
+- `shuffle`: each token's from another image of its own: what registers hold one by one, but together no image's state.
+
+The same images are drawn in front of every block. Shuffling an image's registers among themselves is not offered,
+because it changes nothing: attention does not ask in what order it finds its keys, and registers have no rotary angle.
 
 In front of every block (the default) the tokens never carry anything of this run; in front of one block only, later
-blocks may write it there again. In front of block 0 registers and CLS are the same for every image, so that only
-`shuffle` changes anything there. What the last block writes at the tokens is left, so a readout that looks at them
-still sees that.
+blocks may write it there again. In front of block 0 registers and CLS are the same for every image, so that nothing
+changes there. What the last block writes at the tokens is left, so a readout that looks at them still sees that.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.ablation import Ablation
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline, generator_for
+from ...circuits.baseline import DEFAULT_MEMORY, generator_for
 from ...circuits.bootstrap import Resamples
 from ...circuits.pairs import Pairs
 from ...circuits.report import Figure
@@ -108,13 +108,13 @@ def ablate_tokens(
         images: Preprocessed images.
         tokens: Names such as "reg", "reg0", "cls", "patch" or "r2c3", or several.
         by: `mean`, `another` or `shuffle`, as described above.
-        reference: Images that `mean` and `another` draw on; the images themselves by default.
+        reference: Images that are drawn on; the images themselves by default.
         at: In front of which blocks: `all`, a number, or several.
-        seed: Draws the other images and the round trips.
+        seed: Draws the other images.
         memory: Bytes to hold at once.
 
     Raises:
-        TaskError: A choice is not possible, or there are too few images or tokens for it.
+        TaskError: A choice is not possible, or there is no other image.
         GraphError: A token is not known.
         DataError: The images don't fit the model.
     """
@@ -143,11 +143,11 @@ def token_effect(
         at: In front of which blocks.
         pairs: Other pairs than the discovery pairs.
         n_bootstrap: Bootstrap draws of the pairs.
-        seed: Draws other images, round trips and bootstrap draws.
+        seed: Draws other images, and the pairs of the bootstrap.
         memory: Bytes to hold at once.
 
     Raises:
-        TaskError: A choice is not possible, or there are too few tokens for it.
+        TaskError: A choice is not possible, or there is no other image.
         GraphError: A token is not known.
     """
     vit, pairs = task.vit, task.discovery if pairs is None else pairs
@@ -206,7 +206,7 @@ class _TokenAblation:
         for batch in pairs.batches(self.batch_size):
             with torch.no_grad(), self.vit.borrowed():
                 embedded = self.vit.embed(self.vit.check_images(batch.clean))
-                found = self._run(embedded, mean or self._donated(batch, embedded))
+                found = self._run(embedded, mean or self._others(batch))
             yield found
 
     def _run(self, residual: Float[Tensor, "batch token model"], donated: Donated) -> Float[Tensor, "batch class"]:
@@ -220,19 +220,26 @@ class _TokenAblation:
                 residual = one_step(block, residual).after
         return self.vit.finish(residual, start=last)
 
-    def _donated(self, batch: Pairs, embedded: Float[Tensor, "batch token model"]) -> Donated:
-        if self.by == "shuffle":
-            own = self._held(embedded)
-            order = torch.stack([self._round_trip(pair) for pair in batch.pair_ids.tolist()]).to(embedded.device)
-            return {layer: values.take_along_dim(order[..., None], 1) for layer, values in own.items()}
-        others = Baseline(self.vit, Ablation("another", seed=self.seed), self.reference).images(batch)
-        assert others is not None
-        return self._held(self.vit.embed(others))
+    def _others(self, batch: Pairs) -> Donated:
+        """What clean runs of other images hold, drawn for each pair once, or for each of the tokens."""
+        drawn = torch.stack(
+            [self._draw(*pair) for pair in zip(batch.pair_ids, batch.clean, batch.corrupt, strict=True)]
+        )
+        needed, places = drawn.unique(return_inverse=True)
+        parts = [self._held(self.vit.embed(self.reference[some])) for some in needed.split(self.batch_size)]
+        tokens = torch.arange(len(self.tokens))
+        return {layer: torch.cat([part[layer] for part in parts])[places, tokens] for layer in self.layers}
 
-    def _round_trip(self, pair: int) -> Int[Tensor, " token"]:
-        """For each token, another one whose values it takes."""
-        tour = torch.randperm(len(self.tokens), generator=generator_for(self.seed, pair, 0))
-        return torch.empty_like(tour).scatter(0, tour, tour.roll(1))
+    def _draw(self, pair: Tensor, *own: Tensor) -> Int[Tensor, " token"]:
+        """For each token, the reference image that it is taken from, which is none of the pair's own."""
+        reference = self.reference
+        same = [(reference == image.to(reference)).flatten(1).all(1) for image in own]
+        other = torch.nonzero(~torch.stack(same).any(0).cpu()).flatten()
+        if len(other) == 0:
+            raise TaskError("the reference images hold no other image than the one itself: pass more as reference=.")
+        n = len(self.tokens) if self.by == "shuffle" else 1
+        rows = torch.randint(len(other), (n,), generator=generator_for(self.seed, int(pair), 0))
+        return other[rows].expand(len(self.tokens))
 
     def _held(self, embedded: Float[Tensor, "batch token model"]) -> Donated:
         """What a clean run holds at the tokens in front of the blocks."""
@@ -264,11 +271,7 @@ def _plan(
     places = torch.from_numpy(np.flatnonzero(columns.member.any(0)))
     if by not in get_args(By):
         raise TaskError(f"by={by!r} is not known: pass one of {', '.join(map(repr, get_args(By)))}, such as by='mean'.")
-    if by == "shuffle" and len(places) < 2:
-        raise TaskError(
-            f"{', '.join(columns.names)} is a single token, which cannot trade places: pass by='mean' or by='another'."
-        )
-    if by != "shuffle" and len(reference) < 2:
+    if len(reference) < 2:
         raise TaskError(f"by={by!r} draws on other images: pass reference= with at least two images.")
     layers = _layers(vit, at)
     return _TokenAblation(vit, columns.names, places.to(vit.device), by, layers, reference, seed, memory)

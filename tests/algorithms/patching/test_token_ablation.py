@@ -78,7 +78,7 @@ def test_the_image_itself_is_never_another_one(variant_named, images_for, close)
 
 def test_in_front_of_the_first_block_registers_hold_no_image(vit, images_for, close):
     images = images_for(vit, 3)
-    for by in ("mean", "another"):
+    for by in ("mean", "another", "shuffle"):
         close(ablate_registers(vit, images, by=by, at=0), vit(images).detach())
 
 
@@ -97,22 +97,31 @@ def test_the_pool_gathers_what_was_put_in_front_of_it(architecture_named, images
     assert float((wanted - vit(images)).abs().max()) > 1e-3
 
 
-def test_two_registers_trade_places_and_each_keeps_its_own_image(variant_named, images_for, close):
-    vit = variant_named("registers-layerscale")
+def test_shuffled_tokens_come_each_from_another_image_of_its_own(variant_named, images_for, close):
+    vit, drawn = variant_named("registers-layerscale"), set()
+    images, tokens = images_for(vit, 3), list(range(vit.cfg.tokens.n_tokens))[vit.cfg.tokens.registers]
+    own = held(vit.module, images)[1]
+    for seed in range(6):
+        got = ablate_registers(vit, images, by="shuffle", at=1, seed=seed)
+        for image in range(3):
+            others = [other for other in range(3) if other != image]
+            wanted = {
+                (first, second): replaced(
+                    vit.module, images, tokens, {1: torch.stack([own[first, tokens[0]], own[second, tokens[1]]])}
+                )[image]
+                for first in others
+                for second in others
+            }
+            fits = [pair for pair, logits in wanted.items() if torch.allclose(logits, got[image], rtol=0, atol=1e-9)]
+            assert len(fits) == 1
+            drawn.add(fits[0][0] == fits[0][1])
+    assert drawn == {True, False}
+
+
+def test_registers_that_trade_places_within_an_image_change_nothing(vit, images_for, close):
     images, tokens = images_for(vit, 3), vit.cfg.tokens.registers
-    own = held(vit.module, images)
-    values = {layer: own[layer][:, tokens].flip(1) for layer in range(2)}
-    close(ablate_registers(vit, images, by="shuffle"), replaced(vit.module, images, tokens, values))
-
-
-def test_shuffling_patches_leaves_none_in_its_place(variant_named, images_for):
-    from vitcircuits.algorithms.patching.token_ablation import _plan
-
-    vit = variant_named("plain")
-    plan = _plan(vit, "patch", "shuffle", images_for(vit, 2), "all", 0, 10**9)
-    for pair in range(20):
-        order = plan._round_trip(pair).tolist()
-        assert sorted(order) == [0, 1, 2, 3] and all(taken != place for place, taken in enumerate(order))
+    values = {layer: found[:, tokens].flip(1) for layer, found in enumerate(held(vit.module, images))}
+    close(replaced(vit.module, images, tokens, values), vit(images).detach())
 
 
 def test_batches_change_nothing(variant_named, images_for, close):
@@ -140,7 +149,7 @@ def test_what_is_not_possible_is_refused(variant_named, images_for, unchecked):
     images = images_for(vit, 2)
     for wrong, said in (
         ({"by": "zero"}, "by='mean'"),
-        ({"by": "shuffle"}, "single token"),
+        ({"by": "another", "reference": images[:1].expand(2, -1, -1, -1)}, "no other image"),
         ({"at": 2}, "0 to 1"),
         ({"at": "last"}, "at='all'"),
         ({"reference": images[:1]}, "at least two images"),
