@@ -117,3 +117,16 @@ class VitConfig:
     def pools(self) -> bool:
         """Whether the last block is attention pooling, which starts a residual stream of its own."""
         return self.tokens.has_pool
+
+    def is_pool(self, layer: int) -> bool:
+        """Whether a block is attention pooling."""
+        return self.pools and layer == self.n_layers - 1
+
+    def gathering(self, layer: int) -> slice:
+        """The tokens that a block gathers at for the readout.
+
+        In attention pooling its own token; else CLS, with the distillation token; else every token.
+        """
+        if self.is_pool(layer):
+            return slice(self.tokens.n_tokens - 1, self.tokens.n_tokens)
+        return slice(0, int(self.tokens.has_cls) + int(self.tokens.has_dist) or self.tokens.patches.stop)
