@@ -29,6 +29,7 @@ class Card(TypedDict):
     versions: dict[str, str]
     weights_sha256: str
     weights_licence: str
+    n_test_correct_float32: NotRequired[int]  # before the weights were rounded to the 16 bits that are stored
     certificate: NotRequired[dict[str, Any]]  # of a model with a known circuit
 
 

@@ -2,8 +2,8 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import ModelError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from .preprocess import Preprocess
+
+Dtype = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Recipe:
         zoom: Largest random change of size, as a fraction, each way.
         seed: Of the weights, the order of the images and their augmentation.
         threads: CPU threads; sums are taken in another order with another number.
+        registers: Register tokens, between the class token and the patches.
+        attention_only: Blocks have no MLP.
+        dtype: What the weights are rounded to when they are stored; they are trained, and used, in float32.
     """
 
     name: str
@@ -68,6 +73,19 @@ class Recipe:
     dropout: float = 0.0
     seed: int = 0
     threads: int = 1
+    registers: int = 0
+    attention_only: bool = False
+    dtype: Dtype = "float32"
+
+    @property
+    def description(self) -> str:
+        """What the model is, in a sentence."""
+        kind = "An attention-only ViT" if self.attention_only else "A ViT"
+        tokens = f"{(self.image_size // self.patch) ** 2} patches and a class token"
+        if self.registers:
+            tokens = tokens.replace(" and", ",") + f" and {self.registers} registers"
+        blocks = "1 block" if self.layers == 1 else f"{self.layers} blocks"
+        return f"{kind} of {blocks} with {self.heads} heads, d_model {self.d_model}, {tokens}, trained on {self.data}."
 
     @property
     def augmentation(self) -> str:
@@ -90,15 +108,16 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe that `to_dict` wrote.
+        """The recipe that `to_dict` wrote, here or in an earlier version, which had no fields that it lacks.
 
         Raises:
-            ModelError: A field is missing or unknown.
+            ModelError: A field is unknown, or one without a default is missing.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= known:
             raise ModelError(
-                f"The recipe has {sorted(set(values) - known)} too many and lacks {sorted(known - set(values))}: it "
+                f"The recipe has {sorted(set(values) - known)} too many and lacks {sorted(needed - set(values))}: it "
                 f"was written by another version. Train again with `vitcircuits train`."
             )
         # JSON has no tuples
@@ -158,7 +177,21 @@ _MNIST = Recipe(
     zoom=0.1,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (_DIGITS, _MNIST, replace(_MNIST, name="mnist-4l", layers=4))}
+_MNIST_16 = replace(_MNIST, dtype="float16")
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        _DIGITS,
+        # the first two toys on MNIST keep the 32 bits that their measured figures rest on
+        _MNIST,
+        replace(_MNIST, name="mnist-4l", layers=4),
+        replace(_MNIST_16, name="mnist-1l", layers=1),
+        replace(_MNIST_16, name="mnist-3l", layers=3),
+        replace(_MNIST_16, name="mnist-2l-reg4", registers=4),
+        *(replace(_MNIST_16, name=f"mnist-{n}l-attn", layers=n, attention_only=True) for n in (1, 2, 3, 4)),
+    )
+}
 
 
 def get_recipe(name: str) -> Recipe:
@@ -178,14 +211,18 @@ def get_recipe(name: str) -> Recipe:
 def build(recipe: Recipe) -> "VisionTransformer":
     """timm's own VisionTransformer with the recipe's sizes: class token, token pooling, learnt positions.
 
+    An attention-only one has `NoMlp` in the MLPs' place.
+
     Its weights are drawn from the recipe's seed; the global random state is left as it was.
     """
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
+    from .attention_only import drop_mlps
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return VisionTransformer(
+        module = VisionTransformer(
             img_size=recipe.image_size,
             patch_size=recipe.patch,
             in_chans=recipe.channels,
@@ -197,4 +234,6 @@ def build(recipe: Recipe) -> "VisionTransformer":
             mlp_ratio=recipe.mlp_ratio,
             proj_drop_rate=recipe.dropout,
             attn_drop_rate=recipe.dropout,
+            reg_tokens=recipe.registers,
         )
+    return drop_mlps(module) if recipe.attention_only else module

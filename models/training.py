@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .cards import WEIGHTS_FILE, Card, sha256, write_atomically, write_card
 from .data import ImageData, Split, load_data
 from .errors import ModelError
-from .recipes import Recipe, build
+from .recipes import Dtype, Recipe, build
 
 
 @runtime_checkable
@@ -90,8 +90,11 @@ def train(
         model = build(recipe)
         _fit(model, data.train, recipe, progress=progress)
         seconds = time.perf_counter() - start
-        n_correct = count_correct(model, recipe.preprocess.normalise(data.test.images), data.test.labels)
-    return _save(folder, model, recipe, data, n_correct=n_correct, seconds=seconds)
+        test = recipe.preprocess.normalise(data.test.images)
+        full = count_correct(model, test, data.test.labels)
+        round_weights(model, recipe.dtype)
+        n_correct = count_correct(model, test, data.test.labels)
+    return _save(folder, model, recipe, data, n_correct=n_correct, full=full, seconds=seconds)
 
 
 @torch.no_grad()
@@ -100,6 +103,14 @@ def count_correct(model: nn.Module, images: Float[Tensor, "image channel height 
     model.eval()
     parts = zip(images.split(1000), labels.split(1000), strict=True)
     return sum(int((model(part).argmax(-1) == wanted).sum()) for part, wanted in parts)
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module, dtype: Dtype) -> None:
+    """Make the model what will be read back: its weights as the stored dtype holds them, in float32."""
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.to(getattr(torch, dtype)))
 
 
 def augment(
@@ -165,20 +176,22 @@ def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Ten
 def make_optimizer(model: nn.Module, recipe: Schedule) -> torch.optim.AdamW:
     """AdamW with the recipe's weight decay on matrices."""
     named = list(model.named_parameters())
-    # biases, norms, positions and CLS are not pulled to zero, as in timm
-    decayed = [p for name, p in named if p.ndim > 1 and name not in ("pos_embed", "cls_token")]
-    free = [p for name, p in named if p.ndim <= 1 or name in ("pos_embed", "cls_token")]
+    # biases, norms, positions, CLS and registers are not pulled to zero, as in timm
+    tokens = ("pos_embed", "cls_token", "reg_token")
+    decayed = [p for name, p in named if p.ndim > 1 and name not in tokens]
+    free = [p for name, p in named if p.ndim <= 1 or name in tokens]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
 
 
-def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_correct: int, seconds: float) -> Card:
-    save_weights(folder, model)
+def _save(
+    folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_correct: int, full: int, seconds: float
+) -> Card:
+    save_weights(folder, model, recipe.dtype)
     facts: dict[str, Any] = DATA_FACTS.get(recipe.data, {})
     card = Card(
         name=f"toy/{recipe.name}",
-        description=f"A ViT of {recipe.layers} blocks with {recipe.heads} heads, d_model {recipe.d_model}, "
-        f"{(recipe.image_size // recipe.patch) ** 2} patches and a class token, trained on {recipe.data}.",
+        description=recipe.description,
         data={"name": recipe.data, **facts, "n_train_images": len(data.train), "digest": data.digest},
         augmentation=recipe.augmentation,
         recipe=recipe.to_dict(),
@@ -190,15 +203,18 @@ def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_
         weights_sha256=sha256(folder / WEIGHTS_FILE),
         weights_licence="MIT",
     )
+    if recipe.dtype != "float32":
+        card["n_test_correct_float32"] = full
     write_card(folder, card)
     return card
 
 
-def save_weights(folder: Path, model: nn.Module) -> None:
-    """Write the model's weights into the folder, as float32."""
+def save_weights(folder: Path, model: nn.Module, dtype: Dtype = "float32") -> None:
+    """Write the model's weights into the folder."""
     from safetensors.torch import save_file
 
-    weights = {name: tensor.detach().float().contiguous() for name, tensor in model.state_dict().items()}
+    stored: torch.dtype = getattr(torch, dtype)
+    weights = {name: tensor.detach().to(stored).contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
 
 
