@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .data import Split
-from .recipes import Recipe, TextRecipe, build
+from .recipes import Recipe, build
 from .sprites_captions import captions
 from .sprites_data import factors_of
 from .text_tower import TextEncoder
@@ -74,18 +74,18 @@ class Captions(nn.Module):
     Images with the same caption are told apart no better than by chance, and pull on no one on that account.
 
     Args:
-        recipe: Of the ViT.
-        text_recipe: Of the text encoder.
+        recipe: Of the ViT and, under `text`, of the text encoder.
         split: Sprites to train on.
     """
 
-    def __init__(self, recipe: Recipe, text_recipe: TextRecipe, split: Split) -> None:
+    def __init__(self, recipe: Recipe, split: Split) -> None:
         super().__init__()
+        assert recipe.text is not None  # make_objective has looked
         self.vit = build(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.text = TextEncoder(text_recipe)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(text_recipe.temperature)))
+            self.text = TextEncoder(recipe.text)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.text.temperature)))
         self._tokens = self.text.tokenise(captions(factors_of(split.names)))
 
     @property
@@ -125,7 +125,7 @@ class CosineReader(nn.Module):
 
 def make_objective(recipe: Recipe, split: Split) -> ClassLabels | Captions:
     """What the recipe asks for."""
-    return ClassLabels(recipe, split) if recipe.text is None else Captions(recipe, recipe.text, split)
+    return ClassLabels(recipe, split) if recipe.text is None else Captions(recipe, split)
 
 
 def nearest(reader: nn.Module, images: Tensor) -> Int[Tensor, " image"]:

@@ -138,11 +138,11 @@ def _outlines() -> tuple[np.ndarray, np.ndarray]:
     """r of every shape, and 1 / sqrt(1 + (r' / r)^2), each [shape, angle]."""
     angles = np.arange(_ANGLES) * 2 * np.pi / _ANGLES
     makers = {
-        "square": lambda: _polygon(angles, [(1, 1), (-1, 1), (-1, -1), (1, -1)]),
+        "square": lambda: _polygon(angles, [(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)]),
         "ellipse": lambda: 0.6 / np.sqrt((0.6 * np.cos(angles)) ** 2 + np.sin(angles) ** 2),
-        "triangle": lambda: _polygon(angles, _spokes([1, 1, 1])),
+        "triangle": lambda: _polygon(angles, _spokes([1.0, 1.0, 1.0])),
         "heart": lambda: _polygon(angles, _heart()),
-        "star": lambda: _polygon(angles, _spokes([1, 0.42] * 5)),
+        "star": lambda: _polygon(angles, _spokes([1.0, 0.42] * 5)),
         "cross": lambda: _polygon(angles, _cross(0.33)),
     }
     radii = np.stack([made / made.max() for made in (makers[shape]() for shape in SHAPES)])

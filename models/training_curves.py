@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-ROWS = 200  # so many points are enough for a curve
+ROWS = 200  # so many points at most, which are enough for a curve
 CSV_FILE, SVG_FILE = "training.csv", "training.svg"
 
 
@@ -50,7 +51,7 @@ class Curves:
     def update(self, step: int, *, loss: float, accuracy: float, learning_rate: float) -> None:
         """After an update; `step` counts from 1."""
         self._pending.append((loss, accuracy, learning_rate))
-        if step % max(1, self.steps // ROWS) == 0:
+        if step % math.ceil(self.steps / ROWS) == 0:
             self._close(step, None)
 
     def tested(self, step: int, accuracy: float) -> None:
@@ -122,5 +123,5 @@ def _draw_accuracy(axes: Any, rows: list[CurveRow]) -> None:
     axes.spines["right"].set_visible(False)
 
 
-def _text(value: float | None) -> str:
+def _text(value: float | int | None) -> str:
     return "" if value is None else f"{value:.6g}"
