@@ -2,10 +2,11 @@
 
     shape, colour      which of six (uniform)
     scale              distance from the shape's centre to its farthest point, in pixels (uniform)
-    orientation        how far it is turned anticlockwise, in radians (uniform over a whole turn)
+    orientation        how far it is turned anticlockwise, in radians (uniform, up to a twelfth of a turn each way)
     x, y               its centre's distance from the left and the upper edge, in pixels (uniform)
 
-The factors are independent of one another and every shape lies wholly inside the image. A shape is its outline in polar
+The factors are independent of one another and every shape lies wholly inside the image. Turned so little, no shape
+looks like itself turned otherwise (a star would after a fifth of a turn), so that orientation can be seen. A shape is its outline in polar
 coordinates, r(angle): how far the outline is in each direction. A pixel at distance d from the centre is covered by
 
     clip(1/2 + (r - d) / sqrt(1 + (r' / r)^2), 0, 1)
@@ -31,8 +32,9 @@ COLOURS = {
     "magenta": (220, 60, 200),
 }
 IMAGE_SIZE = 32
-SCALES = (5.0, 9.0)
-CENTRES = (9.0, 23.0)  # as near to an edge as the largest shape can be
+SCALES = (6.0, 10.0)
+ORIENTATIONS = (-np.pi / 6, np.pi / 6)
+CENTRES = (10.0, 22.0)  # as near to an edge as the largest shape can be
 _ANGLES = 4096
 _CHUNK = 256  # images drawn at a time, so that all fits into a processor's cache
 
@@ -45,8 +47,7 @@ class SpriteFactors:
         shape: Index into SHAPES.
         colour: Index into COLOURS.
         scale: In pixels.
-        orientation: In radians; a square and a cross look the same after a quarter turn, an ellipse after a half, a
-            triangle after a third and a star after a fifth.
+        orientation: In radians, anticlockwise from upright.
         x: Pixels from the left edge.
         y: Pixels from the upper edge.
     """
@@ -72,13 +73,13 @@ class SpriteFactors:
     def columns(self) -> dict[str, Float64[np.ndarray, "image column"]]:
         """Each factor as columns that a linear model can predict or be given.
 
-        Shape and colour are one column per choice; orientation is its cosine and sine.
+        Shape and colour are one column per choice, the others a number.
         """
         return {
             "shape": np.eye(len(SHAPES))[self.shape],
             "colour": np.eye(len(COLOURS))[self.colour],
             "scale": self.scale[:, None],
-            "orientation": np.stack([np.cos(self.orientation), np.sin(self.orientation)], axis=1),
+            "orientation": self.orientation[:, None],
             "x": self.x[:, None],
             "y": self.y[:, None],
         }
@@ -91,7 +92,7 @@ def sample_factors(n: int, *, seed: int | Sequence[int]) -> SpriteFactors:
         shape=np.floor(uniform[0] * len(SHAPES)).astype(np.int64),
         colour=np.floor(uniform[1] * len(COLOURS)).astype(np.int64),
         scale=_between(uniform[2], SCALES),
-        orientation=_between(uniform[3], (0.0, 2 * np.pi)),
+        orientation=_between(uniform[3], ORIENTATIONS),
         x=_between(uniform[4], CENTRES),
         y=_between(uniform[5], CENTRES),
     )
@@ -180,7 +181,11 @@ def _cross(half: float) -> list[tuple[float, float]]:
 
 
 def _heart() -> list[tuple[float, float]]:
-    """The well-known curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, centred."""
+    """The well-known curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, centred, with straight sides.
+
+    The curve's own tip is a needle thinner than a pixel.
+    """
     t = -np.arange(240) * 2 * np.pi / 240  # anticlockwise
+    t = t[(np.abs(t + np.pi) > 0.7) | (np.abs(t + np.pi) < 1e-9)]
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return list(zip(16 * np.sin(t) ** 3, y + 2, strict=True))
+    return [(float(across), float(up)) for across, up in zip(16 * np.sin(t) ** 3, y + 2, strict=True)]

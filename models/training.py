@@ -112,7 +112,7 @@ def _train(
 def read_pixels(recipe: Recipe, data_dir: str | Path | None = None) -> ImageData:
     """The recipe's data at the model's size, as pixels: augmentation turns and shifts them before normalisation."""
     channels = recipe.channels
-    plain = Preprocess((recipe.image_size,) * 2, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+    plain = Preprocess((recipe.image_size, recipe.image_size), channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     return load_data(recipe.data, plain, data_dir=data_dir)
 
 

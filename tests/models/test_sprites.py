@@ -9,6 +9,7 @@ from vitcircuits.models.sprites import (
     CENTRES,
     COLOURS,
     IMAGE_SIZE,
+    ORIENTATIONS,
     SCALES,
     SHAPES,
     SpriteFactors,
@@ -70,8 +71,8 @@ def test_x_and_y_move_the_centroid_by_as_many_pixels():
 
 
 def test_the_area_grows_with_the_square_of_the_scale():
-    areas = [lit(draw_sprites(factors(scale=scale))).sum((1, 2)) for scale in (5.0, 9.0)]
-    assert np.allclose(areas[1] / areas[0], (9 / 5) ** 2, rtol=0.05)
+    areas = [lit(draw_sprites(factors(scale=scale))).sum((1, 2)) for scale in (6.0, 10.0)]
+    assert np.allclose(areas[1] / areas[0], (10 / 6) ** 2, rtol=0.05)
 
 
 @pytest.mark.parametrize("orientation", [0.0, 0.3, 2.0])
@@ -110,12 +111,13 @@ def test_factors_are_drawn_independently_over_their_whole_range():
     assert {"shape", "colour", "scale", "orientation", "x", "y"} == set(drawn.columns())
     assert np.bincount(drawn.shape).min() > 3000 and np.bincount(drawn.colour).min() > 3000
     assert np.abs(np.corrcoef([getattr(drawn, name) for name in vars(drawn)]) - np.eye(6)).max() < 0.03
-    for values, ends in ((drawn.scale, SCALES), (drawn.x, CENTRES), (drawn.y, CENTRES)):
+    for name, ends in {"scale": SCALES, "orientation": ORIENTATIONS, "x": CENTRES, "y": CENTRES}.items():
+        values = getattr(drawn, name)
         assert np.allclose([values.min(), values.max()], ends, atol=0.01)
 
 
 def test_a_caption_says_what_is_true():
-    drawn = factors(shape=3, colour=0, scale=8.9, x=10.0, y=np.array([10.0, 16.0, 22.9]))
+    drawn = factors(shape=3, colour=0, scale=9.9, x=11.0, y=np.array([10.0, 16.0, 21.9]))
     assert captions(drawn) == (
         "a large red heart in the upper left",
         "a large red heart on the left",
