@@ -125,7 +125,9 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
         if args.epochs < 1:
             raise ModelError(f"--epochs {args.epochs}, but at least one is wanted: --epochs 1.")
         recipe = replace(recipe, epochs=args.epochs)
-    return recipe if args.seed is None else replace(recipe, seed=args.seed)
+    if args.seed is None:
+        return recipe
+    return replace(recipe, name=recipe.name.partition("@")[0], seed=args.seed)
 
 
 def _toy(args: argparse.Namespace) -> "Card":

@@ -63,30 +63,40 @@ def write_model(
         also: Writes more files into the folder that it is given.
     """
     stored = copy.deepcopy(objective).eval()
-    test = recipe.preprocess.normalise(data.test.images)
-    full = int((nearest(stored.reader(), test) == data.test.labels).sum())
+    full = _count_correct(stored, recipe, data)
     round_weights(stored, recipe.dtype)
-    n_correct = int((nearest(stored.reader(), test) == data.test.labels).sum())
-    card = _card(recipe, data, n_correct=n_correct, seconds=seconds)
+    card = _card(recipe, data, n_correct=_count_correct(stored, recipe, data), seconds=seconds)
     if recipe.dtype != "float32":
         card["n_test_correct_float32"] = full
     if step is not None:
         card["step"] = step
     if recipe.data == "sprites":
         card["accuracies"] = sprite_accuracies(stored, data, recipe.preprocess)
-
-    def fill(path: Path) -> None:
-        save_weights(path, stored.vit, recipe.dtype)
-        card["weights_sha256"] = sha256(path / WEIGHTS_FILE)
-        if isinstance(stored, Captions):
-            write_text(path / TEXT_FILE, stored, getattr(torch, recipe.dtype))
-            card["text_sha256"] = sha256(path / TEXT_FILE)
-        if also is not None:
-            also(path, card)
-        write_card(path, card)
-
-    publish(folder, fill)
+    publish(folder, lambda path: _fill(path, stored, recipe, card, also))
     return card
+
+
+def _count_correct(objective: ClassLabels | Captions, recipe: Recipe, data: ImageData) -> int:
+    answers = nearest(objective.reader(), recipe.preprocess.normalise(data.test.images))
+    return int((answers == data.test.labels).sum())
+
+
+def _fill(
+    path: Path,
+    stored: ClassLabels | Captions,
+    recipe: Recipe,
+    card: Card,
+    also: Callable[[Path, Card], None] | None,
+) -> None:
+    """Write all files of a model, the hashes going into the card."""
+    save_weights(path, stored.vit, recipe.dtype)
+    card["weights_sha256"] = sha256(path / WEIGHTS_FILE)
+    if isinstance(stored, Captions):
+        write_text(path / TEXT_FILE, stored, getattr(torch, recipe.dtype))
+        card["text_sha256"] = sha256(path / TEXT_FILE)
+    if also is not None:
+        also(path, card)
+    write_card(path, card)
 
 
 def _card(recipe: Recipe, data: ImageData, *, n_correct: int, seconds: float) -> Card:

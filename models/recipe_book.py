@@ -72,7 +72,7 @@ _SPRITES = Recipe(
     layers=2,
     heads=4,
     mlp_ratio=4.0,
-    epochs=40,
+    epochs=15,
     batch_size=128,
     lr=2e-3,
     weight_decay=0.05,
@@ -86,8 +86,8 @@ _SPRITES = Recipe(
 )
 
 # the controlled pair: all but what is learnt is the same
-_PAIR = replace(_SPRITES, name="vit-sprites", layers=3, batch_size=256, epochs=60)
-_TEXT = TextRecipe(embedding=32, d_model=64, layers=2, heads=4)
+_PAIR = replace(_SPRITES, name="vit-sprites", layers=3)
+_TEXT = TextRecipe(embedding=32, d_model=64, layers=1, heads=4)
 
 
 def _seeds(recipe: Recipe) -> tuple[Recipe, ...]:

@@ -6,8 +6,10 @@
     x, y               its centre's distance from the left and the upper edge, in pixels (uniform)
 
 The factors are independent of one another and every shape lies wholly inside the image. Turned so little, no shape
-looks like itself turned otherwise (a star would after a fifth of a turn), so that orientation can be seen. A shape is its outline in polar
-coordinates, r(angle): how far the outline is in each direction. A pixel at distance d from the centre is covered by
+looks like itself turned otherwise (a star would after a fifth of a turn), so that orientation can be seen.
+
+A shape is its outline in polar coordinates, r(angle): how far the outline is in each direction. A pixel at distance d
+from the centre is covered by
 
     clip(1/2 + (r - d) / sqrt(1 + (r' / r)^2), 0, 1)
 
