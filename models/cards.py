@@ -55,11 +55,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` write a model's files into a folder beside it, then move them in, the card last.
+    """Let `fill` write a model's files into a hidden folder, then move them to where they belong, the card last.
 
     A folder without a card is no model, so whoever is stopped at any moment leaves either a whole one or none.
     """
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+    beside = folder if folder.is_dir() else folder.parent
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{folder.name}.") as name:
         fill(Path(name))
         folder.mkdir(exist_ok=True)
         (folder / CARD_FILE).unlink(missing_ok=True)
