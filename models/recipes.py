@@ -24,6 +24,7 @@ class TextRecipe:
         layers: Its blocks.
         heads: Attention heads per block.
         temperature: Of the softmax over the captions of a batch, before it is learnt.
+        said: How often a caption speaks of size, colour and place, each drawn anew at each step; shape is always named.
     """
 
     embedding: int
@@ -31,6 +32,7 @@ class TextRecipe:
     layers: int
     heads: int
     temperature: float = 0.07
+    said: float = 1.0
 
 
 @dataclass(frozen=True)
