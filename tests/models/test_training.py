@@ -82,6 +82,12 @@ def test_building_draws_from_the_recipes_seed_only():
     assert not torch.equal(first["pos_embed"], other["pos_embed"])
 
 
+def test_positions_start_as_wide_as_the_recipe_says():
+    narrow, wide = (build(replace(TINY, position_std=std)).state_dict() for std in (0.02, 0.3))
+    assert 0.015 < narrow["pos_embed"].std() < 0.025 and 0.25 < wide["pos_embed"].std() < 0.35
+    assert all(torch.equal(narrow[key], wide[key]) for key in narrow if key != "pos_embed")
+
+
 def test_augmentation_moves_by_pixels():
     dot = torch.zeros(200, 1, 8, 8)
     dot[:, :, 3:5, 3:5] = 1
@@ -119,7 +125,7 @@ def test_a_recipe_of_another_version_is_refused():
 
 
 def test_a_recipe_of_an_earlier_version_has_nothing_of_what_came_later():
-    later = {"registers", "attention_only", "dtype", "text"}
+    later = {"registers", "attention_only", "dtype", "position_std", "text"}
     old = {name: value for name, value in TINY.to_dict().items() if name not in later}
     assert Recipe.from_dict(old) == TINY
     clip = RECIPES["clip-sprites"]
