@@ -25,7 +25,8 @@ class TextRecipe:
         layers: Its blocks.
         heads: Attention heads per block.
         temperature: Of the softmax over the captions of a batch, before it is learnt.
-        said: How often a caption speaks of size, colour and place, each drawn anew at each step; shape is always named.
+        said: How often a caption speaks of size, and of colour, drawn anew at each step; shape and place always stand
+            in it.
     """
 
     embedding: int

@@ -33,7 +33,7 @@ PROMISED = {
     "toy/mnist-3l-attn": 0.98,
     "toy/mnist-4l-attn": 0.98,
     **{f"toy/{name}{seed}": 0.9 for name in ("sprites-2l", "sprites-4l", "vit-sprites") for seed in ("", "@1", "@2")},
-    **{f"toy/clip-sprites{seed}": 0.9 for seed in ("", "@1", "@2")},
+    **{f"toy/clip-sprites{seed}": 0.8 for seed in ("", "@1", "@2")},
 }
 SHIPPED = list_toys()
 MNIST = [name for name in SHIPPED if "mnist" in name]
@@ -113,7 +113,7 @@ def test_seeds_differ_in_nothing_but_the_seed():
 
 def test_the_pair_differs_in_nothing_but_what_it_is_trained_for():
     plain, clip = (RECIPES[name].to_dict() for name in ("vit-sprites", "clip-sprites"))
-    assert {key for key in plain if plain[key] != clip[key]} == {"name", "text"}
+    assert {key for key in plain if plain[key] != clip[key]} == {"name", "text"}  # as many images, as many steps
     towers = [build(RECIPES[name]).state_dict() for name in ("vit-sprites", "clip-sprites")]
     assert {key for key in towers[0] if not key.startswith("head")} == set(towers[1]) - {"head.weight"}
 

@@ -276,14 +276,15 @@ def test_changed_text_weights_are_refused(tiny_clip):
     path.write_bytes(before)
 
 
-def test_the_contrastive_loss_is_clips():
+@pytest.mark.parametrize(("often", "facets"), [(1.0, ("size", "colour", "shape", "place")), (0.0, ("shape", "place"))])
+def test_the_contrastive_loss_is_clips(often, facets):
     data = load_data("sprites", None, limit=2)
-    text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2, temperature=0.5)
+    text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2, temperature=0.5, said=often)
     learnt = Captions(replace(RECIPES["clip-sprites"], d_model=16, layers=1, heads=2, text=text), data.train)
     rows = torch.tensor([5, 0, 3])
     loss, accuracy = learnt.loss(data.train.images[rows], rows)
     u = torch.nn.functional.normalize(learnt.vit(data.train.images[rows]), dim=-1)
-    said = captions(factors_of([data.train.names[row] for row in rows.tolist()]))
+    said = captions(factors_of([data.train.names[row] for row in rows.tolist()]), said=facets)
     p = (2 * u @ learnt.text(learnt.text.tokenise(said)).T).double().exp()
     wanted = -((p.diag() / p.sum(0)).log() + (p.diag() / p.sum(1)).log()).mean() / 2
     torch.testing.assert_close(loss.double(), wanted)
