@@ -17,9 +17,11 @@ from .cards import read_card
 from .checkpoints import PICKLES, fit_weights, n_classes_of, read_weights
 from .errors import ModelError
 from .foreign import is_foreign, load_foreign
+from .heads import TextHead
 from .hooked import HookedViT
 
 if TYPE_CHECKING:
+    from .cards import Card
     from .preprocess import Preprocess
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own
@@ -130,8 +132,20 @@ def _from_toy(text: str, name: str) -> HookedViT:
 
     if text not in list_toys():
         raise ModelError(_unknown(text, list_toys()))
-    module, preprocess, labels, _ = load_toy(text)
-    return HookedViT(module, name=name, preprocess=preprocess, labels=labels)
+    return _read_out(load_toy(text), text, name)
+
+
+def _read_out(loaded: tuple[Any, Preprocess, tuple[str, ...], Card], source: str | Path, name: str) -> HookedViT:
+    """A toy under its own head, or an image tower under the class embeddings that it was trained with."""
+    from .toys import zero_shot
+
+    module, preprocess, labels, card = loaded
+    vit = HookedViT(module, name=name, preprocess=preprocess, labels=labels)
+    if card["recipe"].get("text") is None:
+        return vit
+    texts = zero_shot(source)
+    head = TextHead(vit.readout.head, texts.embeddings, scale=texts.scale)
+    return vit.with_readout(head, texts.names, info={"kind": "text", "clip": card["name"]})
 
 
 def _from_folder(path: Path, name: str, options: dict[str, Any]) -> HookedViT:
@@ -142,8 +156,7 @@ def _from_folder(path: Path, name: str, options: dict[str, Any]) -> HookedViT:
         return _from_timm(f"local-dir:{path}", None, True, name, options)
     if read_card(path)["name"] == DIGIT_PAIRS:
         return load_digit_pairs(name, path)
-    module, preprocess, labels, _ = load_toy_folder(path)
-    return HookedViT(module, name=name, preprocess=preprocess, labels=labels)
+    return _read_out(load_toy_folder(path), path, name)
 
 
 def _is_timm_folder(path: Path) -> bool:

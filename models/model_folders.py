@@ -14,8 +14,8 @@ from .cards import WEIGHTS_FILE, Card, publish, sha256, write_atomically, write_
 from .data import ImageData
 from .errors import ModelError
 from .objectives import Captions, ClassLabels, nearest
-from .sprites_accuracy import sprite_accuracies
 from .recipes import Dtype, Recipe
+from .sprites_accuracy import sprite_accuracies
 from .zero_shot import TEXT_FILE, write_text
 
 DATA_FACTS = {

@@ -237,3 +237,15 @@ def test_a_damaged_folder_is_refused_with_the_way_out(folder, name, text, senten
         (folder / name).write_text(text)
     with pytest.raises(ModelError, match=sentence):
         load_toy_folder(folder)
+
+
+def test_a_toy_clip_is_read_out_by_its_own_class_embeddings():
+    from vitcircuits.models import load_vit
+    from vitcircuits.models.data import load_data
+    from vitcircuits.models.toys import toy_card
+
+    vit = load_vit("toy/clip-sprites")
+    test = load_data("sprites", vit.preprocess, limit=60).test
+    right = (vit(test.images).argmax(-1) == test.labels).float().mean()
+    assert vit.readout.kind == "text" and vit.labels is not None and "square" in vit.labels
+    assert float(right) == pytest.approx(toy_card("toy/clip-sprites")["test_accuracy"], abs=0.05)
