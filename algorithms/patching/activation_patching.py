@@ -77,6 +77,8 @@ def activation_patch(
     """
     require_model(task.vit, graph)
     require_what(what)
+    if what in ("q", "k", "v", "pattern"):
+        task.vit.require_separate_heads(f"patches of {what}")
     require_direction(direction)
     columns = token_columns(task.vit.cfg.tokens, tokens)
     pairs = task.discovery if pairs is None else pairs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import acdc, eap, eap_ig, exact_effects, logit_attribution
+from vitcircuits.algorithms import acdc, activation_patch, eap, eap_ig, exact_effects, logit_attribution
 from vitcircuits.algorithms.pruning.around import measure_flips
 from vitcircuits.algorithms.pruning.soft_run import SoftRunner
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
@@ -119,3 +119,5 @@ def test_heads_that_share_a_norm_are_not_computed_one_at_a_time(architecture_nam
     vit = architecture_named("joint-norm")
     with pytest.raises(ModelError, match="share a norm"):
         exact_effects(compile_graph(vit), make_task(vit, images_for))
+    with pytest.raises(ModelError, match="patches of q"):
+        activation_patch(compile_graph(vit), make_task(vit, images_for), "q")
