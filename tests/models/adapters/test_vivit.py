@@ -45,7 +45,7 @@ def test_tokens_are_tubelets_named_by_frame_row_and_column(foreign_named, images
     assert [name for name, changed in zip(names, moved.tolist(), strict=True) if changed] == ["f1r0c1"]
 
 
-def test_groups_by_frame_carry_a_task_to_a_picture(foreign_named, images_for, close):
+def test_groups_by_frame_carry_a_task_to_a_picture(foreign_named, images_for, close, tmp_path):
     vit = foreign_named("vivit")
     graph = compile_graph(vit, tokens="frame")
     assert graph.groups.names == ("cls", "frame0", "frame1")
@@ -58,6 +58,9 @@ def test_groups_by_frame_carry_a_task_to_a_picture(foreign_named, images_for, cl
     assert any("frame1" in name for name in circuit.edge_names())
     exhibit = gather(task, n=1)
     assert exhibit.clean.shape == (1, 16, 16, 3)
+    for name in ("circuit.html", "circuit.svg"):
+        circuit.draw(tmp_path / name, exhibit=exhibit)
+    assert Circuit.load(circuit.save(tmp_path / "circuit.json")).graph.cfg == vit.cfg
 
 
 def test_clips_and_images_are_one_another(unchecked):
