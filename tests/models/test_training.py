@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from vitcircuits.models import model_folders
+from vitcircuits.models import model_folders, sprites_data
 from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
@@ -249,11 +249,16 @@ def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(tmp
 
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory):
-    """A small CLIP after a few steps."""
+    """A small CLIP after a few steps on few sprites."""
     folder = tmp_path_factory.mktemp("clip")
     text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2)
     recipe = replace(RECIPES["clip-sprites"], name="tiny", d_model=16, layers=1, heads=2, epochs=1, text=text)
-    return folder, train(replace(recipe, batch_size=2000), out=folder, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sprites_data, "_SIZES", {"train": 600, "test": 200})
+        sprites_data._factors.cache_clear()
+        card = train(recipe, out=folder, progress=False)
+    sprites_data._factors.cache_clear()
+    return folder, card
 
 
 def test_a_clip_leaves_its_text_side_and_what_it_knows_of_each_facet(tiny_clip):
