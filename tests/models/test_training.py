@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,6 +246,21 @@ def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(tmp
     assert sorted(path.name for path in (tmp_path / "old").iterdir()) == sorted([*FILES, "step-00005"])
     assert all((tmp_path / "old" / name).read_bytes() == before[name] for name in FILES)
     assert load_toy_folder(tmp_path / "old" / "step-00005")[3]["recipe"]["seed"] == 1
+
+
+def test_a_folder_that_is_only_half_replaced_is_no_model(tmp_path, monkeypatch):
+    train(TINY, out=tmp_path, progress=False)
+    replace_file = Path.replace
+
+    def stop_at_the_weights(path, target):
+        if Path(target).parent == tmp_path and Path(target).name == "model.safetensors":
+            raise StoppedError
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop_at_the_weights)
+    with pytest.raises(StoppedError):
+        train(replace(TINY, seed=1), out=tmp_path, progress=False)
+    assert not (tmp_path / "card.json").exists()
 
 
 @pytest.fixture(scope="module")
