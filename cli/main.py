@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "vitcircuits: interrupted; searches and run folders go on from what is finished if the command is given again.",
-            file=sys.stderr,
+            "vitcircuits: interrupted; a search or a run goes on from what is finished if given again.", file=sys.stderr
         )
         return 130
     except BrokenPipeError:
