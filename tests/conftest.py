@@ -216,7 +216,7 @@ def _close(got, wanted):
     """Equal at the tolerance of the design's laws: 1e-9 in float64, 1e-4 in float32, times the largest value."""
     factor = 1e-9 if wanted.dtype == torch.float64 else 1e-4
     tolerance = factor * max(1.0, float(wanted.abs().max()))
-    difference = float((got - wanted).abs().max())
+    difference = float((got - wanted).detach().abs().max())
     assert got.shape == wanted.shape and got.dtype == wanted.dtype
     assert difference <= tolerance, f"differs by {difference:.2e}, more than {tolerance:.2e}"
 
