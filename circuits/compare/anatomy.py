@@ -79,8 +79,7 @@ def describe(circuit: Circuit, *, strength: Floats | None = None) -> Anatomy:
     """
     graph, table = circuit.graph, edge_table(circuit.graph)
     weighted = strength is not None or circuit.scores is not None
-    if strength is None:
-        strength = np.ones(len(graph)) if circuit.scores is None else np.nan_to_num(np.abs(circuit.scores.values))
+    strength = strengths(circuit) if strength is None else strength
     mask = prune(graph, circuit.mask)
     kept = np.flatnonzero(mask)
     shares = _shares(strength[kept])
@@ -97,6 +96,12 @@ def describe(circuit: Circuit, *, strength: Floats | None = None) -> Anatomy:
         paths=paths,
         weighted=weighted,
     )
+
+
+def strengths(circuit: Circuit) -> Floats:
+    """|score| of every edge, shape (edge,), 0 where it is not known; ones without scores."""
+    scores = circuit.scores
+    return np.ones(len(circuit.graph)) if scores is None else np.nan_to_num(np.abs(scores.values), posinf=0.0)
 
 
 def _sums(place: NDArray[np.int64], shares: Floats, n: int) -> Floats:

@@ -1,0 +1,159 @@
+"""Heads matched by what they do: a relabelled copy is recovered exactly, and overlap after matching is 1."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from vitcircuits.circuits import Circuit, compile_graph, jaccard
+from vitcircuits.circuits.compare.heads import _parts, gather_heads
+from vitcircuits.circuits.compare.matching import (
+    HeadFeatures,
+    head_similarity,
+    match_heads,
+    match_mlps,
+    matched_overlap,
+    named_nodes,
+)
+from vitcircuits.circuits.metrics import Metric
+from vitcircuits.models.errors import GraphError, TaskError
+from vitcircuits.models.load import load_vit
+
+
+def permuted(module, orders):
+    """The same function with the heads of each block in another order: new head h is old head orders[layer][h]."""
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for block, order in zip(other.blocks, orders, strict=True):
+            attention, n = block.attn, block.attn.num_heads
+            for parameter in (attention.qkv.weight, attention.qkv.bias):
+                rows = parameter.unflatten(0, (3, n, -1))
+                parameter.copy_(rows[:, list(order)].flatten(0, 2))
+            columns = attention.proj.weight.unflatten(1, (n, -1))
+            attention.proj.weight.copy_(columns[:, list(order)].flatten(1))
+    return other
+
+
+@pytest.fixture(scope="module")
+def models(tiny_module):
+    module = tiny_module(depth=3, num_heads=4, embed_dim=16, img_size=16)
+    rng = np.random.default_rng(3)
+    orders = [rng.permutation(4).tolist() for _ in range(3)]
+    return load_vit(module, name="first"), load_vit(permuted(module, orders), name="second"), orders
+
+
+@pytest.fixture(scope="module")
+def features(models, images_for):
+    images = images_for(models[0], 6)
+    return [gather_heads(vit, images, classes=[0, 1, 3], batch_size=4) for vit in models[:2]]
+
+
+@pytest.mark.parametrize("window", [-1.0, 0.0, None])
+def test_matching_recovers_the_permutation_exactly(models, features, images_for, window):
+    first, second, orders = models
+    assert torch.allclose(first(images_for(first, 3)), second(images_for(first, 3)))
+    found = match_heads(*features, window=window)
+    assert found.heads == {f"a{n}.h{h}": f"a{n}.h{order[h]}" for n, order in enumerate(orders) for h in range(4)}
+    assert found.mlps == {"m0": "m0", "m1": "m1", "m2": "m2"}
+    assert min(found.similarity.values()) == pytest.approx(1) and min(found.margin.values()) > 0
+
+
+@pytest.mark.parametrize("tokens", ["all", "role"])
+def test_a_circuit_and_its_relabelled_copy_overlap_wholly_after_matching(models, features, tokens, ports):
+    first, second, orders = models
+    graphs = [compile_graph(vit, tokens=tokens, ports=ports) for vit in (first, second)]
+    back = {f"a{n}.h{old}": f"a{n}.h{new}" for n, order in enumerate(orders) for new, old in enumerate(order)}
+    rng = np.random.default_rng(0)
+    circuit = Circuit.from_edges(graphs[0], [name for name in graphs[0].edge_names() if rng.random() < 0.5])
+    names = [re.sub(r"a\d\.h\d", lambda head: back[head[0]], name) for name in circuit.edge_names()]
+    relabelled = Circuit.from_edges(graphs[1], names)
+    assert len(relabelled) == len(circuit) and jaccard(circuit, relabelled) < 1
+    assert matched_overlap(circuit, relabelled, match_heads(*features)) == (1, 1)
+
+
+def test_heads_of_one_block_are_not_matched_with_those_of_another(features):
+    inside = match_heads(*features)
+    assert all(b.split(".")[0] == a.split(".")[0] for b, a in inside.heads.items())
+    few = HeadFeatures("x", 1, ("a0.h0",), np.array([0]), features[0].patterns[5:6], features[0].effects[5:6])
+    assert match_heads(features[1], few, window=0.01).heads == {"a0.h0": "a1.h" + match_heads_of(features, "a1.h1")}
+    far = HeadFeatures("x", 12, ("a0.h0",), np.array([0]), features[0].patterns[5:6], features[0].effects[5:6])
+    assert match_heads(features[1], far, window=0.01).heads == {}
+    assert match_heads(features[1], far, window=None).heads["a0.h0"].startswith("a1.")
+
+
+def match_heads_of(features, name):
+    return next(b for b, a in match_heads(*features).heads.items() if a == name)[-1]
+
+
+def test_effects_are_those_of_direct_logit_attribution(models, images_for, features):
+    from vitcircuits.algorithms import logit_attribution
+
+    vit, images = models[0], images_for(models[0], 6)
+    logits = [logit_attribution(vit, images, Metric("logit", (c,))) for c in (0, 1, 3)]
+    table = np.stack([found.values.sum(2) for found in logits], -1)  # image, source, class
+    table -= table.mean(-1, keepdims=True)
+    names = logits[0].source_names
+    for head, name in enumerate(features[0].names):
+        wanted = table[:, names.index(name)].ravel()
+        np.testing.assert_allclose(features[0].effects[head], wanted, atol=1e-10)
+
+
+def test_attention_is_shared_out_by_area_and_stays_whole(models, images_for):
+    vit, images = models[0], images_for(models[0], 2)
+    for grid in ((1, 1), (3, 2), (4, 4)):
+        found = gather_heads(vit, images, classes=[0], grid=grid).patterns
+        cells = found.reshape(len(found), 2, 2, 1 + grid[0] * grid[1])
+        np.testing.assert_allclose(cells.sum(-1), 1)
+    np.testing.assert_allclose(_parts(2, 3), [[1, 0.5, 0], [0, 0.5, 1]])
+    own = gather_heads(vit, images, classes=[0]).patterns.reshape(12, 2, 2, -1)
+    _, cache = vit.run_with_cache(images)
+    np.testing.assert_allclose(own[0, :, 0], cache["pattern", 0][:, 0, 0].numpy())
+
+
+def test_models_of_other_depths_match_in_relative_depth():
+    assert match_mlps(2, 4) in (
+        {"m0": "m0", "m2": "m1"},
+        {"m1": "m0", "m3": "m1"},
+        {"m0": "m0", "m3": "m1"},
+        {"m1": "m0", "m2": "m1"},
+    )
+    assert match_mlps(3, 3) == {"m0": "m0", "m1": "m1", "m2": "m2"}
+
+
+def test_what_has_no_counterpart_is_nobodys(make_graph, features):
+    graph = make_graph(3, 4)
+    circuit = Circuit.from_edges(graph, ["input->a0.h1<v>", "a0.h1->m1", "m1->logits"])
+    full = match_heads(*features)
+    assert named_nodes(circuit) == {"a0.h1", "m1"}
+    nobody = type(full)({}, full.mlps, {}, {}, "")
+    edges, nodes = matched_overlap(circuit, circuit, nobody)
+    assert edges == 1 / 5 and nodes == 1 / 3
+
+
+def test_features_of_other_images_and_graphs_of_other_groups_are_refused(features, make_graph):
+    short = HeadFeatures(
+        "x", 3, features[0].names, features[0].layers, features[0].patterns[:, :9], features[0].effects
+    )
+    with pytest.raises(GraphError, match="9"):
+        head_similarity(features[0], short)
+    first, second = Circuit.full(make_graph(3, 4)), Circuit.full(make_graph(3, 4, tokens="role"))
+    with pytest.raises(GraphError, match="token groups"):
+        matched_overlap(first, second, match_heads(*features))
+
+
+def test_a_head_that_never_varies_is_like_nothing(features):
+    flat = HeadFeatures(
+        "x",
+        1,
+        ("a0.h0",),
+        np.array([0]),
+        np.ones((1, features[0].patterns.shape[1])),
+        np.zeros((1, features[0].effects.shape[1])),
+    )
+    np.testing.assert_array_equal(head_similarity(features[0], flat), 0)
+
+
+def test_no_class_is_refused(models, images_for):
+    with pytest.raises(TaskError, match="classes"):
+        gather_heads(models[0], images_for(models[0], 1), classes=[])
