@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..circuit import Circuit
 
 Floats = NDArray[np.float64]
+
+Window = float | Literal["block", "free"]
+"""Between which depths heads are matched."""
 
 FORBIDDEN = -1e3  # a similarity that no assignment takes if it has any other choice
 
@@ -115,14 +118,14 @@ def _correlation(first: Floats, second: Floats) -> Floats:
     return unit[0] @ unit[1].T
 
 
-def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: float | None = -1.0) -> Matching:
+def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: Window = "block") -> Matching:
     """The assignment of heads with the largest total similarity.
 
     Args:
         first: Heads whose names are kept.
         second: Heads that are given the names of the first.
-        window: Largest difference in relative depth (0 to 1). By default half a block of the shallower model: with
-            equal numbers of blocks, heads are matched inside blocks. None: any head with any other.
+        window: Largest difference in relative depth (0 to 1). `block` is half a block of the shallower model: with
+            equal numbers of blocks, heads are matched inside blocks. `free`: any head with any other.
 
     Raises:
         GraphError: The features are not of the same images.
@@ -130,17 +133,16 @@ def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: float | No
     from scipy.optimize import linear_sum_assignment
 
     similarity = head_similarity(first, second)
-    if window is not None and window < 0:
-        window = 0.5 / min(first.n_layers, second.n_layers)
+    most = {"block": 0.5 / min(first.n_layers, second.n_layers), "free": np.inf}.get(window, window)  # type: ignore[arg-type,call-overload]
     apart = np.abs(first.depth[:, None] - second.depth[None, :])
-    allowed = apart <= np.inf if window is None else apart <= window + 1e-9
+    allowed = apart <= most + 1e-9
     value = np.where(allowed, similarity, FORBIDDEN)
     rows, columns = linear_sum_assignment(value, maximize=True)
     pairs = sorted((int(b), int(a)) for a, b in zip(rows, columns, strict=True) if allowed[a, b])
     names = {second.names[b]: first.names[a] for b, a in pairs}
     found = {second.names[b]: float(similarity[a, b]) for b, a in pairs}
     margin = {second.names[b]: _margin(value[:, b], a) for b, a in pairs}
-    where = "over all depths" if window is None else f"within {window:.3g} of relative depth"
+    where = "over all depths" if window == "free" else f"within {most:.3g} of relative depth"
     method = f"assignment of largest total similarity of patterns and direct effects, {where}"
     return Matching(names, match_mlps(first.n_layers, second.n_layers), found, margin, method)
 

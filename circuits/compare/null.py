@@ -32,6 +32,7 @@ MOST_DIVISIONS = 20_000
 """More divisions than this are drawn from rather than all tried."""
 DRAWS = 9_999
 
+_SAME_BY_CONSTRUCTION = ("edges", "share of graph", "effective_edges")
 _ROUNDING = 1e-9  # relative; divisions with the same statistic but for rounding count as equal
 
 
@@ -183,20 +184,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def random_figures(circuit: Circuit, n: int, *, seed: int = 0) -> list[dict[str, float]]:
-    """The anatomy of `n` random circuits of the circuit's size, as `Anatomy.flat` names it.
+def random_figures(circuit: Circuit, drawn: Sequence[Circuit], *, seed: int = 0) -> list[dict[str, float]]:
+    """The anatomy of random circuits of the circuit's size, as `Anatomy.flat` names it.
 
-    They are made of whole paths and matched by layer and kind (node circuits: by heads and MLPs), and carry the
-    circuit's own strengths, dealt out anew: so only where edges are differs from the circuit.
+    They carry the circuit's own strengths, dealt out anew: only where edges are differs from the circuit. Figures that
+    are therefore the circuit's own (its size, and the effective number of edges) are left out.
+
+    Args:
+        circuit: The circuit.
+        drawn: Random circuits, such as those of `nodes.matched_masks`.
+        seed: Deals out the strengths.
     """
-    from ..nodes import matched_masks
     from ..reach import prune
     from .anatomy import describe, strengths
 
     own, found = strengths(circuit)[prune(circuit.graph, circuit.mask)], []
-    for draw, mask in enumerate(matched_masks(circuit, n, seed=seed)):
-        kept = np.flatnonzero(mask)
+    for draw, random in enumerate(drawn):
+        kept = np.flatnonzero(random.mask)
         dealt = np.zeros(len(circuit.graph))
         dealt[kept] = np.random.default_rng([seed, draw, 3]).permutation(np.resize(own, len(kept)))
-        found.append(describe(type(circuit)(circuit.graph, mask), strength=dealt).flat())
+        built = describe(random, strength=dealt).flat()
+        found.append({name: value for name, value in built.items() if name not in _SAME_BY_CONSTRUCTION})
     return found
