@@ -107,9 +107,8 @@ def differences(subjects: Sequence[Subject]) -> tuple[Difference, ...]:
 
 def _of_curves(subjects: Sequence[Subject], names: tuple[str, ...]) -> list[Difference]:
     """Areas that begin at other sizes: on large graphs at MIB's smallest share, on small ones at none."""
-    starts = [
-        min((float(c.share[c.on_grid].min()) for c in subject.curves.values()), default=-1) for subject in subjects
-    ]
+    every = [[float(c.share[c.on_grid].min()) for c in subject.curves.values()] for subject in subjects]
+    starts = [min(some, default=-1.0) for some in every]
     if len(set(starts)) == 1 or min(starts) < 0:
         return []
     values = tuple(f"from {start:g} of the edges" for start in starts)
