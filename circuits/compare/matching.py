@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import GraphError
+from ..names import Edge
 from ..nodes import granularity, kept_nodes
 
 if TYPE_CHECKING:
@@ -163,30 +164,24 @@ def match_mlps(first: int, second: int) -> dict[str, str]:
     return {f"m{b}": f"m{a}" for b, a in sorted(zip(columns.tolist(), rows.tolist(), strict=True))}
 
 
-def named_edges(circuit: Circuit, matching: Matching | None = None) -> set[tuple[str, ...]]:
-    """The kept edges as (source, source's group, destination, port, group), in the names of the first model.
+def named_edge(edge: Edge, matching: Matching | None = None) -> tuple[str, ...]:
+    """An edge as (source, its group, destination, port, its group), in the names of the first model.
 
     What has no counterpart there keeps its own name with a mark, and so is nobody's.
     """
+    ends = []
+    for end in (edge.source, edge.destination):
+        if matching is None or end.kind in ("input", "logits", "attention"):
+            ends.append(end.node)
+        else:
+            ends.append(matching.node(end.node) or f"{end.node} (unmatched)")
+    port = "inside " * edge.inside + edge.port
+    return ends[0], edge.source.group, ends[1], port, edge.destination.group
 
-    def name(node: str) -> str:
-        if matching is None or node in ("input", "logits") or (node[0] == "a" and "." not in node):
-            return node
-        return matching.node(node) or f"{node} (unmatched)"
 
-    found = set()
-    for edge in circuit:
-        source, destination = edge.source, edge.destination
-        found.add(
-            (
-                name(source.node),
-                source.group,
-                name(destination.node),
-                "inside " * edge.inside + edge.port,
-                destination.group,
-            )
-        )
-    return found
+def named_edges(circuit: Circuit, matching: Matching | None = None) -> set[tuple[str, ...]]:
+    """The kept edges, each as `named_edge` spells it."""
+    return {named_edge(edge, matching) for edge in circuit}
 
 
 def named_nodes(circuit: Circuit, matching: Matching | None = None) -> set[str]:
