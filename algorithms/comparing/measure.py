@@ -1,88 +1,21 @@
-"""What is measured about each circuit before circuits are compared: curves pair by pair, what heads do, resamples."""
+"""What is measured about each circuit before circuits are compared: curves pair by pair, and what heads do."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
-
-from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.compare.heads import gather_heads
-from ...circuits.compare.pair_curve import PairCurve
+from ...circuits.compare.matching import HeadFeatures
 from ...circuits.compare.subject import Subject
-from ...circuits.curves import Grid, make_grid
-from ...circuits.mask_runs import run_masks
-from ...circuits.pairs import Pairs
-from ...circuits.plan import ranked_masks
-from ...circuits.run import require_model
 from ...circuits.task import Task
-from ...models.errors import GraphError, TaskError
+from ...models.errors import TaskError
 from ..progress import progress_bar
+from .curves import measure_curves
 
-FINE_POINTS = 40  # sizes, evenly over their logarithm, beside the grid's own on graphs where that is coarse
 HEAD_IMAGES = 32
 MOST_CLASSES = 16
-
-
-def measure_curves(
-    circuit: Circuit,
-    task: Task,
-    *,
-    pairs: Pairs | None = None,
-    memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
-) -> dict[str, PairCurve]:
-    """Faithfulness at many sizes on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
-
-    Sizes are the grid's of `evaluate` and, where that is MIB's, 40 more. Costs one run per different circuit.
-
-    Args:
-        circuit: Its scores rank the edges.
-        task: The model, the metric and the ablation.
-        pairs: Pairs to measure on; `task.evaluation` by default.
-        memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
-
-    Raises:
-        GraphError: The circuit has no scores, or belongs to a graph of another model.
-    """
-    require_model(task.vit, circuit.graph)
-    scores = circuit.scores
-    if scores is None:
-        raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
-    chosen = task.evaluation if pairs is None else pairs
-    grid, on_grid = _fine_grid(len(circuit.graph))
-    rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
-    masks = [mask for by in rankings for mask in ranked_masks(scores, scores.ranking(by), grid.n)]
-    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
-    none = np.zeros(len(circuit.graph), dtype=np.bool_)
-    runs = run_masks(
-        task.vit, circuit.graph, [none, *masks], task.metric, chosen, baseline, memory=memory, progress=progress
-    )
-    found, n = {}, len(grid.n)
-    for place, by in enumerate(rankings):
-        rows = slice(1 + place * n, 1 + (place + 1) * n)
-        sizes = np.array([int(mask.sum()) for mask in masks[place * n : (place + 1) * n]], dtype=np.int64)
-        ends = (runs.outputs[0], runs.clean_outputs)
-        ids = chosen.pair_ids.numpy().astype(np.int64)
-        found[by] = PairCurve(
-            by, len(circuit.graph), grid.share, sizes, runs.outputs[rows], *ends, on_grid, grid.method, ids
-        )
-    return found
-
-
-def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:
-    """The grid of `evaluate` with sizes in between, and which of them are its own."""
-    own = make_grid(n_graph)
-    fine = np.geomspace(1, n_graph, FINE_POINTS).round().astype(np.int64)
-    extra = np.setdiff1d(fine, own.n) if len(own.n) < FINE_POINTS else np.zeros(0, dtype=np.int64)
-    n, share = np.concatenate([own.n, extra]), np.concatenate([own.share, extra / n_graph])
-    order = np.argsort(share, kind="stable")
-    return Grid(share[order], n[order], own.method), (np.arange(len(n)) < len(own.n))[order]
 
 
 def measure_subjects(
@@ -131,7 +64,7 @@ def measure_subjects(
     return found
 
 
-def heads_of(task: Task, grid: tuple[int, int] | None = None, *, n: int = HEAD_IMAGES) -> Any:
+def heads_of(task: Task, grid: tuple[int, int] | None = None, *, n: int = HEAD_IMAGES) -> HeadFeatures:
     """What the heads do on the first evaluation images, and towards the metric's classes."""
     classes = list(dict.fromkeys((*task.metric.target, *task.metric.foil)))[:MOST_CLASSES]
     return gather_heads(task.vit, task.evaluation.clean[:n], classes=classes, grid=grid)
@@ -141,26 +74,3 @@ def _coarsest(tasks: Sequence[Task]) -> tuple[int, int]:
     """The fewest patch rows and columns of any model."""
     rows, columns = zip(*(task.vit.cfg.tokens.grid for task in tasks), strict=True)
     return min(rows), min(columns)
-
-
-def resampled_circuits(
-    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool = False
-) -> tuple[Circuit, ...]:
-    """Circuits found on `n` bootstrap resamples of the discovery pairs.
-
-    The draws depend on the seed and the number of pairs only, so models with common pairs get the same resamples.
-
-    Args:
-        find: Task -> circuit, such as `lambda task: eap_ig(graph, task).top(40)`.
-        task: The task.
-        n: How many.
-        seed: Draws them.
-        progress: Show a bar on stderr.
-    """
-    rng, pairs, found = np.random.default_rng(seed), task.discovery, []
-    with progress_bar("resamples", n, progress, "search") as bar:
-        for _ in range(n):
-            rows = torch.from_numpy(rng.integers(len(pairs), size=len(pairs)))
-            found.append(find(dataclasses.replace(task, discovery=pairs.select(rows))))
-            bar.update()
-    return tuple(found)

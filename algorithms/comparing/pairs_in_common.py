@@ -19,7 +19,7 @@ from ...circuits.pairs import Pairs
 from ...circuits.task import Task
 from ...models.errors import TaskError
 
-_SAME = ("data", "target_name", "foil_name", "corruption", "mask", "word", "seed", "metric")
+_PICTURES = ("data", "target_name", "foil_name", "corruption", "mask", "word", "seed")
 _SPLITS = ("discovery", "evaluation")
 
 
@@ -63,14 +63,19 @@ class CommonPairs:
         )
 
 
+def pictures_of(task: Task) -> str:
+    """What decides which pictures the pairs of a task show, in words; equal for tasks whose ids mean the same."""
+    return ", ".join(f"{name} {task.info[name]}" for name in _PICTURES if task.info.get(name) is not None)
+
+
 def common_pairs(tasks: Sequence[Task]) -> CommonPairs:
     """The tasks restricted to the pairs that are valid for every model, discovery and evaluation alike.
 
-    Each task's `info["dropped"][split]` gains `other_models`. Restrict before circuits are found, so that they are also
-    found on the same pairs.
+    Metric and ablation may differ (`compare` says so); the pictures may not. Each task's `info["dropped"][split]` gains
+    `other_models`. Restrict before circuits are found, so that they are also found on the same pairs.
 
     Raises:
-        TaskError: The tasks are not the same behaviour on the same pictures, or no pair is valid for all.
+        TaskError: The tasks are not about the same pictures, or no pair is valid for all.
     """
     _require_same(tasks)
     kept: dict[str, list[int]] = {}
@@ -102,18 +107,13 @@ def _require_same(tasks: Sequence[Task]) -> None:
             "there are no tasks to compare: pass one for each model, such as common_pairs([first, second])."
         )
     for task in tasks[1:]:
-        for name in _SAME:
+        for name in _PICTURES:
             one, other = tasks[0].info.get(name), task.info.get(name)
             if one != other:
                 raise TaskError(
                     f"{_name(tasks[0])} and {_name(task)} have other tasks: {name} is {one!r} in the first and "
-                    f"{other!r} in the second. Make both with the same data, contrast, corruption, metric and seed."
+                    f"{other!r} in the second. Make both with the same data, contrast, corruption and seed."
                 )
-        if task.ablation != tasks[0].ablation:
-            raise TaskError(
-                f"{_name(tasks[0])} and {_name(task)} have other ablations ({tasks[0].ablation}; {task.ablation}): "
-                f"pass task.with_ablation(...) so that both are the same."
-            )
 
 
 def _restricted(task: Task, kept: Mapping[str, list[int]]) -> Task:

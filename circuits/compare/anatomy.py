@@ -3,12 +3,12 @@
 The strength of an edge is its |score|; in a circuit without scores every edge has the same. Shares are of the strength
 of the kept edges.
 
-- `effective_edges` = exp(H), H the Shannon entropy of the edges' shares (Hill's number of order 1): n equally strong
+- `effective edges` = exp(H), H the Shannon entropy of the edges' shares (Hill's number of order 1): n equally strong
   edges have n. It is at most the number of edges, and says how many really share the work.
 - `modularity` (Newman 2006) of the best division that networkx' Louvain method finds, over components as nodes with
   strengths added up both ways. Small sparse graphs have much of it by chance: set it beside random circuits.
-- `depth_read`, `depth_written`: mean depth of where edges end and where they start, from 0 (input) to 1 (logits).
-- `path_length`: edges of a walk back from the logits that chooses by strength (see `paths`).
+- `depth read`, `depth written`: mean depth of where edges end and where they start, from 0 (input) to 1 (logits).
+- `path length`: edges of a walk back from the logits that chooses by strength (see `paths`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Anatomy:
     weighted: bool
 
     def flat(self) -> dict[str, float]:
-        """Everything by one name each, such as `effective_edges` and `share to q`."""
+        """Everything by one name each, such as `effective edges` and `share to q`."""
         return {
             **self.figures,
             **{f"share to {name}": value for name, value in self.by_kind.items()},
@@ -122,12 +122,12 @@ def _figures(table: EdgeTable, kept: NDArray, shares: Floats, paths: PathLengths
         "share of graph": len(kept) / n_graph,
         "heads": float(sum("." in name for name in names)),
         "MLPs": float(sum(name.startswith("m") for name in names)),
-        "effective_edges": effective_number(shares),
+        "effective edges": effective_number(shares),
         "modularity": modularity(source, destination, shares),
-        "depth_written": float(shares @ table.depth[source]) if len(kept) else np.nan,
-        "depth_read": float(shares @ table.depth[destination]) if len(kept) else np.nan,
-        "path_length": paths.mean,
-        "path_length, each once": paths.mean_count,
+        "depth written": float(shares @ table.depth[source]) if len(kept) else np.nan,
+        "depth read": float(shares @ table.depth[destination]) if len(kept) else np.nan,
+        "path length": paths.mean,
+        "path length, each once": paths.mean_count,
     }
 
 

@@ -34,7 +34,7 @@ from .weisfeiler_lehman import ROUNDS
 
 Floats = NDArray[np.float64]
 
-TESTED = ("edges for 0.8", "CPR", "effective_edges", "depth_read", "path_length", "modularity")
+TESTED = ("edges for faithfulness 0.8", "CPR", "effective edges", "depth read", "path length", "modularity")
 """Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power."""
 
 _OVERLAPS = ("edges, heads matched", "edges", "Weisfeiler-Lehman")
@@ -81,7 +81,7 @@ def compare(
     drawn_like = [_random_like(subject.circuit, n_random, seed) for subject in subjects]
     chance = [_mean(random_figures(s.circuit, like, seed=seed)) for s, like in zip(subjects, drawn_like, strict=True)]
     resamples = _resamples(subjects, n_bootstrap, seed)
-    drawn = [subject.drawn(resamples) for subject in subjects]
+    drawn = [subject.drawn(draws) for subject, draws in zip(subjects, resamples, strict=True)]
     shared = agreement(subjects, drawn_like, p=rbo_p, rounds=rounds, window=window)
     names = _tested(subjects, figures)
     found = compare_figures(subjects, names, drawn=drawn, chance=chance, seed=seed)
@@ -106,17 +106,22 @@ def compare(
             "weisfeiler_lehman_rounds": rounds,
             "heads_matched": window,
             "random_circuits": f"{n_random} like each: {MATCHED_BY['edge']}; its own strengths dealt out anew",
-            "n_bootstrap": 0 if resamples is None else len(resamples.weights),
+            "n_bootstrap": n_bootstrap,
             "seed": seed,
         },
     )
 
 
 def _aligned(subjects: list[Subject]) -> tuple[list[Subject], dict[str, Any]]:
-    """All curves on the pairs that every one of them has, and what that dropped."""
+    """All curves on the pairs that every one of them has, and what that dropped.
+
+    Curves of other pictures (another task) stay on their own pairs.
+    """
     every = [curve for subject in subjects for curve in subject.curves.values()]
     if not every:
         return subjects, {}
+    if len({curve.pictures for curve in every}) > 1:
+        return subjects, {"compared": {"each_on_its_own_pairs": [curve.n_pairs for curve in every]}}
     shared = set.intersection(*(set(curve.ids.tolist()) for curve in every))
     either = set.union(*(set(curve.ids.tolist()) for curve in every))
     if not shared:
@@ -145,10 +150,15 @@ def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in found])) for name in (found[0] if found else {})}
 
 
-def _resamples(subjects: Sequence[Subject], n: int, seed: int) -> Resamples | None:
-    """The same draws of the pairs for all."""
-    counts = {curve.n_pairs for subject in subjects for curve in subject.curves.values()}
-    return Resamples.draw(counts.pop(), n, seed=seed) if counts else None
+def _resamples(subjects: Sequence[Subject], n: int, seed: int) -> list[Resamples | None]:
+    """Draws of each subject's pairs: one and the same for all on common pairs, independent ones otherwise."""
+    every = [curve for subject in subjects for curve in subject.curves.values()]
+    common = len({curve.pictures for curve in every}) <= 1
+    found: list[Resamples | None] = []
+    for place, subject in enumerate(subjects):
+        n_pairs = next((curve.n_pairs for curve in subject.curves.values()), 0)
+        found.append(Resamples.draw(n_pairs, n, seed=seed + (0 if common else place)) if n_pairs else None)
+    return found
 
 
 def _tested(subjects: Sequence[Subject], figures: Sequence[str] | None) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def words(finding: Finding) -> str:
     said = {
         "same": "no difference",
         "no second seed": f"{size} {more} for {first}; there is no second seed, so this may be the seed's doing",
-        "within seeds": f"{size} {more} for {first}, no more than two seeds of one kind differ by ({seeds})",
+        "within seeds": f"{size} {more} for {first}, and two seeds of one kind differ by as much (up to {seeds})",
         "beyond seeds": f"{size} {more} for {first} than for {second} in these seeds, beyond what two seeds of one "
         f"kind differ by ({seeds}), but not shown for the kinds",
         "differs": f"{first} differs from {second}: {size} {more}, beyond what two seeds of one kind differ by "

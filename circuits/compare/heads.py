@@ -51,33 +51,31 @@ def gather_heads(
     if not len(classes):
         raise TaskError("no classes were given: pass the task's, such as classes=[3, 8].")
     cells = _cells(vit, grid or vit.cfg.tokens.grid)
-    patterns, effects = [], []
-    for batch in vit.check_images(images).split(batch_size):
-        pattern, effect = _batch(vit, batch, list(classes), cells)
-        patterns.append(pattern)
-        effects.append(effect)
+    batches = [_batch(vit, batch, list(classes), cells) for batch in vit.check_images(images).split(batch_size)]
+    patterns, effects, mlp_effects = (np.concatenate(parts, axis=1) for parts in zip(*batches, strict=True))
     cfg = vit.cfg
     return HeadFeatures(
         model=cfg.name,
         n_layers=cfg.n_layers,
         names=tuple(f"a{layer}.h{head}" for layer in range(cfg.n_layers) for head in range(cfg.n_heads)),
         layers=np.repeat(np.arange(cfg.n_layers), cfg.n_heads),
-        patterns=np.concatenate(patterns, axis=1),
-        effects=np.concatenate(effects, axis=1),
+        patterns=patterns,
+        effects=effects,
+        mlp_effects=mlp_effects,
     )
 
 
 def _batch(
     vit: HookedViT, images: Tensor, classes: list[int], cells: Float[Tensor, "token cell"]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Patterns and effects, each (head, image and feature)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Patterns, effects (head, image and feature) and effects of MLPs (block, image and feature)."""
     last = f"blocks.{vit.cfg.n_layers - 1}.hook_resid_post"
     with torch.no_grad():
         _, cache = vit.run_with_cache(
-            images, lambda name: name.endswith(("hook_pattern", "hook_result")) or name == last
+            images, lambda name: name.endswith(("hook_pattern", "hook_result", "hook_mlp_out")) or name == last
         )
     gradients = _gradients(vit, cache[last], classes)
-    patterns, effects = [], []
+    patterns, effects, mlps = [], [], []
     for layer in range(vit.cfg.n_layers):
         pattern = cache["pattern", layer].double()  # image, head, target, source
         read = pattern[:, :, list(vit.cfg.read_tokens)].mean(2)
@@ -86,7 +84,8 @@ def _batch(
         patterns.append(_by_head(pooled.transpose(0, 1)))
         written = cache["result", layer].double()  # image, token, head, model
         effects.append(_by_head(torch.einsum("ithd,citd->hic", written, gradients)))
-    return np.concatenate(patterns), np.concatenate(effects)
+        mlps.append(_by_head(torch.einsum("itd,citd->ic", cache["mlp_out", layer].double(), gradients)[None]))
+    return np.concatenate(patterns), np.concatenate(effects), np.concatenate(mlps)
 
 
 def _by_head(values: Tensor) -> NDArray[np.float64]:

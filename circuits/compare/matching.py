@@ -3,8 +3,8 @@
 Head numbers mean nothing across models, so heads are matched by what they do on the same images: where they look
 (attention patterns) and what they write towards the logits (direct effects). The similarity of two heads is the mean of
 the correlation of their patterns and that of their effects, over images and places. The best assignment, each head used
-at most once, is found by scipy's `linear_sum_assignment`. Then the edges of one circuit can be spelled in the names of
-the other's heads, and their overlap is counted.
+at most once, is found by scipy's `linear_sum_assignment`; MLPs are assigned by their direct effects alone. Then the
+edges of one circuit can be spelled in the names of the other's heads, and their overlap is counted.
 
 A matching always finds something: `similarity` says how much the matched heads have in common, and `margin` by how much
 each is better than the next best. Overlap after matching is an upper bound of a kind, since the matching itself was
@@ -46,6 +46,7 @@ class HeadFeatures:
         layers: Block of each head, shape (head,).
         patterns: Where each head looks, shape (head, feature).
         effects: What each head adds to the logits directly, shape (head, feature).
+        mlp_effects: What each block's MLP adds to the logits directly, shape (block, feature).
     """
 
     model: str
@@ -54,6 +55,7 @@ class HeadFeatures:
     layers: NDArray[np.int64]
     patterns: Floats
     effects: Floats
+    mlp_effects: Floats
 
     @property
     def depth(self) -> Floats:
@@ -67,7 +69,7 @@ class Matching:
 
     Args:
         heads: Name in the second model -> name in the first.
-        mlps: The same for MLPs, matched by relative depth.
+        mlps: The same for MLPs, matched by their direct effects.
         similarity: Of each matched pair of heads, by the name in the second model, from -1 to 1.
         margin: By how much that is better than the same head's next best choice among those allowed.
         method: How it was found, in words.
@@ -131,21 +133,32 @@ def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: Window = "
     Raises:
         GraphError: The features are not of the same images.
     """
-    from scipy.optimize import linear_sum_assignment
-
     similarity = head_similarity(first, second)
     most = {"block": 0.5 / min(first.n_layers, second.n_layers), "free": np.inf}.get(window, window)  # type: ignore[arg-type,call-overload]
-    apart = np.abs(first.depth[:, None] - second.depth[None, :])
-    allowed = apart <= most + 1e-9
-    value = np.where(allowed, similarity, FORBIDDEN)
-    rows, columns = linear_sum_assignment(value, maximize=True)
-    pairs = sorted((int(b), int(a)) for a, b in zip(rows, columns, strict=True) if allowed[a, b])
+    blocks = ((np.arange(first.n_layers) + 0.5) / first.n_layers, (np.arange(second.n_layers) + 0.5) / second.n_layers)
+    value = _within(similarity, first.depth, second.depth, most)
+    pairs = _assigned(value)
     names = {second.names[b]: first.names[a] for b, a in pairs}
     found = {second.names[b]: float(similarity[a, b]) for b, a in pairs}
     margin = {second.names[b]: _margin(value[:, b], a) for b, a in pairs}
     where = "over all depths" if window == "free" else f"within {most:.3g} of relative depth"
     method = f"assignment of largest total similarity of patterns and direct effects, {where}"
-    return Matching(names, match_mlps(first.n_layers, second.n_layers), found, margin, method)
+    mlps = _assigned(_within(_correlation(first.mlp_effects, second.mlp_effects), blocks[0], blocks[1], most))
+    return Matching(names, {f"m{b}": f"m{a}" for b, a in mlps}, found, margin, method)
+
+
+def _within(similarity: Floats, first: Floats, second: Floats, most: float) -> Floats:
+    """The similarities of things whose depths are at most so far apart; the others forbidden."""
+    return np.where(np.abs(first[:, None] - second[None, :]) <= most + 1e-9, similarity, FORBIDDEN)
+
+
+def _assigned(value: Floats) -> list[tuple[int, int]]:
+    """(column, row) of the assignment with the largest sum, less forbidden ones, in the order of the columns."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(value, maximize=True)
+    chosen = zip(columns.tolist(), rows.tolist(), strict=True)
+    return sorted((b, a) for b, a in chosen if value[a, b] > FORBIDDEN / 2)
 
 
 def _margin(column: Floats, chosen: int) -> float:
@@ -153,15 +166,6 @@ def _margin(column: Floats, chosen: int) -> float:
     others = np.delete(column, chosen)
     others = others[others > FORBIDDEN / 2]
     return float(column[chosen] - others.max()) if len(others) else float("inf")
-
-
-def match_mlps(first: int, second: int) -> dict[str, str]:
-    """MLPs of a model of `second` blocks -> those of one of `first`, in order and nearest in relative depth."""
-    from scipy.optimize import linear_sum_assignment
-
-    depth = [(np.arange(n) + 0.5) / n for n in (first, second)]
-    rows, columns = linear_sum_assignment(np.abs(depth[0][:, None] - depth[1][None, :]))
-    return {f"m{b}": f"m{a}" for b, a in sorted(zip(columns.tolist(), rows.tolist(), strict=True))}
 
 
 def named_edge(edge: Edge, matching: Matching | None = None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ MOST_DIVISIONS = 20_000
 """More divisions than this are drawn from rather than all tried."""
 DRAWS = 9_999
 
-_SAME_BY_CONSTRUCTION = ("edges", "share of graph", "effective_edges")
+_SAME_BY_CONSTRUCTION = ("edges", "share of graph", "effective edges")
 _ROUNDING = 1e-9  # relative; divisions with the same statistic but for rounding count as equal
 
 

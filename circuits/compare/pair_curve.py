@@ -10,7 +10,7 @@ level counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class PairCurve:
         on_grid: Points that areas are taken over, shape (point,); the others only refine sizes.
         grid: Which points these are, in words.
         ids: A number for each pair, the same for all models, shape (pair,).
+        pictures: Where the pairs come from, in words: ids mean the same pictures only where these are equal.
     """
 
     by: str
@@ -51,6 +52,7 @@ class PairCurve:
     on_grid: NDArray[np.bool_]
     grid: str
     ids: NDArray[np.int64]
+    pictures: str = ""
 
     @property
     def n_pairs(self) -> int:
@@ -81,18 +83,8 @@ class PairCurve:
 
     def at(self, rows: NDArray[np.integer]) -> PairCurve:
         """The curve on some of its pairs."""
-        return PairCurve(
-            self.by,
-            self.n_graph,
-            self.share,
-            self.n_edges,
-            self.outputs[:, rows],
-            self.none[rows],
-            self.full[rows],
-            self.on_grid,
-            self.grid,
-            self.ids[rows],
-        )
+        of_pair = {name: getattr(self, name)[rows] for name in ("none", "full", "ids")}
+        return replace(self, outputs=self.outputs[:, rows], **of_pair)
 
     def to_curve(self, label: str, resamples: Resamples) -> Curve:
         """For drawing, with a 95% interval over the pairs."""
@@ -114,8 +106,8 @@ def curve_figures(curves: Mapping[str, PairCurve], by: str, resamples: Resamples
     if by in curves:
         for level in LEVELS:
             needed = curves[by].edges_needed(level, resamples)
-            found[f"edges for {level:g}"] = needed
-            found[f"share of edges for {level:g}"] = needed / curves[by].n_graph
+            found[f"edges for faithfulness {level:g}"] = needed
+            found[f"share of edges for faithfulness {level:g}"] = needed / curves[by].n_graph
     if "signed" in curves:
         found["CPR"] = curves["signed"].cpr(resamples)
     if "abs_mean" in curves:

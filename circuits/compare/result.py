@@ -99,6 +99,8 @@ class Comparison:
                 said.append(
                     f"compared on {counts['pairs']} pairs, {counts['share_dropped']:.0%} of those measured dropped"
                 )
+            elif "each_on_its_own_pairs" in counts:
+                said.append("each on its own pairs, because they show other pictures")
         return "; ".join(said) or "structure only: no pairs were run"
 
     def __str__(self) -> str:

@@ -32,16 +32,18 @@ _N_DRAWS = 300
 _STYLE = """
 main{max-width:1560px}
 .panels{display:flex;flex-wrap:wrap;gap:18px}.panels figure{flex:1 1 520px;min-width:0;overflow-x:auto}
-.panels svg{max-width:100%;height:auto;min-width:440px}.panels figcaption{font-size:14px;font-weight:600;color:var(--ink);
-max-width:none;margin:0 0 4px}
-.says{margin:0;padding:0;list-style:none}.says li{padding:6px 0 6px 12px;border-left:4px solid var(--line);margin:0 0 6px}
+.panels svg{max-width:100%;height:auto;min-width:440px}
+.panels figcaption{font-size:14px;font-weight:600;color:var(--ink);max-width:none;margin:0 0 4px}
+.says{margin:0;padding:0;list-style:none}
+.says li{padding:6px 0 6px 12px;border-left:4px solid var(--line);margin:0 0 6px}
 .says .differs{border-color:#15803d}.says .beyond{border-color:#b7791f}.says .care{border-color:#b91c1c}
 .grids{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:22px}.grids>div{overflow-x:auto}
 .grids table{width:auto}.grids h3{font-size:14px;margin:0 0 6px}
 .grids th,.grids td{padding:4px 10px 4px 0;position:static}
-td.cell{text-align:center;min-width:66px;padding:4px 8px}.chance{display:block;font-size:11px;color:var(--soft)}
+td.cell{text-align:center;min-width:62px;padding:4px 8px}section>p{max-width:110ch}.curve{max-width:860px}
 .columns{grid-template-columns:repeat(auto-fit,minmax(480px,1fr))}
-.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}.wide td.words{white-space:normal;min-width:360px}
+.wide{overflow-x:auto}.wide table{width:auto;min-width:50%}
+.wide td,.wide th{white-space:nowrap}
 .interval{display:block;font-size:11.5px;color:var(--soft)}
 """
 
@@ -195,28 +197,29 @@ def _agreement(comparison: Comparison) -> list[str]:
             missing.setdefault(found.why_not.get(measure, "not measured"), []).append(measure)
         else:
             grids.append(tag("div", tag("h3", text(measure)), _grid(comparison.names, values, found.chance[measure])))
-    note = "Below each figure, what random circuits like the two have in common (for rankings, random rankings)."
-    said = [f"{', '.join(measures)}: {why}." for why, measures in missing.items()]
-    return [tag("div", *grids, class_="grids"), tag("p", text(" ".join([note, *said])))]
+    note = (
+        "Above the diagonal what two circuits share; below it, in grey, what random circuits like the two share (for "
+        "rankings, random rankings)."
+    )
+    said = [f"{', '.join(measures).capitalize()}: {why}." for why, measures in missing.items()]
+    return [tag("p", text(" ".join([note, *said]))), tag("div", *grids, class_="grids")]
 
 
 def _grid(names: Sequence[str], values: NDArray[np.float64], chance: NDArray[np.float64]) -> str:
     rows = []
     for i, name in enumerate(names):
-        cells = [
-            _cell(values[i, j], chance[i, j]) if i != j else '<td class="cell soft">1</td>' for j in range(len(names))
-        ]
-        rows.append(tag("tr", tag("th", text(name)), *cells))
+        above = [_cell(value) for value in values[i, i + 1 :]]
+        below = [f'<td class="cell soft">{_NONE if np.isnan(one) else f"{one:.2f}"}</td>' for one in chance[i, :i]]
+        rows.append(tag("tr", tag("th", text(name)), *below, '<td class="cell"></td>', *above))
     head = tag("tr", "<th></th>", *(tag("th", text(name)) for name in names))
     return tag("table", tag("thead", head), tag("tbody", *rows))
 
 
-def _cell(value: float, chance: float) -> str:
+def _cell(value: float) -> str:
     if np.isnan(value):
-        return f'<td class="cell soft">{_NONE}</td>'
+        return f'<td class="cell">{_NONE}</td>'
     shade = f"background:rgba(43,108,176,{0.08 + 0.42 * max(0.0, min(1.0, float(value))):.2f})"
-    below = "" if np.isnan(chance) else tag("span", f"chance {chance:.2f}", class_="chance")
-    return f'<td class="cell" style="{shade}">{value:.2f}{below}</td>'
+    return f'<td class="cell" style="{shade}">{value:.2f}</td>'
 
 
 def _figures(comparison: Comparison) -> list[str]:
@@ -254,24 +257,13 @@ def _heads(comparison: Comparison) -> list[str]:
             continue
         one, other = comparison.subjects[i], comparison.subjects[j]
         used = [set(_used(subject)) for subject in (one, other)]
-        rows = [
-            [
-                text(a),
-                text(b),
-                f"{matching.similarity[b]:.2f}",
-                f"{matching.margin[b]:+.2f}",
-                text(_who(a in used[0], b in used[1], one.name, other.name)),
-            ]
-            for b, a in sorted(matching.heads.items(), key=lambda pair: pair[1])
-        ]
-        columns = [
-            (one.name, "name"),
-            (other.name, "name"),
-            ("similarity", "n"),
-            ("margin", "n"),
-            ("in the circuit of", ""),
-        ]
-        table = tag("div", html_table(columns, rows), class_="scroll")
+        rows = []
+        for b, a in sorted(matching.heads.items(), key=lambda pair: pair[1]):
+            numbers = (f"{matching.similarity[b]:.2f}", f"{matching.margin[b]:+.2f}")
+            rows.append([text(a), text(b), *numbers, text(_who(a in used[0], b in used[1], one.name, other.name))])
+        columns = [(one.name, "name"), (other.name, "name"), ("similarity", "n"), ("margin", "n")]
+        columns.append(("in the circuit of", ""))
+        table = tag("div", html_table(columns, rows), class_="scroll wide")
         note = f"{matching.method[0].upper()}{matching.method[1:]}. Margin: over the next best head."
         found.append(section(f"Heads of {one.name} and {other.name}", tag("p", text(note)), table))
     return found

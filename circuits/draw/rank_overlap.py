@@ -34,14 +34,17 @@ def rank_overlap_svg(curves: RankCurves, kinds: Sequence[str]) -> str:
             _panel(axes, ranks, lines, kinds)
             axes.set_title("heads and MLPs" if what == "nodes" else what, loc="left", fontsize=11, color=INK)
         panels[0].set_ylabel("Jaccard index of the first n")
-        panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(4, len(labels)))
 
-    return plotted("svg", (4.4 * len(curves), 3.7), fill).decode()
+    return plotted("svg", (4.4 * len(curves), 4.0), fill).decode()
 
 
 def _panel(
     axes: Axes, ranks: NDArray[np.int64], lines: Mapping[str, NDArray[np.float64]], kinds: Sequence[str]
 ) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     between = 0
     for name, values in lines.items():
         kind = name.removeprefix("two seeds of ")
@@ -55,6 +58,7 @@ def _panel(
         (line,) = axes.plot(ranks, values, **style)
         line.set_label(name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
     axes.set_xlim(1, float(ranks[-1]))
     axes.set_ylim(-0.02, 1.03)
     axes.set_xlabel("n edges, best first")

@@ -30,8 +30,8 @@ def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tas
         == report.pairs["compared"]["pairs"]
         == len(found.tasks[0].evaluation)
     )
-    assert all(name in report.figures[0] for name in ("edges for 0.8", "CPR", "CMD", "path_length"))
-    assert report.figures[0]["CPR"].low is not None and report.figures[0]["path_length"].low is not None
+    assert all(name in report.figures[0] for name in ("edges for faithfulness 0.8", "CPR", "CMD", "path length"))
+    assert report.figures[0]["CPR"].low is not None and report.figures[0]["path length"].low is not None
     assert not np.isnan(report["edges, heads matched"]).any()
     matching = report.agreement.matchings[0, 1]
     assert all(a == b for b, a in matching.heads.items())  # the same blocks: every head is itself

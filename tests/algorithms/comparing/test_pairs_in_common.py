@@ -36,8 +36,7 @@ def test_other_tasks_are_refused(vits, tasks):
     ):
         with pytest.raises(TaskError, match=word):
             common_pairs([tasks[0], class_contrast(vits[1], "digits", **{**ASKED, **changed})])
-    with pytest.raises(TaskError, match="ablation"):
-        common_pairs([tasks[0], tasks[1].with_ablation("mean")])
+    assert common_pairs([tasks[0], tasks[1].with_ablation("mean")]).common["evaluation"] > 0  # the same pictures
     with pytest.raises(TaskError, match="no tasks"):
         common_pairs([])
     shifted = dataclasses.replace(tasks[1].evaluation, ids=tasks[1].evaluation.pair_ids + 1)

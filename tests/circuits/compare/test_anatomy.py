@@ -56,7 +56,7 @@ def test_a_chain_has_one_path_and_parts_that_are_plain(make_graph):
     found = describe(Circuit.from_edges(make_graph(), names))
     assert found.paths.counts.tolist() == [0, 0, 0, 0, 1] and found.paths.mean == 4
     assert found.by_kind == {"q": 0.25, "k": 0, "v": 0.25, "mlp": 0.25, "logits": 0.25}
-    assert found.figures["effective_edges"] == pytest.approx(4) and found.figures["heads"] == 2
+    assert found.figures["effective edges"] == pytest.approx(4) and found.figures["heads"] == 2
     assert not found.weighted and "counts alike" in str(found)
 
 

@@ -1,6 +1,7 @@
 """Heads matched by what they do: a relabelled copy is recovered exactly, and overlap after matching is 1."""
 
 import copy
+import dataclasses
 import re
 
 import numpy as np
@@ -12,7 +13,6 @@ from vitcircuits.circuits.compare.matching import (
     HeadFeatures,
     head_similarity,
     match_heads,
-    match_mlps,
     matched_overlap,
     named_nodes,
 )
@@ -72,12 +72,19 @@ def test_a_circuit_and_its_relabelled_copy_overlap_wholly_after_matching(models,
     assert matched_overlap(circuit, relabelled, match_heads(*features)) == (1, 1)
 
 
+def alone(features, n_layers):
+    """The second model's `a1.h1` as the only head of another model's first block."""
+    one = features[0]
+    parts = (one.patterns[5:6], one.effects[5:6], one.mlp_effects[:1].repeat(n_layers, 0))
+    return HeadFeatures("x", n_layers, ("a0.h0",), np.array([0]), *parts)
+
+
 def test_heads_of_one_block_are_not_matched_with_those_of_another(features):
     inside = match_heads(*features)
     assert all(b.split(".")[0] == a.split(".")[0] for b, a in inside.heads.items())
-    few = HeadFeatures("x", 1, ("a0.h0",), np.array([0]), features[0].patterns[5:6], features[0].effects[5:6])
+    few = alone(features, 1)
     assert match_heads(features[1], few, window=0.01).heads == {"a0.h0": "a1.h" + match_heads_of(features, "a1.h1")}
-    far = HeadFeatures("x", 12, ("a0.h0",), np.array([0]), features[0].patterns[5:6], features[0].effects[5:6])
+    far = alone(features, 12)
     assert match_heads(features[1], far, window=0.01).heads == {}
     assert match_heads(features[1], far, window="free").heads["a0.h0"].startswith("a1.")
 
@@ -111,14 +118,20 @@ def test_attention_is_shared_out_by_area_and_stays_whole(models, images_for):
     np.testing.assert_allclose(own[0, :, 0], cache["pattern", 0][:, 0, 0].numpy())
 
 
-def test_models_of_other_depths_match_in_relative_depth():
-    assert match_mlps(2, 4) in (
-        {"m0": "m0", "m2": "m1"},
-        {"m1": "m0", "m3": "m1"},
-        {"m0": "m0", "m3": "m1"},
-        {"m1": "m0", "m2": "m1"},
-    )
-    assert match_mlps(3, 3) == {"m0": "m0", "m1": "m1", "m2": "m2"}
+def test_mlps_are_matched_by_what_they_write(models, features, images_for):
+    from vitcircuits.algorithms import logit_attribution
+
+    vit, images = models[0], images_for(models[0], 6)
+    logits = [logit_attribution(vit, images, Metric("logit", (c,))) for c in (0, 1, 3)]
+    table = np.stack([found.values.sum(2) for found in logits], -1)
+    table -= table.mean(-1, keepdims=True)
+    for layer in range(3):
+        wanted = table[:, logits[0].source_names.index(f"m{layer}")].ravel()
+        np.testing.assert_allclose(features[0].mlp_effects[layer], wanted, atol=1e-10)
+    one = features[0]
+    shuffled = dataclasses.replace(one, mlp_effects=one.mlp_effects[[2, 0, 1]])
+    assert match_heads(one, shuffled, window="free").mlps == {"m0": "m2", "m1": "m0", "m2": "m1"}
+    assert match_heads(one, shuffled).mlps == {"m0": "m0", "m1": "m1", "m2": "m2"}  # inside blocks there is no choice
 
 
 def test_what_has_no_counterpart_is_nobodys(make_graph, features):
@@ -132,9 +145,7 @@ def test_what_has_no_counterpart_is_nobodys(make_graph, features):
 
 
 def test_features_of_other_images_and_graphs_of_other_groups_are_refused(features, make_graph):
-    short = HeadFeatures(
-        "x", 3, features[0].names, features[0].layers, features[0].patterns[:, :9], features[0].effects
-    )
+    short = dataclasses.replace(features[0], patterns=features[0].patterns[:, :9])
     with pytest.raises(GraphError, match="9"):
         head_similarity(features[0], short)
     first, second = Circuit.full(make_graph(3, 4)), Circuit.full(make_graph(3, 4, tokens="role"))
@@ -143,14 +154,8 @@ def test_features_of_other_images_and_graphs_of_other_groups_are_refused(feature
 
 
 def test_a_head_that_never_varies_is_like_nothing(features):
-    flat = HeadFeatures(
-        "x",
-        1,
-        ("a0.h0",),
-        np.array([0]),
-        np.ones((1, features[0].patterns.shape[1])),
-        np.zeros((1, features[0].effects.shape[1])),
-    )
+    one = features[0]
+    flat = dataclasses.replace(one, patterns=np.ones_like(one.patterns), effects=np.zeros_like(one.effects))
     np.testing.assert_array_equal(head_similarity(features[0], flat), 0)
 
 

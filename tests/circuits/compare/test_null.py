@@ -136,7 +136,7 @@ def test_random_circuits_have_the_size_and_the_strengths_of_the_circuit(make_gra
     drawn = random_circuits(circuit, 5, seed=1)
     own, found = describe(circuit).flat(), random_figures(circuit, drawn, seed=1)
     for one in found:
-        assert own.keys() - one.keys() == {"edges", "share of graph", "effective_edges"}
+        assert own.keys() - one.keys() == {"edges", "share of graph", "effective edges"}
         assert one["share to q"] + one["share to k"] + one["share to v"] + one["share to mlp"] < 1
-    assert len({one["path_length"] for one in found}) > 1
+    assert len({one["path length"] for one in found}) > 1
     assert found == random_figures(circuit, drawn, seed=1)
