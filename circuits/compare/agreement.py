@@ -34,6 +34,7 @@ from .weisfeiler_lehman import wl_similarity
 Floats = NDArray[np.float64]
 Drawn = Sequence[Sequence[Circuit]]
 """Random circuits like each of the subjects' circuits."""
+Measure = Callable[[Circuit, Circuit], float]
 
 MEASURES = (
     "edges",
@@ -74,32 +75,42 @@ def agreement(subjects: Sequence[Subject], drawn: Drawn, *, p: float, rounds: in
         rounds: Of Weisfeiler-Lehman.
         window: Relative depth within which heads are matched (see `match_heads`).
     """
-    table = _Pairs(subjects, drawn)
-    circuits = [subject.circuit for subject in subjects]
-    flat = [circuit for draws in drawn for circuit in draws]
-    alike = wl_similarity([*circuits, *flat], rounds=rounds)
+    table, circuits = _Pairs(subjects, drawn), [subject.circuit for subject in subjects]
+    values, chance = _of_one_shape(table, p)
+    alike = wl_similarity([*circuits, *table.random], rounds=rounds)
+    values["Weisfeiler-Lehman"] = alike[: len(circuits), : len(circuits)]
+    chance["Weisfeiler-Lehman"] = _wl_by_chance(alike, len(circuits), drawn)
     matchings = _matchings(subjects, window)
-    values: dict[str, Floats] = {
-        "edges": table.each(_edges, table.same),
-        "nodes": table.each(_nodes, table.same),
-        "edges at equal rank": table.each(_at_equal_rank, table.ranked),
-        "rank-biased overlap": table.each(
-            lambda a, b: rank_biased_overlap(ranking_of(a), ranking_of(b), p=p), table.ranked
-        ),
-        "rank correlation": table.each(_correlation, table.ranked),
-        "Weisfeiler-Lehman": alike[: len(circuits), : len(circuits)],
-    }
-    chance: dict[str, Floats] = {
-        "edges": table.by_chance(_edges, table.same),
-        "nodes": table.by_chance(_nodes, table.same),
-        "edges at equal rank": table.each(_equal_rank_by_chance, table.ranked),
-        "rank-biased overlap": table.each(lambda a, b: _rbo_by_chance(len(a.graph), p), table.ranked),
-        "rank correlation": table.each(lambda a, b: 0.0, table.ranked),
-        "Weisfeiler-Lehman": _wl_by_chance(alike, len(circuits), drawn),
-    }
     for place, what in enumerate(("edges, heads matched", "nodes, heads matched")):
         values[what], chance[what] = _after_matching(circuits, drawn, matchings, place)
     return Agreement(values, chance, matchings, _why_not(subjects, table, matchings))
+
+
+def _of_one_shape(table: _Pairs, p: float) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The measures of circuits of graphs of one shape, and what chance gets."""
+    every = [*(subject.circuit for subject in table.subjects), *table.random]
+    kept = {id(circuit): prune(circuit.graph, circuit.mask) for circuit in every}
+    used = {id(circuit): used_nodes(circuit) for circuit in every}
+
+    def edges(first: Circuit, second: Circuit) -> float:
+        return overlap(kept[id(first)], kept[id(second)])
+
+    def nodes(first: Circuit, second: Circuit) -> float:
+        return overlap(used[id(first)], used[id(second)])
+
+    def biased(first: Circuit, second: Circuit) -> float:
+        return rank_biased_overlap(ranking_of(first), ranking_of(second), p=p)
+
+    ranked: dict[str, tuple[Measure, Measure]] = {
+        "edges at equal rank": (_at_equal_rank, _equal_rank_by_chance),
+        "rank-biased overlap": (biased, lambda first, second: _rbo_by_chance(len(first.graph), p)),
+        "rank correlation": (_correlation, lambda first, second: 0.0),
+    }
+    values = {name: table.each(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
+    chance = {name: table.by_chance(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
+    for name, (measure, by_chance) in ranked.items():
+        values[name], chance[name] = table.each(measure, table.ranked), table.each(by_chance, table.ranked)
+    return values, chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +119,11 @@ class _Pairs:
 
     subjects: Sequence[Subject]
     drawn: Drawn
+
+    @property
+    def random(self) -> list[Circuit]:
+        """All random circuits."""
+        return [circuit for draws in self.drawn for circuit in draws]
 
     def same(self, first: Circuit, second: Circuit) -> bool:
         """Whether they are of graphs of one shape, and both of edges or both of nodes."""
@@ -140,14 +156,6 @@ class _Pairs:
                     ways += [measure(draw, second) for draw in self.drawn[i]]
                     found[i, j] = found[j, i] = float(np.mean(ways))
         return found
-
-
-def _edges(first: Circuit, second: Circuit) -> float:
-    return overlap(prune(first.graph, first.mask), prune(second.graph, second.mask))
-
-
-def _nodes(first: Circuit, second: Circuit) -> float:
-    return overlap(used_nodes(first), used_nodes(second))
 
 
 def used_nodes(circuit: Circuit) -> NDArray[np.bool_]:

@@ -37,8 +37,13 @@ Floats = NDArray[np.float64]
 TESTED = ("edges for faithfulness 0.8", "CPR", "effective edges", "depth read", "path length", "modularity")
 """Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power."""
 
+_METHOD = {
+    "random_circuits": f"{MATCHED_BY['edge']} (node circuits: {MATCHED_BY['node']}); the own strengths dealt out anew",
+    "correction": "Holm, over all findings",
+    "interval": "95%, bootstrap over evaluation pairs (curves) or over discovery pairs (circuits found again)",
+}
 _OVERLAPS = ("edges, heads matched", "edges", "Weisfeiler-Lehman")
-"""Measures of overlap that are tested, the first that is known between all."""
+"""Measures of overlap, of which the first that is known between all is tested; the last always is."""
 
 
 def compare(
@@ -78,15 +83,16 @@ def compare(
             f"level={level}, n_random={n_random}: pass a level between 0 and 1, and n_random of at least 0."
         )
     subjects, kept = _aligned(as_subjects(circuits))
-    drawn_like = [_random_like(subject.circuit, n_random, seed) for subject in subjects]
-    chance = [_mean(random_figures(s.circuit, like, seed=seed)) for s, like in zip(subjects, drawn_like, strict=True)]
+    like = [_random_like(subject.circuit, n_random, seed) for subject in subjects]
+    chance = [_mean(random_figures(one.circuit, own, seed=seed)) for one, own in zip(subjects, like, strict=True)]
     resamples = _resamples(subjects, n_bootstrap, seed)
     drawn = [subject.drawn(draws) for subject, draws in zip(subjects, resamples, strict=True)]
-    shared = agreement(subjects, drawn_like, p=rbo_p, rounds=rounds, window=window)
-    names = _tested(subjects, figures)
+    shared, names = agreement(subjects, like, p=rbo_p, rounds=rounds, window=window), _tested(subjects, figures)
     found = compare_figures(subjects, names, drawn=drawn, chance=chance, seed=seed)
-    measure = next((name for name in _OVERLAPS if not np.isnan(shared.values[name]).any()), "")
-    found += compare_overlap(subjects, measure, shared.values[measure], seed=seed) if measure else []
+    measure = next(name for name in _OVERLAPS if not np.isnan(shared.values[name]).any())
+    found += compare_overlap(subjects, measure, shared.values[measure], seed=seed)
+    method = {"level": level, "tested": list(names), "rbo_p": rbo_p, "weisfeiler_lehman_rounds": rounds}
+    method |= {"heads_matched": window, "n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed}
     return Comparison(
         subjects=tuple(subjects),
         conditions=tuple(conditions(subject.circuit) for subject in subjects),
@@ -97,18 +103,7 @@ def compare(
         chance=tuple(chance),
         findings=judged(found, level),
         pairs={**(pairs or {}), **kept},
-        method={
-            "one_shape": same_shape(subjects),
-            "level": level,
-            "tested": list(names),
-            "correction": "Holm, over all findings",
-            "rbo_p": rbo_p,
-            "weisfeiler_lehman_rounds": rounds,
-            "heads_matched": window,
-            "random_circuits": f"{n_random} like each: {MATCHED_BY['edge']}; its own strengths dealt out anew",
-            "n_bootstrap": n_bootstrap,
-            "seed": seed,
-        },
+        method={**method, "one_shape": same_shape(subjects), **_METHOD},
     )
 
 

@@ -17,6 +17,7 @@ from ..reach import prune
 from .subject import Subject
 
 _ABOUT = "-"  # what a circuit does not record
+ALIKE = 1.1  # sizes that differ by less than a tenth, as edges on no path make them, don't matter
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,22 @@ def conditions(circuit: Circuit) -> dict[str, str]:
 
 
 def _several(record: Mapping[str, Any], *names: str) -> str:
-    return ", ".join(
-        f"{name} {record[name]}" if at else str(record[name]) for at, name in enumerate(names) if record.get(name)
-    )
+    """Some entries of a record as text: the first by itself, the others with their names."""
+    said = [str(record.get(names[0]) or "")]
+    for name in names[1:]:
+        value = record.get(name)
+        if isinstance(value, Mapping):
+            said += [f"{key} {item}" for key, item in value.items()]
+        elif value:
+            said.append(f"{name} {value}")
+    return ", ".join(filter(None, said))
+
+
+def _matters(condition: str, subjects: Sequence[Subject]) -> str:
+    sizes = [len(subject.circuit) for subject in subjects]
+    if condition == "budget" and max(sizes) <= ALIKE * min(sizes):
+        return ""
+    return _MATTERS.get(condition, "")
 
 
 def differences(subjects: Sequence[Subject]) -> tuple[Difference, ...]:
@@ -100,7 +114,7 @@ def differences(subjects: Sequence[Subject]) -> tuple[Difference, ...]:
     for condition in every[0]:
         values = tuple(one[condition] for one in every)
         if condition != "model" and len(set(values)) > 1:
-            found.append(Difference(condition, values, names, _MATTERS.get(condition, "")))
+            found.append(Difference(condition, values, names, _matters(condition, subjects)))
     found += _of_curves(subjects, names)
     return tuple(sorted(found, key=lambda one: not one.matters))
 

@@ -77,12 +77,14 @@ def overlap_p_value(n_graph: int, first: int, second: int, shared: int) -> float
 
 def _shared(n_graph: int, first: int, second: int) -> tuple[NDArray[np.int64], Floats]:
     """Possible numbers of shared edges and their chances."""
-    from scipy.stats import hypergeom
+    from scipy.special import gammaln
 
     if not (0 <= first <= n_graph and 0 <= second <= n_graph):
         raise GraphError(f"sets of {first} and {second} edges don't fit into a graph of {n_graph} edges.")
     numbers = np.arange(max(0, first + second - n_graph), min(first, second) + 1)
-    chance = hypergeom.pmf(numbers, n_graph, first, second)
+    ways = -gammaln(numbers + 1) - gammaln(first - numbers + 1)  # log of C(a, x) C(N - a, b - x), less what is constant
+    ways -= gammaln(second - numbers + 1) + gammaln(n_graph - first - second + numbers + 1)
+    chance = np.exp(ways - ways.max())
     return numbers, chance / chance.sum()
 
 

@@ -278,18 +278,23 @@ def _who(first: bool, second: bool, one: str, other: str) -> str:
 
 
 def _conditions(comparison: Comparison) -> str:
-    different = {one.condition for one in comparison.differences}
-    columns = [("", ""), *((name, "") for name in comparison.names)]
-    rows = [
-        [tag("b", text(name)) if name in different else text(name), *(text(one[name]) for one in comparison.conditions)]
-        for name in comparison.conditions[0]
-    ]
-    return tag("div", html_table(columns, rows), class_="wide") + tag("p", "Bold: not the same for all.")
+    """What is the same for all in one column, what is not in a column for each."""
+    columns = [("", ""), ("all", ""), *((name, "") for name in comparison.names)]
+    rows = []
+    for name in comparison.conditions[0]:
+        values = [one[name] for one in comparison.conditions]
+        same = len(set(values)) == 1
+        cells = [values[0], *[""] * len(values)] if same else ["", *values]
+        rows.append([text(name) if same else tag("b", text(name)), *map(text, cells)])
+    return tag("div", html_table(columns, rows), class_="wide")
 
 
 def _method(comparison: Comparison) -> list[list[str]]:
-    entries: Mapping[str, object] = {**comparison.method, **{f"pairs, {k}": v for k, v in comparison.pairs.items()}}
-    return [[text(name.replace("_", " ")), text(str(value))] for name, value in entries.items()]
+    entries: Mapping[str, object] = {**comparison.method, "pairs": comparison.pairs_words()}
+    return [
+        [text(name.replace("_", " ")), text(", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+        for name, value in entries.items()
+    ]
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,8 @@
 """A circuit with itself, with a relabelled copy, with chance; and words that say no more than the seeds bear."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -205,3 +207,17 @@ def test_impossible_questions_are_refused(make_graph, make_circuit):
         compare([])
     with pytest.raises(GraphError, match="one name"):
         compare([Subject(circuit, "a"), Subject(circuit, "a")])
+
+
+def test_comparing_and_writing_needs_neither_torch_nor_timm(tmp_path):
+    code = (
+        "import sys\n"
+        "from vitcircuits.circuits import Circuit, compile_graph\n"
+        "from vitcircuits.circuits.compare import compare\n"
+        "from vitcircuits.models.config import TokenLayout, VitConfig\n"
+        "cfg = VitConfig('x', 2, 2, 8, 4, 16, 10, (8, 8), (4, 4), 1, TokenLayout(True, 0, (2, 2)), (0,), 'token')\n"
+        "circuit = Circuit.full(compile_graph(cfg))\n"
+        f"compare([circuit, circuit], n_random=1).save({str(tmp_path)!r})\n"
+        "assert not {'torch', 'timm', 'torch_geometric'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
