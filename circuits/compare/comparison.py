@@ -78,10 +78,7 @@ def compare(
     Raises:
         GraphError: There is no circuit, a figure is not known, or an option is out of range.
     """
-    if not 0 < level < 1 or n_random < 0:
-        raise GraphError(
-            f"level={level}, n_random={n_random}: pass a level between 0 and 1, and n_random of at least 0."
-        )
+    _require(level, n_random)
     subjects, kept = _aligned(as_subjects(circuits))
     like = [_random_like(subject.circuit, n_random, seed) for subject in subjects]
     chance = [_mean(random_figures(one.circuit, own, seed=seed)) for one, own in zip(subjects, like, strict=True)]
@@ -105,6 +102,11 @@ def compare(
         pairs={**(pairs or {}), **kept},
         method={**method, "one_shape": same_shape(subjects), **_METHOD},
     )
+
+
+def _require(level: float, n_random: int) -> None:
+    if not 0 < level < 1 or n_random < 0:
+        raise GraphError(f"level={level}, n_random={n_random}: pass a level between 0 and 1 and n_random of 0 or more.")
 
 
 def _aligned(subjects: list[Subject]) -> tuple[list[Subject], dict[str, Any]]:

@@ -41,6 +41,8 @@ def test_a_circuit_with_itself_agrees_wholly_and_differs_in_nothing(make_graph, 
     for measure, values in found.agreement.values.items():
         if "matched" not in measure:
             np.testing.assert_allclose(values, 1, err_msg=measure)
+    for measure in ("edges", "Weisfeiler-Lehman", "rank-biased overlap"):
+        assert (found.agreement.chance[measure] < 1).all(), measure
     assert found.differences == ()
     assert len(found.findings) == 7
     for finding in found.findings:

@@ -139,6 +139,8 @@ def test_what_has_no_counterpart_is_nobodys(make_graph, features):
     circuit = Circuit.from_edges(graph, ["input->a0.h1<v>", "a0.h1->m1", "m1->logits"])
     full = match_heads(*features)
     assert named_nodes(circuit) == {"a0.h1", "m1"}
+    by_query = Circuit.from_edges(graph, ["input->a0.h1<q>", "a0.h1->m1", "m1->logits"])
+    assert matched_overlap(circuit, by_query, type(full)({"a0.h1": "a0.h1"}, full.mlps, {}, {}, "")) == (1 / 2, 1)
     nobody = type(full)({}, full.mlps, {}, {}, "")
     edges, nodes = matched_overlap(circuit, circuit, nobody)
     assert edges == 1 / 5 and nodes == 1 / 3

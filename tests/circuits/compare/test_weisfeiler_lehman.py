@@ -104,6 +104,13 @@ def test_ports_direction_and_groups_count(make_graph):
     assert wl_kernel([split, joined])[0, 1] < 1
 
 
+def test_each_end_of_an_edge_sees_the_other_with_port_and_direction(make_graph):
+    names = ["input->a0.h0<q>", "input->a0.h0<v>", "a0.h0->logits"]
+    found = Labelled.of(Circuit.from_edges(make_graph(), names))
+    assert found.labels == ("input@", "head@", "logits@")
+    assert set(found.arcs) == {(1, 0, "<q,v"), (0, 1, ">q,v"), (2, 1, "<"), (1, 2, ">")}
+
+
 def test_empty_circuits_and_impossible_rounds(make_graph, make_circuit):
     graph = make_graph()
     found = wl_similarity([Circuit.empty(graph), Circuit.empty(graph), make_circuit(graph)])
