@@ -148,10 +148,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
     data = {
         "schema": COMPARISON_SCHEMA,
         "says": comparison.conclusions(),
-        "circuits": [
-            {"name": subject.name, "kind": subject.kind, "n_edges": len(subject.circuit), **conditions}
-            for subject, conditions in zip(comparison.subjects, comparison.conditions, strict=True)
-        ],
+        "circuits": [_circuit(comparison, place) for place in range(len(comparison.subjects))],
         "differences": [asdict(one) for one in comparison.differences],
         "pairs": comparison.pairs,
         "findings": [finding_record(one) for one in comparison.findings],
@@ -168,6 +165,13 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "method": comparison.method,
     }
     return plain(data, non_finite="null")
+
+
+def _circuit(comparison: Comparison, place: int) -> dict[str, Any]:
+    subject = comparison.subjects[place]
+    paths = {"paths_by_length": subject.anatomy.paths.counts, "walks_by_length": subject.anatomy.paths.weighted}
+    sizes = {"name": subject.name, "kind": subject.kind, "n_edges": len(subject.circuit)}
+    return {**sizes, **comparison.conditions[place], **paths}
 
 
 def _heads(comparison: Comparison, i: int, j: int) -> dict[str, Any]:

@@ -18,7 +18,9 @@ What is said follows from these by rule, never by eye:
 | differs | it is larger, and the corrected p-value is at most the level |
 
 Only `differs` says that the kinds differ. With three seeds each no p-value is below .1, so at a level of .05 nothing
-can be shown: five each allow .008.
+can be shown: five each allow .008, enough for six figures. Being beyond the seeds is weak evidence with few of them:
+were the kinds alike, a figure would be there by chance with .22 for two seeds each, .05 for three, .01 for four
+(`null.beyond_by_chance`), and one of six figures accordingly more often.
 """
 
 from __future__ import annotations

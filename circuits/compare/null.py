@@ -176,6 +176,17 @@ def _judged(found: Floats, scale: float, n_first: int, n_second: int, exact: boo
     return Permuted(float(found[0]), reached / len(found), smallest, len(found), exact)
 
 
+def beyond_by_chance(n_first: int, n_second: int, *, n: int = 20_000) -> float:
+    """How often kinds that are alike differ in their means by more than any two seeds of one kind do.
+
+    For normally distributed figures, simulated: .22 with two seeds each, .05 with three, .01 with four, .002 with five.
+    """
+    seeds = np.random.default_rng(0).normal(size=(n, n_first + n_second))
+    first, second = seeds[:, :n_first], seeds[:, n_first:]
+    within = np.maximum(np.ptp(first, axis=1), np.ptp(second, axis=1))
+    return float((np.abs(first.mean(1) - second.mean(1)) > within).mean())
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values corrected for their number, in the same order."""
     order = np.argsort(p_values, kind="stable")

@@ -15,6 +15,7 @@ from ..report import Figure
 from .agreement import Agreement
 from .conditions import Difference
 from .findings import Finding
+from .null import beyond_by_chance
 from .subject import Subject
 
 
@@ -72,18 +73,26 @@ class Comparison:
         return found + self._limits()
 
     def _limits(self) -> list[str]:
-        tested = [finding for finding in self.findings if finding.test is not None]
+        """What so few seeds, and so many figures, do not allow."""
+        tested = [finding.test for finding in self.findings if finding.test is not None]
         if not tested:
             return []
-        smallest = min(finding.test.smallest for finding in tested if finding.test is not None)
-        level = self.method["level"]
+        said, level, smallest = [], self.method["level"], min(test.smallest for test in tested)
+        if any(finding.verdict == "beyond seeds" for finding in self.findings):
+            sizes = sorted({len(some) for some in self.kinds.values()})
+            chance = beyond_by_chance(sizes[0], sizes[-1])
+            said.append(
+                f"With so few seeds ({' and '.join(map(str, sizes))} of a kind) any one figure lies beyond the seeds "
+                f"by chance in about {100 * chance:.2g}% of comparisons of kinds that are alike; {len(tested)} were "
+                f"compared."
+            )
         if smallest * len(tested) > level:
-            return [
+            said.append(
                 f"With so few seeds the smallest p-value is {smallest:.2g}, and {min(1.0, smallest * len(tested)):.2g} "
                 f"after correction for {len(tested)} comparisons: at the level of {level:g} no difference between "
                 f"kinds can be shown, only seen. More seeds, or fewer figures, would allow it."
-            ]
-        return []
+            )
+        return said
 
     def pairs_words(self) -> str:
         """How many pairs were compared on, and the share that was dropped."""

@@ -10,7 +10,7 @@ from vitcircuits.circuits import Ablation, Circuit, Scores, jaccard, node_circui
 from vitcircuits.circuits.compare import Subject, compare, describe
 from vitcircuits.circuits.compare.agreement import used_nodes
 from vitcircuits.circuits.compare.findings import Finding, judged
-from vitcircuits.circuits.compare.null import permutation_test
+from vitcircuits.circuits.compare.null import beyond_by_chance, permutation_test
 from vitcircuits.circuits.compare.pair_curve import PairCurve
 from vitcircuits.models.errors import GraphError
 
@@ -135,7 +135,8 @@ def test_kinds_differ_only_where_seeds_do_less_and_are_many_enough(make_graph, m
     assert "vit differs from clip" in str(finding) and finding.low <= finding.difference <= finding.high
     three = compare(kinds_of(make_circuit, graph, 0.5, 3), figures=["CPR"], n_random=0, n_bootstrap=50)
     assert three.findings[0].verdict == "beyond seeds" and "not shown for the kinds" in str(three)
-    assert "With so few seeds" in str(three) and "differs from" not in str(three)
+    assert "With so few seeds (3 of a kind) any one figure lies beyond the seeds by chance in about 4" in str(three)
+    assert "no difference between kinds can be shown" in str(three) and "differs from" not in str(three)
     near = compare(kinds_of(make_circuit, graph, 0.0, 5), figures=["CPR"], n_random=0, n_bootstrap=50)
     assert near.findings[0].verdict == "within seeds" and "two seeds of one kind differ by as much" in str(near)
 
@@ -165,6 +166,17 @@ def test_seeds_of_one_kind_are_seldom_said_to_differ(make_graph, make_circuit):
             findings.append(Finding("x", ("a", "b"), (first, second), float(spread), test=test))
         claims += any(one.verdict == "differs" for one in judged(findings, 0.1))
     assert claims / trials <= 0.1
+
+
+def test_being_beyond_the_seeds_by_chance_is_as_frequent_as_is_said():
+    rng, beyond, trials = np.random.default_rng(2), 0, 1500
+    for _ in range(trials):
+        first, second = (tuple(rng.normal(size=3).tolist()) for _ in range(2))
+        spread = float(max(np.ptp(first), np.ptp(second)))
+        one = Finding("x", ("a", "b"), (first, second), spread, test=permutation_test(first, second))
+        beyond += judged([one], 0.05)[0].verdict == "beyond seeds"
+    said = beyond_by_chance(3, 3)
+    assert said == pytest.approx(0.048, abs=0.006) and beyond / trials == pytest.approx(said, abs=0.02)
 
 
 def test_curves_are_aligned_by_pair_and_the_share_dropped_is_said(make_graph, make_circuit):
