@@ -32,7 +32,7 @@ class Circuit:
         mask: Which edges are kept, shape (edge,), in the graph's order.
         scores: The scores that it was selected by, if there are any.
         ablation: What a removed edge carries.
-        task: The task in plain values.
+        task: The task in plain values; with `readout`, what the readout is where it is not the model's own.
         provenance: The algorithm, its options and the selection, in plain values.
     """
 

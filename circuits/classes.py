@@ -46,6 +46,12 @@ def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target") -> C
     Raises:
         TaskError: A class does not exist, or there is none.
     """
+    if vit.readout.kind in ("features", "embedding"):
+        raise TaskError(
+            f"{vit.cfg.name} has no classes: its {vit.cfg.n_classes} outputs are its {vit.readout.kind}. Give it a "
+            f"readout first: text_readout(vit, prompts) or --prompts for a CLIP image tower, probe_readout(vit, "
+            f"images, labels) or --probe means, load_readout(vit, file) or --readout FILE."
+        )
     folder = ""
     if isinstance(spec, str):
         folder, _, text = spec.rpartition("=")
@@ -99,9 +105,11 @@ def image_labels(classes: ClassSet, data: ImageData, vit: HookedViT, *, what: st
         if classes.folder in known:
             return (known.index(classes.folder),)
         raise TaskError(f"the data {data.name!r} has no class {classes.folder!r}: it has {', '.join(known[:10])}.")
+    own = tuple(known.index(vit.class_names[index]) for index in classes.indices if vit.class_names[index] in known)
+    if vit.labels and len(own) == len(classes.indices):
+        return own  # by name first: the model's classes may come in another order than the data's
     if len(known) == vit.cfg.n_classes or data.name == "tensors":
         return classes.indices
-    own = tuple(known.index(vit.class_names[index]) for index in classes.indices if vit.class_names[index] in known)
     if own:
         return own
     raise TaskError(

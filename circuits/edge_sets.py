@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import GraphError
-from .graph import EdgeBlock, Graph
+from .edge_blocks import EdgeBlock
+from .graph import Graph
 from .names import End
 
 
@@ -37,7 +38,8 @@ class EdgeSet:
     columns: tuple[int, ...]
 
     def __len__(self) -> int:
-        return int(self.block.present[np.ix_(self.rows, self.groups)].sum()) * len(self.columns)
+        n_columns = int(self.block.columns[list(self.columns)].sum())
+        return int(self.block.present[np.ix_(self.rows, self.groups)].sum()) * n_columns
 
     def mark(self, mask: NDArray[np.bool_], value: bool) -> None:
         """Sets these edges in a mask of shape (edge,)."""
@@ -124,7 +126,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 def _sources(graph: Graph) -> list[End]:
     """What is written, and where there are edges inside heads, the keys and values that they start from."""
-    ends = [graph.source_end(source, 0) for source in range(graph.n_sources)]
+    ends = [graph.source_end(source, 0) for source in np.flatnonzero(graph.source_exists).tolist()]
     if len(graph.groups) > 1 and graph.ports == "block":
         ends += [End("attention", layer) for layer in range(graph.cfg.n_layers)]
     if len(graph.groups) > 1 and graph.ports == "qkv":
@@ -135,11 +137,11 @@ def _sources(graph: Graph) -> list[End]:
 def _destinations(graph: Graph) -> list[End]:
     ends = []
     for layer in range(graph.cfg.n_layers):
-        heads = [End("head", layer, head) for head in range(graph.cfg.n_heads)]
+        heads = [End("head", layer, head) for head in range(graph.cfg.heads_of(layer))]
         ends += [End("attention", layer)] if graph.ports == "block" else heads
         if graph.ports == "qkv":
             ends += [End("head", layer, end.head, port) for end in heads for port in "qkv"]
-        ends.append(End("mlp", layer))
+        ends += [End("mlp", layer)] * graph.cfg.has_mlp(layer)
     return [*ends, End("logits")]
 
 

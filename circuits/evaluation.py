@@ -177,6 +177,7 @@ def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan
         "aggregation": "ratio of means over pairs",
         "interval": "95%, percentile bootstrap over pairs unless a figure says otherwise",
         "undefined_below": FLOOR,
+        **({"readout": dict(task.vit.readout.info)} if "sha256" in task.vit.readout.info else {}),
         "pairs": named.get(id(pairs), "given"),
         "n_pairs": len(pairs),
         "grid": plan.grid.method,

@@ -3,9 +3,11 @@
 Edges are index arithmetic, not objects. They stand in at most four blocks per layer (what attention reads, what runs
 between token groups inside heads, what the MLP reads, and at the end what the logits read). Each block is a dense
 array [row, group, column]: a row is a destination, a group is the token group where it reads, a column is a source.
-A destination that does not exist at a group (a patch query of the last block under a CLS readout) leaves a gap.
+A destination that does not exist at a group (a patch query of the last block under a CLS readout) leaves a gap, and so
+does a source that does not exist (the MLP of an attention-only block) or that the block cannot read (under attention
+pooling the logits read nothing but what the pooling wrote).
 
-    edge index = block.start + (place of (row, group) among those present) * block.width + column
+    edge index = block.start + (place of (row, group) among those present) * block.n_columns + place of the column
 
 Every destination reads a prefix of the sources, which stand in the order in which they write:
 input, a0.h0, a0.h1, ..., m0, a1.h0, ...
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..models.config import VitConfig
 from ..models.errors import GraphError
+from .edge_blocks import EdgeBlock, LayerBlocks
 from .names import Edge, End, parse_edge
 from .tokens import TokenGroups, Tokens, group_tokens
 
@@ -32,71 +35,6 @@ if TYPE_CHECKING:
 
 Ports = Literal["qkv", "head", "block"]
 """How finely attention reads: three ports per head, one per head, or one per layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeBlock:
-    """A dense run of edges.
-
-    Args:
-        kind: `attention`, `inside`, `mlp` or `logits`.
-        layer: The block's index in the model; -1 for the logits.
-        start: Index of the first edge.
-        width: Columns: sources, or for `inside` source groups.
-        present: Which (row, group) exist, shape (row, group).
-    """
-
-    kind: str
-    layer: int
-    start: int
-    width: int
-    present: NDArray[np.bool_]
-
-    @cached_property
-    def _places(self) -> NDArray[np.intp]:
-        return np.argwhere(self.present)
-
-    @property
-    def stop(self) -> int:
-        """Index after the last edge."""
-        return self.start + int(self.present.sum()) * self.width
-
-    @property
-    def dense_shape(self) -> tuple[int, int, int]:
-        """Rows, groups, columns."""
-        return (*self.present.shape, self.width)  # type: ignore[return-value]
-
-    def locate(self, index: int) -> tuple[int, int, int]:
-        """Row, group and column of an edge."""
-        place, column = divmod(index - self.start, self.width)
-        row, group = self._places[place]
-        return int(row), int(group), column
-
-    def index(self, row: int, group: int, column: int) -> int | None:
-        """Index of the edge at a row, group and column; None where there is none."""
-        rows, groups = self.present.shape
-        if not (0 <= row < rows and 0 <= group < groups and 0 <= column < self.width and self.present[row, group]):
-            return None
-        return self.start + int(self.present.ravel()[: row * groups + group].sum()) * self.width + column
-
-    def unpack(self, values: NDArray) -> NDArray:
-        """One entry per edge of the graph -> dense (row, group, column); zero where there is no edge."""
-        dense = np.zeros(self.dense_shape, dtype=values.dtype)
-        dense[self.present] = values[self.start : self.stop].reshape(-1, self.width)
-        return dense
-
-    def pack(self, dense: NDArray, out: NDArray) -> None:
-        """Dense (row, group, column) -> its place in `out`, one entry per edge of the graph."""
-        out[self.start : self.stop] = dense[self.present].ravel()
-
-
-@dataclass(frozen=True)
-class LayerBlocks:
-    """The edge blocks of one transformer block; `inside` is None with one token group."""
-
-    attention: EdgeBlock
-    inside: EdgeBlock | None
-    mlp: EdgeBlock
 
 
 @dataclass(frozen=True)
@@ -121,12 +59,32 @@ class Graph:
 
     @property
     def n_sources(self) -> int:
-        """Nodes that write: the input, every head, every MLP."""
+        """Places for what writes: the input, `n_heads` heads and an MLP for each block, whether they exist or not."""
         return 1 + self.cfg.n_layers * (self.cfg.n_heads + 1)
 
     def first_head(self, layer: int) -> int:
         """Source index of a layer's head 0; equally, the number of sources that its attention reads."""
         return 1 + layer * (self.cfg.n_heads + 1)
+
+    def head_sources(self, layer: int) -> slice:
+        """Source indices of a layer's heads."""
+        first = self.first_head(layer)
+        return slice(first, first + self.cfg.n_heads)
+
+    def mlp_source(self, layer: int) -> int:
+        """Source index of a layer's MLP."""
+        return self.first_head(layer) + self.cfg.n_heads
+
+    @cached_property
+    def source_exists(self) -> NDArray[np.bool_]:
+        """Which sources there are, shape (source,): a block may have fewer heads than another, or no MLP."""
+        found = np.zeros(self.n_sources, dtype=bool)
+        found[0] = True
+        for layer in range(self.cfg.n_layers):
+            first = self.first_head(layer)
+            found[first : first + self.cfg.heads_of(layer)] = True
+            found[self.mlp_source(layer)] = self.cfg.has_mlp(layer)
+        return found
 
     @cached_property
     def port_rows(self) -> NDArray[np.intp]:
@@ -147,10 +105,21 @@ class Graph:
         """Groups that the readout looks at, shape (group,)."""
         return self.groups.containing(self.cfg.read_tokens)
 
+    @cached_property
+    def pool_groups(self) -> NDArray[np.bool_]:
+        """Groups that hold the token of attention pooling, shape (group,)."""
+        if not self.cfg.pools:
+            return np.zeros(len(self.groups), dtype=bool)
+        return self.groups.containing((self.cfg.tokens.n_tokens - 1,))
+
+    @cached_property
+    def stream_groups(self) -> NDArray[np.bool_]:
+        """Groups that hold any other token, shape (group,)."""
+        return self.groups.containing(tuple(range(self.cfg.tokens.n_tokens - int(self.cfg.pools))))
+
     def live_targets(self, layer: int) -> NDArray[np.bool_]:
         """Groups at which this layer's writes can reach the logits, shape (group,)."""
-        everywhere = np.ones(len(self.groups), dtype=bool)
-        return self.read_groups if layer == self.cfg.n_layers - 1 else everywhere
+        return self.read_groups if layer == self.cfg.n_layers - 1 else self.stream_groups
 
     @cached_property
     def layers(self) -> tuple[LayerBlocks, ...]:
@@ -162,24 +131,46 @@ class Graph:
         return tuple(layers)
 
     def _layer_blocks(self, layer: int, start: int) -> LayerBlocks:
-        n_groups, live = len(self.groups), self.live_targets(layer)
-        before = self.first_head(layer)
-        present = np.ones((int(self.port_rows.max()) + 1, n_groups), dtype=bool)
-        if self.ports == "qkv":
-            present[self.port_rows[:, 0]] = live
-        attention = EdgeBlock("attention", layer, start, before, present)
+        n_groups, live, pooling = len(self.groups), self.live_targets(layer), self._is_pool(layer)
+        before, exists = self.first_head(layer), self.source_exists
+        attention = EdgeBlock("attention", layer, start, before, self._attention_rows(layer), exists[:before])
         inside, stop = None, attention.stop
         if n_groups > 1:
-            targets = np.broadcast_to(live, (int(self.inside_rows.max()) + 1, n_groups)).copy()
-            inside = EdgeBlock("inside", layer, stop, n_groups, targets)
+            rows = np.zeros((int(self.inside_rows.max()) + 1, n_groups), dtype=bool)
+            rows[self.inside_rows[: self.cfg.heads_of(layer)]] = live
+            inside = EdgeBlock("inside", layer, stop, n_groups, rows, self.stream_groups)
             stop = inside.stop
-        mlp = EdgeBlock("mlp", layer, stop, before + self.cfg.n_heads, live[None, :].copy())
-        return LayerBlocks(attention, inside, mlp)
+        read = before if self.cfg.is_parallel(layer) else before + self.cfg.n_heads
+        columns = exists[:read].copy()
+        if pooling:
+            columns[:before] = False
+        row = live[None, :] & self.cfg.has_mlp(layer)
+        return LayerBlocks(attention, inside, EdgeBlock("mlp", layer, stop, read, row, columns))
+
+    def _is_pool(self, layer: int) -> bool:
+        return self.cfg.pools and layer == self.cfg.n_layers - 1
+
+    def _attention_rows(self, layer: int) -> NDArray[np.bool_]:
+        """Which rows of a layer's attention block exist at which groups.
+
+        Under `qkv` ports queries exist where what the head writes can be read, and the constant query of attention
+        pooling nowhere.
+        """
+        ports = self.port_rows[: self.cfg.heads_of(layer)]
+        present = np.zeros((int(self.port_rows.max()) + 1, len(self.groups)), dtype=bool)
+        present[ports] = self.stream_groups
+        if self.ports == "qkv":
+            present[ports[:, 0]] = self.live_targets(layer) & (not self._is_pool(layer))
+        return present
 
     @cached_property
     def logits(self) -> EdgeBlock:
         """What the logits read."""
-        return EdgeBlock("logits", -1, self.layers[-1].mlp.stop, self.n_sources, self.read_groups[None, :].copy())
+        columns = self.source_exists.copy()
+        if self.cfg.pools:
+            columns[: self.first_head(self.cfg.n_layers - 1)] = False
+        rows = self.read_groups[None, :].copy()
+        return EdgeBlock("logits", -1, self.layers[-1].mlp.stop, self.n_sources, rows, columns)
 
     @cached_property
     def blocks(self) -> tuple[EdgeBlock, ...]:
@@ -205,6 +196,8 @@ class Graph:
             self.ports,
             tuple(self.read_groups.tolist()),
         )
+        if cfg.heads or cfg.mlps or cfg.parallel or cfg.pools:
+            shape += (cfg.heads, cfg.mlps, cfg.parallel, cfg.pools)
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
 
     def require_same(self, other: Graph, what: str) -> None:
@@ -234,6 +227,11 @@ class Graph:
     def source_names(self) -> tuple[str, ...]:
         """Names of the sources in order, without groups."""
         return tuple(self.source_end(source, 0).node for source in range(self.n_sources))
+
+    @property
+    def n_nodes(self) -> int:
+        """Nodes that write."""
+        return int(self.source_exists.sum())
 
     def _attention_end(self, layer: int, row: int, ports: str, group: int) -> End:
         where = self.groups.names[group]

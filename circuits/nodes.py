@@ -26,7 +26,7 @@ Bools = NDArray[np.bool_]
 
 def node_names(graph: Graph) -> tuple[str, ...]:
     """Names of the heads and MLPs, in the order in which they write."""
-    return graph.source_names()[1:]
+    return tuple(np.array(graph.source_names())[graph.source_exists][1:].tolist())
 
 
 def leaving(graph: Graph, node: str) -> Bools:
@@ -35,7 +35,7 @@ def leaving(graph: Graph, node: str) -> Bools:
     Raises:
         GraphError: There is no such node.
     """
-    column, mask = 1 + _place(graph, node), np.zeros(len(graph), dtype=bool)
+    column, mask = _column(graph, node), np.zeros(len(graph), dtype=bool)
     for block in graph.blocks:
         if block.kind != "inside" and column < block.width:
             dense = np.zeros(block.dense_shape, dtype=bool)
@@ -54,7 +54,7 @@ def among(graph: Graph, nodes: Iterable[str]) -> Bools:
         GraphError: There is no such node.
     """
     kept = np.zeros(graph.n_sources, dtype=bool)
-    kept[[0, *(1 + _place(graph, node) for node in nodes)]] = True
+    kept[[0, *(_column(graph, node) for node in nodes)]] = True
     mask = np.zeros(len(graph), dtype=bool)
     for block in graph.blocks:
         dense = np.broadcast_to(_readers(graph, block.kind, block.layer, kept)[:, None, None], block.dense_shape)
@@ -75,11 +75,12 @@ def _readers(graph: Graph, kind: str, layer: int, kept: Bools) -> Bools:
     return found
 
 
-def _place(graph: Graph, node: str) -> int:
+def _column(graph: Graph, node: str) -> int:
+    """A node's source index."""
     names = node_names(graph)
     if node not in names:
         raise GraphError(f"{node!r} is no head or MLP of {graph}: pass names such as {names[0]!r} or {names[-1]!r}.")
-    return names.index(node)
+    return graph.source_names().index(node)
 
 
 def node_circuit(graph: Graph, nodes: Iterable[str], **fields: Any) -> Circuit:

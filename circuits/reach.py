@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import Graph, LayerBlocks
+from .edge_blocks import LayerBlocks
+from .graph import Graph
 
 Bools = NDArray[np.bool_]
 
@@ -53,9 +54,11 @@ def _forward(graph: Graph, mask: Bools) -> tuple[Bools, list[Bools]]:
         first = graph.first_head(layer)
         rows = _any_source(blocks.attention.unpack(mask), alive[:first])
         row_alive.append(rows)
-        alive[first : first + graph.cfg.n_heads] = _heads_alive(graph, blocks, mask, rows) & graph.live_targets(layer)
+        heads = graph.head_sources(layer)
+        alive[heads] = _heads_alive(graph, blocks, mask, rows) & graph.live_targets(layer)
+        alive[heads] &= graph.source_exists[heads, None]
         fed = _any_source(blocks.mlp.unpack(mask), alive[: blocks.mlp.width])
-        alive[blocks.mlp.width] = fed[0]
+        alive[graph.mlp_source(layer)] = fed[0]
     return alive, row_alive
 
 
@@ -82,11 +85,11 @@ def _backward(graph: Graph, mask: Bools, alive: Bools, row_alive: list[Bools]) -
     needed |= kept[0].T
     for layer in reversed(range(graph.cfg.n_layers)):
         blocks, first = graph.layers[layer], graph.first_head(layer)
-        upstream = blocks.mlp.width
-        kept = blocks.mlp.unpack(mask) & needed[upstream][None, :, None]
-        needed[:upstream] |= kept[0].T
-        blocks.mlp.pack(kept & alive[:upstream].T[None], on_path)
-        rows_needed = _rows_needed(graph, blocks, mask, needed[first:upstream], row_alive[layer], on_path)
+        width = blocks.mlp.width
+        kept = blocks.mlp.unpack(mask) & needed[graph.mlp_source(layer)][None, :, None]
+        needed[:width] |= kept[0].T
+        blocks.mlp.pack(kept & alive[:width].T[None], on_path)
+        rows_needed = _rows_needed(graph, blocks, mask, needed[graph.head_sources(layer)], row_alive[layer], on_path)
         kept = blocks.attention.unpack(mask) & rows_needed[:, :, None]
         needed[:first] |= kept.any(0).T
         blocks.attention.pack(kept & alive[:first].T[None], on_path)

@@ -28,7 +28,8 @@ from ..models.hooked import HookedViT
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .circuit import Circuit
-from .graph import EdgeBlock, Graph
+from .edge_blocks import EdgeBlock
+from .graph import Graph
 from .pairs import Pairs
 from .reach import reach
 from .sources import batch_size_for
@@ -132,8 +133,8 @@ class MaskWeights:
         """Of weights in [0, 1] that gradients flow through; every source counts as connected."""
         edges = {}
         for block in graph.blocks:
-            index = torch.from_numpy(np.argwhere(block.present).T)
-            values = soft[block.start : block.stop].view(-1, block.width)
+            index = torch.from_numpy(np.argwhere(block.exists).T)
+            values = soft[block.start : block.stop]
             edges[block.kind, block.layer] = soft.new_zeros(block.dense_shape).index_put(tuple(index), values)
         everywhere = np.ones((graph.n_sources, len(graph.groups)), dtype=bool)
         return cls(graph, edges, everywhere, everywhere)
@@ -184,6 +185,7 @@ class _MaskedRun:
         self.x_ablated = ablated[0]
         self.x_now = embedded
         self.differences: list[Tensor | None] = [embedded - ablated[0]]  # None: carries its ablated value
+        self.mlp_reads = embedded  # of a parallel block, read before its heads write
 
     def read(self, kept: Tensor, n_sources: int) -> Float[Tensor, "row batch token model"]:
         """x_r for the rows of a mask (row, group, source) that reads the first `n_sources` sources."""
@@ -207,20 +209,26 @@ class _MaskedRun:
 
     def attention(self, layer: int, block: OpenBlock) -> None:
         """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values."""
-        graph, blocks, first = self.graph, self.graph.layers[layer], self.graph.first_head(layer)
-        stop = first + graph.cfg.n_heads
-        live = (self.weights.alive[first:stop].any(1)) & (self.weights.needed[first:stop].any(1))
+        graph, sources = self.graph, self.graph.head_sources(layer)
+        first, stop = sources.start, sources.stop
+        if block.parallel:
+            self.mlp_reads = self._read_mlp(layer)
+        live: NDArray[np.bool_] = np.logical_and(
+            np.logical_or.reduce(self.weights.alive[first:stop], axis=1),
+            np.logical_or.reduce(self.weights.needed[first:stop], axis=1),
+        )
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.groups)
         self.differences += [None] * graph.cfg.n_heads
         if len(heads):
-            z = self._head_outputs(layer, block, heads)  # row, batch, token, d_head
-            writes = torch.matmul(z, block.out_weight[heads][:, None])
-            for row, head in enumerate(heads.tolist()):
-                self._record(first + head, writes[row])
+            computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads).to(heads)
+            z = self._head_outputs(layer, block, computed)  # row, batch, token, d_head
+            writes = torch.matmul(z, block.out_weight[computed][:, None])
+            for row, head in enumerate(computed.tolist()):
+                if live[head]:
+                    self._record(first + head, writes[row])
         self.x_ablated = self.x_ablated + self.ablated[first:stop].sum(0) + block.attn_bias
         self.x_now = self.x_now + block.attn_bias
         self._advance(range(first, stop))
-        assert blocks.mlp.width == stop
 
     def _advance(self, sources: range) -> None:
         """Adds what the sources wrote to this run's residual."""
@@ -246,29 +254,35 @@ class _MaskedRun:
         places = places.reshape(rows.shape)
         q, k, v = (block.read_port(normed[list(_shared(places[:, p]))], p, heads) for p in range(3))
         if blocks.inside is None:
-            return block.attend(q, k, v)
-        inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads]
-        return self._blend(block, q, k, v, inside, heads)
+            z = block.weigh(q, k, v)
+        else:
+            inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads]
+            z = self._blend(block, q, k, v, inside, heads)
+        return block.close(q.expand(*z.shape[:-1], -1).transpose(0, 1), z.transpose(0, 1)).transpose(0, 1)
 
     def _blend(self, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor, inside: Tensor, heads: Tensor) -> Tensor:
-        """z where a mask (head, keys or values, target group, source group) says what is this run's."""
+        """Weighted values where a mask (head, keys or values, target group, source group) says what is this run's."""
         normed = block.norm1(self.x_ablated)[None]
         k_ablated, v_ablated = (block.read_port(normed, port, heads) for port in (1, 2))
         seen = inside[:, :, self.groups][:, :, :, self.groups]  # head, keys or values, target token, source token
         keys, values = seen[:, 0, None], seen[:, 1, None]
-        scores = (q @ k.transpose(-1, -2)) * keys + (q @ k_ablated.transpose(-1, -2)) * (1 - keys)
-        pattern = (scores * block.scale).softmax(-1)
+        scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
+        pattern = block.masked(scores).softmax(-1)
         return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
 
     def mlp(self, layer: int, block: OpenBlock) -> None:
         """Runs a layer's MLP, unless it is cut off."""
-        edges = self.graph.layers[layer].mlp
-        source = edges.width
+        source = self.graph.mlp_source(layer)
         self.differences.append(None)
         if self.weights.alive[source].any() and self.weights.needed[source].any():
-            self._record(source, block.mlp_write(self.read(self.weights[edges], source)[0]))
+            x = self.mlp_reads if block.parallel else self._read_mlp(layer)
+            self._record(source, block.mlp_write(x))
         self.x_ablated = self.x_ablated + self.ablated[source]
         self._advance(range(source, source + 1))
+
+    def _read_mlp(self, layer: int) -> Float[Tensor, "batch token model"]:
+        edges = self.graph.layers[layer].mlp
+        return self.read(self.weights[edges], edges.width)[0]
 
 
 def _shared(places: NDArray[np.intp]) -> Iterator[int]:

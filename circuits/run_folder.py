@@ -6,6 +6,7 @@ between two runs of the same command (times, dates, the machine, versions): ever
 | file | content |
 | --- | --- |
 | run.json | command, configuration, versions, seed, device, data hash, times |
+| readout.safetensors | the readout, where it is not the model's own |
 | scores.safetensors | scores of all edges |
 | circuit.json | the circuit, without loss |
 | edges.csv, circuit.graphml, circuit.dot | the kept edges for other tools |
@@ -24,11 +25,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
 from .formats.plain import plain, write_text_atomic
 from .formats.schema import json_text, read_json
 
 if TYPE_CHECKING:
+    from ..models.hooked import HookedViT
     from .circuit import Circuit
     from .exhibit import Exhibit
     from .report import Report
@@ -127,6 +130,16 @@ class RunFolder:
         """Where a search writes down what it decides, so that an interrupted run can go on from there."""
         return self.path / JOURNAL
 
+    def save_readout(self, vit: HookedViT) -> list[Path]:
+        """Writes `readout.safetensors` where the ViT's readout is not its own, and returns what was written.
+
+        Raises:
+            FormatError: The readout is of a kind that cannot be written.
+        """
+        from ..models.readout_files import save_readout
+
+        return [save_readout(vit, self.path / READOUT_FILE)] if "sha256" in vit.readout.info else []
+
     def save_scores(self, scores: Scores) -> Path:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""
         from .formats.tensors import save_scores
@@ -182,7 +195,7 @@ class RunFolder:
         return write_text_atomic(self.path / "run.json", json_text(record))
 
     def _remove_results(self) -> None:
-        for name in (*RESULT_FILES, JOURNAL):
+        for name in (*RESULT_FILES, READOUT_FILE, JOURNAL):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError as error:

@@ -30,9 +30,9 @@ def values_from(
         first = 1 + layer * (n_heads + 1)
         z = block.attend(*block.read(block.norm1(residual)))
         values[first : first + n_heads] = block.head_write(z).transpose(0, 1)
-        residual = residual + block.attn_write(z)
-        values[first + n_heads] = block.mlp_write(residual)
-        residual = residual + values[first + n_heads]
+        middle = residual + block.attn_write(z)
+        values[first + n_heads] = block.mlp_write(block.mlp_input(residual, middle))
+        residual = middle + values[first + n_heads]
     return values
 
 

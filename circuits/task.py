@@ -145,6 +145,7 @@ def class_contrast(
     evaluation, dropped_second = valid_pairs(vit, judged, drawn[1], "evaluation")
     info = {
         "model": vit.cfg.name,
+        **({"readout": dict(vit.readout.info)} if "sha256" in vit.readout.info else {}),
         "metric": metric,
         "target": list(classes[0].indices),
         "foil": list(classes[1].indices),

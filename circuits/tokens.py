@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..models.config import TokenLayout
 from ..models.errors import GraphError
 
-Tokens = Literal["all", "role", "each"]
-"""How tokens are grouped: one group, by role (CLS / registers / patches), or each token on its own."""
+Tokens = Literal["all", "role", "frame", "each"]
+"""How tokens are grouped: one group, by role (CLS / registers / patches), by frame of a video, or each token alone."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,29 @@ def group_tokens(layout: TokenLayout, tokens: str) -> TokenGroups:
         return TokenGroups("all", ("",), (0,) * layout.n_tokens)
     if tokens == "each":
         return TokenGroups("each", layout.token_names(), tuple(range(layout.n_tokens)))
-    if tokens == "role":
-        roles = ["cls"] * layout.has_cls + ["reg"] * layout.n_registers + ["patch"] * layout.n_patches
+    if tokens in ("role", "frame"):
+        roles = _roles(layout, by_frame=tokens == "frame")
         names = tuple(dict.fromkeys(roles))
         if len(names) == 1:
-            return TokenGroups("role", ("",), (0,) * layout.n_tokens)
-        return TokenGroups("role", names, tuple(names.index(role) for role in roles))
+            return TokenGroups(tokens, ("",), (0,) * layout.n_tokens)
+        return TokenGroups(tokens, names, tuple(names.index(role) for role in roles))
     raise GraphError(
         f"tokens={tokens!r} is not known: pass one of {', '.join(map(repr, get_args(Tokens)))}, "
         f'such as compile_graph(vit, tokens="role").'
     )
+
+
+def _roles(layout: TokenLayout, *, by_frame: bool) -> list[str]:
+    """The role of each token; with `by_frame` patches are told apart by their frame.
+
+    Raises:
+        GraphError: Frames are asked for, but there is only one.
+    """
+    prefix = ["cls"] * layout.has_cls + ["dist"] * layout.has_dist + ["reg"] * layout.n_registers
+    pool = ["pool"] * layout.has_pool
+    if not by_frame:
+        return [*prefix, *["patch"] * layout.n_patches, *pool]
+    if layout.frames == 1:
+        raise GraphError('tokens="frame" is for videos, but these are images: pass tokens="role".')
+    each = layout.n_patches // layout.frames
+    return [*prefix, *(f"frame{frame}" for frame in range(layout.frames) for _ in range(each)), *pool]

@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import EdgeBlock, Graph, LayerBlocks
+from .edge_blocks import EdgeBlock, LayerBlocks
+from .graph import Graph
 
 Nodes = NDArray[np.int64]
 
@@ -93,20 +94,21 @@ class _Builder:
     def add_layer(self, layer: int, blocks: LayerBlocks) -> None:
         """The nodes and links of one transformer block."""
         graph, live = self.graph, np.flatnonzero(self.graph.live_targets(layer))
-        of_head = graph.first_head(layer) + np.arange(graph.cfg.n_heads)
+        n_heads = graph.cfg.heads_of(layer)
+        of_head = graph.first_head(layer) + np.arange(n_heads)
         heads = of_head[:, None] * self.n_groups + live[None, :]
         ports = self._new(blocks.attention)
         self.connect(blocks.attention, self.sources(blocks.attention), ports[:, :, None])
         for port in range(3 if blocks.inside is None else 1):
-            self._link(ports[graph.port_rows[:, port]][:, live], heads)
+            self._link(ports[graph.port_rows[:n_heads, port]][:, live], heads)
         if blocks.inside is not None:
             inside = self._new(blocks.inside)
             reads = np.zeros(len(inside), np.intp)
             reads[graph.inside_rows] = graph.port_rows[:, 1:]
             self.connect(blocks.inside, ports[reads][:, None, :], inside[:, :, None])
             for kind in range(2):
-                self._link(inside[graph.inside_rows[:, kind]][:, live], heads)
-        mlp = blocks.mlp.width * self.n_groups + np.arange(self.n_groups)
+                self._link(inside[graph.inside_rows[:n_heads, kind]][:, live], heads)
+        mlp = graph.mlp_source(layer) * self.n_groups + np.arange(self.n_groups)
         self.connect(blocks.mlp, self.sources(blocks.mlp), mlp[None, :, None])
 
     def _link(self, start: Nodes, end: Nodes) -> None:

@@ -28,6 +28,7 @@ Models and tasks are those that the run folders or the circuits record. Curves a
 for every model; with --structure nothing is run. Open comparison.html in the folder: it needs no network.
 """
 
+_READOUT = ("readout", "prompts", "templates", "clip", "probe", "pool")  # the saved one is taken
 _TASK_OPTIONS = ("data", "data_dir", "eval_pairs")
 
 
@@ -187,14 +188,16 @@ def _task(args: argparse.Namespace, given: Given) -> Task:
     """The task that a run folder or a circuit records, less what options say."""
     from .options import DEFAULTS
 
-    config = given.config
-    options = argparse.Namespace(**dict.fromkeys(DEFAULTS), circuit=given.path)
-    vars(options).update(model=config.get("model"), checkpoint=config.get("checkpoint"))
+    config, circuit = given.config, given.circuit
+    options = argparse.Namespace(**dict.fromkeys((*DEFAULTS, *_READOUT)), circuit=given.path)
+    vars(options).update({name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
     options.device = args.device or config.get("device")
     for name, value in {**config.get("task", {}), **_options(args)}.items():
         setattr(options, name, value)
-    settings = recorded_settings(options, given.circuit)
-    return make_task(load_model(options), settings)
+    settings = recorded_settings(options, circuit)
+    folder = given.path if given.path.is_dir() else given.path.parent
+    saved = (folder, circuit.task["readout"]) if "readout" in circuit.task else None
+    return make_task(load_model(options, settings, saved), settings)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,11 +20,15 @@ examples:
       --tokens role --algorithm eap_ig --option steps=10 --option rule=left --size 40
   vitcircuits discover --model deit_tiny_patch16_224 --checkpoint model.safetensors --data photos/ \\
       --target cats=281-285 --foil dogs=151-268 --corruption object_fill --mask boxes.csv
+  vitcircuits discover --model vit_small_patch16_224.dino --data photos/ --probe ridge --target cats --foil dogs
+  vitcircuits discover --model vit_base_patch16_clip_224.openai --data photos/ --prompts cats='a photo of a cat' \\
+      dogs='a photo of a dog' --target cats --foil dogs
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm acdc --option tau=0.02
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --algorithm learned_masks --size 25
   vitcircuits discover --model toy/digits-2l --data digits --target 3 --foil 8 --granularity node --size 5
 
 --target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
+--prompts and --probe give a model other classes; their readout is saved in the run folder and used by `evaluate`.
 The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
 """
 
@@ -41,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help=f"of the algorithm: {options}"
     )
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
@@ -62,7 +66,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, writes the run folder, prints a summary."""
     config = configuration(args)
-    found = find_circuit(load_model(args), config, out=args.out, command=args.command_line, overwrite=args.overwrite)
+    vit = load_model(args, config["task"])
+    found = find_circuit(vit, config, out=args.out, command=args.command_line, overwrite=args.overwrite)
     print_table(summary(found))
     print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in found.files))}")
     print(f"open {args.out / 'circuit.html'}")
@@ -90,6 +95,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         **({"granularity": "node"} if args.granularity == "node" else {}),
         "model": args.model,
         "checkpoint": args.checkpoint,
+        "attention_mask": args.attention_mask,
         "device": args.device or "cpu",
         "task": task_settings(args),
         "algorithm": args.algorithm,

@@ -21,7 +21,8 @@ examples:
   vitcircuits evaluate runs/cats/circuit.json --checkpoint model.safetensors --data photos/ \\
       --target cats=281-285 --foil dogs=151-268 --report cats-again.json
 
-Model and task are those recorded in the circuit, unless options say otherwise.
+Model and task are those recorded in the circuit, unless options say otherwise; so is the readout that was saved beside
+it.
 --thorough asks what a sceptical reader asks: is it complete, can single edges go, does it pass the tests of
 equivalence, independence, minimality, sufficiency and partial necessity, and what do other ablations and metrics say?
 """
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     circuit = Circuit.load(args.circuit)
     settings = recorded_settings(args, circuit)
     wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
-    task = make_task(load_model(args), settings)
+    saved = (args.circuit.parent, circuit.task["readout"]) if "readout" in circuit.task else None
+    task = make_task(load_model(args, settings, saved), settings)
     report = evaluate(
         circuit,
         task,

@@ -1,19 +1,21 @@
-"""`vitcircuits models`: what can be loaded by name."""
+"""`vitcircuits models`: what can be loaded by name, how large it is, and whether it is opened faithfully."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+from pathlib import Path
 from typing import Any
 
 from .options import new_parser
 
 EPILOG = """\
 examples:
-  vitcircuits models
-  vitcircuits models 'deit*'
-  vitcircuits models toy
-  vitcircuits models planted
+  vitcircuits models toy                       the shipped toys with their figures
+  vitcircuits models planted                   models with a known circuit
+  vitcircuits models 'deit*'                   timm's, with layers, heads, tokens and edges
+  vitcircuits models --check 'eva02*'          builds each with two blocks and random weights, and verifies the laws
+  vitcircuits models --write docs/models.md    writes the tables of that page anew
 
 The toys and the models with planted circuits are shipped and need no network. timm's names are loaded with their
 weights from timm's cache or the network, or with --checkpoint from a file. A planted model's options follow its name:
@@ -27,26 +29,80 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "pattern", nargs="?", default="*", metavar="PATTERN", help="part of a name, or a pattern with *"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="build timm's architectures that match, with two blocks and random weights, and verify the laws on them",
+    )
+    parser.add_argument("--write", metavar="FILE", type=Path, help="write the tables of this page anew")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the toys with their figures, then timm's names."""
-    from ..models.errors import ModelError
-    from ..models.load import known_models
-    from ..models.planted.load import list_planted, planted_summary
-    from ..models.toys import toy_card
+    """Prints the toys with their figures, then timm's architectures with their sizes; or checks or writes them."""
+    if args.write is not None:
+        from .models_page import write_page
 
+        write_page(args.write)
+        print(args.write)
+        return 0
     pattern = args.pattern if "*" in args.pattern else f"*{args.pattern}*"
-    found = [name for name in known_models() if fnmatch.fnmatch(name, pattern)]
-    if not found:
-        raise ModelError(f"no model matches {args.pattern!r}: `vitcircuits models` lists all.")
+    return _check(pattern, args.pattern) if args.check else _list(pattern, args.pattern)
+
+
+def _list(pattern: str, said: str) -> int:
+    from ..models.census import architectures
+    from ..models.planted.load import list_planted, planted_summary
+    from ..models.toys import list_toys, toy_card
+
+    toys = fnmatch.filter(list_toys(), pattern)
+    planted, found = fnmatch.filter(list_planted(), pattern), architectures(pattern)
+    _require(toys or planted or found, said)
+    for name in toys:
+        card = toy_card(name)
+        print(f"{name:<22} {card['test_accuracy']:.2%} on {card['n_test_images']} test images, shipped")
+    for name in planted:
+        print(f"{name:<22} {planted_summary(name)}")
     for name in found:
-        if name.startswith("toy/"):
-            card = toy_card(name)
-            print(f"{name:<22} {card['test_accuracy']:.2%} on {card['n_test_images']} test images, shipped")
-        elif name in list_planted():
-            print(f"{name:<22} {planted_summary(name)}")
-        else:
-            print(name)
+        print(_sizes(name), flush=True)
     return 0
+
+
+def _require(found: Any, said: str) -> None:
+    from ..models.errors import ModelError
+
+    if not found:
+        raise ModelError(f"no model matches {said!r}: `vitcircuits models` lists all.")
+
+
+def _sizes(name: str) -> str:
+    """One line on an architecture of timm: its sizes, or why it is not opened."""
+    from ..circuits.graph import compile_graph
+    from ..models.census import describe
+    from ..models.errors import ModelError
+
+    try:
+        cfg = describe(name)
+    except ModelError as error:
+        return f"{name:<42} not opened: {str(error).split(': ', 1)[-1]}"
+    edges = len(compile_graph(cfg))
+    return (
+        f"{name:<42} {cfg.n_layers:>3} layers {cfg.n_heads:>3} heads {cfg.tokens.n_tokens:>6,} tokens {edges:>9,} edges"
+    )
+
+
+def _check(pattern: str, said: str) -> int:
+    """Each architecture's laws; 1 if one of them fails."""
+    from ..circuits.architecture_check import check_architecture
+    from ..models.census import architectures
+
+    names = architectures(pattern)
+    _require(names, said)
+    failed = opened = 0
+    for name in names:
+        found = check_architecture(name)
+        print(found, flush=True)
+        failed += found.cfg is not None and not found.holds
+        opened += found.cfg is not None
+    print(f"{opened} of {len(names)} are opened, {len(names) - opened} refused; the laws fail on {failed}.")
+    return int(failed > 0)

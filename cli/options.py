@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TaskError
+from .readout import add_readout, read_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..circuits.circuit import Circuit
     from ..circuits.partners.partner import Partner
     from ..circuits.task import Task
@@ -28,16 +31,24 @@ def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> argpars
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--model, --checkpoint, --device."""
+    """--model, --checkpoint, --device, and what takes the place of the model's own head."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         required=required,
         metavar="NAME",
-        help="toy/digits-2l, planted/neighbour-xor, a timm name, a folder, a file",
+        help="toy/digits-2l, planted/neighbour-xor, a timm name (or hf-hub:..., local-dir:...), a folder, a file",
     )
-    group.add_argument("--checkpoint", metavar="FILE", help=".safetensors with weights for a timm name")
+    group.add_argument(
+        "--checkpoint", metavar="FILE", help="weights for a timm name: .safetensors, .pth, .pt or .bin without code"
+    )
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
+    group.add_argument(
+        "--attention-mask",
+        metavar="MASK",
+        help="causal, or a .npy file of booleans (token, token), True where a row's token may see a column's",
+    )
+    add_readout(parser.add_argument_group("readout, in place of the model's own head"))
 
 
 def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -103,11 +114,43 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
 
 
-def load_model(args: argparse.Namespace) -> HookedViT:
-    """The model that the options name, on their device."""
+def load_model(
+    args: argparse.Namespace, settings: Mapping[str, Any], saved: tuple[Path, Mapping[str, Any]] | None = None
+) -> HookedViT:
+    """The model that the options name, on their device, under the readout that they name.
+
+    Args:
+        args: The options.
+        settings: The task's, with the data that a probe is fitted on.
+        saved: The folder of a circuit and what it records of its readout, which is used where no option names one.
+    """
     from ..models.load import load_vit
 
-    return load_vit(args.model, checkpoint=args.checkpoint, device=usable_device(args.device))
+    mask, device = read_mask(args.attention_mask), usable_device(args.device)
+    vit = load_vit(args.model, checkpoint=args.checkpoint, device=device, attention_mask=mask)
+    return read_out(vit, args, settings, saved)
+
+
+def read_mask(text: str | None) -> Any:
+    """The attention mask that an option names: None, `causal`, or a boolean tensor from a .npy file.
+
+    Raises:
+        ModelError: The file is not there, or does not hold booleans.
+    """
+    if text is None or not text.endswith(".npy"):
+        return text
+    import numpy as np
+    import torch
+
+    from ..models.errors import ModelError
+
+    try:
+        mask = np.load(text, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{text} cannot be read as an attention mask ({error}): write one with numpy.save.") from error
+    if mask.dtype != bool:
+        raise ModelError(f"{text} holds {mask.dtype}, but a mask is boolean: save mask.astype(bool).")
+    return torch.from_numpy(mask)
 
 
 def usable_device(device: str | None) -> str | None:

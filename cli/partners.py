@@ -9,6 +9,7 @@ from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
 from .options import add_memory, add_model, add_task, load_model, make_partner, new_parser, task_settings
+from .readout import save_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         "--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig (default), {', '.join(ALGORITHMS)}"
     )
     group.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
     options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
     settings = _settings(args)
-    vit = load_model(args)
+    vit = load_model(args, settings)
     tasks = _tasks(vit, args.partners, settings)
     files = _gallery(tasks, args.out, args.show)
     print(f"the partners: {files[-1]}")
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
         progress=True,
     )
-    files += comparison.save(args.out)
+    files += [*comparison.save(args.out), *save_beside(vit, args.out)]
     for name, circuit in zip(comparison.names, comparison.circuits, strict=True):
         files.append(circuit.save(args.out / f"circuit-{name}.json"))
     print(comparison)

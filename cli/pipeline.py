@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .options import make_task
+from .readout import describe
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -53,6 +54,8 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
 
     clock, seconds = time.perf_counter(), {}
     config = {**config, "weights": vit.digest()}
+    if "sha256" in vit.readout.info:
+        config["readout"] = dict(vit.readout.info)
     task = make_task(vit, config["task"])
     if "mask_digest" in task.info:  # boxes and pictures of masks may change under the same name
         config["masks"] = task.info["mask_digest"]
@@ -65,6 +68,7 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
         data_hash=task.info["data_digest"],
         overwrite=overwrite,
     )
+    written = folder.save_readout(vit)
     seconds["task"], clock = time.perf_counter() - clock, time.perf_counter()
     circuit = _find(vit, task, config, folder)
     seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
@@ -72,7 +76,7 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
         circuit, task, n_random=config["random"], seed=config["task"]["seed"], memory=config["memory"], progress=True
     )
     seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
-    files = folder.write_all(circuit, report, gather(task))
+    files = [*written, *folder.write_all(circuit, report, gather(task))]
     seconds["files"] = time.perf_counter() - clock
     files.append(folder.finish(seconds))
     return Found(task, circuit, report, files, seconds)
@@ -119,6 +123,7 @@ def summary(found: Found) -> list[tuple[str, str]]:
     figure = report.figures
     rows = [
         ("model", str(task.vit)),
+        *([("readout", describe(task.vit.readout.info))] if task.vit.readout.info else []),
         ("task", f"{task.info['target_name']} against {task.info['foil_name']}, {task.metric.kind}"),
         ("ablation", f"{task.ablation}; partners by {_partners(task)}"),
         ("pairs", f"{len(task.discovery)} for discovery, {len(task.evaluation)} for evaluation"),
@@ -136,7 +141,8 @@ def summary(found: Found) -> list[tuple[str, str]]:
     provenance = circuit.provenance
     if provenance.get("selection") == "smallest_faithful":
         word = "reached" if provenance["reached"] else "NOT reached; best found"
-        rows.insert(7, ("selection", f"faithfulness {provenance['level']} on discovery pairs: {word}"))
+        place = [name for name, _ in rows].index("faithfulness")
+        rows.insert(place, ("selection", f"faithfulness {provenance['level']} on discovery pairs: {word}"))
     return rows
 
 

@@ -10,6 +10,7 @@ from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
 from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, task_settings
+from .readout import save_beside
 
 EPILOG = """\
 examples:
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("search")
     group.add_argument("--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig or another of: {_names()}")
     group.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, each")
+    group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
@@ -63,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.size is None and ALGORITHMS[args.algorithm].finds == "scores":
         raise TaskError(f"{args.algorithm} scores edges: pass the size of each circuit, such as --size 20.")
     options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
-    vit = load_model(args)
-    task = make_task(vit, task_settings(args))
+    settings = task_settings(args)
+    vit = load_model(args, settings)
+    task = make_task(vit, settings)
     found = measure_stability(
         args.algorithm,
         compile_graph(vit, tokens=args.tokens, ports=args.ports),
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     print(task)
     print(found)
     for path in (
+        *save_beside(vit, args.out),
         found.save(args.out / "stability.json"),
         found.draw(args.out / "stability.svg"),
         found.draw(args.out / "stability.png"),

@@ -11,8 +11,25 @@ if TYPE_CHECKING:
     from .hooked import HookedViT as HookedViT
     from .load import load_vit as load_vit
     from .planted.vit import PlantedViT as PlantedViT
+    from .probes import probe_readout as probe_readout
+    from .readout_files import load_readout as load_readout
+    from .readout_files import save_class_embeddings as save_class_embeddings
+    from .readout_files import save_readout as save_readout
+    from .text import text_readout as text_readout
 
-__all__ = ["HookedViT", "PlantedViT", "TokenLayout", "VitCircuitsError", "VitConfig", "load_vit"]
+__all__ = [
+    "HookedViT",
+    "PlantedViT",
+    "TokenLayout",
+    "VitCircuitsError",
+    "VitConfig",
+    "load_readout",
+    "load_vit",
+    "probe_readout",
+    "save_class_embeddings",
+    "save_readout",
+    "text_readout",
+]
 
 _HOMES = {
     "HookedViT": ".hooked",
@@ -20,6 +37,11 @@ _HOMES = {
     "TokenLayout": ".config",
     "VitCircuitsError": ".errors",
     "VitConfig": ".config",
+    "load_readout": ".readout_files",
     "load_vit": ".load",
+    "probe_readout": ".probes",
+    "save_class_embeddings": ".readout_files",
+    "save_readout": ".readout_files",
+    "text_readout": ".text",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -12,6 +12,7 @@ from .errors import ModelError
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
+READOUT_FILE = "readout.safetensors"  # beside a circuit, what it was found under in place of the model's own head
 
 
 class Card(TypedDict):

@@ -5,38 +5,57 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The sequence of a ViT: CLS first (if there is one), then registers, then patches row by row.
+    """The sequence of a ViT: CLS first (if there is one), then registers, then patches row by row (and frame by frame).
 
     Args:
         has_cls: Whether token 0 is a class token.
         n_registers: Register tokens between CLS and the patches.
         grid: Patch rows and columns.
+        has_dist: Whether a distillation token stands behind CLS.
+        frames: Frames of a video's tubelets; 1 for an image.
+        has_pool: Whether a last token stands for attention pooling: blocks neither read nor write it, and after the
+            last of them one more block pools all others into it.
     """
 
     has_cls: bool
     n_registers: int
     grid: tuple[int, int]
+    has_dist: bool = False
+    frames: int = 1
+    has_pool: bool = False
 
     @property
     def n_prefix(self) -> int:
         """Number of tokens in front of the patches."""
-        return int(self.has_cls) + self.n_registers
+        return int(self.has_cls) + int(self.has_dist) + self.n_registers
 
     @property
     def n_patches(self) -> int:
-        """Number of patch tokens."""
-        return self.grid[0] * self.grid[1]
+        """Number of patch tokens, of all frames."""
+        return self.frames * self.grid[0] * self.grid[1]
 
     @property
     def n_tokens(self) -> int:
         """Length of the sequence."""
-        return self.n_prefix + self.n_patches
+        return self.n_prefix + self.n_patches + int(self.has_pool)
+
+    @property
+    def patches(self) -> slice:
+        """Where the patches stand in the sequence."""
+        return slice(self.n_prefix, self.n_prefix + self.n_patches)
+
+    @property
+    def registers(self) -> slice:
+        """Where the registers stand in the sequence."""
+        return slice(self.n_prefix - self.n_registers, self.n_prefix)
 
     def token_names(self) -> tuple[str, ...]:
-        """Names of the tokens in order: `cls`, `reg0`, ..., `r0c0`, `r0c1`, ..."""
+        """Names of the tokens in order: `cls`, `dist`, `reg0`, ..., `r0c0`, `r0c1`, ..., `pool`; of videos `f0r0c0`."""
         rows, columns = self.grid
-        prefix = ["cls"] * self.has_cls + [f"reg{i}" for i in range(self.n_registers)]
-        return (*prefix, *(f"r{r}c{c}" for r in range(rows) for c in range(columns)))
+        prefix = ["cls"] * self.has_cls + ["dist"] * self.has_dist + [f"reg{i}" for i in range(self.n_registers)]
+        frames = [""] if self.frames == 1 else [f"f{frame}" for frame in range(self.frames)]
+        patches = (f"{frame}r{r}c{c}" for frame in frames for r in range(rows) for c in range(columns))
+        return (*prefix, *patches, *(["pool"] * self.has_pool))
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,8 @@ class VitConfig:
 
     Args:
         name: What the model was loaded as, such as `toy/digits-2l`.
-        n_layers: Number of blocks.
-        n_heads: Attention heads per block.
+        n_layers: Number of blocks; attention pooling counts as the last one.
+        n_heads: Attention heads per block, the most of any.
         d_model: Width of the residual stream.
         d_head: Width of one head's query, key and value.
         d_mlp: Hidden width of the MLPs.
@@ -56,7 +75,10 @@ class VitConfig:
         n_channels: Channels of the input image.
         tokens: The token layout.
         read_tokens: Indices of the tokens that the readout looks at (CLS, or those that are averaged).
-        pooling: How the readout makes one vector of them.
+        pooling: How the readout makes one vector of them: `token`, `average`, `distilled` or `map`.
+        heads: Heads of each block; empty where each has `n_heads`.
+        mlps: Whether each block has an MLP; empty where each has one.
+        parallel: Whether each block's MLP reads what its attention reads; empty where none does.
     """
 
     name: str
@@ -72,3 +94,23 @@ class VitConfig:
     tokens: TokenLayout
     read_tokens: tuple[int, ...]
     pooling: str
+    heads: tuple[int, ...] = ()
+    mlps: tuple[bool, ...] = ()
+    parallel: tuple[bool, ...] = ()
+
+    def heads_of(self, layer: int) -> int:
+        """Heads of a block."""
+        return self.heads[layer] if self.heads else self.n_heads
+
+    def has_mlp(self, layer: int) -> bool:
+        """Whether a block has an MLP."""
+        return not self.mlps or self.mlps[layer]
+
+    def is_parallel(self, layer: int) -> bool:
+        """Whether a block's MLP reads what its attention reads."""
+        return bool(self.parallel) and self.parallel[layer]
+
+    @property
+    def pools(self) -> bool:
+        """Whether the last block is attention pooling, which starts a residual stream of its own."""
+        return self.tokens.has_pool

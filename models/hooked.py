@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .adapters import open_module
+from .adapters.find import open_module
 from .blocks import OpenBlock
 from .config import VitConfig
 from .errors import DataError, ModelError
@@ -27,7 +28,7 @@ from .hooks import (
     original_blocks,
     select_names,
 )
-from .readouts import Readout
+from .readouts import Pool, Readout, replace_head
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
@@ -53,10 +54,12 @@ class HookedViT:
     """An opened ViT. The original module is used by reference and left as it was.
 
     Args:
-        module: A timm `VisionTransformer`.
+        module: One of timm's ViTs, or any module that runs a stack of timm's blocks.
         name: What to call it.
         preprocess: From a picture to the model's input, where it is known.
         labels: One name per logit, where they are known.
+        attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
+        head: What takes the place of the module's own head, once the module has been compared with its original.
 
     Raises:
         ModelError: The module cannot be opened, holds NaN, is in 16 bits (load it with `load_vit`), or the opened-up
@@ -70,16 +73,22 @@ class HookedViT:
         name: str = "vit",
         preprocess: Preprocess | None = None,
         labels: tuple[str, ...] | None = None,
+        attention_mask: str | Tensor | None = None,
+        head: nn.Module | None = None,
     ) -> None:
-        opened = open_module(module, name)
+        opened = open_module(module, name, mask=attention_mask)
         self.module = module
+        self.opened = opened
         self.cfg: VitConfig = opened.cfg
         self.blocks: tuple[OpenBlock, ...] = opened.blocks
         self.readout: Readout = opened.readout
+        self.own_readout, self._own_cfg = self.readout, self.cfg
         self.preprocess = preprocess
         self.labels = labels
         _check_weights(module, name)
         self.parity = self._check_parity()
+        if head is not None:
+            self._replace_head(head, labels)
 
     def __repr__(self) -> str:
         cfg = self.cfg
@@ -91,12 +100,12 @@ class HookedViT:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, and of everything computed."""
-        return self.blocks[0].qkv.weight.dtype
+        return next(self.module.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.blocks[0].qkv.weight.device
+        return next(self.module.parameters()).device
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -104,17 +113,58 @@ class HookedViT:
         return self.labels or tuple(str(index) for index in range(self.cfg.n_classes))
 
     def digest(self) -> str:
-        """sha256 of the weights, in hexadecimal."""
+        """sha256 of the weights, and of an attention mask if there is one, in hexadecimal."""
         found = hashlib.sha256()
+        for mask in {id(mask): mask for block in self.blocks if (mask := block.mask) is not None}.values():
+            found.update(mask.value.cpu().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
             found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        found.update(str(self.readout.info.get("sha256", "")).encode())
         return found.hexdigest()
+
+    def with_readout(
+        self,
+        head: nn.Module,
+        labels: Sequence[str] | None = None,
+        *,
+        pool: Pool | str = "own",
+        info: Mapping[str, Any] | None = None,
+    ) -> HookedViT:
+        """The same ViT, sharing the module, with another head in place of the module's own.
+
+        Args:
+            head: From the pooled vector to the logits: a linear map, a `TextHead`, `nn.Identity()` for the features
+                themselves, or any module (see `models/heads.py`).
+            labels: One name per logit.
+            pool: What the head is given: `own` (what the module's own head gets), `cls`, or `patches` (their mean);
+                each after the final norm.
+            info: What the head is, in plain values, for the record.
+
+        Raises:
+            ModelError: The head does not fit, or the model has no such tokens.
+        """
+        other = copy.copy(self)
+        other._replace_head(head, labels, pool, info)
+        return other
+
+    def _replace_head(
+        self,
+        head: nn.Module,
+        labels: Sequence[str] | None,
+        pool: Pool | str = "own",
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        options: dict[str, Any] = {"like": like, "labels": labels, "pool": pool, "info": info}
+        self.readout, self.cfg = replace_head(self.own_readout, self._own_cfg, head, **options)
+        self.labels = None if labels is None else tuple(labels)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights; both are put back afterwards."""
-        training = [module for module in self.module.modules() if module.training]
-        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        both = nn.ModuleList([self.module, self.readout.head])  # the head may be another than the module's own
+        training = [module for module in both.modules() if module.training and module is not both]
+        learning = [parameter for parameter in both.parameters() if parameter.requires_grad]
         try:
             for module in training:
                 module.training = False
@@ -129,18 +179,19 @@ class HookedViT:
 
     def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
         """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""
-        module: Any = self.module
-        return module.norm_pre(module.patch_drop(module._pos_embed(module.patch_embed(images))))
+        stem = self.opened.stem
+        return stem.finish(stem.positioned(stem.patches(images)))
 
     def run_blocks(
         self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
     ) -> Float[Tensor, "batch token model"]:
         """The last residual, from the residual in front of block `start`, or of its MLP if attention is skipped."""
         for block in self.blocks[start:]:
+            before = residual
             if not skip_attention:
                 residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
             skip_attention = False
-            residual = residual + block.mlp_write(residual)
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
         return residual
 
     def finish(
@@ -153,17 +204,17 @@ class HookedViT:
         """
         last = self.cfg.n_layers - 1
         for layer in range(start, last):
-            block = self.blocks[layer]
+            block, before = self.blocks[layer], residual
             if not (skip_attention and layer == start):
                 residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(residual)
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
         read = self.readout.select(residual)
         if start <= last:
-            block = self.blocks[last]
+            block, before, tokens = self.blocks[last], read, self.readout.read
             if not (skip_attention and start == last):
-                z = block.attend(*block.read_at(block.norm1(residual), self.readout.read))
+                z = block.attend(*block.read_at(block.norm1(residual), tokens), tokens)
                 read = read + block.attn_write(z)
-            read = read + block.mlp_write(read)
+            read = read + block.mlp_write(block.mlp_input(before, read))
         return self.readout(read)
 
     def __call__(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch class"]:
@@ -215,7 +266,20 @@ class HookedViT:
     @property
     def hook_names(self) -> tuple[str, ...]:
         """All hook names, in the order in which they are reached."""
-        return hook_names(self.cfg.n_layers)
+        return hook_names(self.cfg)
+
+    def require_separate_heads(self, what: str) -> None:
+        """Does nothing if a head's write depends on that head alone.
+
+        Raises:
+            ModelError: Heads share a norm in front of the output projection, so that none can be computed by itself.
+        """
+        if any(block.joint is not None for block in self.blocks):
+            raise ModelError(
+                f"the heads of {self.cfg.name} share a norm in front of the output projection, so that one head's "
+                f"write depends on all of them; {what} compute heads one at a time. Use a gradient method, such as "
+                f"eap_ig, whose gradients pass that norm."
+            )
 
     def check_images(self, images: Tensor) -> Tensor:
         """The images on the model's device and in its dtype.
@@ -250,7 +314,7 @@ class HookedViT:
         images = torch.randn(2, self.cfg.n_channels, *self.cfg.image_size, generator=generator)
         images = images.to(device=self.device, dtype=self.dtype)
         with torch.no_grad(), self.borrowed():
-            wanted, got = self.module(images), self.readout.logits(self.run_blocks(self.embed(images)))
+            wanted, got = self.opened.forward(images), self.readout.logits(self.run_blocks(self.embed(images)))
             factor = 1e-9 if self.dtype == torch.float64 else 1e-4
             tolerance = factor * max(1.0, float(wanted.abs().max()))
             parity = Parity(float((wanted - got).abs().max()), tolerance)
@@ -264,11 +328,11 @@ class HookedViT:
 
     def _first_difference(self, images: Tensor, tolerance: float) -> str:
         residual = self.embed(images)
-        for layer, wanted in enumerate(original_blocks(self.module, images)):
-            block = self.blocks[layer]
+        for layer, wanted in enumerate(original_blocks(self.opened, images)):
+            block, before = self.blocks[layer], residual
             residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(residual)
-            if not float((residual - wanted).abs().max()) <= tolerance:
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+            if not float((residual[:, : wanted.shape[1]] - wanted).abs().max()) <= tolerance:
                 return f"The first block that differs is block {layer}."
         return "All blocks agree; the readout differs."
 

@@ -15,29 +15,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .blocks import OpenBlock
 from .errors import ModelError
 from .norms import Norm
 
 if TYPE_CHECKING:
+    from .adapters.opened import Opened
+    from .config import VitConfig
     from .hooked import HookedViT
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 HookFunction = Callable[..., Tensor | None]
 
 
-def hook_names(n_layers: int) -> tuple[str, ...]:
-    """All hook names of a model with that many blocks, in the order in which they are reached."""
+def hook_names(cfg: VitConfig) -> tuple[str, ...]:
+    """All hook names of a model of these sizes, in the order in which they are reached."""
     attn = [f"attn.hook_{part}" for part in ("q", "k", "v", "attn_scores", "pattern", "z", "result")]
     ln1, ln2 = (["%s.hook_scale" % ln, "%s.hook_normalized" % ln] for ln in ("ln1", "ln2"))  # noqa: UP031
-    mlp = ["mlp.hook_pre", "mlp.hook_post"]
-    block = ["hook_resid_pre", *ln1, *attn, "hook_attn_out", "hook_resid_mid", *ln2, *mlp, "hook_mlp_out"]
+    block = ["hook_resid_pre", *ln1, *attn, "hook_attn_out", "hook_resid_mid"]
+    mlp = [*ln2, "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"]
     names = ["hook_embed", "hook_pos_embed"]
-    for layer in range(n_layers):
-        names += [f"blocks.{layer}.{part}" for part in (*block, "hook_resid_post")]
+    for layer in range(cfg.n_layers):
+        parts = [*block, *(mlp if cfg.has_mlp(layer) else ()), "hook_resid_post"]
+        names += [f"blocks.{layer}.{part}" for part in parts]
     return (*names, "ln_final.hook_scale", "ln_final.hook_normalized")
 
 
@@ -132,25 +134,23 @@ def hooked_forward(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
     token_norm = readout.norm.scales or not readout.fc_norm.scales
     normed = _norm(readout.norm, residual, stop, "ln_final.") if token_norm else readout.norm(residual)
     read = readout.select(normed)
-    pooled = read[:, 0] if len(readout.tokens) == 1 else read.mean(1)
-    pooled = readout.fc_norm(pooled) if token_norm else _norm(readout.fc_norm, pooled, stop, "ln_final.")
-    return readout.head(pooled)
+    return (
+        readout.after_norm(read)
+        if token_norm
+        else readout.after_norm(read, fc_norm=lambda pooled: _norm(readout.fc_norm, pooled, stop, "ln_final."))
+    )
 
 
 def _embed(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
-    module: Any = vit.module
+    stem = vit.opened.stem
     if not stop.wants("hook_embed", "hook_pos_embed"):
         return vit.embed(images)
-    patches = stop("hook_embed", module.patch_embed(images))
-    tokens = module._pos_embed(patches)
+    patches = stop("hook_embed", stem.patches(images))
+    tokens = stem.positioned(patches)
     if stop.wants("hook_pos_embed"):
-        flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
-        prefix = [
-            token.expand(len(flat), -1, -1) for token in (module.cls_token, module.reg_token) if token is not None
-        ]
-        content = torch.cat([*prefix, flat], dim=1)
+        content = stem.content(patches)
         tokens = content + stop("hook_pos_embed", tokens - content)
-    return module.norm_pre(tokens)
+    return stem.finish(tokens)
 
 
 def _norm(norm: Norm, x: Tensor, stop: Stops, at: str) -> Tensor:
@@ -161,13 +161,15 @@ def _norm(norm: Norm, x: Tensor, stop: Stops, at: str) -> Tensor:
     return stop(f"{at}hook_normalized", norm.affine(xhat / (scale * inverse)))
 
 
-def _block(block: OpenBlock, residual: Tensor, stop: Stops, at: str) -> Tensor:
-    residual = stop(f"{at}hook_resid_pre", residual)
-    attn_out = _attention(block, _norm(block.norm1, residual, stop, f"{at}ln1."), stop, f"{at}attn.")
-    residual = stop(f"{at}hook_resid_mid", residual + stop(f"{at}hook_attn_out", attn_out))
-    normed = _norm(block.norm2, residual, stop, f"{at}ln2.")
-    mlp_out = stop(f"{at}hook_mlp_out", block.scale2(_mlp(block.mlp, normed, stop, f"{at}mlp.")))
-    return stop(f"{at}hook_resid_post", residual + mlp_out)
+def _block(block: OpenBlock, before: Tensor, stop: Stops, at: str) -> Tensor:
+    before = stop(f"{at}hook_resid_pre", before)
+    attn_out = _attention(block, _norm(block.norm1, before, stop, f"{at}ln1."), stop, f"{at}attn.")
+    residual = stop(f"{at}hook_resid_mid", before + stop(f"{at}hook_attn_out", attn_out))
+    if block.mlp is None:
+        return stop(f"{at}hook_resid_post", residual)
+    normed = _norm(block.norm2, block.mlp_input(before, residual), stop, f"{at}ln2.")
+    written = block.mlp_written(_mlp(block.mlp, normed, stop, f"{at}mlp."))
+    return stop(f"{at}hook_resid_post", residual + stop(f"{at}hook_mlp_out", written))
 
 
 def _attention(block: OpenBlock, normed: Tensor, stop: Stops, at: str) -> Tensor:
@@ -176,8 +178,8 @@ def _attention(block: OpenBlock, normed: Tensor, stop: Stops, at: str) -> Tensor
         for port, value in zip("qkv", block.read(normed), strict=True)
     )
     if stop.wants(f"{at}hook_attn_scores", f"{at}hook_pattern"):
-        scores = stop(f"{at}hook_attn_scores", q * block.scale @ k.transpose(-1, -2))
-        z = stop(f"{at}hook_pattern", scores.softmax(-1)) @ v
+        scores = stop(f"{at}hook_attn_scores", block.masked(block.scores(q, k)))
+        z = block.close(q, stop(f"{at}hook_pattern", scores.softmax(-1)) @ v)
     else:
         z = block.attend(q, k, v)
     z = stop(f"{at}hook_z", z.transpose(1, 2)).transpose(1, 2)
@@ -189,9 +191,10 @@ def _attention(block: OpenBlock, normed: Tensor, stop: Stops, at: str) -> Tensor
 
 def _mlp(mlp: Any, normed: Tensor, stop: Stops, at: str) -> Tensor:
     """The original's MLP; its neurons are caught by forward hooks that are taken off again."""
+    first = mlp.fc1 if hasattr(mlp, "fc1") else mlp.fc1_g
     with ExitStack() as stack:
         if stop.wants(f"{at}hook_pre"):
-            handle = mlp.fc1.register_forward_hook(lambda _module, _args, out: stop(f"{at}hook_pre", out))
+            handle = first.register_forward_hook(lambda _module, _args, out: stop(f"{at}hook_pre", out))
             stack.callback(handle.remove)
         if stop.wants(f"{at}hook_post"):
             handle = mlp.fc2.register_forward_pre_hook(lambda _module, args: (stop(f"{at}hook_post", args[0]),))
@@ -199,12 +202,12 @@ def _mlp(mlp: Any, normed: Tensor, stop: Stops, at: str) -> Tensor:
         return mlp(normed)
 
 
-def original_blocks(module: nn.Module, images: Tensor) -> list[Tensor]:
+def original_blocks(opened: Opened, images: Tensor) -> list[Tensor]:
     """Output of each of the original's blocks, by forward hooks that are taken off again."""
-    outputs: list[Tensor] = []
+    outputs: list[Any] = []
     with ExitStack() as stack:
-        for block in module.blocks:  # type: ignore[union-attr]
+        for block in opened.originals:
             handle = block.register_forward_hook(lambda _module, _args, out: outputs.append(out))
             stack.callback(handle.remove)
-        module(images)
-    return outputs
+        opened.forward(images)
+    return [out[0] if isinstance(out, tuple) else out for out in outputs]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
+import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +14,16 @@ import torch
 from torch import nn
 
 from .cards import read_card
+from .checkpoints import PICKLES, fit_weights, n_classes_of, read_weights
 from .errors import ModelError
 from .hooked import HookedViT
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
 
-_PICKLES = {".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt"}
+_SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own
+_WEIGHTS = PICKLES | {".safetensors"}
+_IMAGENET = (1000, 11821, 21841, 21843)  # numbers of classes in timm's heads that are no embedding
 
 
 def load_vit(
@@ -29,57 +35,82 @@ def load_vit(
     name: str | None = None,
     preprocess: Preprocess | None = None,
     labels: tuple[str, ...] | None = None,
+    attention_mask: str | torch.Tensor | None = None,
     **timm_options: Any,
 ) -> HookedViT:
     """A ViT, opened up and compared with its original.
 
     Args:
         source: `toy/digits-2l` (shipped), `planted/neighbour-xor` (a known circuit), a timm name such as
-            `deit_tiny_patch16_224`, a folder written by `vitcircuits train`, a `.safetensors` file whose parent folder
-            is named after its architecture, or a module.
-        checkpoint: A `.safetensors` file with weights for a timm name, instead of timm's own.
+            `deit_tiny_patch16_224`, `hf-hub:org/repo` or `local-dir:/path` (timm's own), a folder written by
+            `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, or a
+            module. CLIP weights that were trained with QuickGELU are loaded into timm's QuickGELU architecture, and
+            the model is called so.
+        checkpoint: A file with weights for a timm name, instead of timm's own: `.safetensors`, or `.pth`, `.pt` or
+            `.bin` that opens without code. The number of classes is read off its head.
         pretrained: Load timm's own weights for a timm name (from the cache or the network); False for random ones.
         device: Where to put a model loaded by name or path. A module stays where it is.
         name: What to call it, when it is not its source.
-        preprocess: From a picture to a module's input; known already for what is loaded by name.
-        labels: One name per logit of a module; known already for what is loaded by name.
+        preprocess: From a picture to the model's input, where it is not what the name says.
+        labels: One name per logit, where they are not what the name says.
+        attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; or a planted model's own (see
             `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`.
 
     Raises:
-        ModelError: The name is not known, the weights cannot be had, read or fitted, or the model cannot be opened.
+        ModelError: The name is not known, the weights cannot be had, read or fitted, the model cannot be opened, or
+            there is not one label per logit.
     """
     if isinstance(source, nn.Module):
-        return HookedViT(_upcast(source), name=name or type(source).__name__, preprocess=preprocess, labels=labels)
+        vit = HookedViT(_upcast(source), name=name or type(source).__name__, attention_mask=attention_mask)
+    else:
+        vit = _named(str(source), checkpoint, pretrained, name, timm_options)
+        if device is not None:
+            vit.module.to(device)
+        if attention_mask is not None:
+            vit = _masked(vit, attention_mask)
+    if labels is not None and len(labels) != vit.cfg.n_classes:
+        raise ModelError(
+            f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."
+        )
+    vit.labels = vit.labels if labels is None else labels
+    vit.preprocess = preprocess or vit.preprocess
+    return vit
+
+
+def _named(
+    text: str, checkpoint: str | Path | None, pretrained: bool, name: str | None, timm_options: dict[str, Any]
+) -> HookedViT:
+    """What a name or a path stands for."""
     from .planted.load import load_planted
 
-    text = str(source)
     path = Path(text).expanduser()
     if text.startswith("toy/"):
-        vit = _from_toy(text, name or text)
-    elif text.startswith("planted/"):
-        vit = load_planted(text, name=name, **timm_options)
-    elif path.is_dir():
-        vit = _from_folder(path, name or path.name)
-    elif path.suffix in _PICKLES or path.suffix == ".safetensors":
-        vit = _from_timm(_architecture_of(path), path, False, name, timm_options)
-    else:
-        weights = None if checkpoint is None else Path(checkpoint).expanduser()
-        vit = _from_timm(text, weights, pretrained, name, timm_options)
-    if device is not None:
-        vit.module.to(device)
-    return vit
+        return _from_toy(text, name or text)
+    if text.startswith("planted/"):
+        return load_planted(text, name=name, **timm_options)
+    if path.is_dir():
+        return _from_folder(path, name or path.name, timm_options)
+    if path.suffix in _WEIGHTS and not text.startswith(_SCHEMES):
+        return _from_timm(_architecture_of(path), path, False, name, timm_options)
+    weights = None if checkpoint is None else Path(checkpoint).expanduser()
+    return _from_timm(text, weights, pretrained, name, timm_options)
+
+
+def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
+    facts: dict[str, Any] = {"name": vit.cfg.name, "preprocess": vit.preprocess, "labels": vit.labels}
+    found = HookedViT(vit.module, attention_mask=attention_mask, **facts)
+    found.readout = dataclasses.replace(found.readout, info=vit.readout.info)
+    return found
 
 
 def known_models() -> tuple[str, ...]:
     """Names that `load_vit` knows: the shipped toys, planted circuits, then timm's Vision Transformers."""
-    import timm
-
+    from .census import architectures
     from .planted.load import list_planted
     from .toys import list_toys
 
-    plain = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
-    return (*list_toys(), *list_planted(), *(name for name in plain if "distilled" not in name))
+    return (*list_toys(), *list_planted(), *architectures())
 
 
 def _upcast(module: nn.Module) -> nn.Module:
@@ -99,21 +130,30 @@ def _from_toy(text: str, name: str) -> HookedViT:
     return HookedViT(module, name=name, preprocess=preprocess, labels=labels)
 
 
-def _from_folder(path: Path, name: str) -> HookedViT:
+def _from_folder(path: Path, name: str, options: dict[str, Any]) -> HookedViT:
     from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
     from .toys import load_toy_folder
 
+    if _is_timm_folder(path):
+        return _from_timm(f"local-dir:{path}", None, True, name, options)
     if read_card(path)["name"] == DIGIT_PAIRS:
         return load_digit_pairs(name, path)
     module, preprocess, labels, _ = load_toy_folder(path)
     return HookedViT(module, name=name, preprocess=preprocess, labels=labels)
 
 
+def _is_timm_folder(path: Path) -> bool:
+    try:
+        return "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _architecture_of(path: Path) -> str:
     """The timm name that a checkpoint's folder or file is named after."""
     import timm
 
-    if not path.exists() or path.suffix in _PICKLES:
+    if not path.exists():
         read_weights(path)  # says what is wrong with it
     for candidate in (path.parent.resolve().name, path.stem):
         if candidate.split(".")[0] in timm.list_models():
@@ -129,69 +169,62 @@ def _from_timm(
 ) -> HookedViT:
     import timm
 
-    known = timm.list_models()
-    if not architecture.startswith("hf-hub:") and architecture.split(".")[0] not in known:
-        raise ModelError(_unknown(architecture, known_models()))
+    if not architecture.startswith(_SCHEMES):
+        if not timm.is_model(architecture.split(".")[0]):
+            raise ModelError(_unknown(architecture, known_models()))
+        architecture = architecture if "act_layer" in options else _with_quick_gelu(architecture)
     state = None if checkpoint is None else read_weights(checkpoint)
-    if state is not None and "head.weight" in state and "num_classes" not in options:
-        options = {**options, "num_classes": state["head.weight"].shape[0]}
+    if state is not None and "num_classes" not in options and (n_classes := n_classes_of(state)) is not None:
+        options = {**options, "num_classes": n_classes}
     try:
-        module = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
+        module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
     except Exception as error:
         raise ModelError(
             f"timm could not make {architecture}: {error}. Weights by name need the network or timm's cache; pass "
             f"checkpoint= for a file at hand, or pretrained=False for random weights."
         ) from error
     if state is not None and checkpoint is not None:
-        _fit(module, state, checkpoint, architecture)
+        fit_weights(module, state, checkpoint, architecture)
     module.eval().float().requires_grad_(False)
-    return HookedViT(module, name=name or architecture, preprocess=_preprocess(module), labels=_labels(module))
+    vit = HookedViT(module, name=name or architecture, preprocess=_preprocess(module), labels=_labels(module))
+    if _is_embedding(module):
+        vit.readout = dataclasses.replace(vit.readout, info={"kind": "embedding"})
+    return vit
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file.
+def _with_quick_gelu(architecture: str) -> str:
+    """The name of the architecture with QuickGELU, where timm says that a name's weights were trained with it.
 
-    Raises:
-        ModelError: There is no such file, it is a pickle, or it is damaged.
+    timm loads OpenAI's CLIP weights under the plain names into a model with GELU, whose outputs are not CLIP's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import timm
 
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}: pass the path of a .safetensors file.")
-    if path.suffix in _PICKLES:
-        raise ModelError(
-            f"{path} is a pickle, which can run code when it is opened. Save the weights as safetensors instead: "
-            f'safetensors.torch.save_file(model.state_dict(), "{path.stem}.safetensors").'
-        )
+    plain, _, tag = architecture.partition(".")
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        config = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
         raise ModelError(
-            f"{path} cannot be read as safetensors: {error}. Save it again, or download it again."
+            f"timm has no weights {tag!r} for {plain}: pass one of {', '.join(timm.list_pretrained(f'{plain}.*'))}, or "
+            f"{plain} for its default."
         ) from error
+    quick = plain.replace("_clip_", "_clip_quickgelu_")
+    if config is None or "natively QuickGELU" not in " ".join(config.notes or ()) or not timm.is_model(quick):
+        return architecture
+    found = f"{quick}.{tag or config.tag}"
+    logging.getLogger("vitcircuits").warning(
+        "%s was trained with QuickGELU and is loaded as %s; pass act_layer='gelu' for timm's own reading of the name.",
+        architecture,
+        found,
+    )
+    return found
 
 
-def _fit(module: nn.Module, state: dict[str, torch.Tensor], path: Path, architecture: str) -> None:
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & state.keys())
-        if state[key].shape != wanted[key].shape
-    ]
-    if missing or extra or shapes:
-        raise ModelError(
-            f"the checkpoint {path} does not fit {architecture}: "
-            + "; ".join(
-                f"{what} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-                if names
-            )
-            + ". Pass the architecture that it was saved from, as load_vit(name, checkpoint=path)."
-        )
-    module.load_state_dict(state)
+def _is_embedding(module: Any) -> bool:
+    """Whether the head of a timm model is the projection of a CLIP image tower."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    width = config.get("num_classes")
+    named = "_clip_" in str(config.get("architecture", ""))
+    return named and isinstance(module.head, nn.Linear) and width == module.num_classes and width not in _IMAGENET
 
 
 def _unknown(name: str, known: tuple[str, ...] | list[str]) -> str:
@@ -209,9 +242,12 @@ def _preprocess(module: nn.Module) -> Any:
 
 
 def _labels(module: Any) -> tuple[str, ...] | None:
-    """ImageNet's names, for a model with its 1,000 classes."""
+    """What the model's own configuration calls its classes, or ImageNet's names for a model with its 1,000."""
     from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]
 
+    own = (getattr(module, "pretrained_cfg", None) or {}).get("label_names")
+    if own and len(own) == module.num_classes:
+        return tuple(str(name) for name in own)
     if module.num_classes != 1000:
         return None
     info = ImageNetInfo("imagenet-1k")

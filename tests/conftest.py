@@ -4,8 +4,16 @@ from jaxtyping import install_import_hook
 
 install_import_hook("vitcircuits", "beartype.beartype")  # before anything imports vitcircuits
 
+from functools import partial  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from timm.layers import Attention, RmsNorm  # noqa: E402
+from timm.models.vision_transformer import (  # noqa: E402
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    VisionTransformer,
+)
 
 torch.set_num_threads(1)  # tiny tensors: threads that wait for one another on a busy machine took far longer
 
@@ -39,9 +47,6 @@ VARIANTS = {  # chosen so that every option stands beside others
 
 def make_module(*, norm="layer", dtype=torch.float64, seed=0, **options):
     """A timm ViT of 8 x 8 images in 2 x 2 patches, with weights large enough for every part to matter."""
-    from timm.layers import RmsNorm
-    from timm.models.vision_transformer import VisionTransformer
-
     sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 5}
     widths = {"embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
     norms = {"norm_layer": RmsNorm} if norm == "rms" else {}
@@ -50,6 +55,68 @@ def make_module(*, norm="layer", dtype=torch.float64, seed=0, **options):
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             around_one = name.endswith("gamma") or (parameter.ndim == 1 and name.endswith("weight"))
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + float(around_one))
+    return module
+
+
+def _eva(**options):
+    from timm.models.eva import Eva
+
+    sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 5, "embed_dim": 16, "depth": 2}
+    return Eva(**{**sizes, "num_heads": 2, "mlp_ratio": 2.0, "use_abs_pos_emb": True, **options})
+
+
+def _vit(kind=None, **options):
+    sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 5, "embed_dim": 16, "depth": 2}
+    return (kind or VisionTransformer)(**{**sizes, "num_heads": 2, "mlp_ratio": 2.0, **options})
+
+
+def _attention_only():
+    from vitcircuits.models.attention_only import drop_mlps
+
+    return drop_mlps(_vit())
+
+
+def _distilled():
+    from timm.models.deit import VisionTransformerDistilled
+
+    return _vit(VisionTransformerDistilled)
+
+
+class _Gated(Attention):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options, gated=True)
+
+
+_ROPE = {"use_rot_pos_emb": True, "num_reg_tokens": 1}
+ARCHITECTURES = {  # blocks and readouts that are built in another way than timm's standard ones
+    "map": lambda: _vit(global_pool="map", class_token=False, qkv_bias=False),
+    "map-prefix": lambda: _vit(global_pool="map", pool_include_prefix=True, reg_tokens=1, init_values=0.5),
+    "map-other-heads": lambda: _eva(global_pool="map", attn_pool_num_heads=4, **_ROPE),
+    "distilled": _distilled,
+    "parallel": lambda: _vit(block_fn=ParallelScalingBlock, init_values=0.5),
+    "parallel-fused": lambda: _vit(
+        block_fn=partial(ParallelScalingBlock, fuse_out_proj=True), qkv_bias=False, qk_norm=True, global_pool="avg"
+    ),
+    "things": lambda: _vit(block_fn=partial(ParallelThingsBlock, num_parallel=2), init_values=0.5),
+    "eva": lambda: _eva(init_values=0.5, swiglu_mlp=True, scale_mlp=True, **_ROPE),
+    "eva-separate": lambda: _eva(qkv_fused=False, swiglu_mlp=True, rope_rotate_half=True, global_pool="token", **_ROPE),
+    "rope-mixed": lambda: _eva(rope_type="mixed", attn_type="rope", qk_norm=True, no_embed_class=True, **_ROPE),
+    "shared-keys": lambda: _eva(attn_type="rope", qkv_fused=False, num_kv_heads=1, rope_type="dinov3", **_ROPE),
+    "gated": lambda: _vit(attn_layer=_Gated),
+    "joint-norm": lambda: _vit(scale_attn_norm=True),
+    "attention-only": _attention_only,
+}
+JOINT = ("joint-norm",)
+
+
+def make_architecture(name, seed=0):
+    """A random module of one architecture, in float64."""
+    module = ARCHITECTURES[name]().double().eval()
+    generator = torch.Generator().manual_seed(seed + len(name))
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            around_one = "norm" in key and key.endswith("weight")
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + float(around_one))
     return module
 
@@ -100,6 +167,37 @@ def variant_named():
 def variant(request, variant_named):
     """Each of the opened variants."""
     return variant_named(request.param)
+
+
+@pytest.fixture(scope="session")
+def architecture_named():
+    """An opened model of an unusual architecture by name, made once and not to be changed; `causal` is a masked one."""
+    from vitcircuits.models.hooked import HookedViT
+
+    made = {}
+
+    def get(name):
+        if name not in made:
+            if name == "causal":
+                module = make_module(global_pool="avg", class_token=False, fc_norm=True)
+                made[name] = HookedViT(module, name=name, attention_mask="causal")
+            else:
+                made[name] = HookedViT(make_architecture(name), name=name)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session", params=[*ARCHITECTURES, "causal"])
+def architecture(request, architecture_named):
+    """Each of the opened unusual architectures."""
+    return architecture_named(request.param)
+
+
+@pytest.fixture(scope="session", params=[*(name for name in ARCHITECTURES if name not in JOINT), "causal"])
+def separable(request, architecture_named):
+    """Each of them whose heads can be computed one at a time."""
+    return architecture_named(request.param)
 
 
 @pytest.fixture(scope="session", params=TOKENS)

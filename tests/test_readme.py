@@ -15,3 +15,5 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, caps
     names["images"] = names["task"].discovery.clean
     exec(compile(blocks[3], "README.md", "exec"), names)
     assert set(names["cache"]) == {"blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"}
+    exec(compile(blocks[4], "README.md", "exec"), names)
+    assert "ridge" in capsys.readouterr().out

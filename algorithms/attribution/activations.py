@@ -121,7 +121,7 @@ def _levels(graph: Graph, vit: HookedViT, deltas: Deltas) -> Iterator[_Level]:
     for layer, block in enumerate(vit.blocks):
         first = graph.first_head(layer)
         stop = first + graph.cfg.n_heads
-        heads = block.attn_write(deltas.z[layer]) - block.attn_bias
+        heads = block.heads_write(deltas.z[layer])
         if deltas.ablated is not None:
             gone = deltas.ablated[first:stop].sum(0)
             heads = heads - (vit.readout.select(gone) if block is vit.blocks[-1] else gone)
@@ -187,4 +187,4 @@ class _Replaced(Rules):
 
     def attend(self, layer: int, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Weighted values, in its layer of the other keys and values."""
-        return block.attend(q, *self.keys_values) if layer == self.layer else block.attend(q, k, v)
+        return block.weigh(q, *self.keys_values) if layer == self.layer else block.weigh(q, k, v)

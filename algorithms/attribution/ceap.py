@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task

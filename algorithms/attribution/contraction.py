@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 from .deltas import Deltas
@@ -57,7 +58,7 @@ def _slices(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
-def _folded_weight(block: OpenBlock) -> Float[Tensor, "port d_head model"]:
+def _folded_weight(block: OpenBlock) -> Float[Tensor, "port d_read model"]:
     """The fused projection's rows with the norm's gamma and centring folded in."""
     weight = block.qkv_weight.flatten(0, 1)
     if block.norm1.weight is not None:
@@ -71,15 +72,15 @@ class _Sums:
     def __init__(self, graph: Graph, like: Float[Tensor, "pair token model"]) -> None:
         self._graph = graph
         self._member = torch.tensor(graph.groups.one_hot(), dtype=like.dtype, device=like.device)
-        self._found: dict[int, Tensor] = {}
+        self._found: dict[tuple[str, int], Tensor] = {}
         for block in graph.blocks:
             if block.kind != "inside":
                 rows = 3 * graph.cfg.n_heads if block.kind == "attention" else 1
-                self._found[block.start] = like.new_zeros(len(like), len(graph.groups), rows, block.width)
+                self._found[block.key] = like.new_zeros(len(like), len(graph.groups), rows, block.width)
 
     def add(self, block: EdgeBlock, grads: Tensor, writes: Tensor, tokens: slice) -> None:
         """Adds (row, pair, token, model) . (source, pair, token, model) over the given tokens."""
-        found = self._found[block.start]
+        found = self._found[block.key]
         rows, pairs, n_tokens, width = grads.shape
         if len(self._graph.groups) == 1:
             left = grads.reshape(rows, pairs, n_tokens * width).transpose(0, 1)
@@ -92,7 +93,7 @@ class _Sums:
 
     def add_tokens(self, block: EdgeBlock, values: Float[Tensor, "pair token row source"], tokens: slice) -> None:
         """Adds each token's values to its group's."""
-        found = self._found[block.start]
+        found = self._found[block.key]
         if len(self._graph.groups) == self._member.shape[1]:
             found[:, tokens] += values
         else:
@@ -102,9 +103,9 @@ class _Sums:
         """The scores block by block, in the graph's rows."""
         for block in self._graph.blocks:
             if block.kind == "attention":
-                yield block, fold_rows(self._found[block.start], self._graph)
+                yield block, fold_rows(self._found[block.key], self._graph)
             elif block.kind != "inside":
-                yield block, self._found[block.start].transpose(1, 2)
+                yield block, self._found[block.key].transpose(1, 2)
 
 
 def fold_rows(ports: Float[Tensor, "pair group port source"], graph: Graph) -> Float[Tensor, "pair row group source"]:
@@ -152,7 +153,7 @@ class _Chunk:
             self._write_heads(layer, place, writes)
             mlp = self.gradients.layers[layer].mlp[self.pairs, place.stored]
             self.sums.add(blocks.mlp, mlp[None], writes[: blocks.mlp.width, :, place.local], place.tokens)
-            writes[blocks.mlp.width, :, place.local] = self.deltas.mlps[layer][self.pairs, place.stored]
+            writes[graph.mlp_source(layer), :, place.local] = self.deltas.mlps[layer][self.pairs, place.stored]
         read = self.gradients.read[self.pairs, place.stored]
         self.sums.add(graph.logits, read[None], writes[:, :, place.local], place.tokens)
 
@@ -174,12 +175,12 @@ class _Chunk:
             self.sums.add_tokens(block, scores, self.tokens)
 
     def _write_heads(self, layer: int, place: _Place, writes: Tensor) -> None:
-        first, stop = self.whole._graph.layers[layer].attention.width, self.whole._graph.layers[layer].mlp.width
+        sources = self.whole._graph.head_sources(layer)
         z = self.deltas.z[layer][self.pairs, :, place.stored].transpose(0, 1)  # head, pair, token, d_head
-        out = writes[first:stop, :, place.local]
+        out = writes[sources, :, place.local]
         if out.is_contiguous():
             torch.bmm(z.flatten(1, 2), self.whole._write_weights[layer], out=out.flatten(1, 2))
         else:
             out.copy_(torch.bmm(z.flatten(1, 2), self.whole._write_weights[layer]).view(out.shape))
         if self.deltas.ablated is not None:
-            out -= self.deltas.ablated[first:stop, self.pairs, place.tokens]
+            out -= self.deltas.ablated[sources, self.pairs, place.tokens]

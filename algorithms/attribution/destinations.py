@@ -75,16 +75,17 @@ class Gradients:
     def clear_ports(self, n: int) -> None:
         """Sets the gradients at the first n of q, k and v to zero, for edges that are scored in another way."""
         for layer, block in zip(self.layers, self._vit.blocks, strict=True):
-            layer.scaled[..., : n * block.n_heads * block.d_head] = 0
+            layer.scaled[..., : n * block.n_heads * block.d_read] = 0
             for coefficient, _ in layer.radial:
                 coefficient[..., : n * block.n_heads] = 0
 
 
 def _radial(block: OpenBlock, taped: LayerTape, scaled: Tensor) -> tuple[Tensor, Tensor]:
     assert taped.residual is not None and taped.fused is not None
-    constant = 0.0 if block.qkv.bias is None else block.qkv.bias
+    bias, weight = block.reads.bias, block.reads.weight
+    constant = 0.0 if bias is None else bias
     if block.norm1.bias is not None:
-        constant = constant + block.qkv.weight @ block.norm1.bias
+        constant = constant + weight @ block.norm1.bias
     moved = (taped.fused - constant) * scaled
-    coefficient = moved.unflatten(-1, (3 * block.n_heads, block.d_head)).sum(-1) / block.qkv.in_features
+    coefficient = moved.unflatten(-1, (3 * block.n_heads, block.d_read)).sum(-1) / weight.shape[1]
     return coefficient, block.norm1.statistics(taped.residual)[0]

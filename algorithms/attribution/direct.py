@@ -23,6 +23,7 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.graph import Graph, compile_graph
 from ...circuits.metrics import Metric
+from ...circuits.nodes import node_names
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sources import batch_size_for, source_values
@@ -115,8 +116,9 @@ def logit_attribution(
             gradient, found = _readout_gradient(vit, sources, metric)
             values.append(torch.einsum("ubtd,btd->but", sources, gradient).double().cpu().numpy())
             metrics.append(found.double().cpu().numpy())
-    table, total = np.concatenate(values), np.concatenate(metrics)
-    names = compile_graph(vit).source_names()
+    graph = compile_graph(vit)
+    table, total = np.concatenate(values)[:, graph.source_exists], np.concatenate(metrics)
+    names = ("input", *node_names(graph))
     return LogitAttribution(table, total - table.sum((1, 2)), total, names, vit.cfg.tokens.token_names())
 
 

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.effect_table import require_direction
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
@@ -110,7 +111,7 @@ def single_effects(
             for block in graph.blocks:
                 if wanted[block.start : block.stop].any():
                     dense = run.effects(block, lambda runs: None, wanted).double().cpu().numpy()
-                    out[:, block.start : block.stop] = dense[:, block.present].reshape(len(batch), -1)
+                    out[:, block.start : block.stop] = dense[:, block.exists]
             found.append(out)
     return np.concatenate(found)
 
@@ -128,7 +129,7 @@ class _Sizes:
         # a pair: both runs' writes and their difference, each layer's residuals, q, k, v, z, and the other's k and v
         pair = token * cfg.d_model * (3 * graph.n_sources + 9 * cfg.n_layers)
         run = token * (8 * cfg.d_model + 3 * cfg.d_mlp) + 2 * element * cfg.n_heads * n_tokens**2
-        at_once = int(max(1, min(HIDDEN_BYTES // (token * cfg.d_mlp), memory // 2 // run)))
+        at_once = int(max(1, min(HIDDEN_BYTES // (token * max(1, cfg.d_mlp)), memory // 2 // run)))
         return cls(int(max(1, min(n_pairs, memory // 2 // pair, at_once))), at_once)
 
 
@@ -137,7 +138,8 @@ class _Layer:
     """One layer of this run."""
 
     before: Tensor  # residual in front of attention, (pair, token, model)
-    middle: Tensor  # residual in front of the MLP
+    middle: Tensor  # residual behind attention
+    read: Tensor  # residual that the MLP reads
     qkv: tuple[Tensor, Tensor, Tensor]  # each (pair, head, token, d_head)
     z: Tensor
     other_kv: tuple[Tensor, Tensor] | None  # what heads read from the other run's residual
@@ -150,6 +152,7 @@ class _SingleEdges:
         self, graph: Graph, task: Task, batch: Pairs, baseline: Baseline, direction: Direction, at_once: int
     ) -> None:
         self.vit: HookedViT = task.vit
+        self.vit.require_separate_heads("exact effects")
         self.graph, self.at_once, self.n_pairs = graph, at_once, len(batch)
         self.member = torch.tensor(graph.groups.one_hot(), dtype=self.vit.dtype, device=self.vit.device)
         images = self.vit.check_images(batch.clean)
@@ -169,13 +172,14 @@ class _SingleEdges:
     def _layers(self, residual: Tensor, other: Tensor) -> Iterator[_Layer]:
         shadow, inside = other[0], len(self.graph.groups) > 1
         for layer, block in enumerate(self.vit.blocks):
-            first, last = self.graph.first_head(layer), self.graph.layers[layer].mlp.width
+            first, last = self.graph.first_head(layer), self.graph.mlp_source(layer)
             q, k, v = block.read(block.norm1(residual))
             other_kv = block.read(block.norm1(shadow))[1:] if inside else None
             z = block.attend(q, k, v)
             middle = residual + block.attn_write(z)
-            yield _Layer(residual, middle, (q, k, v), z, other_kv)
-            residual = middle + block.mlp_write(middle)
+            read = block.mlp_input(residual, middle)
+            yield _Layer(residual, middle, read, (q, k, v), z, other_kv)
+            residual = middle + block.mlp_write(read)
             shadow = shadow + other[first : last + 1].sum(0) + block.attn_bias
 
     def effects(
@@ -183,7 +187,7 @@ class _SingleEdges:
     ) -> Float[Tensor, "pair row group column"]:
         """The effect of every edge of a block, or of those wanted, (edge,); zero where there is no edge."""
         out = self.deltas.new_zeros(self.n_pairs, *block.dense_shape)
-        chosen = np.broadcast_to(block.present[..., None], block.dense_shape)
+        chosen = block.exists
         places = (
             (row, group, column)
             for row, group, column in np.argwhere(chosen if wanted is None else block.unpack(wanted)).tolist()
@@ -221,9 +225,13 @@ class _SingleEdges:
         return self.vit.readout(self._without(self.last, chosen, self.vit.readout.read))
 
     def _mlp(self, layer: int, row: int, chosen: list[Place]) -> Tensor:
-        tokens = self._tokens(layer)
-        x = self._without(self.layers[layer].middle, chosen, tokens)
-        return self._rest(self.layers[layer].middle[:, tokens] + self.vit.blocks[layer].mlp_write(x), layer)
+        now, block, tokens = self.layers[layer], self.vit.blocks[layer], self._tokens(layer)
+        if layer == 0 and block.parallel and not self.restores:  # it has no path left, and carries its ablated value
+            lost = self.deltas[self.graph.mlp_source(0)][None, :, tokens]
+            at = self.member[[place[1] for place in chosen]][:, None, tokens, None]
+            return self._rest(now.middle[:, tokens] + block.mlp_write(now.read[:, tokens]) - lost * at, layer)
+        x = self._without(now.read, chosen, tokens)
+        return self._rest(now.middle[:, tokens] + block.mlp_write(x), layer)
 
     def _rest(self, after: Tensor, layer: int) -> Float[Tensor, "candidate pair class"]:
         """Logits from what stands after a layer's MLP, (candidate, pair, token, model); at the end, the read tokens."""
@@ -233,12 +241,13 @@ class _SingleEdges:
 
     def _after_attention(self, layer: int, change: Tensor) -> Float[Tensor, "candidate pair class"]:
         """Logits where attention writes something else at the tokens that are read."""
-        middle = self.layers[layer].middle[:, self._tokens(layer)] + change
-        return self._rest(middle + self.vit.blocks[layer].mlp_write(middle), layer)
+        now, block, tokens = self.layers[layer], self.vit.blocks[layer], self._tokens(layer)
+        middle = now.middle[:, tokens] + change
+        return self._rest(middle + block.mlp_write(block.mlp_input(now.read[:, tokens], middle)), layer)
 
     def _attention(self, layer: int, row: int, chosen: list[Place]) -> Tensor:
         heads = np.flatnonzero((self.graph.port_rows == row).any(1)).tolist()
-        if layer == 0 and len(self.graph.groups) == 1 and self.graph.ports != "qkv" and not self.restores:
+        if layer == 0 and self.graph.stream_groups.sum() == 1 and self.graph.ports != "qkv" and not self.restores:
             return self._cut_off(heads)
         now, block, targets = self.layers[layer], self.vit.blocks[layer], self._tokens(layer)
         only_q = self.graph.ports == "qkv" and self.graph.port_rows[heads[0], 0] == row
@@ -248,10 +257,10 @@ class _SingleEdges:
         for head in heads:
             parts = [now.qkv[port][:, head] for port in range(3)]
             for port in np.flatnonzero(self.graph.port_rows[head] == row).tolist():
-                parts[port] = block.read_head(normed, port, head)
+                parts[port] = block.read_head(normed, port, head, seen)
             if not only_q or seen == slice(None):
                 parts[0] = parts[0][..., targets, :]
-            z = block.attend_head(*parts)
+            z = block.attend_head(parts[0], parts[1], parts[2], targets)
             change = change + (z - now.z[:, head, targets]) @ block.out_weight[head]
         return self._after_attention(layer, change)
 
@@ -273,6 +282,6 @@ class _SingleEdges:
                 parts[0] = parts[0][:, targets]
                 for part in np.flatnonzero(governed).tolist():
                     parts[part + 1] = torch.where(source, now.other_kv[part][:, head], parts[part + 1])
-                z = block.attend_head(*parts)
+                z = block.attend_head(parts[0], parts[1], parts[2], targets)
                 change = change + (z - now.z[:, head, targets]) * at @ block.out_weight[head]
         return self._after_attention(layer, change)

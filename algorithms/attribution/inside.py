@@ -1,7 +1,8 @@
 """Scores of the edges between token groups inside heads, at one attention's cost for all of them.
 
-Pattern p, logit change d_ti = q_t . (k'_i - k_i) x scale, gradient g_t at the head's output z of target token t, source
-token i, source group G. A value edge scores sum over G of p_ti <g_t, v_i - v'_i>. A key edge scores, to first order,
+Pattern p, logit change d_ti = q_t . (k'_i - k_i) x scale, gradient g_t at the head's weighted values z of target token
+t, source token i, source group G. A value edge scores sum over G of p_ti <g_t, v_i - v'_i>. A key edge scores, to
+first order,
 
     - sum over G of p_ti d_ti (<g_t, v_i> - <g_t, z_t>)
 
@@ -59,10 +60,10 @@ def inside_scores(
     assert g is not None and taped.fused is not None and taped.z is not None
     q, k, v = block.split(taped.fused)
     k, v = seen or (k, v)
-    scores = q * block.scale @ k.transpose(-1, -2)  # pair, head, target, source
+    scores = block.masked(block.scores(q, k))  # pair, head, target, source
     g_v = g @ v.transpose(-1, -2)
     g_z = (g * taped.z).sum(-1, keepdim=True)
-    logit_change = (q * block.scale) @ (ablated[0] - clean[0]).transpose(-1, -2)
+    logit_change = block.scores(q, ablated[0] - clean[0])
     return _FORMS[form](graph, scores, logit_change, g_v, g @ (clean[1] - ablated[1]).transpose(-1, -2), g_z)
 
 

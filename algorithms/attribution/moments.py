@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 
@@ -27,7 +28,7 @@ class Moments:
         """Adds a batch's scores of one edge block."""
         values = scores.double()
         for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
-            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.present].ravel()
+            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
 
     @property
     def mean(self) -> np.ndarray:

@@ -100,10 +100,10 @@ class _Heads:
         assert taped.fused is not None and taped.z is not None and taped.residual is not None
         block, targets = vit.blocks[layer], _targets(vit, layer)
         q, k, v = block.split(taped.fused[pairs])
-        q, g = q[..., targets, :] * block.scale, gradients[:, None, pairs, :, targets]
+        q, g = q[..., targets, :], gradients[:, None, pairs, :, targets]
         g_v, g_z = g @ v.transpose(-1, -2), (g * taped.z[pairs, :, targets]).sum(-1)
         member = torch.tensor(graph.groups.one_hot(), device=q.device)
-        old = grouped(q @ k.transpose(-1, -2), g_v, member)
+        old = grouped(block.masked(block.scores(q, k), targets), g_v, member)
         others = without_each(old) if len(member) > 1 else None
         return cls(graph, vit, layer, taped.residual[pairs], q, k, g, g_v, g_z, member, others)
 
@@ -113,14 +113,17 @@ class _Heads:
         normed = block.norm1(self.residual - gone)
         read = block.read_at(normed.flatten(0, 1), targets)
         q, k, v = (part.unflatten(0, gone.shape[:2]) for part in read)  # source, pair, head, ...
-        parts = self._apart(q * block.scale, k) if self.graph.ports == "qkv" else self._together(q * block.scale, k, v)
-        return self._fold(parts)
+        return self._fold(self._apart(q, k) if self.graph.ports == "qkv" else self._together(q, k, v))
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        block = self.vit.blocks[self.layer]
+        return block.masked(block.scores(q, k), _targets(self.vit, self.layer))
 
     def _apart(self, q: Tensor, k: Tensor) -> Float[Tensor, "pass source pair head part group"]:
         """Queries replaced, and keys."""
-        seen = ((q @ self.k.transpose(-1, -2)).softmax(-1) * self.g_v).sum(-1)
+        seen = (self._scores(q, self.k).softmax(-1) * self.g_v).sum(-1)
         queries = (self.g_z - seen) @ self.member[:, _targets(self.vit, self.layer)].T.to(seen)
-        new = grouped(self.q @ k.transpose(-1, -2), self.g_v, self.member)
+        new = grouped(self._scores(self.q, k), self.g_v, self.member)
         keys = self.g_z.sum(-1, keepdim=True) - exchanged(self.others, new).sum(-2)
         return torch.stack([queries, keys], -2)
 
@@ -129,12 +132,12 @@ class _Heads:
         g_v = self.gradients @ v.transpose(-1, -2)
         at = self.member[:, _targets(self.vit, self.layer)].T  # target, group
         same = at.to(q) @ self.member.to(q) > 0  # target, source
-        scores = torch.where(same, q @ k.transpose(-1, -2), q @ self.k.transpose(-1, -2))
+        scores = torch.where(same, self._scores(q, k), self._scores(q, self.k))
         own = (scores.softmax(-1) * torch.where(same, g_v, self.g_v)).sum(-1, keepdim=True)
         if self.others is None:
             seen = own
         else:
-            new = grouped(self.q @ k.transpose(-1, -2), g_v, self.member)
+            new = grouped(self._scores(self.q, k), g_v, self.member)
             seen = torch.where(at, own, exchanged(self.others, new))
         return (self.g_z.sum(-1, keepdim=True) - seen.sum(-2))[..., None, :]
 

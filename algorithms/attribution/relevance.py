@@ -47,7 +47,10 @@ class RelevanceRules(Rules):
         if attention not in _ATTENTION:
             raise TaskError(f"attention={attention!r} is not known: pass one of {', '.join(map(repr, _ATTENTION))}.")
         self._attend = _ATTENTION[attention]
-        self._mlps = [relevance_mlp(block.mlp, f"block {layer}") for layer, block in enumerate(vit.blocks)]
+        self._mlps = [
+            None if block.mlp is None else relevance_mlp(block.mlp, f"block {layer}")
+            for layer, block in enumerate(vit.blocks)
+        ]
 
     def attend(self, layer: int, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Weighted values, with relevance to q, k and v as the choice for attention has it."""
@@ -55,12 +58,14 @@ class RelevanceRules(Rules):
 
     def mlp(self, layer: int, block: OpenBlock, seen: Tensor, *, freeze_norm: bool) -> Tensor:
         """What the MLP writes, with its activation's factor a constant."""
-        normed = block.norm2.frozen(seen) if freeze_norm else block.norm2(seen)
-        return block.scale2(self._mlps[layer](normed))
+        mlp = self._mlps[layer]
+        if mlp is None:
+            return torch.zeros_like(seen)
+        return block.mlp_written(mlp(block.norm2.frozen(seen) if freeze_norm else block.norm2(seen)))
 
 
 def _pattern(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return block.attend(q.detach(), k.detach(), v)
+    return block.weigh(q.detach(), k.detach(), v)
 
 
 def _half(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -68,7 +73,7 @@ def _half(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _gradient(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return block.attend(q, k, v)
+    return block.weigh(q, k, v)
 
 
 _ATTENTION: dict[str, Callable[[OpenBlock, Tensor, Tensor, Tensor], Tensor]] = {

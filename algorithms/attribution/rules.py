@@ -12,7 +12,7 @@ class Rules:
 
     def attend(self, layer: int, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Each head's weighted values, (pair, head, token, d_head)."""
-        return block.attend(q, k, v)
+        return block.weigh(q, k, v)
 
     def attention_written(self, layer: int, written: Tensor) -> Tensor:
         """What attention adds to the residual, (pair, token, model); in the last block (pair, read token, model)."""

@@ -28,7 +28,7 @@ class Writes:
 
     Args:
         embedded: The residual in front of block 0, (pair, token, model).
-        z: Heads' outputs, each (pair, head, token, d_head).
+        z: Heads' outputs, as the output projection reads them, each (pair, head, token, d_head).
         mlps: What the MLPs wrote, each (pair, token, model).
         read: The last residual, (pair, read token, model).
         keys_values: Per layer, keys and values, each (pair, head, token, d_head); empty where nobody asked for them.
@@ -47,12 +47,12 @@ class LayerTape:
 
     Args:
         scaled: Gradient at the fused projection's output times norm1's 1 / standard deviation, (pair, token, 3 x head x
-            d_head).
+            d_read).
         grad_mlp: Gradient at the residual that the MLP reads, (pair, token, model); in the last block (pair, read
             token, model).
         residual: In front of attention, (pair, token, model), for unfrozen norms and recomputed heads.
         fused: The fused projection's output, for unfrozen norms and edges inside heads.
-        z: Heads' outputs, (pair, head, token, d_head), for edges inside heads.
+        z: Heads' weighted values, (pair, head, token, d_head), for edges inside heads.
         grad_z: Gradient at `z`, likewise.
     """
 
@@ -84,8 +84,8 @@ class _Layer(NamedTuple):
 
     before: Tensor
     fused: Tensor
-    z: Tensor
-    written: Tensor  # z where attention's write is needed
+    z: Tensor  # weighted values
+    written: Tensor  # what the output projection reads, where attention's write is needed
     seen: Tensor  # an alias of the residual, which only the MLP reads
     mlp_out: Tensor
     after: Tensor
@@ -95,12 +95,14 @@ def _layers(vit: HookedViT, start: Tensor, *, freeze_norm: bool, rules: Rules = 
     residual = start
     for layer, block in enumerate(vit.blocks):
         before = residual
-        fused = block.qkv(block.norm1.frozen(before) if freeze_norm else block.norm1(before))
-        z = rules.attend(layer, block, *block.split(fused))
+        fused = block.reads(block.norm1.frozen(before) if freeze_norm else block.norm1(before))
+        q, k, v = block.split(fused)
+        z = rules.attend(layer, block, q, k, v)
         select = vit.readout.select if block is vit.blocks[-1] else _all
-        written = select(z)
+        written = select(block.close(q, z))
         residual = select(before) + rules.attention_written(layer, block.attn_write(written))
-        seen = residual.view_as(residual)
+        reads = block.mlp_input(select(before), residual)
+        seen = reads.view_as(reads)
         mlp_out = rules.mlp(layer, block, seen, freeze_norm=freeze_norm)
         residual = residual + rules.mlp_written(layer, mlp_out)
         yield _Layer(before, fused, z, written, seen, mlp_out, residual)
@@ -157,7 +159,11 @@ def record_tape(
         value = metric(vit.readout(read, freeze_norm=freeze_norm))
         wanted = [layer.fused for layer in layers] + [layer.seen for layer in layers]
         wanted += [layer.z for layer in layers] if inside else []
-        *found, grad_read = torch.autograd.grad(value.sum(), [*wanted, read])
+        # what an MLP reads has no part in the metric where there is none: its gradient is zero
+        unused = any(block.mlp is None for block in vit.blocks)
+        *found, grad_read = torch.autograd.grad(
+            value.sum(), [*wanted, read], allow_unused=unused, materialize_grads=unused
+        )
     taped = []
     for place, (block, layer) in enumerate(zip(vit.blocks, layers, strict=True)):
         grads = found[place :: len(layers)]  # at fused, seen and perhaps z

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...models.hooked import HookedViT
 from .moments import Moments
 
@@ -26,10 +27,10 @@ class Totals:
     def __init__(self, graph: Graph, vit: HookedViT, n_pairs: int) -> None:
         self._graph = graph
         place = {"dtype": vit.dtype, "device": vit.device}
-        self._dense = {block.start: torch.zeros(n_pairs, *block.dense_shape, **place) for block in graph.blocks}
+        self._dense = {block.key: torch.zeros(n_pairs, *block.dense_shape, **place) for block in graph.blocks}
 
     def __getitem__(self, block: EdgeBlock) -> Float[Tensor, "pair row group column"]:
-        return self._dense[block.start]
+        return self._dense[block.key]
 
     def add(self, found: Iterable[tuple[EdgeBlock, Tensor]], *, columns: slice = slice(None)) -> None:
         """Adds scores that come block by block, each block's for a few pairs at a time.
@@ -38,10 +39,10 @@ class Totals:
             found: Blocks and scores.
             columns: The sources that count.
         """
-        done: Counter[int] = Counter()
+        done: Counter[tuple[str, int]] = Counter()
         for block, scores in found:
-            first = done[block.start]
-            done[block.start] += len(scores)
+            first = done[block.key]
+            done[block.key] += len(scores)
             self[block][first : first + len(scores), ..., columns] += scores[..., columns]
 
     def into(self, moments: Moments) -> None:

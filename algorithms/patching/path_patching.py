@@ -253,7 +253,7 @@ class _Paths:
             stop = first + graph.cfg.n_heads
             yield _Place("attention", layer, step.before, deltas, step)
             deltas += block.head_write(step.z).transpose(0, 1) - self.donated[first:stop]
-            yield _Place("mlp", layer, step.middle, deltas, step)
+            yield _Place("mlp", layer, block.mlp_input(step.before, step.middle), deltas, step)
             deltas.append(step.mlp_out - self.donated[stop])
             residual = step.after
         yield _Place("logits", -1, residual, deltas)
@@ -278,8 +278,10 @@ class _Paths:
                 zip(block.read(block.norm1(read)), (step.q, step.k, step.v), strict=True)
             )
         ]
-        written = block.attn_write(block.attend(*mixed).flatten(0, 1))
+        written = block.attn_write(block.attend(mixed[0], mixed[1], mixed[2]).flatten(0, 1))
         middle = step.before[:, None] + written.view_as(read)
+        if block.parallel:
+            return vit.finish((middle + step.mlp_out[:, None]).flatten(0, 1), start=layer + 1)
         return vit.finish(middle.flatten(0, 1), start=layer, skip_attention=True)
 
 

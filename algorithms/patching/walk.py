@@ -71,7 +71,7 @@ def walk(vit: HookedViT, embedded: Float[Tensor, "pair token model"]) -> Iterato
         q, k, v = block.read(block.norm1(residual))
         z = block.attend(q, k, v)
         middle = residual + block.attn_write(z)
-        step = Step(residual, q, k, v, z, middle, block.mlp_write(middle))
+        step = Step(residual, q, k, v, z, middle, block.mlp_write(block.mlp_input(residual, middle)))
         yield step
         residual = step.after
 
@@ -106,7 +106,9 @@ def stops(vit: HookedViT, embedded: Float[Tensor, "pair token model"], what: str
         elif what == "mlp_out":
             yield Stop(step.mlp_out[:, None], step.after, layer + 1)
         else:
-            yield Stop(_of_head(what, block, step), step.middle, layer, True, block, step)
+            # what heads write does not pass the MLP of a parallel block
+            place = (step.after, layer + 1, False) if block.parallel else (step.middle, layer, True)
+            yield Stop(_of_head(what, block, step), *place, block, step)
         residual = step.after
     if what == "resid":
         yield Stop(residual[:, None], residual, vit.cfg.n_layers)
@@ -136,8 +138,9 @@ def write_change(stop: Stop, what: str, donated: Tensor, heads: Tensor, at: Tens
     if what == "z":
         change = torch.where(where, other - base, 0.0)
     elif what == "pattern":
-        change = torch.where(where, other - base, 0.0) @ step.v[:, heads]
+        q, v = step.q[:, heads], step.v[:, heads]
+        change = block.close(q, torch.where(where, other, base) @ v) - step.z[:, heads]
     else:
         parts = {port: getattr(step, port)[:, heads] for port in "qkv"} | {what: torch.where(where, other, base)}
-        change = block.attend(**parts) - step.z[:, heads]
+        change = block.attend(parts["q"], parts["k"], parts["v"]) - step.z[:, heads]
     return block.head_write(change, heads)

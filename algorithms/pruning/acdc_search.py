@@ -142,7 +142,7 @@ class Search:
     def _work(self, place: int) -> float:
         """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
         cfg, later = self.graph.cfg, self.graph.layers[place // 2 :]
-        full = sum(self.kept.source_level(layer.mlp.width) == EVERYWHERE for layer in later)
+        full = sum(self.kept.source_level(self.graph.mlp_source(layer.mlp.layer)) == EVERYWHERE for layer in later)
         return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.discovery)
 
     def _most(self) -> int:
@@ -230,7 +230,7 @@ class Search:
         """The progress bar: decided edges, and what became of them."""
         block = destination.block
         self._n_kept += int(self.kept.dense(block)[destination.row, destination.group].sum())
-        self._n_done += block.width
+        self._n_done += block.n_columns
         self._bar.set_postfix(
             kept=self._n_kept,
             dropped=self._n_done - self._n_kept,
@@ -238,7 +238,7 @@ class Search:
             metric=f"{self.now.mean():.4g}",
             refresh=False,
         )
-        self._bar.update(block.width)
+        self._bar.update(block.n_columns)
 
     def _scores(self) -> Scores:
         found, task = self.decisions, self.task

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
@@ -113,9 +114,9 @@ def changeable(graph: Graph, mask: Bools) -> Bools:
     found, out = reach(graph, mask), np.zeros(len(graph), dtype=bool)
     _pack(graph.logits, found.alive.T[None], out)
     for layer, blocks in enumerate(graph.layers):
-        first, mlp = graph.first_head(layer), blocks.mlp.width
-        _pack(blocks.mlp, found.alive[:mlp].T[None] & found.needed[mlp][None, :, None], out)
-        alive, needed = found.alive[:first].T[None], found.needed[first:mlp]
+        first, mlp = graph.first_head(layer), graph.mlp_source(layer)
+        _pack(blocks.mlp, found.alive[: blocks.mlp.width].T[None] & found.needed[mlp][None, :, None], out)
+        alive, needed = found.alive[:first].T[None], found.needed[graph.head_sources(layer)]
         _pack(blocks.attention, _rows_needed(graph, layer, mask, needed)[:, :, None] & alive, out)
         if blocks.inside is not None:
             fed = np.logical_or.reduce(blocks.attention.unpack(mask) & alive, axis=-1)  # (row, group)
@@ -154,7 +155,7 @@ def _sizes(vit: HookedViT, graph: Graph, n_pairs: int, memory: int) -> tuple[int
     # a pair: ablated values (twice while they are made), differences, inputs, ports and z
     pair = token * cfg.d_model * (3 * graph.n_sources + rows + 9 * cfg.n_layers)
     run = token * ((graph.n_sources + 8) * cfg.d_model + 3 * cfg.d_mlp) + 2 * element * cfg.n_heads * n_tokens**2
-    at_once = int(max(1, min(HIDDEN_BYTES // (token * cfg.d_mlp), memory // 2 // run)))
+    at_once = int(max(1, min(HIDDEN_BYTES // (token * max(1, cfg.d_mlp)), memory // 2 // run)))
     return at_once, int(max(1, min(n_pairs, memory // 2 // pair, at_once)))
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 
 Bools = NDArray[np.bool_]
 Sources = dict[int, tuple[int, ...] | None]
@@ -72,7 +73,7 @@ class Kept:
         self._of_token = np.array(graph.groups.of_token)
         self.read: Bools = np.zeros(n_tokens, dtype=bool)
         self.read[list(graph.cfg.read_tokens)] = True
-        self._dense = {(b.kind, b.layer): b.present[:, :, None].repeat(b.width, 2) for b in graph.blocks}
+        self._dense = {(b.kind, b.layer): b.exists for b in graph.blocks}
         self._sources: dict[tuple[str, int, int], tuple[Sources, Sources]] = {}
 
     def place(self, block: EdgeBlock) -> int:
@@ -95,7 +96,7 @@ class Kept:
         """Kept and dropped sources of a destination row, with the groups where they are."""
         key = (block.kind, block.layer, row)
         if key not in self._sources:
-            kept, present = self.dense(block)[row], block.present[row, :, None]
+            kept, present = self.dense(block)[row], block.exists[row]
             self._sources[key] = _by_source(kept, present), _by_source(present & ~kept, present)
         return self._sources[key]
 
@@ -113,7 +114,7 @@ class Kept:
         if block.kind == "logits":
             return self.read
         if block.kind == "mlp":
-            return self.needed[block.width]
+            return self.needed[graph.mlp_source(block.layer)]
         found = np.zeros_like(self.read)
         rows = graph.port_rows if block.kind == "attention" else graph.inside_rows
         for head, port in np.argwhere(rows == row).tolist():

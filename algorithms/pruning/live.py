@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
-from ...circuits.graph import EdgeBlock
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
 from ...models.hooked import HookedViT
@@ -47,6 +47,7 @@ class Live:
     """
 
     def __init__(self, vit: HookedViT, kept: Kept, pairs: Pairs, baseline: Baseline, cache: int) -> None:
+        vit.require_separate_heads("a live pruned run")
         self.vit, self.kept, self.graph = vit, kept, kept.graph
         self.writes = Writes(vit, kept.graph, pairs, baseline)
         self.read = vit.readout.read
@@ -94,7 +95,7 @@ class Live:
         if place == 2 * self.graph.cfg.n_layers:
             return self.read
         if place % 2:
-            return self.source_tokens(self.block_at(place).width)
+            return self.source_tokens(self.graph.mlp_source(place // 2))
         if self.graph.ports == "qkv" and row % 3 == 0:
             return self.source_tokens(self.graph.first_head(place // 2) + row // 3)
         return ALL
@@ -146,7 +147,7 @@ class Live:
 
     def delta(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
         """a_u - a'_u of a source in this run, for a reader that is held at some tokens."""
-        if source < self.block_at(self._place).width:
+        if source < self._n_upstream():
             return self._candidate(source, tokens)
         at, found = self.source_tokens(source), self._deltas.get(source)
         if found is None:
@@ -155,6 +156,10 @@ class Live:
                 self._cache_left -= _bytes(found)
                 self._deltas[source] = found
         return found[:, tokens] if at == ALL else found
+
+    def _n_upstream(self) -> int:
+        """Sources in front of the place that is being pruned."""
+        return self.block_at(self._place).width
 
     def _candidate(self, source: int, tokens: slice) -> Float[Tensor, "pair token model"]:
         """a_u - a'_u of a source before the place that is being pruned."""
@@ -201,7 +206,8 @@ class Live:
             inside = self._inside_now(layer, head)
         if inside is not None:
             return self._blend(layer, head, ports, inside)
-        return block.attend_head(*ports)
+        tokens = self.source_tokens(self.graph.first_head(layer) + head)
+        return block.attend_head(ports[0], ports[1], ports[2], tokens)
 
     def mlp_write(self, layer: int, x: Float[Tensor, "*variant pair token model"]) -> Tensor:
         """What an MLP writes, a piece at a time, so that its hidden neurons stay in memory that is at hand."""
@@ -218,7 +224,7 @@ class Live:
             return None
         rows = self.graph.inside_rows[head]
         kept = self.kept.dense(block)[rows]
-        if kept[:, block.present[rows[0]]].all():
+        if kept[:, block.present[rows[0]]][..., block.columns].all():
             return None
         return torch.tensor(kept, dtype=self.vit.dtype, device=self.vit.device)
 
@@ -229,9 +235,9 @@ class Live:
         keys, values = inside[..., self._of_token[tokens], :][..., self._of_token].unsqueeze(
             -3
         )  # part, *variant, 1, ...
-        scores = (q @ k.mT) * keys + (q @ k_ablated.mT) * (1 - keys)
-        pattern = (scores * block.scale).softmax(-1)
-        return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
+        scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
+        pattern = block.masked(scores, tokens).softmax(-1)
+        return block.close(q, (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated)
 
     def _keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values that a layer's heads read from the shadow, each (pair, head, token, d_head)."""
@@ -246,13 +252,15 @@ class Live:
         """Goes back to a place, whose destinations all read the full model's residual there."""
         layer, self._place = place // 2, place
         if place < 2 * self.graph.cfg.n_layers:
-            self._gap = self._gap - (
-                self.writes.delta(self.graph.layers[layer].mlp.width) if place % 2 else self.writes.layer_sum(layer)
-            )
+            parallel = self.vit.blocks[layer].parallel  # its MLP stands in front of attention, beside it
+            if place % 2:
+                self._gap = self._gap - self.writes.delta(self.graph.mlp_source(layer))
+            if bool(place % 2) == parallel:
+                self._gap = self._gap - self.writes.layer_sum(layer)
         if place == 2 * self.graph.cfg.n_layers:
             return
         if place % 2:
-            if self.kept.source_level(self.block_at(place).width):
+            if self.kept.source_level(self.graph.mlp_source(layer)):
                 self.out[layer] = self.mlp_write(layer, self.row(place, 0))
                 self._cache_left -= _bytes(self.out[layer])
             return
@@ -268,11 +276,14 @@ class Live:
         for head in needed:
             tokens = self.source_tokens(first + head)
             for port in range(3):
-                self.ports[layer, head, port] = block.read_head(normed[:, ALL if port else tokens], port, head)
-            parts = [block.read_head(normed_other[:, ALL if port else tokens], port, head) for port in range(3)]
+                at = ALL if port else tokens
+                self.ports[layer, head, port] = block.read_head(normed[:, at], port, head, at)
             if self.writes.carried is None:
-                self.z_other[layer, head] = block.attend_head(*parts)
-            self.z[layer, head] = block.attend_head(*(self.ports[layer, head, port] for port in range(3)))
+                seen = (tokens, ALL, ALL)
+                q, k, v = (block.read_head(normed_other[:, at], port, head, at) for port, at in enumerate(seen))
+                self.z_other[layer, head] = block.attend_head(q, k, v, tokens)
+            q, k, v = (self.ports[layer, head, port] for port in range(3))
+            self.z[layer, head] = block.attend_head(q, k, v, tokens)
             self._cache_left -= 5 * _bytes(self.ports[layer, head, 1])  # q, k, v and both runs' z, at most
 
     def open(self, destination: Destination) -> None:
@@ -327,8 +338,13 @@ class Live:
             for port in (self.graph.port_rows[head] == row).nonzero()[0].tolist():
                 narrow = port == 0 and self.graph.ports != "qkv"
                 tokens = self.source_tokens(self.graph.first_head(layer) + head) if narrow else ALL
-                self.ports[layer, head, port] = self.vit.blocks[layer].read_head(normed[:, tokens], port, head)
+                found = self.vit.blocks[layer].read_head(normed[:, tokens], port, head, self.held(layer, head, port))
+                self.ports[layer, head, port] = found
         self._unsettled.append(destination)
+
+    def held(self, layer: int, head: int, port: int) -> slice:
+        """Tokens at which a head's port is held."""
+        return ALL if port else self.source_tokens(self.graph.first_head(layer) + head)
 
     def commit(self, destination: Destination) -> Float[Tensor, "pair class"]:
         """Logits of the kept edges, once what a destination's drops, and settled ones, reach has been computed anew."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.reach import Reach, reach
 from ...models.hooked import HookedViT
@@ -62,6 +63,7 @@ class MaskedState:
     """
 
     def __init__(self, vit: HookedViT, graph: Graph, mask: Bools, pairs: Pairs, baseline: Baseline) -> None:
+        vit.require_separate_heads("a masked state")
         self.vit, self.graph, self.mask = vit, graph, mask
         self.reach: Reach = reach(graph, mask)
         self.cuts = baseline.images(pairs) is None  # else a source without inputs writes its ablated value anyway
@@ -157,7 +159,7 @@ class MaskedState:
         self.differences[0] = embedded - shadow
         self._total = self.differences[0]
         for layer, block in enumerate(self.vit.blocks):
-            first, mlp = graph.first_head(layer), graph.layers[layer].mlp.width
+            first, mlp = graph.first_head(layer), graph.mlp_source(layer)
             heads = [head for head in range(graph.cfg.n_heads) if self.computed(first + head)]
             self._find_inputs(2 * layer, shadow)
             if graph.layers[layer].inside is not None and heads:
@@ -165,11 +167,14 @@ class MaskedState:
             self._heads(layer, heads)
             tokens = self.tokens(layer)
             shadow, self._total = shadow[:, tokens], self._total[:, tokens]
-            shadow = shadow + self.ablated[first:mlp][:, :, tokens].sum(0) + block.attn_bias
+            if block.parallel and self.computed(mlp):
+                self._find_inputs(2 * layer + 1, shadow)
+            shadow = shadow + self.ablated[first:mlp][:, :, tokens].sum(0) + block.bias_at(tokens)
             for head in heads:
                 self._record(first + head, self.z[layer, head] @ block.out_weight[head])
             if self.computed(mlp):
-                self._find_inputs(2 * layer + 1, shadow)
+                if not block.parallel:
+                    self._find_inputs(2 * layer + 1, shadow)
                 self.written[layer] = block.mlp_write(self.read_at(2 * layer + 1))
                 self._record(mlp, self.written[layer])
             shadow = shadow + self.ablated[mlp][:, tokens]
@@ -196,7 +201,8 @@ class MaskedState:
             ports = []
             for port, row in enumerate(self.graph.port_rows[head].tolist()):
                 found = self.normed(layer, row, normed)
-                ports.append(block.read_head(found[:, ALL if port else tokens], port, head))
+                at = ALL if port else tokens
+                ports.append(block.read_head(found[:, at], port, head, at))
             self.ports[layer, head] = ports
             self.z[layer, head] = self.attend(layer, head, ports)
 
@@ -218,7 +224,7 @@ class MaskedState:
             return None
         rows = self.graph.inside_rows[head]
         kept = block.unpack(self.mask)[rows]
-        return None if kept[:, block.present[rows[0]]].all() else kept
+        return None if kept[:, block.present[rows[0]]][..., block.columns].all() else kept
 
     def attend(
         self, layer: int, head: int, ports: Sequence[Tensor], inside: NDArray[np.bool_] | None = None
@@ -234,7 +240,7 @@ class MaskedState:
         block = self.vit.blocks[layer]
         kept = self.inside(layer, head) if inside is None else inside
         if kept is None:
-            return block.attend_head(*ports)
+            return block.attend_head(ports[0], ports[1], ports[2], self.tokens(layer))
         q, k, v = ports
         at = torch.from_numpy(kept).to(q).unsqueeze(-3)  # part, *variant, pair, target group, source group
         return self.blend(layer, head, q, k, v, at)
@@ -245,10 +251,11 @@ class MaskedState:
         """z of a head that sees this run's keys and values, or those of the ablated residual, as `kept` says."""
         block = self.vit.blocks[layer]
         k_ablated, v_ablated = (part[:, head] for part in self.ablated_kv[layer])
-        keys, values = kept[..., self.of_token[self.tokens(layer)], :][..., self.of_token]
-        scores = (q @ k.mT) * keys + (q @ k_ablated.mT) * (1 - keys)
-        pattern = (scores * block.scale).softmax(-1)
-        return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
+        tokens = self.tokens(layer)
+        keys, values = kept[..., self.of_token[tokens], :][..., self.of_token]
+        scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
+        pattern = block.masked(scores, tokens).softmax(-1)
+        return block.close(q, (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated)
 
     def _record(self, source: int, value: Tensor) -> None:
         """A source's difference to its ablated value, which is nothing where no kept path leads to it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock
+from ...circuits.edge_blocks import EdgeBlock
 from .kept import Destination, Trials
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Pass:
             return None
         if port == 0 and self.graph.ports != "qkv":
             found = found[..., self.live.source_tokens(self.graph.first_head(layer) + head), :]
-        return self.live.vit.blocks[layer].read_head(found, port, head)
+        return self.live.vit.blocks[layer].read_head(found, port, head, self.live.held(layer, head, port))
 
     def _mlp(self, layer: int) -> None:
         if layer in self.live.out:
@@ -138,7 +138,7 @@ class Wave(Pass):
         self._record(self.graph.first_head(layer) + head, moved @ self.live.out_weight(layer, head))
 
     def took_mlp(self, layer: int, written: Tensor) -> None:
-        self._record(self.graph.layers[layer].mlp.width, written - self.live.out[layer])
+        self._record(self.graph.mlp_source(layer), written - self.live.out[layer])
 
     def _record(self, source: int, change: Tensor) -> None:
         writes, tokens = self.live.writes, self.live.source_tokens(source)
@@ -188,7 +188,7 @@ class Commit(Pass):
         self._changed.add(source)
 
     def took_mlp(self, layer: int, written: Tensor) -> None:
-        live, source = self.live, self.graph.layers[layer].mlp.width
+        live, source = self.live, self.graph.mlp_source(layer)
         tokens = live.source_tokens(source)
         live.out[layer] = written
         live.writes.mlp[layer][:, tokens] = written - live.writes.carried_mlp(layer)[:, tokens]

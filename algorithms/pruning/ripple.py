@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock
+from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.reach import reach
 from .masked_state import ALL, MaskedState
 
@@ -115,6 +115,8 @@ class Ripple:
     def _input(self, place: int, kind: int) -> Tensor | None:
         """The new input of a kind of row; None if nothing that it reads changed."""
         state, total = self.state, self.total
+        if place % 2 and state.vit.blocks[place // 2].parallel:
+            total = None  # the heads beside this MLP, which it does not read, are part of it
         if total is not None and place > 2 * (self.graph.cfg.n_layers - 1):
             held = state.inputs[place, kind].shape[-2]
             total = total if total.shape[-2] == held else total[..., state.read, :]
@@ -138,10 +140,10 @@ class Ripple:
 
     def _port(self, layer: int, head: int, port: int, normed: Tensor) -> Tensor:
         tokens = ALL if port else self.state.tokens(layer)
-        return self.state.vit.blocks[layer].read_head(normed[..., tokens, :], port, head)
+        return self.state.vit.blocks[layer].read_head(normed[..., tokens, :], port, head, tokens)
 
     def _mlp(self, layer: int) -> None:
-        if self.state.reach.needed[self.graph.layers[layer].mlp.width].any():
+        if self.state.reach.needed[self.graph.mlp_source(layer)].any():
             x = self._input(2 * layer + 1, 0)
             if x is not None:
                 self._took_mlp(layer, x)
@@ -154,7 +156,7 @@ class Ripple:
             self._record(source, self._from_ablated(source, z @ weight))
 
     def _took_mlp(self, layer: int, x: Tensor) -> None:
-        source, block = self.graph.layers[layer].mlp.width, self.state.vit.blocks[layer]
+        source, block = self.graph.mlp_source(layer), self.state.vit.blocks[layer]
         written = block.mlp_write(x)
         if self.alive is None and source in self.state.differences:
             self._record(source, written - self.state.written[layer])

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
 from ...circuits.pairs import Pairs
 from ...models.hooked import HookedViT
@@ -151,7 +152,7 @@ class TapedState(MaskedState):
     @staticmethod
     def _into(block: EdgeBlock, dense: Tensor, out: NDArray[np.float64]) -> None:
         values = dense.double().cpu().numpy()
-        out[:, block.start : block.stop] = values[:, block.present].reshape(len(out), -1)
+        out[:, block.start : block.stop] = values[:, block.exists]
 
 
 def _pairs_at_once(vit: HookedViT, graph: Graph, memory: int) -> int:

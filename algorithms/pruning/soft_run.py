@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.graph import EdgeBlock, Graph
+from ...circuits.edge_blocks import EdgeBlock
+from ...circuits.graph import Graph
 from ...circuits.reach import Reach, reach
 from ...models.hooked import HookedViT
 
@@ -63,12 +64,12 @@ class SoftRunner:
     """
 
     def __init__(self, vit: HookedViT, graph: Graph) -> None:
+        vit.require_separate_heads("runs under gates")
         self.vit, self.graph = vit, graph
         self.of_token = torch.tensor(graph.groups.of_token, device=vit.device)
         self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.dtype, device=vit.device)
         self.places = {
-            block.start: torch.from_numpy(np.flatnonzero(np.repeat(block.present.ravel(), block.width))).to(vit.device)
-            for block in graph.blocks
+            block.key: torch.from_numpy(np.flatnonzero(block.exists)).to(vit.device) for block in graph.blocks
         }
         self._buffers: tuple[Tensor, Tensor] | None = None
 
@@ -88,7 +89,7 @@ class SoftRunner:
         """The gates of one block; 0 where there is no edge."""
         rows, groups, width = block.dense_shape
         flat = gates.new_zeros(rows * groups * width)
-        return flat.index_copy_(0, self.places[block.start], gates[block.start : block.stop]).view(rows, groups, width)
+        return flat.index_copy_(0, self.places[block.key], gates[block.start : block.stop]).view(rows, groups, width)
 
     def __call__(
         self,
@@ -119,7 +120,8 @@ class _SoftRun:
         self.differences, self.gradients = runner.buffers(embedded.shape)
         self.differences[0] = embedded - ablated[0]
         self.x_ablated = ablated[0]
-        self.recorded: dict[int, _Recorded] = {}  # by the block's first edge
+        self.x_before: Tensor | None = None  # the same in front of the attention of a parallel block
+        self.recorded: dict[tuple[str, int], _Recorded] = {}  # by edge block
         self.gradient = torch.zeros_like(gates)
 
     def both(self, loss: Loss) -> SoftResult:
@@ -145,14 +147,16 @@ class _SoftRun:
 
     # Between destinations: reading the buffer of differences, and adding to the buffer of gradients.
 
-    def _read(self, gates: Float[Tensor, "row group column"], tokens: slice) -> Float[Tensor, "row pair token model"]:
-        """x_r of some rows."""
+    def _read(
+        self, gates: Float[Tensor, "row group column"], tokens: slice, shadow: Tensor | None = None
+    ) -> Float[Tensor, "row pair token model"]:
+        """x_r of some rows, whose ablated residual is `shadow` where it is not the latest one."""
         differences = self.differences[: gates.shape[-1], :, tokens]
         if gates.shape[1] == 1:
             moved = torch.tensordot(gates[:, 0], differences, dims=1)
         else:
             moved = torch.einsum("rtu,ubtd->rbtd", gates[:, self.runner.of_token[tokens]], differences)
-        return moved.add_(self.x_ablated[:, tokens])
+        return moved.add_((self.x_ablated if shadow is None else shadow)[:, tokens])
 
     def _spread(self, block: EdgeBlock, rows: Tensor, grad: Tensor, tokens: slice) -> None:
         """dL/dx_r of some rows, (row, pair, token, model), to the gates and to the sources."""
@@ -170,11 +174,11 @@ class _SoftRun:
         self._note(block, found)
 
     def _note(self, block: EdgeBlock, found: Float[Tensor, "row group column"]) -> None:
-        self.gradient[block.start : block.stop] = found.flatten()[self.runner.places[block.start]]
+        self.gradient[block.start : block.stop] = found.flatten()[self.runner.places[block.key]]
 
     def _record(self, block: EdgeBlock, recorded: _Recorded) -> None:
         """Keeps a computation, and the differences that it wrote."""
-        self.recorded[block.start] = recorded
+        self.recorded[block.key] = recorded
         for source, value in zip(recorded.sources, recorded.writes.detach(), strict=True):
             difference = self.differences[source, :, recorded.tokens]
             torch.sub(value, self.ablated[source, :, recorded.tokens], out=difference)
@@ -195,7 +199,8 @@ class _SoftRun:
 
     def _attention(self, layer: int) -> None:
         blocks, block = self.graph.layers[layer], self.vit.blocks[layer]
-        sources = range(blocks.attention.width, blocks.mlp.width)
+        self.x_before = self.x_ablated if block.parallel else None
+        sources = range(blocks.attention.width, self.graph.mlp_source(layer))
         live = self._live(sources)
         if live:
             heads = [source - sources.start for source in live]
@@ -219,7 +224,7 @@ class _SoftRun:
         block, edges = self.vit.blocks[layer], self.graph.layers[layer].inside
         q, k, v = ports
         if edges is None:
-            return block.attend(q, k, v), None
+            return block.attend(q, k, v, self._tokens(layer)), None
         inside = self.runner.dense(edges, self.gates).requires_grad_(True)
         governed = inside[torch.from_numpy(self.graph.inside_rows[heads]).to(q.device)]  # head, part, target, source
         of_token = self.runner.of_token
@@ -227,15 +232,15 @@ class _SoftRun:
         keys, values = seen[:, 0, None], seen[:, 1, None]
         normed, at = block.norm1(self.x_ablated)[None], torch.tensor(heads, device=q.device)
         k_ablated, v_ablated = (block.read_port(normed, port, at) for port in (1, 2))
-        scores = (q @ k.mT) * keys + (q @ k_ablated.mT) * (1 - keys)
-        pattern = (scores * block.scale).softmax(-1)
-        return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated, inside
+        scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
+        pattern = block.masked(scores, self._tokens(layer)).softmax(-1)
+        return block.close(q, (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated), inside
 
     def _mlp(self, layer: int) -> None:
         edges, tokens = self.graph.layers[layer].mlp, self._tokens(layer)
-        source = edges.width
+        source = self.graph.mlp_source(layer)
         if self._live(range(source, source + 1)):
-            x = self._read(self.runner.dense(edges, self.gates), tokens)
+            x = self._read(self.runner.dense(edges, self.gates), tokens, self.x_before)
             with torch.enable_grad():
                 x.requires_grad_(True)
                 writes = self.vit.blocks[layer].mlp_write(x)
@@ -256,7 +261,7 @@ class _SoftRun:
 
     def _back(self, block: EdgeBlock, layer: int) -> None:
         """Carries the sources' gradients back through what they computed, and on to what that read."""
-        recorded = self.recorded.pop(block.start, None)
+        recorded = self.recorded.pop(block.key, None)
         if recorded is None:
             return
         upstream = self.gradients[recorded.sources][:, :, recorded.tokens]

@@ -44,8 +44,9 @@ class Writes:
         self.embedded = residual - shadow
         # what is kept lies in three pieces, since small ones between what is soon let go leave memory in tatters
         cfg, shape = vit.cfg, residual.shape
-        heads = (shape[0], cfg.n_heads, shape[1], cfg.d_head)
-        self.z = list(residual.new_empty(cfg.n_layers, *heads))  # per layer (pair, head, token, d_head)
+        heads = (shape[0], cfg.n_heads, shape[1])
+        # per layer (pair, head, token, d_head)
+        self.z = [residual.new_empty(*heads, block.d_head) for block in vit.blocks]
         self.mlp = list(residual.new_empty(cfg.n_layers, *shape))  # per layer (pair, token, model)
         self.shadows = list(residual.new_empty(2 * cfg.n_layers + 1, *shape))  # per place (pair, token, model)
         for layer in range(cfg.n_layers):
@@ -57,22 +58,22 @@ class Writes:
     def _layer(self, layer: int, residual: Tensor, shadow: Tensor) -> tuple[Tensor, Tensor]:
         block, first = self._blocks[layer], self.head(layer, 0)
         z = block.attend(*block.read(block.norm1(residual)))
-        residual = residual + block.attn_write(z)
-        written = block.mlp_write(residual)
+        middle = residual + block.attn_write(z)
+        written = block.mlp_write(block.mlp_input(residual, middle))
         self.shadows[2 * layer].copy_(shadow)
         if self.carried is None:
             z_other = block.attend(*block.read(block.norm1(shadow)))
-            shadow = shadow + block.attn_write(z_other)
+            after = shadow + block.attn_write(z_other)
             z.sub_(z_other)
-            other = block.mlp_write(shadow)
+            other = block.mlp_write(block.mlp_input(shadow, after))
         else:
             stop = first + self._n_heads
-            shadow = shadow + self.carried[first:stop].sum(0) + block.attn_bias
+            after = shadow + self.carried[first:stop].sum(0) + block.attn_bias
             other = self.carried[stop]
-        self.shadows[2 * layer + 1].copy_(shadow)
+        self.shadows[2 * layer + 1].copy_(block.mlp_input(shadow, after))
         self.z[layer].copy_(z)
         torch.sub(written, other, out=self.mlp[layer])
-        return residual + written, shadow + other
+        return middle + written, after + other
 
     def head(self, layer: int, head: int) -> int:
         """Source index of a head; of the layer's MLP for `head` = n_heads."""
@@ -80,6 +81,8 @@ class Writes:
 
     def carried_mlp(self, layer: int) -> Float[Tensor, "pair token model"]:
         """What a layer's MLP carries on removed edges."""
+        if self._blocks[layer].parallel:  # its shadow stands in front of attention
+            return self._blocks[layer].mlp_write(self.shadows[2 * layer + 1])
         return self.shadows[2 * layer + 2] - self.shadows[2 * layer + 1]
 
     def delta(
@@ -104,5 +107,5 @@ class Writes:
     def layer_sum(self, layer: int) -> Float[Tensor, "pair token model"]:
         """Sum of a layer's heads' a_u - a'_u, all heads being alive."""
         block, first = self._blocks[layer], self.head(layer, 0)
-        total = block.attn_write(self.z[layer]) - block.attn_bias
+        total = block.heads_write(self.z[layer])
         return total if self.carried is None else total - self.carried[first : first + self._n_heads].sum(0)

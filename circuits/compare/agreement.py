@@ -166,7 +166,7 @@ def used_nodes(circuit: Circuit) -> NDArray[np.bool_]:
     table, kept = edge_table(circuit.graph), prune(circuit.graph, circuit.mask)
     touched = np.zeros(len(table.nodes), dtype=bool)
     touched[table.source[kept]] = touched[table.destination[kept]] = True
-    return touched[1 : 1 + len(names)]
+    return touched[table.components]
 
 
 def _equal_size(first: Circuit, second: Circuit) -> int:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import EdgeBlock, Graph
+from ..edge_blocks import EdgeBlock
+from ..graph import Graph
 
 Ints = NDArray[np.int64]
 
@@ -27,13 +28,14 @@ class EdgeTable:
     """One entry per edge in the graph's order, shape (edge,), unless said otherwise.
 
     Args:
-        nodes: Names of the nodes.
+        nodes: Names of the nodes, whether the model has them or not (a block without an MLP).
         depth: Depth of each node, shape (node,).
         source: Node where the edge starts; for an edge inside a head, the head.
         destination: Node where it ends.
         kind: Index into `KINDS`.
         source_group: Token group where it starts.
         group: Token group where it ends.
+        components: Which nodes are heads and MLPs that the model has, shape (node,), in the order of `node_names`.
     """
 
     nodes: tuple[str, ...]
@@ -43,6 +45,7 @@ class EdgeTable:
     kind: Ints
     source_group: Ints
     group: Ints
+    components: NDArray[np.bool_]
 
 
 def edge_table(graph: Graph) -> EdgeTable:
@@ -55,7 +58,9 @@ def edge_table(graph: Graph) -> EdgeTable:
         for values, out in zip(_block(graph, block), columns, strict=True):
             block.pack(np.broadcast_to(values, block.dense_shape), out)
     depth = np.array([_depth(name, graph.cfg.n_layers) for name in nodes])
-    return EdgeTable(nodes, depth, *columns)
+    components = np.zeros(len(nodes), dtype=bool)
+    components[1 : graph.n_sources] = graph.source_exists[1:]
+    return EdgeTable(nodes, depth, columns[0], columns[1], columns[2], columns[3], columns[4], components)
 
 
 def _depth(node: str, n_layers: int) -> float:
@@ -73,7 +78,7 @@ def _block(graph: Graph, block: EdgeBlock) -> tuple[Ints, ...]:
         return column, np.array(graph.n_sources), np.array(KINDS.index("logits")), group, group
     first = graph.first_head(block.layer)
     if block.kind == "mlp":
-        return column, np.array(first + graph.cfg.n_heads), np.array(KINDS.index("mlp")), group, group
+        return column, np.array(graph.mlp_source(block.layer)), np.array(KINDS.index("mlp")), group, group
     ports = {"attention": 3, "inside": 2}[block.kind] if graph.ports == "qkv" else 1
     node = first + row // ports if graph.ports != "block" else np.array(graph.n_sources + 1 + block.layer)
     if block.kind == "inside":

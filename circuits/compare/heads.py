@@ -1,10 +1,11 @@
 """What the heads of a model do on some images, taken from the model as plain arrays for `matching`.
 
 Models differ in tokens, so attention is laid on one grid: what each head's readers (the tokens that the readout looks
-at, and apart from them the mean patch) give to CLS and registers together, and to each cell of a grid over the picture,
-the patches' attention being divided by area. Direct effects are what a head's write adds to chosen logits with the
-final norm's standard deviation held at its value (as in `algorithms/attribution/direct`), less their mean over these
-classes, which no softmax sees.
+at, and apart from them the mean patch) give to CLS and registers together, and to each cell of a grid over the picture
+(of videos: all frames together), the patches' attention being divided by area.
+
+Direct effects are what a head's write adds to chosen logits with the final norm's standard deviation held at its value
+(as in `algorithms/attribution/direct`), less their mean over these classes, which no softmax sees.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def gather_heads(
     return HeadFeatures(
         model=cfg.name,
         n_layers=cfg.n_layers,
-        names=tuple(f"a{layer}.h{head}" for layer in range(cfg.n_layers) for head in range(cfg.n_heads)),
-        layers=np.repeat(np.arange(cfg.n_layers), cfg.n_heads),
+        names=tuple(f"a{layer}.h{head}" for layer in range(cfg.n_layers) for head in range(cfg.heads_of(layer))),
+        layers=np.repeat(np.arange(cfg.n_layers), [cfg.heads_of(layer) for layer in range(cfg.n_layers)]),
         patterns=patterns,
         effects=effects,
         mlp_effects=mlp_effects,
@@ -77,15 +78,25 @@ def _batch(
     gradients = _gradients(vit, cache[last], classes)
     patterns, effects, mlps = [], [], []
     for layer in range(vit.cfg.n_layers):
-        pattern = cache["pattern", layer].double()  # image, head, target, source
-        read = pattern[:, :, list(vit.cfg.read_tokens)].mean(2)
-        patch = pattern[:, :, vit.cfg.tokens.n_prefix :].mean(2)
+        n_heads = vit.cfg.heads_of(layer)
+        pattern = cache["pattern", layer][:, :n_heads].double()  # image, head, target, source
+        read = pattern[:, :, _readers(vit, layer)].mean(2)
+        patch = pattern[:, :, vit.cfg.tokens.patches].mean(2)
         pooled = torch.stack([read, patch], 2) @ cells  # image, head, reader, cell
         patterns.append(_by_head(pooled.transpose(0, 1)))
-        written = cache["result", layer].double()  # image, token, head, model
+        written = cache["result", layer][:, :, :n_heads].double()  # image, token, head, model
         effects.append(_by_head(torch.einsum("ithd,citd->hic", written, gradients)))
-        mlps.append(_by_head(torch.einsum("itd,citd->ic", cache["mlp_out", layer].double(), gradients)[None]))
+        wrote = cache["mlp_out", layer] if vit.cfg.has_mlp(layer) else torch.zeros_like(cache[last])
+        mlps.append(_by_head(torch.einsum("itd,citd->ic", wrote.double(), gradients)[None]))
     return np.concatenate(patterns), np.concatenate(effects), np.concatenate(mlps)
+
+
+def _readers(vit: HookedViT, layer: int) -> list[int]:
+    """The tokens whose attention is looked at: those that are read out, or where these only pool, all others."""
+    cfg = vit.cfg
+    if cfg.pools and layer < cfg.n_layers - 1:
+        return list(range(cfg.tokens.n_tokens - 1))
+    return list(cfg.read_tokens)
 
 
 def _by_head(values: Tensor) -> NDArray[np.float64]:
@@ -112,7 +123,7 @@ def _cells(vit: HookedViT, grid: tuple[int, int]) -> Float[Tensor, "token cell"]
     shares = np.einsum("rh,cw->hwrc", _parts(grid[0], tokens.grid[0]), _parts(grid[1], tokens.grid[1]))
     cells = np.zeros((tokens.n_tokens, 1 + grid[0] * grid[1]))
     cells[: tokens.n_prefix, 0] = 1.0
-    cells[tokens.n_prefix :, 1:] = shares.reshape(tokens.n_patches, -1)
+    cells[tokens.patches, 1:] = np.tile(shares.reshape(tokens.grid[0] * tokens.grid[1], -1), (tokens.frames, 1))
     return torch.from_numpy(cells).to(vit.device)
 
 

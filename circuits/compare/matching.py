@@ -95,7 +95,8 @@ def head_similarity(first: HeadFeatures, second: HeadFeatures) -> Floats:
     """Similarity of each two heads, shape (head of first, head of second), from -1 to 1.
 
     The mean of the correlations of patterns and of effects. A head whose pattern or effect does not vary correlates
-    with nothing: 0.
+    with nothing: 0. What varies in neither of the two (effects of heads that the logits don't read directly, under
+    attention pooling) is left out.
 
     Raises:
         GraphError: The features are not of the same images.
@@ -108,17 +109,20 @@ def head_similarity(first: HeadFeatures, second: HeadFeatures) -> Floats:
                 f"both on the same images with one grid, such as gather_heads(vit, images, grid=(4, 4))."
             )
     parts = [_correlation(getattr(first, what), getattr(second, what)) for what in ("patterns", "effects")]
-    return np.mean(parts, axis=0)
+    known = np.sum([~np.isnan(part) for part in parts], axis=0)
+    return np.nansum(parts, axis=0) / np.maximum(known, 1)
 
 
 def _correlation(first: Floats, second: Floats) -> Floats:
-    unit = []
+    """Of each two rows; 0 where one does not vary, NaN where neither does."""
+    unit, varies = [], []
     for values in (first, second):
         centred = values - values.mean(1, keepdims=True)
         length = np.sqrt((centred**2).sum(1, keepdims=True))
         floor = 1e-12 * np.abs(values).max(initial=0.0) * np.sqrt(values.shape[1])
+        varies.append(length[:, 0] > floor)
         unit.append(np.where(length > floor, centred / np.where(length > floor, length, 1.0), 0.0))
-    return unit[0] @ unit[1].T
+    return np.where(np.logical_or.outer(*varies), unit[0] @ unit[1].T, np.nan)
 
 
 def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: Window = "block") -> Matching:
@@ -143,7 +147,8 @@ def match_heads(first: HeadFeatures, second: HeadFeatures, *, window: Window = "
     margin = {second.names[b]: _margin(value[:, b], a) for b, a in pairs}
     where = "over all depths" if window == "free" else f"within {most:.3g} of relative depth"
     method = f"assignment of largest total similarity of patterns and direct effects, {where}"
-    mlps = _assigned(_within(_correlation(first.mlp_effects, second.mlp_effects), blocks[0], blocks[1], most))
+    alike = np.nan_to_num(_correlation(first.mlp_effects, second.mlp_effects))
+    mlps = _assigned(_within(alike, blocks[0], blocks[1], most))
     return Matching(names, {f"m{b}": f"m{a}" for b, a in mlps}, found, margin, method)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
-from ..nodes import node_names
 from .edge_table import edge_table
 from .null import chance_overlap
 from .ranks import overlap_curve, places
@@ -65,7 +64,7 @@ def _first_seen(circuit: Circuit, place: NDArray[np.integer]) -> NDArray[np.int6
     seen = np.full(len(table.nodes), len(place), dtype=np.int64)
     np.minimum.at(seen, table.source, place)
     np.minimum.at(seen, table.destination, place)
-    return seen[1 : 1 + len(node_names(circuit.graph))]
+    return seen[table.components]
 
 
 def _grouped(subjects: Sequence[Subject], curves: Mapping[tuple[int, int], Floats]) -> dict[str, Floats]:

@@ -35,7 +35,7 @@ def sequential_acdc(graph, task, *, tau, metric="kl", order="paper", worsening="
     with torch.no_grad():
         now = measure(mask)
         for block, row, group in _destinations(graph):
-            edges = [block.index(row, group, column) for column in reversed(range(block.width))]
+            edges = [block.index(row, group, column) for column in reversed(np.flatnonzero(block.columns).tolist())]
             if order != "paper":
                 edges.sort(key=lambda edge: (order.values[edge], -edge))
             for edge in edges:

@@ -133,6 +133,21 @@ def test_another_configuration_is_refused_and_can_be_overwritten(circuit: Circui
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "notes.txt"}
 
 
+def test_a_readout_is_written_where_it_is_not_the_models_own_and_goes_with_its_run(tmp_path: Path):
+    from torch import nn
+    from vitcircuits.models import load_readout, load_vit
+
+    vit = load_vit("toy/digits-2l")
+    folder = start(tmp_path)
+    assert folder.save_readout(vit) == []
+    other = vit.with_readout(nn.Linear(vit.cfg.d_model, 2), ("a", "b"))
+    (path,) = folder.save_readout(other)
+    assert load_readout(vit, path).readout.info == other.readout.info
+    assert start(tmp_path).resumes and path.is_file()
+    start(tmp_path, {**CONFIG, "tau": 1.0}, overwrite=True)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(("option", "value"), [("seed", 1), ("data_hash", "xyz")])
 def test_another_seed_or_other_data_is_another_run(tmp_path: Path, option: str, value: Any):
     RunFolder.open(tmp_path, CONFIG, seed=0, data_hash="abc")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from vitcircuits.circuits import Ablation, Pairs, Partner, Task, class_contrast
 from vitcircuits.circuits.classes import parse_classes
 from vitcircuits.circuits.metrics import Metric
@@ -46,6 +47,23 @@ def test_the_same_seed_gives_the_same_pairs_and_another_seed_others(vit):
     first, same, other = (class_contrast(vit, "digits", target=3, foil=8, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.discovery.clean, same.discovery.clean)
     assert not torch.equal(first.discovery.clean, other.discovery.clean)
+
+
+@pytest.mark.parametrize("head", [nn.Identity(), nn.Linear(64, 6, bias=False)])
+def test_outputs_that_are_no_classes_are_no_target(vit, head):
+    bare = vit.with_readout(head)
+    with pytest.raises(TaskError, match=r"has no classes.*probe_readout"):
+        class_contrast(bare, "digits", target=3, foil=4)
+    Task(bare, Metric("logit", (3,)), *(Pairs(*torch.randn(2, 2, 1, 8, 8)) for _ in range(2)))  # a feature, on purpose
+
+
+def test_a_task_records_the_readout_that_is_not_the_models_own(vit):
+    head = nn.Linear(64, 10).requires_grad_(False)
+    head.load_state_dict(vit.readout.head.state_dict())
+    task = class_contrast(vit.with_readout(head, vit.labels), "digits", target=3, foil=8)
+    own = class_contrast(vit, "digits", target=3, foil=8)
+    assert task.info["readout"]["classes"] == list("0123456789") and "readout" not in own.info
+    assert {**task.info, "readout": None} == {**own.info, "readout": None}
 
 
 def test_classes_as_people_write_them(vit):

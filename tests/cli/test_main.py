@@ -163,8 +163,9 @@ def test_mistakes_are_named_with_their_repair(changes, repair, capsys, tmp_path)
 
 def test_weights_that_cannot_be_used(capsys, tmp_path):
     pickle = tmp_path / "model.pth"
-    torch.save({}, pickle)
-    assert "safetensors" in refused(capsys, discover(model=pickle))
+    torch.save(tmp_path, pickle)  # a Path is no tensor
+    assert "needs code" in refused(capsys, discover(model="vit_tiny_patch16_224", checkpoint=pickle))
+    assert "which architecture" in refused(capsys, discover(model=pickle))
     misfit, broken = tmp_path / "misfit.safetensors", tmp_path / "broken.safetensors"
     save_file({"head.weight": torch.zeros(10, 3)}, misfit)
     broken.write_bytes(b"nothing")

@@ -1,5 +1,8 @@
 """Loading: names, files, modules, and sentences for what cannot be loaded."""
 
+import json
+import logging
+
 import pytest
 import timm
 import torch
@@ -23,7 +26,12 @@ def test_names_labels_and_preprocessing_come_along():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("toy/digits", "toy/digits-2l"), ("deit_tny_patch16_224", "deit_tiny_patch16_224")]
+    ("name", "near"),
+    [
+        ("toy/digits", "toy/digits-2l"),
+        ("deit_tny_patch16_224", "deit_tiny_patch16_224"),
+        ("deit_tiny_patch16_224.mine", r"deit_tiny_patch16_224\.fb_in1k"),
+    ],
 )
 def test_a_wrong_name_gets_the_nearest_ones(name, near):
     with pytest.raises(ModelError, match=near):
@@ -48,13 +56,7 @@ def test_a_checkpoint_says_its_architecture_or_is_told_it(tmp_path):
         load_vit("vit_small_patch16_224", checkpoint=file)
 
 
-def test_weights_that_cannot_be_trusted_are_refused(tmp_path):
-    pickle = tmp_path / "model.pth"
-    torch.save({}, pickle)
-    with pytest.raises(ModelError, match="pickle"):
-        load_vit(pickle)
-    with pytest.raises(ModelError, match="pickle"):
-        load_vit("vit_tiny_patch16_224", checkpoint=pickle)
+def test_weights_that_are_not_numbers_are_refused():
     module = VisionTransformer(**TINY)
     module.head.weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match=r"head\.weight"):
@@ -64,17 +66,11 @@ def test_weights_that_cannot_be_trusted_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: VisionTransformer(**TINY, global_pool="map"), "second residual stream"),
-        (lambda: VisionTransformer(**TINY, global_pool="max"), "token and average pooling"),
-        (lambda: VisionTransformer(**TINY, scale_attn_norm=True), "norm across all heads"),
-        (lambda: VisionTransformer(**{**TINY, "num_classes": 0}), "no classifier head"),
-        (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "distillation token"),
-        (
-            lambda: timm.create_model("vit_base_patch16_rpn_224", depth=1),
-            "pass a norm before they are added|ResPostBlock",
-        ),
-        (lambda: timm.create_model("eva02_tiny_patch14_224", depth=1), "not timm's VisionTransformer"),
-        (lambda: torch.nn.Linear(2, 2), "not timm's VisionTransformer"),
+        (lambda: VisionTransformer(**TINY, global_pool="max"), "average and map pooling"),
+        (lambda: timm.create_model("vit_base_patch16_rpn_224", depth=1), "pass a norm before they are added"),
+        (lambda: timm.create_model("vit_dpwee_patch16_reg1_gap_256", depth=1), "differential attention"),
+        (lambda: torch.nn.Linear(2, 2), "without a stack of transformer blocks"),
+        (lambda: VisionTransformer(**{**TINY, "depth": 0}), "no blocks"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_with_a_sentence(make, said):
@@ -96,3 +92,63 @@ def test_16_bit_modules_are_copied_in_32_bits():
     vit = load_vit(module)
     assert vit.dtype == torch.float32
     assert next(module.parameters()).dtype == torch.float16
+
+
+def test_a_fine_tuned_checkpoint_brings_its_number_of_classes(tmp_path):
+    module = timm.create_model("test_vit", num_classes=5).eval()
+    save_file(module.state_dict(), tmp_path / "mine.safetensors")
+    images = torch.randn(2, 3, *module.patch_embed.img_size)
+    names = ("a", "b", "c", "d", "e")
+    for options in ({}, {"num_classes": 5}, {"labels": names}):
+        vit = load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", **options)
+        assert vit.cfg.n_classes == 5 and vit.labels == options.get("labels")
+        torch.testing.assert_close(vit(images), module(images).detach(), atol=1e-4, rtol=0)
+    with pytest.raises(ModelError, match="num_classes= as it was trained"):
+        load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", num_classes=7)
+    with pytest.raises(ModelError, match="one name per logit"):
+        load_vit("test_vit", checkpoint=tmp_path / "mine.safetensors", labels=("a",))
+
+
+@pytest.mark.parametrize("given", ["local-dir:", ""])
+def test_a_folder_of_timms_is_opened_offline(tmp_path, given):
+    module = timm.create_model("test_vit", num_classes=3).eval()
+    save_file(module.state_dict(), tmp_path / "model.safetensors")
+    names = ["newt", "owl", "yak"]
+    config = {"architecture": "test_vit", "num_classes": 3, "pretrained_cfg": {"label_names": names, "num_classes": 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vit = load_vit(f"{given}{tmp_path}")
+    images = torch.randn(2, 3, *vit.cfg.image_size)
+    assert vit.labels == tuple(names)
+    torch.testing.assert_close(vit(images), module(images).detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["local-dir:/nowhere", "hf-hub:"])
+def test_a_source_of_timms_that_is_not_there_is_refused(name):
+    with pytest.raises(ModelError, match="timm could not make"):
+        load_vit(name)
+
+
+@pytest.mark.parametrize("tag", ["openai", "metaclip_400m"])
+def test_weights_trained_with_quick_gelu_get_it(tag, caplog):
+    with caplog.at_level(logging.WARNING, logger="vitcircuits"):
+        vit = load_vit(f"vit_base_patch32_clip_224.{tag}", pretrained=False, depth=1)
+    assert vit.cfg.name == f"vit_base_patch32_clip_quickgelu_224.{tag}" and "QuickGELU" in caplog.text
+    assert type(vit.module.blocks[0].mlp.act).__name__.lower() == "quickgelu"
+    assert vit.readout.kind == "embedding"
+
+
+def test_a_mask_comes_with_a_name_as_with_a_module():
+    vit = load_vit("toy/digits-2l", attention_mask="causal")
+    pattern = vit.run_with_cache(torch.randn(1, 1, 8, 8))[1]["pattern", 0]
+    assert float(pattern.triu(1).abs().max()) == 0 and vit.labels == tuple("0123456789")
+    same = load_vit(vit.module, attention_mask="causal")
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(same(images), vit(images)) and not torch.allclose(load_vit("toy/digits-2l")(images), vit(images))
+
+
+def test_other_names_are_taken_as_they_are(caplog):
+    name = "vit_base_patch32_clip_224.datacompxl"
+    assert load_vit(name, pretrained=False, depth=1).cfg.name == name
+    vit = load_vit("vit_base_patch32_clip_224.openai", pretrained=False, depth=1, act_layer="gelu")
+    assert vit.cfg.name == "vit_base_patch32_clip_224.openai" and not caplog.text
+    assert load_vit("vit_base_patch32_clip_224", pretrained=False, depth=1, num_classes=9).readout.kind == "classes"

@@ -7,8 +7,9 @@ from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import direct_logit_attribution, exact_effects, logit_attribution
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.metrics import Metric
-from vitcircuits.models import load_vit
+from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.errors import TaskError
+from vitcircuits.models.heads import TextHead
 
 VARIANTS = [{}, {"global_pool": "avg", "reg_tokens": 1}, {"global_pool": "avg", "fc_norm": False, "class_token": False}]
 
@@ -49,6 +50,52 @@ def test_contributions_and_biases_add_up_to_the_logit(options):
     np.testing.assert_allclose(found.values.sum((1, 2)) + constant, logits, atol=1e-9)
     np.testing.assert_allclose(found.constant, constant, atol=1e-9)
     assert found.values.shape == (3, len(found.source_names), len(found.token_names))
+
+
+def read_along_texts(vit, images):
+    """Under text directions, and the affine map from the pooled vector to the logits at these images' lengths."""
+    project = torch.nn.Linear(8, 6, dtype=torch.float64).requires_grad_(False)
+    project.weight.copy_(torch.randn(6, 8))
+    head = TextHead(project, torch.randn(4, 6, dtype=torch.float64), scale=30.0, bias=-2.0)
+    with torch.no_grad():
+        length = project(vit.with_readout(torch.nn.Identity())(images)).norm(dim=-1)
+    unit = torch.nn.functional.normalize(head.embeddings, dim=-1) * 30 / length[:, None, None]  # image, class, dim
+    return vit.with_readout(head), unit @ project.weight, unit @ project.bias - 2
+
+
+def read_by_a_probe(kind):
+    """The same under a probe."""
+
+    def read(vit, images):
+        found = probe_readout(vit, torch.randn(12, 1, 8, 8, dtype=torch.float64), torch.arange(12) % 4, kind=kind)
+        head = found.readout.head
+        return found, head.weight.expand(len(images), 4, 8), head.bias.expand(len(images), 4)
+
+    return read
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("read_out", [read_along_texts, read_by_a_probe("means"), read_by_a_probe("ridge")])
+def test_contributions_and_biases_add_up_under_a_readout_in_place_of_the_head(options, read_out):
+    vit = make_vit(options)
+    images = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    read, weight, bias = read_out(vit, images)
+    found = logit_attribution(read, images, Metric("logit_difference", (2,), (0,)))
+    difference, rest = weight[:, 2] - weight[:, 0], bias[:, 2] - bias[:, 0]
+    own = vit.module.head
+    with torch.no_grad():  # the pooled vector's part that belongs to no source, by the own head one direction at a time
+        own.weight.copy_(torch.zeros_like(own.weight))
+        own.bias.zero_()
+        pooled = []
+        for direction in torch.eye(8, dtype=torch.float64):
+            own.weight[0] = direction
+            pooled.append(constant_by_hand(vit, images, 0))
+        logits = read(images)
+    constant = (torch.stack(pooled, -1) * difference).sum(-1) + rest
+    np.testing.assert_allclose(found.constant, constant.numpy(), atol=1e-9)
+    np.testing.assert_allclose(
+        found.values.sum((1, 2)) + constant.numpy(), (logits[:, 2] - logits[:, 0]).numpy(), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("options", VARIANTS)

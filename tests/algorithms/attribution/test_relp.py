@@ -44,7 +44,7 @@ class ConstantAct(nn.Module):
 class ConstantBlock(OpenBlock):
     mode = "pattern"
 
-    def attend(self, q, k, v):
+    def weigh(self, q, k, v, tokens=slice(None)):
         return ATTENTION[self.mode](self, q, k, v)
 
     def mlp_write(self, x, *, freeze_norm=False):

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from vitcircuits.circuits import Circuit, compile_graph, jaccard
+from vitcircuits.circuits import Circuit, Scores, compile_graph, jaccard
+from vitcircuits.circuits.compare import Subject, compare
 from vitcircuits.circuits.compare.heads import _parts, gather_heads
 from vitcircuits.circuits.compare.matching import (
     HeadFeatures,
@@ -17,6 +18,7 @@ from vitcircuits.circuits.compare.matching import (
     named_nodes,
 )
 from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.nodes import node_names
 from vitcircuits.models.errors import GraphError, TaskError
 from vitcircuits.models.load import load_vit
 
@@ -164,3 +166,31 @@ def test_a_head_that_never_varies_is_like_nothing(features):
 def test_no_class_is_refused(models, images_for):
     with pytest.raises(TaskError, match="classes"):
         gather_heads(models[0], images_for(models[0], 1), classes=[])
+
+
+def test_heads_of_every_architecture_are_gathered_and_match_themselves(architecture, images_for):
+    images = images_for(architecture, 3)
+    found = gather_heads(architecture, images, classes=[0, 1, 2], grid=(2, 2))
+    names = [name for name in node_names(compile_graph(architecture)) if name.startswith("a")]
+    assert list(found.names) == names and len(found.patterns) == len(found.effects) == len(names)
+    assert (
+        np.isfinite(found.patterns).all() and np.isfinite(found.effects).all() and np.isfinite(found.mlp_effects).all()
+    )
+    sums = found.patterns.reshape(len(names), 3, 2, 5).sum(-1)
+    np.testing.assert_allclose(sums[:, :, 0], 1, atol=1e-6)
+    alike = np.diag(head_similarity(found, found))
+    varied = (np.ptp(found.patterns, axis=1) > 1e-9) & (np.ptp(found.effects, axis=1) > 1e-9)
+    np.testing.assert_allclose(alike[varied], 1, atol=1e-9)
+
+
+def test_compared_with_itself_every_architecture_agrees_wholly(architecture, images_for):
+    graph = compile_graph(architecture, tokens="role")
+    values = np.random.default_rng(0).normal(size=len(graph))
+    zeros = np.zeros(len(graph))
+    circuit = Scores(graph, values, abs(values), zeros, zeros.astype(bool), 4, "x").top(3 * len(graph) // 4)
+    assert len(circuit)
+    one = Subject(circuit, heads=gather_heads(architecture, images_for(architecture, 3), classes=[0, 1]))
+    found = compare({"a": [one], "b": [one]}, n_random=1)
+    for measure, similarity in found.agreement.values.items():
+        np.testing.assert_allclose(similarity, 1, err_msg=measure)
+    assert one.anatomy.paths.weighted.sum() == pytest.approx(1)

@@ -1,0 +1,1 @@
+"""Where the canonical parts are in other people's modules."""

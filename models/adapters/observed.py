@@ -1,0 +1,178 @@
+"""Modules of one's own, built of timm's blocks under any class name: opened by watching them run once.
+
+The stem is whatever hands the first block its input. Behind the last block a norm, a pooling and a linear head are
+expected; which modules they are is seen from what runs, and how tokens are pooled from what the head is handed. The
+comparison of logits at load says whether this reading is right.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TokenLayout, VitConfig
+from ..errors import ModelError
+from ..norms import open_norm
+from ..readouts import Readout
+from .opened import CapturedStem, Opened
+from .timm_blocks import Around, is_timm_block, open_block
+
+
+def find_blocks(module: nn.Module) -> list[nn.Module] | None:
+    """The longest list of timm's blocks in a module; None if there is none."""
+    found = [
+        list(part.children())
+        for part in module.modules()
+        if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) and all(map(is_timm_block, part.children()))
+    ]
+    return max(found, key=len, default=None)
+
+
+@dataclass
+class _Seen:
+    """What ran behind the last block: modules with what they were handed."""
+
+    residual: Tensor | None = None
+    calls: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
+
+
+def open_observed(module: nn.Module, name: str) -> Opened:
+    """The parts of a module that runs a stack of timm's blocks.
+
+    Raises:
+        ModelError: Patches, norm, head or pooling cannot be found; the message names what is missing.
+    """
+    blocks = find_blocks(module)
+    assert blocks is not None
+    patch = _patch_embedding(module, name)
+    seen = _watch(module, blocks, _image(patch, module))
+    if seen.residual is None:
+        raise ModelError(f"{name} does not run its last block in its forward pass: nothing can be read off it.")
+    norm, fc_norm, head, handed = _tail(seen, name)
+    n_tokens = seen.residual.shape[1]
+    layout = _layout(patch, n_tokens, name)
+    read, pooling = _pooling(norm(seen.residual) if norm else seen.residual, handed, layout, name)
+    opened = tuple(open_block(block, Around(f"{name} block {i}")) for i, block in enumerate(blocks))
+    readout = Readout(
+        read, open_norm(norm or nn.Identity(), f"{name} norm"), open_norm(fc_norm or nn.Identity(), name), head
+    )
+    cfg = _config(name, patch, opened, layout, read, pooling, _width(head, seen.residual))
+    return Opened(cfg, CapturedStem(module, blocks[0]), opened, readout, tuple(blocks), module)
+
+
+def _width(head: nn.Module, residual: Tensor) -> int:
+    return head.out_features if isinstance(head, nn.Linear) else residual.shape[-1]
+
+
+def _patch_embedding(module: nn.Module, name: str) -> Any:
+    """timm's `PatchEmbed`, or a convolution whose stride is its kernel."""
+    for part in module.modules():
+        if all(hasattr(part, wanted) for wanted in ("grid_size", "patch_size", "proj", "img_size")):
+            return part
+    raise ModelError(
+        f"{name} has a stack of blocks but no patch embedding with a known grid (timm.layers.PatchEmbed, made with "
+        f"img_size=): give it one, so that tokens have rows and columns."
+    )
+
+
+def _image(patch: Any, module: nn.Module) -> Tensor:
+    like = next(module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, patch.proj.in_channels, *patch.img_size, generator=generator)
+    return image.to(device=like.device, dtype=like.dtype)
+
+
+def _watch(module: nn.Module, blocks: list[nn.Module], images: Tensor) -> _Seen:
+    """One pass in evaluation mode, with norms and linear layers outside the blocks watched."""
+    seen = _Seen()
+    inside = {id(part) for block in blocks for part in block.modules()}
+    outside = [part for part in module.modules() if id(part) not in inside]
+    was_training = [part for part in module.modules() if part.training]
+
+    def last(_module: nn.Module, _args: Any, out: Tensor) -> None:
+        seen.residual = out
+
+    def call(part: nn.Module, args: tuple[Tensor, ...], _out: Tensor) -> None:
+        if seen.residual is not None:
+            seen.calls.append((part, args[0]))
+
+    with ExitStack() as stack, torch.no_grad():
+        for part in was_training:
+            part.training = False
+            stack.callback(setattr, part, "training", True)
+        stack.callback(blocks[-1].register_forward_hook(last).remove)
+        for part in outside:
+            if isinstance(part, nn.Linear) or "norm" in type(part).__name__.lower():
+                stack.callback(part.register_forward_hook(call).remove)
+        module(images)
+    return seen
+
+
+def _tail(seen: _Seen, name: str) -> tuple[nn.Module | None, nn.Module | None, nn.Module, Tensor]:
+    """The norm of all tokens, the norm of the pooled vector, the head, and what the tail's vector was handed."""
+    norms = [(part, x) for part, x in seen.calls if not isinstance(part, nn.Linear)]
+    linear = [(part, x) for part, x in seen.calls if isinstance(part, nn.Linear)]
+    if len(linear) != 1:
+        raise ModelError(
+            f"{name} runs {len(linear)} linear layers behind its last block, but one head is wanted: "
+            f"pass a module whose tail is norm, pooling, nn.Linear."
+        )
+    head, handed = linear[0]
+    if handed.ndim != 2 or len(norms) > 2:
+        raise ModelError(f"{name} does not end in norm, pooling and a head of one vector: its tail cannot be opened.")
+    norm = next((part for part, x in norms if x.ndim == 3), None)
+    fc_norm, pooled = next(((part, x) for part, x in norms if x.ndim == 2), (None, handed))
+    return norm, fc_norm, head, pooled
+
+
+def _layout(patch: Any, n_tokens: int, name: str) -> TokenLayout:
+    rows, columns = (int(n) for n in patch.grid_size)
+    n_prefix = n_tokens - rows * columns
+    if n_prefix < 0:
+        raise ModelError(f"{name} hands its blocks {n_tokens} tokens, fewer than its {rows} x {columns} patches.")
+    return TokenLayout(n_prefix > 0, max(0, n_prefix - 1), (rows, columns))
+
+
+def _pooling(normed: Tensor, handed: Tensor, layout: TokenLayout, name: str) -> tuple[tuple[int, ...], str]:
+    """Which tokens were pooled into what the tail was handed."""
+    n = layout.n_tokens
+    for read in (range(1), range(layout.n_prefix, n), range(n)):
+        pooled = normed[:, read.start : read.stop].mean(1)
+        if torch.allclose(pooled, handed, atol=1e-5 * max(1.0, float(handed.abs().max()))):
+            return tuple(read), "token" if len(read) == 1 else "average"
+    raise ModelError(
+        f"{name} pools its tokens in a way that is not known here: the first token, the average of the patches and the "
+        f"average of all tokens are. Make the head read one of these."
+    )
+
+
+def _config(
+    name: str, patch: Any, blocks: Any, layout: TokenLayout, read: tuple[int, ...], pooling: str, n_classes: int
+) -> VitConfig:
+    heads = tuple(block.n_heads for block in blocks)
+    if len(set(heads)) > 1:
+        raise ModelError(f"{name} has blocks with different numbers of heads {sorted(set(heads))}: not opened.")
+    mlps, parallel = tuple(block.mlp is not None for block in blocks), tuple(block.parallel for block in blocks)
+    outs = [block.mlp.fc2.in_features for block in blocks if block.mlp is not None]
+    size, patch_size = (tuple(int(n) for n in pair) for pair in (patch.img_size, patch.patch_size))
+    return VitConfig(
+        name=name,
+        n_layers=len(blocks),
+        n_heads=heads[0],
+        d_model=patch.proj.out_channels,
+        d_head=blocks[0].d_head,
+        d_mlp=max(outs, default=0),
+        n_classes=n_classes,
+        image_size=(size[0], size[1]),
+        patch_size=(patch_size[0], patch_size[1]),
+        n_channels=patch.proj.in_channels,
+        tokens=layout,
+        read_tokens=read,
+        pooling=pooling,
+        mlps=() if all(mlps) else mlps,
+        parallel=parallel if any(parallel) else (),
+    )

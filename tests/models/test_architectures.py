@@ -1,0 +1,141 @@
+"""Law 1 on architectures whose blocks or readouts are built in another way than timm's standard ones."""
+
+import pytest
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import nn
+from vitcircuits.circuits.sources import source_values
+from vitcircuits.models.errors import ModelError
+from vitcircuits.models.hooked import HookedViT
+
+
+def test_law_1_opened_logits_are_the_originals(architecture, images_for, close):
+    images = images_for(architecture)
+    with torch.no_grad(), architecture.borrowed():
+        wanted = architecture.opened.forward(images)
+        close(architecture(images), wanted)
+        close(architecture.finish(architecture.embed(images)), wanted)
+
+
+def test_law_1_sources_and_biases_add_up_to_the_residual_of_the_original(architecture, images_for, close):
+    images, outputs = images_for(architecture), []
+    handle = architecture.opened.originals[-1].register_forward_hook(lambda _m, _a, out: outputs.append(out.detach()))
+    architecture.opened.forward(images)
+    handle.remove()
+    with torch.no_grad(), architecture.borrowed():
+        values = source_values(architecture, images)
+        total = values.sum(0) + sum(block.attn_bias for block in architecture.blocks)
+    n = outputs[0].shape[1]
+    close(total[:, :n], outputs[0])
+
+
+def test_idle_hooks_change_nothing_and_activations_fit_together(architecture, images_for, close):
+    images = images_for(architecture)
+    logits, cache = architecture.run_with_cache(images)
+    close(logits, architecture(images))
+    for layer, block in enumerate(architecture.blocks):
+        pattern = cache["pattern", layer]
+        assert float(pattern.sum(-1).sub(1).abs().max()) < 1e-9
+        if block.mask is not None:
+            hidden = block.mask.value < -1
+            assert float(pattern[..., hidden].abs().max()) == 0
+        close(cache["resid_mid", layer], cache["resid_pre", layer] + cache["attn_out", layer])
+        written = cache["result", layer].sum(2) + block.attn_bias
+        close(written, cache["attn_out", layer])
+
+
+def test_pooling_writes_to_its_own_token_and_blocks_write_elsewhere(architecture_named, images_for):
+    vit = architecture_named("map-prefix")
+    with torch.no_grad(), vit.borrowed():
+        values = source_values(vit, images_for(vit))
+    first = 1 + (vit.cfg.n_layers - 1) * (vit.cfg.n_heads + 1)
+    assert float(values[:first, :, -1].abs().max()) == 0
+    assert float(values[first:, :, :-1].abs().max()) == 0 < float(values[first:, :, -1].abs().max())
+
+
+def test_attention_only_models_have_no_mlp_nodes(architecture_named):
+    vit = architecture_named("attention-only")
+    assert not any("mlp" in name or "ln2" in name for name in vit.hook_names)
+    assert vit.cfg.mlps == (False, False)
+
+
+class _Mine(nn.Module):
+    """A ViT of somebody's own."""
+
+    def __init__(self, pooling="first", depth=2, tail=None):
+        super().__init__()
+        self.embedder = PatchEmbed(8, 4, 1, 16)
+        self.special = nn.Parameter(torch.randn(1, 1, 16) * 0.3)
+        self.where = nn.Parameter(torch.randn(1, 5, 16) * 0.3)
+        self.stack = nn.ModuleList(Block(16, 2) for _ in range(depth))
+        self.last_norm, self.answer = nn.LayerNorm(16), tail or nn.Linear(16, 3)
+        self.pooling = pooling
+
+    def forward(self, images):
+        x = self.embedder(images)
+        x = torch.cat([self.special.expand(len(x), -1, -1), x], 1) + self.where
+        for block in self.stack:
+            x = block(x)
+        x = self.last_norm(x)
+        return self.answer({"first": x[:, 0], "all": x.mean(1), "patches": x[:, 1:].mean(1), "max": x.amax(1)}[self.pooling])  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize(("pooling", "read"), [("first", (0,)), ("all", tuple(range(5))), ("patches", (1, 2, 3, 4))])
+def test_a_module_of_ones_own_is_opened_by_watching_it(pooling, read, close):
+    torch.manual_seed(0)
+    module = _Mine(pooling).train()
+    vit = HookedViT(module, name="mine")
+    assert vit.cfg.read_tokens == read and vit.cfg.n_classes == 3 and vit.cfg.tokens.n_tokens == 5
+    assert module.training and all(parameter.requires_grad for parameter in module.parameters())
+    images = torch.randn(2, 1, 8, 8)
+    close(vit(images), module.eval()(images).detach())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: _Mine("max"), "pools its tokens in a way that is not known"),
+        (lambda: _Mine(tail=nn.Sequential(nn.Linear(16, 4), nn.Linear(4, 3))), "2 linear layers behind its last block"),
+        (lambda: nn.Sequential(nn.Sequential(Block(16, 2)), nn.Linear(16, 3)), "no patch embedding"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), "without a stack of transformer blocks"),
+    ],
+)
+def test_a_module_that_is_no_vit_is_refused_by_naming_what_is_missing(make, said):
+    with pytest.raises(ModelError, match=said):
+        HookedViT(make())
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [("diagonal", "'diagonal'"), (torch.ones(3, 3, dtype=torch.bool), "shape"), (torch.ones(5, 5), "float32")],
+)
+def test_attention_masks_that_do_not_fit_are_refused(tiny_module, mask, said):
+    with pytest.raises(ModelError, match=said):
+        HookedViT(tiny_module(), attention_mask=mask)
+
+
+def test_a_token_that_may_see_nothing_is_refused(tiny_module):
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    mask[2] = False
+    with pytest.raises(ModelError, match="token 2 see nothing"):
+        HookedViT(tiny_module(), attention_mask=mask)
+
+
+def test_an_arbitrary_mask_cuts_what_tokens_see(tiny_module, images_for):
+    mask = torch.eye(5, dtype=torch.bool)
+    mask[0] = torch.tensor([True, True, True, False, False])
+    vit = HookedViT(tiny_module(), attention_mask=mask)
+    images = images_for(vit, 2)
+    other = images.clone()
+    other[..., 4:, :] += 1  # the patches that nobody but themselves may see
+    assert torch.equal(vit(images), vit(other))
+
+
+def test_models_without_a_head_give_their_features(close):
+    module = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32)
+    vit = HookedViT(module.eval())
+    images = torch.randn(2, 3, 32, 32)
+    assert vit.cfg.n_classes == 192
+    close(vit(images), module(images).detach())
