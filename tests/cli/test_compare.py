@@ -12,13 +12,13 @@ from vitcircuits.cli.options import DEFAULTS, make_task
 from vitcircuits.models import load_vit
 
 FILES = {"report.json", "comparison.html", "figures.csv", "agreement.csv", "findings.csv", "rank_overlap.csv"}
-QUICK = ["--random", "2", "--bootstrap", "30"]
+QUICK = ["--random", "1", "--bootstrap", "20"]
 
 
 def run_in(folder, size, *, target=3, foil=8, ablation="partner"):
     """What `discover` leaves that `compare` reads."""
     settings = {**DEFAULTS, "data": "digits", "target": str(target), "foil": str(foil)}
-    settings |= {"pairs": 12, "eval_pairs": 14, "ablation": ablation}
+    settings |= {"pairs": 8, "eval_pairs": 8, "ablation": ablation}
     vit = load_vit("toy/digits-2l")
     task = make_task(vit, settings)
     circuit = eap(compile_graph(vit, ports="block"), task).top(size)
@@ -65,7 +65,7 @@ def test_run_folders_are_compared_on_common_pairs(runs, tmp_path, capsys):
 
 def test_resamples_find_the_circuits_again(runs, tmp_path):
     paths = [str(runs / "one"), str(runs / "two")]
-    assert main(["compare", *paths, *QUICK, "--resamples", "3", "--out", str(tmp_path)]) == 0
+    assert main(["compare", *paths, *QUICK, "--resamples", "2", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert [one["name"] for one in report["circuits"]] == ["one", "two"]
     for one in report["figures"]:

@@ -16,7 +16,7 @@ def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tas
     def find(task):
         return eap(compile_graph(task.vit, ports="block"), task).top(12)
 
-    again = [resampled_circuits(find, task, 3) for task in found.tasks]
+    again = [resampled_circuits(find, task, 2) for task in found.tasks]
     every = [(find(task), task) for task in found.tasks]
     measured = measure_subjects(
         {"toy": every[:1], "noisy": every[1:]},

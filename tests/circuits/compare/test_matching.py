@@ -183,7 +183,9 @@ def test_heads_of_every_architecture_are_gathered_and_match_themselves(architect
     np.testing.assert_allclose(alike[varied], 1, atol=1e-9)
 
 
-def test_compared_with_itself_every_architecture_agrees_wholly(architecture, images_for):
+@pytest.mark.parametrize("name", ["map-other-heads", "distilled", "causal"])
+def test_compared_with_itself_any_architecture_agrees_wholly(architecture_named, images_for, name):
+    architecture = architecture_named(name)
     graph = compile_graph(architecture, tokens="role")
     values = np.random.default_rng(0).normal(size=len(graph))
     zeros = np.zeros(len(graph))
