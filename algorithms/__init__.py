@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .patching.patch_table import PatchTable as PatchTable
     from .patching.path_patching import path_patch as path_patch
     from .patching.path_table import PathTable as PathTable
+    from .patching.token_ablation import TokenEffect as TokenEffect
+    from .patching.token_ablation import ablate_registers as ablate_registers
+    from .patching.token_ablation import ablate_tokens as ablate_tokens
+    from .patching.token_ablation import token_effect as token_effect
     from .pruning.acdc import acdc as acdc
     from .pruning.budgeted import budgeted_pruning as budgeted_pruning
     from .pruning.masks import learned_masks as learned_masks
@@ -39,6 +43,9 @@ __all__ = [
     "PartnerComparison",
     "PatchTable",
     "PathTable",
+    "TokenEffect",
+    "ablate_registers",
+    "ablate_tokens",
     "acdc",
     "activation_patch",
     "atp_star",
@@ -61,6 +68,7 @@ __all__ = [
     "relp",
     "run_algorithm",
     "run_benchmark",
+    "token_effect",
 ]
 
 _HOMES = {
@@ -69,6 +77,9 @@ _HOMES = {
     "PartnerComparison": ".partner_comparison",
     "PatchTable": ".patching.patch_table",
     "PathTable": ".patching.path_table",
+    "TokenEffect": ".patching.token_ablation",
+    "ablate_registers": ".patching.token_ablation",
+    "ablate_tokens": ".patching.token_ablation",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",
@@ -91,5 +102,6 @@ _HOMES = {
     "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
+    "token_effect": ".patching.token_ablation",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -79,7 +79,8 @@ class _Growing:
         self._restart(np.zeros(len(graph), dtype=bool))
 
     def _per_block(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.add.reduceat(mask.astype(np.int64), self.starts)
+        before = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
+        return before[self.stops] - before[self.starts]
 
     def _restart(self, mask: NDArray[np.bool_]) -> None:
         """Goes on from a mask whose edges are all on paths."""

@@ -21,8 +21,10 @@ class Exhibit:
         class_names: One name per logit.
         grid: Patch rows and columns.
         n_prefix: Tokens in front of the patches.
-        attention: Pattern of each head on the clean images from CLS (or, without CLS, averaged over target tokens) to
-            every token, shape (pair, layer, head, token).
+        attention: Pattern of each head on the clean images from CLS (with a distillation token, averaged over both;
+            without either, over all tokens; in attention pooling, from the pool) to every token, shape (pair, layer,
+            head, token).
+        frames: Frames of a video's tubelets; 1 for images.
     """
 
     clean: NDArray[np.float32]
@@ -33,6 +35,13 @@ class Exhibit:
     grid: tuple[int, int]
     n_prefix: int
     attention: NDArray[np.float32]
+    frames: int = 1
+
+    def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
+        """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""
+        rows, columns = self.grid
+        patches = self.attention[pair, layer, head, self.n_prefix :][: self.frames * rows * columns]
+        return patches.reshape(self.frames, rows, columns).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

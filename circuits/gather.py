@@ -39,7 +39,7 @@ def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] 
     with torch.no_grad():
         logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
         corrupt_logits = vit(pairs.corrupt)
-    patterns = [cache["pattern", layer] for layer in range(vit.cfg.n_layers)]
+    gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
     clean, corrupt = _pixels(vit, pairs.clean, pairs.corrupt)
     return Exhibit(
         clean=clean,
@@ -49,7 +49,8 @@ def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] 
         class_names=tuple(vit.class_names),
         grid=vit.cfg.tokens.grid,
         n_prefix=vit.cfg.tokens.n_prefix,
-        attention=_array(_from_readers(vit, torch.stack(patterns, 1))),
+        attention=_array(torch.stack(gathered, 1)),
+        frames=vit.cfg.tokens.frames,
     )
 
 
@@ -75,14 +76,14 @@ def gather_partners(
             raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
     clean, *partners = _pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
     aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
-    prefix, grid = vit.cfg.tokens.n_prefix, vit.cfg.tokens.grid
+    patches, grid = vit.cfg.tokens.patches, vit.cfg.tokens.grid
     metrics = {name: task.metric for name, task in tasks.items()}
     said = {name: _said(vit, pairs.corrupt, metrics[name], first) for name, pairs in shown.items()}
     return PartnerExhibit(
         clean=clean,
         partners=dict(zip(shown, partners, strict=True)),
         changed={name: (pairs.clean != pairs.corrupt).any(1).cpu().numpy() for name, pairs in aligned.items()},
-        tokens={name: pairs.changed[:, prefix:].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
+        tokens={name: pairs.changed[:, patches].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
         captions={"clean": _said(vit, first, next(iter(metrics.values())), first), **said},
     )
 
@@ -96,22 +97,25 @@ def _said(vit: HookedViT, images: Tensor, metric: Metric, clean: Tensor) -> tupl
     return tuple(f"{name}, {float(value):.1f}" for name, value in zip(names, values, strict=True))
 
 
-def _from_readers(
-    vit: HookedViT, patterns: Float[Tensor, "pair layer head target token"]
-) -> Float[Tensor, "pair layer head token"]:
-    """From CLS, which is token 0; without one, the mean over target tokens."""
-    return patterns[..., 0, :] if vit.cfg.tokens.has_cls else patterns.mean(-2)
+def _gathered(
+    vit: HookedViT, pattern: Float[Tensor, "pair head target token"], layer: int
+) -> Float[Tensor, "pair head token"]:
+    """What a layer's heads gather for the readout; zero for heads that it has not."""
+    found = pattern[..., vit.cfg.gathering(layer), :].mean(-2)
+    found[:, vit.cfg.heads_of(layer) :] = 0
+    return found
 
 
 def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
+    images = tuple(image[:, : vit.cfg.n_channels // vit.cfg.clip_frames] for image in images)  # a clip's first frame
     if vit.preprocess is not None:
         drawn = [vit.preprocess.denormalise(image) for image in images]
     else:
         low = min(float(image.min()) for image in images)
         width = max(float(image.max()) for image in images) - low
         drawn = [(image - low) / (width or 1.0) for image in images]
-    if vit.cfg.n_channels not in (1, 3):
+    if images[0].shape[1] not in (1, 3):
         drawn = [image.mean(1, keepdim=True) for image in drawn]
     return [_array(image.clamp(0, 1).permute(0, 2, 3, 1)) for image in drawn]
 

@@ -131,7 +131,7 @@ class Graph:
         return tuple(layers)
 
     def _layer_blocks(self, layer: int, start: int) -> LayerBlocks:
-        n_groups, live, pooling = len(self.groups), self.live_targets(layer), self._is_pool(layer)
+        n_groups, live, pooling = len(self.groups), self.live_targets(layer), self.cfg.is_pool(layer)
         before, exists = self.first_head(layer), self.source_exists
         attention = EdgeBlock("attention", layer, start, before, self._attention_rows(layer), exists[:before])
         inside, stop = None, attention.stop
@@ -147,9 +147,6 @@ class Graph:
         row = live[None, :] & self.cfg.has_mlp(layer)
         return LayerBlocks(attention, inside, EdgeBlock("mlp", layer, stop, read, row, columns))
 
-    def _is_pool(self, layer: int) -> bool:
-        return self.cfg.pools and layer == self.cfg.n_layers - 1
-
     def _attention_rows(self, layer: int) -> NDArray[np.bool_]:
         """Which rows of a layer's attention block exist at which groups.
 
@@ -160,7 +157,7 @@ class Graph:
         present = np.zeros((int(self.port_rows.max()) + 1, len(self.groups)), dtype=bool)
         present[ports] = self.stream_groups
         if self.ports == "qkv":
-            present[ports[:, 0]] = self.live_targets(layer) & (not self._is_pool(layer))
+            present[ports[:, 0]] = self.live_targets(layer) & (not self.cfg.is_pool(layer))
         return present
 
     @cached_property
@@ -337,7 +334,8 @@ def compile_graph(vit: HookedViT | VitConfig, *, tokens: Tokens | str = "all", p
 
     Args:
         vit: An opened model, or only its sizes.
-        tokens: `all` (one group), `role` (CLS / registers / patches) or `each` (every token).
+        tokens: `all` (one group), `role` (CLS / distillation token / registers / patches / pool), `frame` (likewise,
+            patches apart by their frame of a video) or `each` (every token).
         ports: `qkv` (three destinations per head), `head` (one per head) or `block` (one per layer).
 
     Raises:

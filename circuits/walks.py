@@ -100,7 +100,8 @@ class _Builder:
         ports = self._new(blocks.attention)
         self.connect(blocks.attention, self.sources(blocks.attention), ports[:, :, None])
         for port in range(3 if blocks.inside is None else 1):
-            self._link(ports[graph.port_rows[:n_heads, port]][:, live], heads)
+            rows = graph.port_rows[:n_heads, port]
+            self._link(ports[rows][:, live], heads, blocks.attention.present[rows][:, live])
         if blocks.inside is not None:
             inside = self._new(blocks.inside)
             reads = np.zeros(len(inside), np.intp)
@@ -111,5 +112,7 @@ class _Builder:
         mlp = graph.mlp_source(layer) * self.n_groups + np.arange(self.n_groups)
         self.connect(blocks.mlp, self.sources(blocks.mlp), mlp[None, :, None])
 
-    def _link(self, start: Nodes, end: Nodes) -> None:
-        self.free.append(np.unique(np.stack([start.ravel(), end.ravel()], axis=1), axis=0))
+    def _link(self, start: Nodes, end: Nodes, present: NDArray[np.bool_] | bool = True) -> None:
+        """Free links where they start at something that is there: a constant query is nothing to come from."""
+        found = np.broadcast_to(present, start.shape)
+        self.free.append(np.unique(np.stack([start[found], end[found]], axis=1), axis=0))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .config import TokenLayout as TokenLayout
     from .config import VitConfig as VitConfig
     from .errors import VitCircuitsError as VitCircuitsError
+    from .hf_text import given_tokens as given_tokens
     from .hooked import HookedViT as HookedViT
     from .load import load_vit as load_vit
     from .planted.vit import PlantedViT as PlantedViT
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .readout_files import save_class_embeddings as save_class_embeddings
     from .readout_files import save_readout as save_readout
     from .text import text_readout as text_readout
+    from .video import clips_to_images as clips_to_images
+    from .video import images_to_clips as images_to_clips
 
 __all__ = [
     "HookedViT",
@@ -23,6 +26,9 @@ __all__ = [
     "TokenLayout",
     "VitCircuitsError",
     "VitConfig",
+    "clips_to_images",
+    "given_tokens",
+    "images_to_clips",
     "load_readout",
     "load_vit",
     "probe_readout",
@@ -37,6 +43,9 @@ _HOMES = {
     "TokenLayout": ".config",
     "VitCircuitsError": ".errors",
     "VitConfig": ".config",
+    "clips_to_images": ".video",
+    "given_tokens": ".hf_text",
+    "images_to_clips": ".video",
     "load_readout": ".readout_files",
     "load_vit": ".load",
     "probe_readout": ".probes",

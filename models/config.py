@@ -75,10 +75,12 @@ class VitConfig:
         n_channels: Channels of the input image.
         tokens: The token layout.
         read_tokens: Indices of the tokens that the readout looks at (CLS, or those that are averaged).
-        pooling: How the readout makes one vector of them: `token`, `average`, `distilled` or `map`.
+        pooling: How the readout makes one vector of them: `token`, `average`, `distilled`, `map`, or `cls+average` (the
+            class token beside the average of the patches).
         heads: Heads of each block; empty where each has `n_heads`.
         mlps: Whether each block has an MLP; empty where each has one.
         parallel: Whether each block's MLP reads what its attention reads; empty where none does.
+        clip_frames: Frames of a video model's input, whose channels `n_channels` counts together; 1 for an image.
     """
 
     name: str
@@ -97,6 +99,7 @@ class VitConfig:
     heads: tuple[int, ...] = ()
     mlps: tuple[bool, ...] = ()
     parallel: tuple[bool, ...] = ()
+    clip_frames: int = 1
 
     def heads_of(self, layer: int) -> int:
         """Heads of a block."""
@@ -114,3 +117,16 @@ class VitConfig:
     def pools(self) -> bool:
         """Whether the last block is attention pooling, which starts a residual stream of its own."""
         return self.tokens.has_pool
+
+    def is_pool(self, layer: int) -> bool:
+        """Whether a block is attention pooling."""
+        return self.pools and layer == self.n_layers - 1
+
+    def gathering(self, layer: int) -> slice:
+        """The tokens that a block gathers at for the readout.
+
+        In attention pooling its own token; else CLS, with the distillation token; else every token.
+        """
+        if self.is_pool(layer):
+            return slice(self.tokens.n_tokens - 1, self.tokens.n_tokens)
+        return slice(0, int(self.tokens.has_cls) + int(self.tokens.has_dist) or self.tokens.patches.stop)

@@ -77,3 +77,20 @@ class TextHead(nn.Module):
     def _logits(self, image: Tensor, length: Tensor) -> Tensor:
         logits = self.scale * (image / length.clamp_min(_SMALLEST)) @ self.embeddings.T
         return logits if self.bias is None else logits + self.bias
+
+
+class ProjectionHead(nn.Module):
+    """x @ matrix: a projection that is a plain parameter of the image tower (open_clip's `proj`), by reference.
+
+    Args:
+        matrix: (model, dim).
+    """
+
+    def __init__(self, matrix: nn.Parameter) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.in_features, self.out_features = matrix.shape
+
+    def forward(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch dim"]:
+        """The vector in the space of the texts."""
+        return x @ self.matrix

@@ -32,6 +32,7 @@ from .readouts import Pool, Readout, replace_head
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
+    from .text_tower import TextTower
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class HookedViT:
         self.own_readout, self._own_cfg = self.readout, self.cfg
         self.preprocess = preprocess
         self.labels = labels
+        self.text_tower: TextTower | None = None
         _check_weights(module, name)
         self.parity = self._check_parity()
         if head is not None:
@@ -292,6 +294,7 @@ class HookedViT:
             raise DataError(f"images are a {type(images).__name__}: pass a tensor of shape (batch, {wanted}).")
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
             hint = " For a single image pass image[None]." if tuple(images.shape) == wanted else ""
+            hint = " Make images of clips by clips_to_images(clips)." if self.cfg.clip_frames > 1 else hint
             raise DataError(
                 f"images have shape {tuple(images.shape)}, but {self.cfg.name} wants "
                 f"(batch, {', '.join(map(str, wanted))}): channels, height, width.{hint} "
@@ -338,7 +341,7 @@ class HookedViT:
 
 
 def _check_weights(module: nn.Module, name: str) -> None:
-    for key, parameter in (*module.named_parameters(), *module.named_buffers()):
+    for key, parameter in module.state_dict().items():  # what is not in it, such as a mask, is no weight
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise ModelError(f"{name} holds NaN or infinity in its weight {key!r}: load a sound checkpoint.")
     parameter = next(module.parameters())

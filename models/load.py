@@ -16,6 +16,7 @@ from torch import nn
 from .cards import read_card
 from .checkpoints import PICKLES, fit_weights, n_classes_of, read_weights
 from .errors import ModelError
+from .foreign import is_foreign, load_foreign
 from .hooked import HookedViT
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def load_vit(
     Args:
         source: `toy/digits-2l` (shipped), `planted/neighbour-xor` (a known circuit), a timm name such as
             `deit_tiny_patch16_224`, `hf-hub:org/repo` or `local-dir:/path` (timm's own), a folder written by
-            `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, or a
-            module. CLIP weights that were trained with QuickGELU are loaded into timm's QuickGELU architecture, and
-            the model is called so.
+            `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, a
+            module, `open_clip:ViT-B-16:openai` (a name and a tag of open_clip's; see `models/foreign.py`), or a folder
+            that transformers saved a ViT, DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are
+            loaded into timm's QuickGELU architecture, and the model is called so.
         checkpoint: A file with weights for a timm name, instead of timm's own: `.safetensors`, or `.pth`, `.pt` or
             `.bin` that opens without code. The number of classes is read off its head.
         pretrained: Load timm's own weights for a timm name (from the cache or the network); False for random ones.
@@ -85,6 +87,8 @@ def _named(
     from .planted.load import load_planted
 
     path = Path(text).expanduser()
+    if is_foreign(text):
+        return load_foreign(text, checkpoint=checkpoint, pretrained=pretrained, name=name, options=timm_options)
     if text.startswith("toy/"):
         return _from_toy(text, name or text)
     if text.startswith("planted/"):

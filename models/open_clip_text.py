@@ -7,65 +7,33 @@ and a tag of open_clip's), `hf-hub:org/repo`, `local-dir:/path`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from .errors import ModelError
-
-Tokenizer = Callable[[list[str]], Tensor]
+from .hf_text import is_hf_clip, open_hf_text_tower
+from .text_tower import TextTower, Tokenizer
 
 _SCHEMES = ("hf-hub:", "local-dir:")
-_BATCH = 64  # texts at once
 _CLIP_WORDS = 49408  # size of the vocabulary that open_clip ships with
-
-
-@dataclass(frozen=True, eq=False)
-class TextTower:
-    """A text tower, ready to encode.
-
-    Args:
-        model: An open_clip model.
-        tokenizer: Texts -> their tokens (text, position).
-        name: What it was loaded as.
-        scale: What it multiplies cosines by: exp(logit_scale).
-        bias: What it adds to them (SigLIP), if it does.
-    """
-
-    model: Any
-    tokenizer: Tokenizer
-    name: str
-    scale: float
-    bias: float | None
-
-    def encode(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
-        """A unit vector per text, in float32 on the CPU."""
-        device = next(self.model.parameters()).device
-        found = []
-        with torch.no_grad(), _evaluating(self.model):
-            for start in range(0, len(texts), _BATCH):
-                tokens: Int[Tensor, "text position"] = self.tokenizer(list(texts[start : start + _BATCH]))
-                found.append(self.model.encode_text(tokens.to(device)).float().cpu())
-        return nn.functional.normalize(torch.cat(found), dim=-1)
 
 
 def open_text_tower(clip: nn.Module | str, tokenizer: Tokenizer | None = None) -> TextTower:
     """The text tower of an open_clip model.
 
     Args:
-        clip: The model, or text: `ViT-B-16:openai`, `hf-hub:org/repo`, `local-dir:/path`.
+        clip: The model, or text: `ViT-B-16:openai`, `hf-hub:org/repo`, `local-dir:/path`; or transformers' `CLIPModel`,
+            or its folder.
         tokenizer: Texts -> tokens; by default the one that open_clip has for the name, or CLIP's own for a model.
 
     Raises:
         ModelError: open_clip is not installed, the name or the tag is not known, the weights cannot be had, or it is
             not clear which tokenizer belongs to a model.
     """
-    open_clip = _import_open_clip()
+    if is_hf_clip(clip):
+        return open_hf_text_tower(clip, tokenizer)
+    open_clip = import_open_clip()
     if isinstance(clip, str):
         model, tokenizer, name = (*_create(open_clip, clip, tokenizer), clip)
     else:
@@ -88,7 +56,7 @@ def tower_of(architecture: str) -> str | None:
     hub = getattr(timm.get_pretrained_cfg(architecture), "hf_hub_id", None) if known else None
     if not hub:
         return None
-    open_clip = _import_open_clip()
+    open_clip = import_open_clip()
     found = [
         f"{name}:{tag}"
         for name, tag in open_clip.list_pretrained()
@@ -97,7 +65,12 @@ def tower_of(architecture: str) -> str | None:
     return min(found, key=lambda name: ("quickgelu" not in name, len(name)), default=None)
 
 
-def _import_open_clip() -> Any:
+def import_open_clip() -> Any:
+    """open_clip.
+
+    Raises:
+        ModelError: It is not installed.
+    """
     try:
         import open_clip
     except ImportError as error:
@@ -109,16 +82,52 @@ def _import_open_clip() -> Any:
 
 
 def _create(open_clip: Any, clip: str, tokenizer: Tokenizer | None) -> tuple[Any, Tokenizer]:
-    name, tag = (clip, "") if clip.startswith(_SCHEMES) else clip.split(":", 1) if ":" in clip else (clip, "")
-    options = {} if clip.startswith(_SCHEMES) else _checked(open_clip, name, tag)
+    model = create_clip(open_clip, clip)
     try:
-        model = open_clip.create_model(name, require_pretrained=True, **options)
-        return model, tokenizer or open_clip.get_tokenizer(name)
+        return model, tokenizer or open_clip.get_tokenizer(split_name(clip)[0])
     except Exception as error:
-        raise ModelError(
-            f"open_clip could not make {clip!r}: {error}. Its weights need the network or the cache of Hugging Face; a "
-            f"folder at hand is passed as local-dir:/path."
-        ) from error
+        raise ModelError(f"open_clip could not make the tokenizer of {clip!r}: {error}. Pass tokenizer=.") from error
+
+
+def split_name(clip: str) -> tuple[str, str]:
+    """A name of open_clip's and the tag of its weights; no tag for a folder or a repository."""
+    if clip.startswith(_SCHEMES):
+        return clip, ""
+    name, _, tag = clip.partition(":")
+    return name, tag
+
+
+def create_clip(
+    open_clip: Any, clip: str, *, pretrained: bool = True, checkpoint: str | None = None, **options: Any
+) -> Any:
+    """An open_clip model.
+
+    Args:
+        open_clip: The library.
+        clip: `ViT-B-16:openai`, `hf-hub:org/repo`, `local-dir:/path`.
+        pretrained: Load weights; False for random ones.
+        checkpoint: A file of weights, in place of a tag.
+        options: Passed to `open_clip.create_model`.
+
+    Raises:
+        ModelError: The name or the tag is not known, or the weights cannot be had.
+    """
+    name, tag = split_name(clip)
+    if not pretrained:
+        options = {"load_weights": False, "pretrained_text": False, **options}
+    elif checkpoint is not None:
+        options = {"pretrained": checkpoint, **options}
+    elif not clip.startswith(_SCHEMES):
+        options = {"require_pretrained": True, **_checked(open_clip, name, tag), **options}
+    else:
+        options = {"require_pretrained": True, **options}
+    try:
+        return open_clip.create_model(name, **options)
+    except Exception as error:
+        hint = (
+            " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as local-dir:/path."
+        )
+        raise ModelError(f"open_clip could not make {clip!r}: {error}.{hint if pretrained else ''}") from error
 
 
 def _checked(open_clip: Any, name: str, tag: str) -> dict[str, Any]:
@@ -145,16 +154,3 @@ def _own_tokenizer(open_clip: Any, model: Any) -> Tokenizer:
             f"tokenizer=open_clip.get_tokenizer(name)."
         )
     return open_clip.SimpleTokenizer(context_length=model.context_length)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

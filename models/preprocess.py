@@ -31,6 +31,7 @@ class Preprocess:
         std: One number per channel, divided by.
         crop_pct: The part of the resized picture's side that the centre crop keeps.
         interpolation: How pixels are resized.
+        squash: Whether the picture is resized to the size as it is, whatever its shape, instead of cropped.
 
     Raises:
         DataError: The numbers contradict each other.
@@ -42,6 +43,7 @@ class Preprocess:
     std: tuple[float, ...]
     crop_pct: float = 1.0
     interpolation: Interpolation | str = "bicubic"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -151,7 +153,9 @@ class Preprocess:
         return center_crop(resized, list(self.size))
 
     def _resized(self, height: int, width: int) -> list[int]:
-        """The smallest size of the same shape that covers size / crop_pct."""
+        """The smallest size of the same shape that covers size / crop_pct; the size itself if it is to be squashed."""
+        if self.squash:
+            return list(self.size)
         want_height, want_width = (math.floor(side / self.crop_pct) for side in self.size)
         # int(want * long / short) is torchvision's rounding of the long side
         if want_height * width >= want_width * height:

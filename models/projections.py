@@ -88,6 +88,37 @@ class FusedReads(Reads):
 
 
 @dataclass(frozen=True, eq=False)
+class InProjReads(Reads):
+    """One matrix with the rows of q, k and v, which is a parameter of the attention itself (`nn.MultiheadAttention`).
+
+    Args:
+        attention: Holds `in_proj_weight` and `in_proj_bias`.
+    """
+
+    attention: Any
+
+    @property
+    def weight(self) -> Tensor:
+        """Rows of q, then k, then v, by reference."""
+        return self.attention.in_proj_weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Likewise; None for zero."""
+        return self.attention.in_proj_bias
+
+    def part(self, port: int) -> Part:
+        """Weight and bias of q, k or v, by reference."""
+        n = len(self.weight) // 3
+        rows = slice(port * n, (port + 1) * n)
+        return self.weight[rows], None if self.bias is None else self.bias[rows]
+
+    def __call__(self, normed: Tensor) -> Tensor:
+        """q, k and v of all heads, in one product."""
+        return F.linear(normed, self.weight, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
 class SeparateReads(Reads):
     """Three linear layers; keys and values may have fewer heads, each of which serves several heads of queries.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .config import VitConfig
 from .errors import ModelError
-from .heads import TextHead
+from .heads import ProjectionHead, TextHead
 from .norms import Norm
 
 Pool = Literal["own", "cls", "patches"]
@@ -38,6 +38,8 @@ class Readout:
             their mean.
         info: What a head is that took the place of the model's own, in plain values: `kind`, `classes`, `pool`,
             `sha256`, and what it was made of. Empty for the model's own.
+        beside: The pooled vector is the first token beside the mean of those from this one on (DINOv2's classifier);
+            None for one token or a mean.
     """
 
     tokens: tuple[int, ...]
@@ -46,6 +48,7 @@ class Readout:
     head: nn.Module
     second_head: nn.Module | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    beside: int | None = None
 
     @property
     def kind(self) -> str:
@@ -58,7 +61,8 @@ class Readout:
             return str(self.info["kind"])
         if isinstance(self.head, TextHead | nn.Identity):
             return "text" if isinstance(self.head, TextHead) else "features"
-        return "embedding" if isinstance(self.head, nn.Linear) and self.head.bias is None else "classes"
+        bare = isinstance(self.head, nn.Linear) and self.head.bias is None
+        return "embedding" if bare or isinstance(self.head, ProjectionHead) else "classes"
 
     @property
     def read(self) -> slice:
@@ -100,6 +104,8 @@ class Readout:
         if self.second_head is not None:
             return (self.head(normed[..., 0, :]) + self.second_head(normed[..., 1, :])) / 2
         pooled = normed[..., 0, :] if len(self.tokens) == 1 else normed.mean(-2)
+        if self.beside is not None:
+            pooled = torch.cat([normed[..., 0, :], normed[..., self.beside :, :].mean(-2)], -1)
         head = getattr(self.head, "frozen", self.head) if freeze_norm else self.head
         return head((fc_norm or self.fc_norm)(pooled))
 
@@ -134,16 +140,16 @@ def replace_head(
             has no such tokens to pool.
     """
     tokens = _tokens(own, cfg, pool)
-    bare = Readout(tokens, own.norm, own.fc_norm, _placed(head, own.head, like))
+    beside = own.beside if pool == "own" else None
+    bare = Readout(tokens, own.norm, own.fc_norm, _placed(head, own.head, like), beside=beside)
     n_classes = _count_classes(bare, cfg, labels, like)
     kind = "classes" if labels and bare.kind in NO_CLASSES else bare.kind
     found = {"kind": kind, "classes": list(labels or ()), "pool": pool, **(info or {})}
     found["sha256"] = head_digest(head_tensors(bare.head, own.head), found)
     pooling = cfg.pooling if pool == "own" and cfg.pooling != "distilled" else _POOLING[len(tokens) > 1]
-    return (
-        dataclasses.replace(bare, info=found),
-        dataclasses.replace(cfg, n_classes=n_classes, read_tokens=tokens, pooling=pooling),
-    )
+    read = cfg.read_tokens if pool == "own" else tokens
+    sizes = dataclasses.replace(cfg, n_classes=n_classes, read_tokens=read, pooling=pooling)
+    return dataclasses.replace(bare, info=found), sizes
 
 
 _POOLING = {False: "token", True: "average"}
@@ -169,7 +175,7 @@ def _tokens(own: Readout, cfg: VitConfig, pool: str) -> tuple[int, ...]:
     layout = cfg.tokens
     if pool == "own":
         return own.tokens
-    if cfg.pooling not in ("token", "average", "distilled"):
+    if cfg.pooling not in ("token", "average", "distilled", "cls+average"):
         raise ModelError(
             f'{cfg.name} pools by {cfg.pooling}, which is part of its graph: pass pool="own", what its own head gets.'
         )
@@ -192,15 +198,16 @@ def _placed(head: nn.Module, own: nn.Module, like: Tensor) -> nn.Module:
 
 
 def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, like: Tensor) -> int:
+    width = cfg.d_model * (1 if bare.beside is None else 2)
     for name, value in bare.head.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
     try:
         with torch.no_grad():
-            shape = tuple(bare.head(like.new_zeros(1, cfg.d_model)).shape)
+            shape = tuple(bare.head(like.new_zeros(1, width)).shape)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
-            f"the head does not take the vector of {cfg.d_model} numbers that {cfg.name} gives it: "
+            f"the head does not take the vector of {width} numbers that {cfg.name} gives it: "
             f"{str(error).splitlines()[0]}."
         ) from error
     if len(shape) != 2:

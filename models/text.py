@@ -6,6 +6,7 @@ its length, their mean, divided by its length again (Radford et al. 2021, sectio
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from .errors import ModelError
 from .heads import TextHead
 from .hooked import HookedViT
-from .open_clip_text import TextTower, Tokenizer, open_text_tower, tower_of
+from .open_clip_text import open_text_tower, tower_of
+from .text_tower import TextTower, Tokenizer
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 TEMPLATE_SETS = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
@@ -39,10 +41,12 @@ def text_readout(
     Image and text tower must have been trained together, which only the dimensions of their space can be checked for.
 
     Args:
-        vit: An image tower whose head is the projection into the space of the texts (timm's `*_clip_*` models).
+        vit: An image tower whose head is the projection into the space of the texts (timm's `*_clip_*` models, and
+            those of open_clip and transformers).
         prompts: Class names, which are put into the templates; or class name -> its text, or texts, as they stand.
-        clip: An open_clip model, or text such as `ViT-B-16:openai`, `hf-hub:org/repo` or `local-dir:/path`. By
-            default the tower that belongs to the ViT's timm name, where open_clip has it.
+        clip: An open_clip model or transformers' `CLIPModel`, or text such as `ViT-B-16:openai`, `hf-hub:org/repo`,
+            `local-dir:/path` or a folder of a `CLIPModel`. By default the text tower of the model that the ViT is the
+            image tower of, or the one that belongs to its timm name, where open_clip has it.
         templates: One or several texts with `{}` where the class name goes, or a set by name: `openai` (80) or
             `simple` (7).
         tokenizer: Texts -> tokens, where it is not the tower's usual one.
@@ -53,7 +57,7 @@ def text_readout(
             or its space has another number of dimensions than the image tower's.
     """
     texts = class_texts(prompts, templates)
-    tower = open_text_tower(_tower_name(vit) if clip is None else clip, tokenizer)
+    tower = _tower(vit, clip, tokenizer)
     embeddings = class_directions(tower, list(texts.values())).to(device=vit.device, dtype=vit.dtype)
     own = project if project is not None else vit.own_readout.head
     head = TextHead(own, embeddings, scale=tower.scale, bias=tower.bias)
@@ -114,6 +118,15 @@ def class_directions(tower: TextTower, texts: Sequence[Sequence[str]]) -> Float[
     each = tower.encode([text for some in texts for text in some])
     means = torch.stack([part.mean(0) for part in each.split(counts)])
     return nn.functional.normalize(means, dim=-1)
+
+
+def _tower(vit: HookedViT, clip: nn.Module | str | None, tokenizer: Tokenizer | None) -> TextTower:
+    """The tower that is asked for; by default the ViT's own, or the one that belongs to its timm name."""
+    if clip is None and vit.text_tower is not None:
+        return dataclasses.replace(vit.text_tower, tokenizer=tokenizer or vit.text_tower.tokenizer)
+    if clip is None and hasattr(vit.module, "logit_scale"):
+        return open_text_tower(vit.module, tokenizer)
+    return open_text_tower(_tower_name(vit) if clip is None else clip, tokenizer)
 
 
 def _tower_name(vit: HookedViT) -> str:

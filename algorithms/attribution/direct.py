@@ -8,6 +8,15 @@ logit difference (or a logit) with gradient g under that frozen norm,
 where the constant holds what belongs to no source: the head's bias, the final norm's bias, attention's biases
 (the direct paths of Elhage et al. 2021; TransformerLens' `logit_attrs`). For sets of classes the
 log-sum-exp is linearised at the clean logits.
+
+Under attention pooling the logits read nothing but what the pool's heads and MLP write, so the direct path of every
+source before them is empty. With the pool's pattern p and the norm in front of it held at their clean values as well,
+what the heads write is an affine map of the residual too, and each source reaches the logits through it:
+
+    g[t] = J_t' sum over heads h of p_h[t] W_V,h' W_O,h g
+
+(J: the frozen norm's Jacobian, g: the gradient at the pool's token). The sum over u and t of a_u[t] . g[t], the pool's
+MLP and a constant (now with the value biases) are the logit difference again; the pool's heads are thereby shared out.
 """
 
 from __future__ import annotations
@@ -39,7 +48,7 @@ class LogitAttribution:
     """Contributions to a logit or a logit difference, in logits.
 
     Args:
-        values: Of each source at each token, (pair, source, token).
+        values: Of each source at each token, (pair, source, token); 0 for a pool's heads where they are shared out.
         constant: What belongs to no source, (pair,).
         metric: The logit or logit difference itself, (pair,).
         source_names: Names of the sources.
@@ -62,6 +71,8 @@ def direct_logit_attribution(
     gradient at the last residual with the readout's norms frozen. Under `Ablation("zero")` these are the plain
     contributions, which add up to the logit difference less its constant. Costs one forward pass each
     for clean and corrupted images.
+
+    Under attention pooling only the pool's heads and MLP have such edges; `logit_attribution` looks through them.
 
     Args:
         graph: The graph; with tokens="each" contributions are per source and token.
@@ -94,6 +105,7 @@ def logit_attribution(
     images: Float[Tensor, "pair channel height width"],
     metric: Metric,
     *,
+    through_pool: bool = True,
     memory: int = DEFAULT_MEMORY,
 ) -> LogitAttribution:
     """Contribution of each source at each token to a logit or a logit difference.
@@ -102,6 +114,8 @@ def logit_attribution(
         vit: The opened model.
         images: Preprocessed images.
         metric: `Metric("logit", (3,))` or `Metric("logit_difference", (3,), (8,))`.
+        through_pool: Under attention pooling, share out what its heads write among what they gather, with their
+            pattern frozen; False leaves it with the heads, and 0 for every source before them. Elsewhere no difference.
         memory: Bytes to hold at once.
 
     Raises:
@@ -114,12 +128,35 @@ def logit_attribution(
         for batch in vit.check_images(images).split(batch_size_for(vit, memory, copies=2)):
             sources = source_values(vit, batch)
             gradient, found = _readout_gradient(vit, sources, metric)
-            values.append(torch.einsum("ubtd,btd->but", sources, gradient).double().cpu().numpy())
+            attribute = _through_pool if vit.cfg.pools and through_pool else _direct
+            values.append(attribute(vit, sources, gradient).double().cpu().numpy())
             metrics.append(found.double().cpu().numpy())
     graph = compile_graph(vit)
     table, total = np.concatenate(values)[:, graph.source_exists], np.concatenate(metrics)
     names = ("input", *node_names(graph))
     return LogitAttribution(table, total - table.sum((1, 2)), total, names, vit.cfg.tokens.token_names())
+
+
+def _direct(
+    vit: HookedViT, sources: Float[Tensor, "source pair token model"], gradient: Float[Tensor, "pair token model"]
+) -> Float[Tensor, "pair source token"]:
+    return torch.einsum("ubtd,btd->but", sources, gradient)
+
+
+def _through_pool(
+    vit: HookedViT, sources: Float[Tensor, "source pair token model"], gradient: Float[Tensor, "pair token model"]
+) -> Float[Tensor, "pair source token"]:
+    """Contributions where the pool's heads are shared out among what they gather, its MLP's being its own."""
+    n_before = len(sources) - 1 - vit.cfg.n_heads
+    block, before = vit.blocks[-1], sources[:n_before]
+    residual = before.sum(0) + sum(earlier.attn_bias for earlier in vit.blocks[:-1])
+    with torch.enable_grad():
+        seen = residual.requires_grad_(True)
+        q, k, v = block.read(block.norm1.frozen(seen))
+        written = block.attn_write(block.close(q.detach(), block.pattern(q, k).detach() @ v))
+        (gathered,) = torch.autograd.grad((written * gradient).sum(), seen)
+    shared = torch.zeros_like(sources[n_before:-1, ..., 0]).movedim(0, 1)  # pair, head, token
+    return torch.cat([_direct(vit, before, gathered), shared, _direct(vit, sources[-1:], gradient)], 1)
 
 
 def _require_linear(metric: Metric) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ...models.blocks import OpenBlock
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
+from ...models.mlps import GatedMlp, PlainMlp
 from ...models.norms import open_norm
 from .rules import Rules
 
@@ -92,7 +93,7 @@ def relevance_mlp(mlp: nn.Module, where: str) -> Callable[[Tensor], Tensor]:
     """The MLP's own computation from its own parts, with relevance in place of derivatives; the module is not touched.
 
     Args:
-        mlp: timm's `Mlp`, `GluMlp` (and so `SwiGLUPacked`) or `SwiGLU`.
+        mlp: `PlainMlp` or `GatedMlp`, timm's `Mlp`, `GluMlp` (and so `SwiGLUPacked`) or `SwiGLU`.
         where: What to call it in a message.
 
     Raises:
@@ -101,7 +102,7 @@ def relevance_mlp(mlp: nn.Module, where: str) -> Callable[[Tensor], Tensor]:
     from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 
     part: Any = mlp
-    hidden = {Mlp: _plain, GluMlp: _gated, SwiGLU: _swiglu}.get(type(mlp))
+    hidden = {PlainMlp: _plain, Mlp: _plain, GluMlp: _gated, GatedMlp: _swiglu, SwiGLU: _swiglu}.get(type(mlp))
     linear = all(
         type(getattr(part, name)) is nn.Linear for name in ("fc1", "fc1_g", "fc1_x", "fc2") if hasattr(mlp, name)
     )

@@ -29,6 +29,7 @@ from ...circuits.run import require_model
 from ...circuits.sources import batch_size_for
 from ...circuits.task import Task
 from ...circuits.token_columns import TokenColumns, token_columns
+from ...models.config import VitConfig
 from ..progress import progress_bar
 from .contrast import Contrast
 from .donors import Donor, ablated_embedded, clean_embedded, make_donor
@@ -80,6 +81,7 @@ def activation_patch(
     columns = token_columns(task.vit.cfg.tokens, tokens)
     pairs = task.discovery if pairs is None else pairs
     values, flips, clean, corrupt = _measure(_Patches(task, what, direction, columns), pairs, memory, progress)
+    values[:, ~_exists(task.vit.cfg, what)] = np.nan
     return PatchTable(
         what=what,
         tokens=columns.names,
@@ -92,6 +94,15 @@ def activation_patch(
         ablation=task.ablation,
         task=task.info,
     )
+
+
+def _exists(cfg: VitConfig, what: str) -> np.ndarray:
+    """Which (layer, head) there is something to patch at: a block may have fewer heads than another, or no MLP."""
+    if what == "mlp_out":
+        return np.array([[cfg.has_mlp(layer)] for layer in range(cfg.n_layers)])
+    if what in PER_HEAD:
+        return np.arange(cfg.n_heads) < np.array([[cfg.heads_of(layer)] for layer in range(cfg.n_layers)])
+    return np.ones((cfg.n_layers + 1, 1), dtype=bool)
 
 
 def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool) -> Iterator[np.ndarray]:

@@ -23,6 +23,8 @@ MOST_PANELS = 6
 class PatchTable(EffectTable):
     """Effects of patched activations; the places are (layer, head, token), head having one entry where there is none.
 
+    A head or an MLP that a block does not have is NaN, and has no row in `frame`.
+
     For `resid`, layer i is the residual in front of block i, and the last one that behind the last block.
 
     Args:
@@ -57,7 +59,8 @@ class PatchTable(EffectTable):
 
         layer, head, token = (axis.ravel() for axis in np.indices(self.values.shape[1:]))
         places = {"layer": layer, "head": head if self.per_head else head - 1, "token": np.array(self.tokens)[token]}
-        return pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
+        table = pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
+        return table.dropna(subset=["effect"]).reset_index(drop=True)
 
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
         """Draws a heat map to an .svg, .pdf or .png, and returns the path.

@@ -68,12 +68,17 @@ def walk(vit: HookedViT, embedded: Float[Tensor, "pair token model"]) -> Iterato
     """The blocks of a run from the residual in front of block 0, one at a time; call it under `vit.borrowed()`."""
     residual = embedded
     for block in vit.blocks:
-        q, k, v = block.read(block.norm1(residual))
-        z = block.attend(q, k, v)
-        middle = residual + block.attn_write(z)
-        step = Step(residual, q, k, v, z, middle, block.mlp_write(block.mlp_input(residual, middle)))
+        step = one_step(block, residual)
         yield step
         residual = step.after
+
+
+def one_step(block: OpenBlock, residual: Float[Tensor, "pair token model"]) -> Step:
+    """A block's run from the residual in front of it; call it under `vit.borrowed()`."""
+    q, k, v = block.read(block.norm1(residual))
+    z = block.attend(q, k, v)
+    middle = residual + block.attn_write(z)
+    return Step(residual, q, k, v, z, middle, block.mlp_write(block.mlp_input(residual, middle)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from ...models.errors import FormatError
 from ..circuit import Circuit
 from ..names import Edge, End
-from .layout import Layout, place
+from .layout import Box, Layout, place
 from .strokes import Stroke, strokes
 from .words import facts, group_title, legible, text, title
 
@@ -101,18 +101,26 @@ def _nodes(edges: Iterable[Edge]) -> dict[str, End]:
 
 
 def _node(end: End, circuit: Circuit, layout: Layout) -> str:
-    box = layout.boxes.get(str(end)) or layout.ports[str(end)]
+    box = layout.boxes.get(str(end)) or layout.ports.get(str(end)) or _below(layout.frames[str(end)], layout)
     where_to = f'pos="{box.x:.1f},{layout.height - box.y:.1f}!"'
     where = f"<BR/><FONT POINT-SIZE='7'>{text(group_title(end.group))}</FONT>" if end.group else ""
     if end.kind == "head" and circuit.graph.ports == "qkv":
-        cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in "qkv")
+        ports = [port for port in "qkv" if str(replace(end, port=port)) in layout.ports]
+        cells = "".join(f'<TD PORT="{port}"><FONT POINT-SIZE="7">{port}</FONT></TD>' for port in ports)
         return (
             f'[shape=plain, {where_to}, label=<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">'
-            f'<TR><TD COLSPAN="3">{end.node}{where}</TD></TR><TR>{cells}</TR></TABLE>>]'
+            f'<TR><TD COLSPAN="{len(ports) or 1}">{end.node}{where}</TD></TR>'
+            + f"<TR>{cells}</TR>" * bool(cells)
+            + "</TABLE>>]"
         )
     fill = ', fillcolor="#fdf3d8"' if end.kind == "mlp" else ""
     wide = f", width={box.width / 72:.2f}" if box.width > 72 else ""
     return f"[{where_to}, label=<{end.node}{where}>{wide}{fill}]"
+
+
+def _below(frame: Box, layout: Layout) -> Box:
+    """Where a layer's attention would read at a token group, if it did."""
+    return replace(frame, y=frame.bottom + layout.sizes.gap + 3.0, width=frame.width - 8.0)
 
 
 def _ranks(ends: Iterable[End]) -> list[str]:

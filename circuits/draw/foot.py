@@ -8,7 +8,7 @@ from ..circuit import Circuit
 from ..exhibit import Exhibit
 from .layout import Layout
 from .legend import legend
-from .picture import CHIPS, caption, image_with_grid
+from .picture import caption, chips_width, image_with_grid
 from .strokes import Stroke
 from .words import tag, text
 
@@ -19,7 +19,7 @@ def foot_width(circuit: Circuit, exhibit: Exhibit | None) -> float:
     """How wide the picture has to be for the images and the legend."""
     if exhibit is None or not len(exhibit.clean):
         return 0.0
-    chips = CHIPS if circuit.graph.cfg.tokens.n_prefix else 0.0
+    chips = chips_width(circuit.graph.cfg.tokens)
     height, width = exhibit.clean.shape[1:3]
     return 2 * (_IMAGE * width / height + chips + _SPACE) + _LEGEND
 
@@ -46,7 +46,7 @@ def foot(
 def _images(circuit: Circuit, exhibit: Exhibit, x: float, y: float) -> tuple[list[str], float]:
     tokens, parts = circuit.graph.cfg.tokens, []
     for which, images in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
-        x += CHIPS if tokens.n_prefix else 0.0
+        x += chips_width(tokens)
         said = caption(exhibit, 0, which, length=200)
         words = tag("title", text(said)) + text(caption(exhibit, 0, which, length=14))
         parts += image_with_grid(images[0], tokens, x=x, y=y, size=_IMAGE, alt=said)

@@ -1,9 +1,11 @@
 """Where everything in a picture of a circuit stands; nothing is drawn here.
 
 A circuit is layered already, so no layout engine is needed. A row is a layer, the input below and the logits on top.
-A column is a head; a layer's MLP stands in a column aside, half a row above its heads, because it reads them. With
-several token groups each has its own lane, a copy of the columns: the residual stream never mixes tokens, so an edge
-leaves its lane only inside a head. Under a head stand the ports that it reads through; y grows downwards.
+A column is a head; a layer's MLP stands in a column aside, half a row above its heads, because it reads them (beside
+them, where both read the same). Only what the graph has is placed: attention pooling is the last row, and its own lane,
+`pool`, holds nothing else. With several token groups each has its own lane, a copy of the columns: the residual stream
+never mixes tokens, so an edge leaves its lane only inside a head. Under a head stand the ports that it reads through; y
+grows downwards.
 """
 
 from __future__ import annotations
@@ -128,6 +130,7 @@ class Layout:
         ports: Places under a head where it reads, by name, such as `a0.h1<q>@cls`.
         frames: At `block` ports, the frame around a layer's heads by name, such as `a0@cls`.
         rows: Middle of each layer's row of heads.
+        row_titles: What each row is called.
         left_out: Token groups that no drawn edge touches.
     """
 
@@ -139,6 +142,7 @@ class Layout:
     ports: Mapping[str, Box]
     frames: Mapping[str, Box]
     rows: tuple[float, ...]
+    row_titles: tuple[str, ...]
     left_out: tuple[str, ...] = ()
 
     @cached_property
@@ -186,7 +190,8 @@ def place(graph: Graph, edges: Iterable[Edge]) -> Layout:
     full = len(groups) * graph.cfg.n_heads <= _FULL_GRID_COLUMNS
     heads = {group: _heads(graph, use, group, full) for group in groups}
     sizes = _sizes(graph, sum(map(len, heads.values())), len(groups))
-    lanes = _lanes(groups, heads, use, sizes, full)
+    with_mlps = {group for group in groups if any(_has_mlp(graph, layer, group) for layer in range(graph.cfg.n_layers))}
+    lanes = _lanes(groups, heads, use, sizes, with_mlps if full else set())
     left_out = tuple(name for name in graph.groups.names if name not in groups)
     return _Placer(graph, use, sizes, lanes, full).layout(left_out)
 
@@ -211,7 +216,8 @@ def _use(edges: Iterable[Edge]) -> _Use:
 
 def _heads(graph: Graph, use: _Use, group: str, full: bool) -> tuple[int, ...]:
     if full:
-        return tuple(range(graph.cfg.n_heads))
+        layers = range(graph.cfg.n_layers)
+        return tuple(range(max(graph.cfg.heads_of(layer) * _has_heads(graph, layer, group) for layer in layers)))
     return tuple(sorted({end.head for end in use.ends if end.group == group and end.kind == "head"}))
 
 
@@ -226,10 +232,23 @@ def _sizes(graph: Graph, n_columns: int, n_lanes: int) -> Sizes:
     return replace(sizes, gap=0.55 * sizes.box[1], row=sizes.row + crowded)
 
 
-def _lanes(groups: list[str], heads: Mapping[str, tuple[int, ...]], use: _Use, sizes: Sizes, full: bool) -> list[Lane]:
+def _has_heads(graph: Graph, layer: int, group: str) -> bool:
+    """Whether a layer's heads read or write at a token group."""
+    place = graph.groups.names.index(group)
+    return bool(graph.stream_groups[place] | graph.live_targets(layer)[place])
+
+
+def _has_mlp(graph: Graph, layer: int, group: str) -> bool:
+    """Whether a layer has an MLP that can be seen at a token group."""
+    return bool(graph.layers[layer].mlp.present[0, graph.groups.names.index(group)])
+
+
+def _lanes(
+    groups: list[str], heads: Mapping[str, tuple[int, ...]], use: _Use, sizes: Sizes, with_mlps: set[str]
+) -> list[Lane]:
     lanes, x = [], 52.0
     for group in groups:
-        has_mlp = full or any(end.kind == "mlp" and end.group == group for end in use.ends)
+        has_mlp = group in with_mlps or any(end.kind == "mlp" and end.group == group for end in use.ends)
         span = use.spans.get(group, 0)
         arcs = min(90.0, 7.0 * span) if span > 1 else 0.0
         columns = sizes.column * len(heads[group])
@@ -270,26 +289,40 @@ class _Placer:
             ports=self._ports,
             frames=self._frames,
             rows=self._rows,
+            row_titles=tuple(self._title(layer) for layer in range(self._graph.cfg.n_layers)),
             left_out=left_out,
         )
 
+    def _title(self, layer: int) -> str:
+        return "pool" if self._graph.cfg.is_pool(layer) else f"layer {layer}"
+
     def _lane(self, lane: Lane) -> None:
-        width, height = self._sizes.box
+        graph, (width, height) = self._graph, self._sizes.box
         span = self._sizes.column * len(lane.heads)
         bar = float(np.clip(0.62 * span, width, 460.0))
         middle = lane.heads_x + span / 2 if span else lane.x + lane.width / 2
-        self._box(End("input", group=lane.group), "input", middle, self._input_y, (bar, height))
-        if self._graph.read_groups[self._graph.groups.names.index(lane.group)]:
+        place = graph.groups.names.index(lane.group)
+        if graph.stream_groups[place]:
+            self._box(End("input", group=lane.group), "input", middle, self._input_y, (bar, height))
+        if graph.read_groups[place]:
             self._box(End("logits", group=lane.group), "logits", middle, self._logits_y, (bar, height))
         for layer, y in enumerate(self._rows):
-            for column, head in enumerate(lane.heads):
-                end = End("head", layer, head, group=lane.group)
+            self._row(lane, layer, y)
+
+    def _row(self, lane: Lane, layer: int, y: float) -> None:
+        """What a layer has in a lane."""
+        graph, group = self._graph, lane.group
+        heads = [head for head in lane.heads if head < graph.cfg.heads_of(layer)]
+        if heads and _has_heads(graph, layer, group):
+            for column, head in enumerate(heads):
+                end = End("head", layer, head, group=group)
                 self._head(end, lane.heads_x + self._sizes.column * (column + 0.5), y)
-            if self._graph.ports == "block" and lane.heads:
-                self._block(End("attention", layer, group=lane.group), middle, y, span)
-            self._box(
-                End("mlp", layer, group=lane.group), f"m{layer}", lane.mlp_x, y - self._sizes.lift, self._sizes.box
-            )
+            if graph.ports == "block":
+                span = self._sizes.column * len(heads)
+                self._block(End("attention", layer, group=group), lane.heads_x + span / 2, y, span)
+        if _has_mlp(graph, layer, group):
+            lift = 0.0 if graph.cfg.is_parallel(layer) else self._sizes.lift
+            self._box(End("mlp", layer, group=group), f"m{layer}", lane.mlp_x, y - lift, self._sizes.box)
 
     def _box(self, end: End, label: str, x: float, y: float, size: tuple[float, float]) -> Box | None:
         """Places a node; one that is not used shrinks to a dot in a large grid, and is left out of a compressed one."""
@@ -310,9 +343,17 @@ class _Placer:
         below = y + self._sizes.box[1] / 2 + self._sizes.gap + radius
         for place, letter in enumerate("qkv" if self._graph.ports == "qkv" else " "):
             port = replace(end, port=letter.strip())
+            if not self._reads(port):
+                continue
             offset = (place - 1) * 0.31 * self._sizes.box[0] if port.port else 0.0
             state: State = "reads" if str(port) in self._use.ports else "unused"
             self._ports[str(port)] = Box(str(port), port, port.port, x + offset, below, 2 * radius, 2 * radius, state)
+
+    def _reads(self, port: End) -> bool:
+        """Whether the graph has the port: a constant query has none, nor has one that no readout can see."""
+        present = self._graph.layers[port.layer].attention.present
+        kind = "qkv".index(port.port) if port.port else 0
+        return bool(present[self._graph.port_rows[port.head, kind], self._graph.groups.names.index(port.group)])
 
     def _block(self, end: End, x: float, y: float, span: float) -> None:
         state: State = "reads" if str(end) in self._use.ports else "unused"
@@ -322,5 +363,7 @@ class _Placer:
         height = self._sizes.box[1]
         frame = Box(str(end), end, "", x, y, span - 2.0, height + 10.0, "writes" if writes else state)
         self._frames[str(end)] = frame
+        if not self._reads(end):
+            return
         below = frame.bottom + self._sizes.gap + 3.0
         self._ports[str(end)] = Box(str(end), end, "", x, below, frame.width - 8.0, 6.0, state)

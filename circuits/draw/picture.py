@@ -55,7 +55,7 @@ def attention_image(image: NDArray[np.floating], attention: NDArray[np.floating]
 def image_with_grid(
     image: NDArray[np.floating], tokens: TokenLayout, *, x: float, y: float, size: float, alt: str
 ) -> list[str]:
-    """SVG of an image with its patch grid over it and chips for CLS and registers at its left, `size` pixels high."""
+    """SVG of an image with its patch grid over it, `size` pixels high; chips at its left for tokens without pixels."""
     height, width = image.shape[:2]
     wide = size * width / height
     rows, columns = tokens.grid
@@ -70,14 +70,26 @@ def image_with_grid(
     ]
 
 
+def without_pixels(tokens: TokenLayout) -> tuple[str, ...]:
+    """Names of the groups of tokens that stand for no part of the image."""
+    found = {"cls": tokens.has_cls, "dist": tokens.has_dist, "reg": tokens.n_registers, "pool": tokens.has_pool}
+    return tuple(name for name, there in found.items() if there)
+
+
+def chips_width(tokens: TokenLayout) -> float:
+    """Room at an image's left for the tokens without pixels."""
+    return CHIPS if without_pixels(tokens) else 0.0
+
+
 def _chips(tokens: TokenLayout, x: float, y: float) -> list[str]:
-    names = ["CLS"] * tokens.has_cls + [f"R{i}" for i in range(tokens.n_registers)]
-    if len(names) > 5:
-        names = [*names[:4], f"+{len(names) - 4}"]
+    registers = [f"R{i}" for i in range(tokens.n_registers)]
+    if len(registers) > 4:
+        registers = [*registers[:3], f"+{len(registers) - 3}"]
+    names = ["CLS"] * tokens.has_cls + ["dist"] * tokens.has_dist + registers + ["pool"] * tokens.has_pool
     chips = []
     for place, name in enumerate(names):
         top = y + 20.0 * place
-        shade = "#e5e7eb" if name != "CLS" else "#dbe7f5"
+        shade = "#dbe7f5" if name in ("CLS", "dist", "pool") else "#e5e7eb"
         chips.append(tag("rect", x=x, y=top, width=28.0, height=16.0, rx=4.0, fill=shade, stroke="#9ca3af"))
         chips.append(tag("text", name, x=x + 14.0, y=top + 11.5, class_="chip", text_anchor="middle"))
     return chips

@@ -157,7 +157,8 @@ def _bands(layout: Layout, first: float, last: float) -> list[str]:
             top = y - 0.5 * row - layout.sizes.box[1] / 2 - 6
             band = {"x": first, "y": top, "width": last - first, "height": row, "fill": "#1f2937"}
             parts.append(tag("rect", fill_opacity=0.035, **band))
-        parts.append(tag("text", f"layer {layer}", x=first - 8, y=y + 3.5, class_="row", text_anchor="end"))
+        title = layout.row_titles[layer]
+        parts.append(tag("text", title, x=first - 8, y=y + 3.5, class_="row", text_anchor="end"))
     return parts
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from ..circuit import Circuit
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_GROUPS = {"cls": "CLS", "reg": "registers", "patch": "patches"}
+_GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
+_FRAME = re.compile(r"frame(\d+)")
 
 
 def title(circuit: Circuit) -> str:
@@ -53,7 +54,7 @@ def facts(circuit: Circuit) -> list[tuple[str, str]]:
 
 def group_title(group: str) -> str:
     """How a token group is called in a picture."""
-    return _GROUPS.get(group, group)
+    return _GROUPS.get(group) or _FRAME.sub(r"frame \1", group)
 
 
 def shortened(text: str, length: int) -> str:

@@ -2,8 +2,10 @@
 
 `rollout` (Abnar & Zuidema 2020): per layer, attention averaged over heads with the residual stream beside it,
 A = (I + mean over heads of the pattern) / 2, multiplied from the first layer to the last; the row of CLS says how much
-of each token arrives there. `last`: the last layer's pattern at CLS, averaged over heads. Without a CLS token, the mean
-over all tokens stands in for its row. Patches are then taken from the most attended down until they hold the share.
+of each token arrives there. `last`: the last layer's pattern at CLS, averaged over heads. A distillation token counts
+as CLS does; without either, the mean over all tokens stands in for its row. Under attention pooling the last layer is
+the pool, and its row is taken: what it gathers, of tokens that the blocks before have mixed. Patches are then taken
+from the most attended down until they hold the share.
 
 The model chooses its own evidence here: a circuit found with such a mask is about what the model attended to, whether
 or not that is the object. Rollout ignores values and MLPs, and tokens that the model uses as scratch space
@@ -87,17 +89,29 @@ class AttentionMasks:
 def patch_attention(
     vit: HookedViT, images: Float[Tensor, "image channel height width"], method: Method | str = "rollout"
 ) -> Float[Tensor, "image row column"]:
-    """How much of each patch CLS gathers, in float64 on the CPU."""
+    """How much of each patch CLS gathers, of a video summed over frames, in float64 on the CPU."""
     found = []
     with torch.no_grad():
         for batch in images.split(_BATCH):
             _, cache = vit.run_with_cache(batch, names_filter=lambda name: name.endswith("hook_pattern"))
-            layers = range(vit.cfg.n_layers) if method == "rollout" else [vit.cfg.n_layers - 1]
-            patterns = [cache["pattern", layer].double().mean(1).cpu() for layer in layers]
+            last = vit.cfg.n_layers - 1
+            layers = range(last + 1) if method == "rollout" else [last]
+            patterns = [_mean_pattern(vit, cache["pattern", layer], layer) for layer in layers]
             gathered = _rollout(patterns) if method == "rollout" else patterns[0]
-            found.append(gathered[:, 0] if vit.cfg.tokens.has_cls else gathered.mean(1))
-    patches = torch.cat(found)[:, vit.cfg.tokens.n_prefix :]
-    return patches.view(-1, *vit.cfg.tokens.grid)
+            found.append(gathered[:, vit.cfg.gathering(last)].mean(1))
+    patches = torch.cat(found)[:, vit.cfg.tokens.patches]
+    return patches.view(len(patches), vit.cfg.tokens.frames, *vit.cfg.tokens.grid).sum(1)
+
+
+def _mean_pattern(
+    vit: HookedViT, pattern: Float[Tensor, "image head target source"], layer: int
+) -> Float[Tensor, "image target source"]:
+    """A layer's pattern averaged over its heads; a token that it does not write to keeps what it has."""
+    mean = pattern[:, : vit.cfg.heads_of(layer)].double().mean(1).cpu()
+    at = vit.blocks[layer].at
+    if at is None:
+        return mean
+    return torch.where(at.value.bool().cpu(), mean, torch.eye(mean.shape[-1], dtype=torch.float64))
 
 
 def _rollout(patterns: list[Float[Tensor, "image target source"]]) -> Float[Tensor, "image target source"]:

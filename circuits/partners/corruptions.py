@@ -93,9 +93,10 @@ def changed_tokens(
     clean: Float[Tensor, "pair channel height width"],
     corrupt: Float[Tensor, "pair channel height width"],
 ) -> Bool[Tensor, "pair token"]:
-    """The tokens whose pixels differ in a pair; CLS and registers have no pixels and count as unchanged."""
+    """The tokens whose pixels differ in a pair; CLS, registers and others without pixels count as unchanged."""
     differs = patches_of((clean != corrupt).any(1, keepdim=True), cfg).flatten(2).any(-1)
-    return F.pad(differs, (cfg.tokens.n_prefix, 0), value=False)
+    behind = cfg.tokens.n_tokens - cfg.tokens.patches.stop
+    return F.pad(differs, (cfg.tokens.n_prefix, behind), value=False)
 
 
 def whole_patches(masks: Bool[Tensor, "image height width"], cfg: VitConfig) -> Bool[Tensor, "image patch"]:

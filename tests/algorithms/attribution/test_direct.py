@@ -133,6 +133,80 @@ def test_it_is_exact_where_the_final_norm_is_an_identity():
     np.testing.assert_allclose(direct, exact, atol=1e-9)
 
 
+def residual_biases(module):
+    """What the blocks' attention writes whatever it reads."""
+    scales = [getattr(block, "ls1", torch.nn.Identity()) for block in module.blocks]
+    return sum(scale(block.attn.proj.bias) for scale, block in zip(scales, module.blocks, strict=True))
+
+
+def through_the_pool(module, images, target):
+    """By timm's own weights: a part of each token's residual -> what it adds to a logit, and what nothing adds."""
+    pool, seen = module.attn_pool, []
+    handle = module.norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    module(images)
+    handle.remove()
+    first = 0 if getattr(module, "pool_include_prefix", True) else module.num_prefix_tokens
+    x, norm, (heads, width) = seen[0][:, first:], module.norm, (pool.num_heads, pool.head_dim)
+    inverse = (x.var(-1, unbiased=False, keepdim=True) + norm.eps).rsqrt()
+    weights, biases = pool.kv.weight.chunk(2), None if pool.kv.bias is None else pool.kv.bias.chunk(2)
+    keys = (norm(x) @ weights[0].T + (0 if biases is None else biases[0])).unflatten(-1, (heads, width))
+    query = pool.q(pool.latent[0, 0]).view(heads, width)
+    pattern = (torch.einsum("hd,bthd->bht", query, keys) * pool.scale).softmax(-1)
+    reads = module.head.weight[target] @ pool.proj.weight  # head x width
+
+    def adds(part, shift=0.0):  # (pair, token, model) -> (pair, token)
+        normed = (part - part.mean(-1, keepdim=True)) * inverse * norm.weight + shift * norm.bias
+        values = normed @ weights[1].T + (0 if biases is None else shift * biases[1])
+        return torch.einsum("hd,bht,bthd->bt", reads.view(heads, width), pattern, values.unflatten(-1, (heads, width)))
+
+    constant = module.head.bias[target] + module.head.weight[target] @ pool.proj.bias
+    constant = constant + adds(residual_biases(module).expand_as(x), shift=1.0).sum(1)
+    return first, adds, constant
+
+
+@pytest.mark.parametrize("name", ["map", "map-prefix", "map-other-heads"])
+@torch.no_grad()
+def test_with_the_pools_pattern_frozen_every_source_reaches_the_logit(architecture_named, images_for, name):
+    vit, images = architecture_named(name), images_for(architecture_named(name), 3)
+    found = logit_attribution(vit, images, Metric("logit", (2,)))
+    first, adds, constant = through_the_pool(vit.module, images, 2)
+    np.testing.assert_allclose(found.constant, constant.numpy(), rtol=0, atol=1e-9)
+    _, cache = vit.run_with_cache(images)
+    for source, hook in (("input", "blocks.0.hook_resid_pre"), ("m1", "blocks.1.hook_mlp_out")):
+        wanted = adds(cache[hook][:, first:-1]).numpy()
+        got = found.values[:, found.source_names.index(source)]
+        np.testing.assert_allclose(got[:, first:-1], wanted, rtol=0, atol=1e-9)
+        assert (got[:, :first] == 0).all() and (got[:, -1] == 0).all() and np.abs(wanted).max() > 1e-3
+    heads = [place for place, node in enumerate(found.source_names) if node.startswith("a2.")]
+    assert len(heads) == vit.cfg.heads_of(2) and (found.values[:, heads] == 0).all()
+
+
+def test_left_with_the_pools_heads_sources_before_them_add_nothing(architecture_named, images_for):
+    vit, images = architecture_named("map"), images_for(architecture_named("map"), 3)
+    shared = logit_attribution(vit, images, Metric("logit", (2,)))
+    left = logit_attribution(vit, images, Metric("logit", (2,)), through_pool=False)
+    before = left.source_names.index("a2.h0")
+    assert (left.values[:, :before] == 0).all() and np.abs(left.values[:, before:]).max() > 1e-3
+    np.testing.assert_allclose(left.values[:, -1], shared.values[:, -1], atol=1e-12)
+    np.testing.assert_allclose(left.values.sum((1, 2)) + left.constant, left.metric, atol=1e-9)
+
+
+@torch.no_grad()
+def test_of_a_distilled_model_both_heads_are_attributed(architecture_named, images_for):
+    vit, images = architecture_named("distilled"), images_for(architecture_named("distilled"), 3)
+    found, module, seen = logit_attribution(vit, images, Metric("logit", (2,))), vit.module, []
+    handle = module.norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    logits = vit.module(images)[:, 2].numpy()
+    handle.remove()
+    inverse = (seen[0][:, :2].var(-1, unbiased=False, keepdim=True) + module.norm.eps).rsqrt()
+    bias = residual_biases(module)
+    normed = (bias - bias.mean()) * inverse * module.norm.weight + module.norm.bias
+    constant = (module.head(normed[:, 0])[:, 2] + module.head_dist(normed[:, 1])[:, 2]) / 2
+    np.testing.assert_allclose(found.constant, constant.numpy(), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.values.sum((1, 2)) + constant.numpy(), logits, rtol=0, atol=1e-9)
+    assert np.abs(found.values[:, :, 2:]).max() == 0 and (np.abs(found.values[:, 0, :2]).max(0) > 1e-3).all()
+
+
 def test_what_is_not_a_logit_is_refused():
     with pytest.raises(TaskError, match="not linear"):
         logit_attribution(make_vit({}), torch.zeros(1, 1, 8, 8), Metric("probability", (0,)))

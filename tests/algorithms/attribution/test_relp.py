@@ -16,6 +16,7 @@ from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.blocks import OpenBlock
 from vitcircuits.models.errors import ModelError, TaskError
+from vitcircuits.models.mlps import GatedMlp, PlainMlp
 from vitcircuits.models.norms import Norm
 
 
@@ -171,6 +172,8 @@ def make_mlps():
     yield GluMlp(6, 8, act_layer=nn.SiLU, gate_last=False), True
     yield GluMlp(6, 8, act_layer=nn.GELU), True
     yield SwiGLU(6, 8), True
+    yield PlainMlp(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6), nn.LayerNorm(8)), False
+    yield GatedMlp(nn.Linear(6, 8), nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 6)), True
 
 
 def test_every_mlp_keeps_its_values_and_conserves_relevance():

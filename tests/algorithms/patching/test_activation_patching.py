@@ -53,6 +53,9 @@ def check_against_hooks(task, what, direction, tokens, values_of, close):
     with torch.no_grad():
         reference, logits = vit(pairs.clean), vit(base)
         for layer, head, column in np.ndindex(table.values.shape[1:]):
+            if np.isnan(table.values[:, layer, head, column]).all():
+                assert head >= vit.cfg.heads_of(layer) or (what == "mlp_out" and not vit.cfg.has_mlp(layer))
+                continue
             at = torch.from_numpy(member[column])
             value = values_of(hook_name(vit, what, layer))
             found = patched_by_hook(vit, base, what, layer, head, at, value)
@@ -78,6 +81,20 @@ def test_a_patch_is_a_hook_on_every_variant(variant, images_for, close, what, di
     task = make_task(variant, images_for)
     tokens = ("all", "r0c1") if what == "k" else "role"
     check_against_hooks(task, what, direction, tokens, cached(task, direction), close)
+
+
+@pytest.mark.parametrize("what", ["z", "q", "pattern", "mlp_out", "resid"])
+def test_a_patch_is_a_hook_on_unusual_architectures(separable, images_for, close, what):
+    task = make_task(separable, images_for, n=2)
+    check_against_hooks(task, what, "noising", "role", cached(task, "noising"), close)
+
+
+def test_what_a_block_does_not_have_is_not_patched(architecture_named, images_for):
+    for name, what, there in (("map-other-heads", "z", [2, 2, 4]), ("attention-only", "mlp_out", [0, 0])):
+        vit = architecture_named(name)
+        table = activation_patch(compile_graph(vit), make_task(vit, images_for, n=2), what)
+        assert (~np.isnan(table.effect)).sum((1, 2)).tolist() == there
+        assert table.frame(n_bootstrap=0).groupby("layer").size().tolist() == [n for n in there if n]
 
 
 @pytest.mark.parametrize("metric", ["logit_difference", "kl", "probability"])

@@ -1,0 +1,183 @@
+"""Models of other libraries by name and by folder: what is loaded is what was saved, with its labels and its texts."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from vitcircuits.models import load_vit, text_readout
+from vitcircuits.models.errors import ModelError
+from vitcircuits.models.preprocess import Preprocess
+
+NAMES = ["cat", "dog"]
+SAVED = ["vit", "vit-features", "dinov2", "dinov2-registers", "clip", "clip-tower", "vivit", "vivit-features"]
+SMALL = {
+    "embed_dim": 12,
+    "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
+    "text_cfg": {"layers": 1, "width": 16, "heads": 2},
+}
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_a_folder_gives_the_model_that_was_saved_to_it(foreign_module, images_for, tmp_path, kind):
+    module = foreign_module(kind, dtype=torch.float32)
+    module.save_pretrained(tmp_path / "mine")
+    vit = load_vit(tmp_path / "mine")
+    images = images_for(vit)
+    with torch.no_grad(), vit.borrowed():
+        from vitcircuits.models.hooked import HookedViT
+
+        torch.testing.assert_close(vit(images), HookedViT(module)(images), atol=0, rtol=0)
+    assert vit.cfg.name == "mine" and vit.labels is None and vit.preprocess is None
+    assert not any(parameter.requires_grad for parameter in vit.module.parameters())
+
+
+def test_labels_and_preprocessing_are_the_folders(foreign_module, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    labels = {0: "tench", 1: "cat", 2: "dog", 3: "car", 4: "tree"}
+    foreign_module("vit", num_channels=3, id2label=labels).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(tmp_path)
+    vit = load_vit(tmp_path, name="mine")
+    assert vit.labels == tuple(labels.values()) and vit.cfg.name == "mine"
+    assert vit.preprocess == Preprocess((8, 8), 3, (0.5,) * 3, (0.5,) * 3, interpolation="bilinear", squash=True)
+
+
+def test_a_folder_in_16_bits_is_upcast_and_one_without_weights_can_be_random(foreign_module, tmp_path):
+    foreign_module("vit", dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert load_vit(tmp_path).dtype == torch.float32
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="transformers could not load"):
+        load_vit(tmp_path)
+    assert load_vit(tmp_path, pretrained=False).cfg.n_classes == 5
+
+
+def test_dinov2_is_opened_at_the_size_that_its_pictures_are_cropped_to(foreign_module, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    foreign_module("dinov2", num_channels=3).save_pretrained(tmp_path)
+    transformers.BitImageProcessor(size={"shortest_edge": 14}, crop_size=12).save_pretrained(tmp_path)
+    assert load_vit(tmp_path).cfg.tokens.grid == (3, 3) and load_vit(tmp_path, image_size=8).cfg.tokens.grid == (2, 2)
+    assert load_vit(tmp_path).preprocess.size == (12, 12)
+    with pytest.raises(ModelError, match="takes no option num_classes"):
+        load_vit(tmp_path, num_classes=3)
+
+
+def _edit(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_folders_that_cannot_be_loaded_are_refused_with_the_reason(foreign_module, tmp_path):
+    foreign_module("vit-features", dtype=torch.float32).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a folder with weights of its own"):
+        load_vit(tmp_path, checkpoint="other.safetensors")
+    _edit(tmp_path, architectures=["ViTForImageClassification"])
+    with pytest.raises(ModelError, match=r"lacks 2 weights of a ViTForImageClassification such as classifier\.bias"):
+        load_vit(tmp_path)
+    _edit(tmp_path, architectures=["SwinModel"], model_type="swin")
+    with pytest.raises(ModelError, match="model of type 'swin', which is not opened: vit, dinov2"):
+        load_vit(tmp_path)
+
+
+def test_an_architecture_that_is_not_opened_is_loaded_as_the_model_in_it(foreign_module, tmp_path, images_for, close):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = foreign_module("vit").config
+    module = transformers.ViTForMaskedImageModeling(config).eval()
+    module.save_pretrained(tmp_path)
+    vit = load_vit(tmp_path)
+    images = images_for(vit)
+    close(vit(images), module.vit(images).last_hidden_state[:, 0].detach())
+
+
+@pytest.fixture
+def clip_folder(foreign_module, tmp_path):
+    """A folder of a small CLIPModel with a tokenizer of whole words and letters."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    letters = sorted({*"a photo of a cat dog."} - {" "})
+    pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**text, "vocab_size": len(pieces), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    module = foreign_module("clip", dtype=torch.float32, text_config=text)
+    module.save_pretrained(tmp_path)
+    transformers.CLIPTokenizer({piece: i for i, piece in enumerate(pieces)}, []).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=8).save_pretrained(tmp_path)
+    return tmp_path, module
+
+
+def test_prompts_are_encoded_by_the_folders_own_text_tower(clip_folder, images_for):
+    folder, module = clip_folder
+    vit = load_vit(folder)
+    read, images = text_readout(vit, NAMES), images_for(vit, 4)
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(folder)([f"a photo of a {name}." for name in NAMES], return_tensors="pt")
+    with torch.no_grad():
+        wanted = module(pixel_values=images, **tokens).logits_per_image
+        torch.testing.assert_close(read(images), wanted, atol=1e-4, rtol=0)
+        again = text_readout(load_vit(module), NAMES, clip=str(folder))
+        torch.testing.assert_close(again(images), wanted, atol=1e-4, rtol=0)
+    assert float(wanted.std()) > 0.05 and read.readout.info["text_tower"] == folder.name
+    assert vit.preprocess.size == (8, 8) and not vit.preprocess.squash
+
+
+def test_a_clip_folder_without_a_tokenizer_says_so_when_prompts_come(foreign_module, tmp_path):
+    foreign_module("clip", dtype=torch.float32).save_pretrained(tmp_path)
+    vit = load_vit(tmp_path)
+    with pytest.raises(ModelError, match="has no tokenizer that can be read"):
+        text_readout(vit, NAMES)
+
+
+def test_open_clip_by_name_is_its_image_tower_with_its_own_texts(images_for):
+    open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    vit = load_vit("open_clip:ViT-B-32", pretrained=False, **SMALL)
+    read, images = text_readout(vit, NAMES), images_for(vit, 4)
+    tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}." for name in NAMES])
+    with torch.no_grad():
+        wanted, _ = vit.module.get_logits(images, tokens)
+        torch.testing.assert_close(read(images), wanted, atol=1e-4, rtol=0)
+    assert vit.cfg.name == "open_clip:ViT-B-32" and read.readout.info["text_tower"] == "ViT-B-32"
+    assert vit.preprocess.size == (32, 32) and vit.preprocess.mean[0] == pytest.approx(0.48145466)
+
+
+def test_open_clip_takes_weights_from_a_file(tmp_path, images_for):
+    pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    from safetensors.torch import save_file
+
+    first = load_vit("open_clip:ViT-B-32", pretrained=False, **SMALL)
+    save_file(first.module.state_dict(), tmp_path / "clip.safetensors")
+    second = load_vit("open_clip:ViT-B-32", checkpoint=tmp_path / "clip.safetensors", **SMALL)
+    images = images_for(first)
+    assert torch.equal(second(images), first(images)) and second.digest() == first.digest()
+
+
+def test_every_tinyclip_of_open_clips_is_opened_but_for_its_weights():
+    open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    names = [name for name in open_clip.list_models() if name.startswith(("TinyCLIP", "ViT-B-16-quickgelu"))]
+    cut = {"vision_cfg": {"image_size": 64, "layers": 1, "width": 128, "patch_size": 16}, "text_cfg": {"layers": 1}}
+    assert names
+    for name in names:
+        assert load_vit(f"open_clip:{name}", pretrained=False, **cut).cfg.n_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("open_clip:ViT-B-32", "needs the tag of its weights, but got ''.*ViT-B-32:laion2b_s34b_b79k"),
+        ("open_clip:ViT-B-32:nonsense", "needs the tag of its weights, but got 'nonsense'"),
+        ("open_clip:ViT-B-3", "open_clip has no model 'ViT-B-3'. The nearest names are ViT-B-32"),
+    ],
+)
+def test_names_that_open_clip_does_not_know_are_refused_with_the_nearest(name, said):
+    pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    with pytest.raises(ModelError, match=said):
+        load_vit(name)
+
+
+def test_nothing_of_other_libraries_is_imported_for_a_model_that_is_not_theirs():
+    code = """
+import sys
+from vitcircuits.models import load_vit
+load_vit("toy/digits-2l")
+assert not {"transformers", "open_clip"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
