@@ -48,6 +48,7 @@ class Difference:
 _MATTERS = {
     "task": "These are circuits of different behaviours.",
     "data": "The images are not the same.",
+    "readout": "The logits come from other heads.",
     "partners": "An edge carries what differs between an image and its partner, so partners decide what is found.",
     "ablation": "Removed edges carried different things, so sizes and faithfulness are not comparable.",
     "metric": "Scores have different meanings, so sizes, CPR and CMD are not comparable.",
@@ -68,6 +69,7 @@ def conditions(circuit: Circuit) -> dict[str, str]:
     size = f"{len(kept_nodes(circuit))} nodes" if granularity(circuit) == "node" else f"{kept} edges"
     found: Mapping[str, Any] = {
         "model": task.get("model") or graph.cfg.name,
+        "readout": dict(task.get("readout") or {}).get("kind") or "the model's own head",
         "task": task_words(task),
         "data": task.get("data"),
         "partners": _several(task, "corruption", "mask", "word", "mask_coordinates"),

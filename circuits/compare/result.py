@@ -86,7 +86,9 @@ class Comparison:
                 f"by chance in about {100 * chance:.2g}% of comparisons of kinds that are alike; {len(tested)} were "
                 f"compared."
             )
-        if smallest * len(tested) > level:
+        if smallest == 1:
+            said.append("With one seed of each kind nothing can be said about kinds, only about these circuits.")
+        elif smallest * len(tested) > level:
             said.append(
                 f"With so few seeds the smallest p-value is {smallest:.2g}, and {min(1.0, smallest * len(tested)):.2g} "
                 f"after correction for {len(tested)} comparisons: at the level of {level:g} no difference between "

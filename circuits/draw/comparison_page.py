@@ -91,7 +91,7 @@ def _says(comparison: Comparison) -> str:
     classes = {str(one): one.verdict.split()[0] for one in comparison.findings}
     items = []
     for said in comparison.conclusions():
-        care = said.startswith(("Not comparable", "With so few seeds"))
+        care = said.startswith(("Not comparable", "With "))
         items.append(tag("li", text(said), class_="care" if care else classes.get(said, "")))
     return tag("ul", *items, class_="says") if items else ""
 

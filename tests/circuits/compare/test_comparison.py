@@ -98,10 +98,11 @@ def test_random_circuits_agree_as_much_as_chance(make_graph):
 def test_what_differs_in_how_circuits_were_found_is_said(make_graph, make_circuit):
     base = make_circuit(make_graph())
     task = {**base.task, "metric": "probability", "corruption": "blur", "target_name": "4"}
+    task |= {"readout": {"kind": "ridge probe", "sha256": "0"}}
     other = dataclasses.replace(base, ablation=Ablation("mean"), task=task)
     found = compare([base, other, make_circuit(make_graph(), share=0.6)], **QUICK)
     said = {one.condition: one for one in found.differences}
-    assert {"metric", "partners", "task", "ablation", "budget"} <= said.keys()
+    assert {"metric", "partners", "task", "ablation", "budget", "readout"} <= said.keys()
     assert "partner (A, C)" in str(said["ablation"]) and "mean (per token) (B)" in str(said["ablation"])
     assert "3 vs 8" in str(said["task"]) and "4 vs 8" in str(said["task"])
     assert "Not comparable without care: metric differs" in str(found)
@@ -117,6 +118,7 @@ def test_graphs_of_other_shapes_are_compared_in_what_they_have_in_common(make_gr
     assert "one shape" not in str(found) and "shapes" in found.agreement.why_not["edges"]
     assert {"graph edges", "budget"} <= {one.condition for one in found.differences}
     assert all(finding.verdict in ("no second seed", "same") for finding in found.findings)
+    assert found.conclusions()[-1].startswith("With one seed of each kind nothing can be said about kinds")
 
 
 def kinds_of(make_circuit, graph, shift, n, *, figure="edges for faithfulness 0.8"):
