@@ -30,6 +30,10 @@ class Card(TypedDict):
     versions: dict[str, str]
     weights_sha256: str
     weights_licence: str
+    n_test_correct_float32: NotRequired[int]  # before the weights were rounded to the 16 bits that are stored
+    step: NotRequired[int]  # of a checkpoint: updates until then
+    accuracies: NotRequired[dict[str, dict[str, float]]]  # of sprites: method -> facet -> on the test split
+    text_sha256: NotRequired[str]  # of an image tower: the text side's
     certificate: NotRequired[dict[str, Any]]  # of a model with a known circuit
 
 
@@ -49,6 +53,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write a model's files into a hidden folder, then move them to where they belong, the card last.
+
+    A folder without a card is no model, so whoever is stopped at any moment leaves either a whole one or none.
+    """
+    beside = folder if folder.is_dir() else folder.parent
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{folder.name}.") as name:
+        fill(Path(name))
+        folder.mkdir(exist_ok=True)
+        (folder / CARD_FILE).unlink(missing_ok=True)
+        for path in sorted(Path(name).iterdir(), key=lambda path: path.name == CARD_FILE):
+            path.chmod(0o644)
+            path.replace(folder / path.name)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -78,18 +97,19 @@ def read_card(folder: Path) -> Card:
     return cast(Card, card)
 
 
-def check_weights(folder: Path, card: Card) -> Path:
-    """The path of the weights, if they are those that the card describes.
+def check_weights(folder: Path, card: Card, name: str = WEIGHTS_FILE) -> Path:
+    """The path of the weights (or of the text side), if they are those that the card describes.
 
     Raises:
         ModelError: The weights are missing or are others.
     """
-    path = folder / WEIGHTS_FILE
+    path = folder / name
+    wanted = card["weights_sha256"] if name == WEIGHTS_FILE else card.get("text_sha256", "nothing")
     if not path.is_file():
-        raise ModelError(f"{folder} has a card but no {WEIGHTS_FILE}: train again with `vitcircuits train`.")
-    if (found := sha256(path)) != card["weights_sha256"]:
+        raise ModelError(f"{folder} has a card but no {name}: train again with `vitcircuits train`.")
+    if (found := sha256(path)) != wanted:
         raise ModelError(
-            f"{path} has the sha256 {found[:12]}..., but its card says {card['weights_sha256'][:12]}...: one of the "
-            f"two was changed. Train again with `vitcircuits train`, or install vitcircuits again."
+            f"{path} has the sha256 {found[:12]}..., but its card says {wanted[:12]}...: one of the two was changed. "
+            f"Train again with `vitcircuits train`, or install vitcircuits again."
         )
     return path

@@ -20,7 +20,7 @@ from .errors import DataError
 from .preprocess import Preprocess
 from .sources import Source, digits, from_tensors, rank_in_class
 
-DATA_NAMES = ("digits", "mnist")
+DATA_NAMES = ("digits", "mnist", "sprites")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -50,7 +50,7 @@ class ImageData:
     """A data set in two splits that share no image.
 
     Args:
-        name: "digits", "mnist", a folder's name, or "tensors".
+        name: "digits", "mnist", "sprites", a folder's name, or "tensors".
         train: Where discovery draws from.
         test: Where evaluation draws from.
         class_names: What each label means.
@@ -92,10 +92,12 @@ def load_data(
     """Images and labels, preprocessed for a model, in a train and a test split.
 
     Args:
-        data: "digits" (scikit-learn's, every third of a class for testing), "mnist", a folder with MNIST's idx files,
-            a folder of class folders (or with train/ and test/ or val/ of them), a pair (images, labels), or
-            {"train": (images, labels), "test": (images, labels)}. Tensors are taken as already preprocessed.
-        preprocess: What the model wants, usually `vit.preprocess`. None leaves digits and MNIST as pixels in [0, 1].
+        data: "digits" (scikit-learn's, every third of a class for testing), "mnist", "sprites" (drawn shapes, see
+            `sprites_data.factors_of`), a folder with MNIST's idx files, a folder of class folders (or with train/ and
+            test/ or val/ of them), a pair (images, labels), or {"train": (images, labels), "test": (images, labels)}.
+            Tensors are taken as already preprocessed.
+        preprocess: What the model wants, usually `vit.preprocess`. None leaves digits, MNIST and sprites as pixels in
+            [0, 1].
         data_dir: Where MNIST's files lie, for "mnist". Else they are looked for in $VITCIRCUITS_DATA/mnist and
             ~/.cache/vitcircuits/mnist, and downloaded into the latter.
         seed: Which half of a folder without splits, or of a pair of tensors, is the test half.
@@ -131,6 +133,7 @@ def _source(
 ) -> Source:
     from . import mnist
     from .image_folder import image_folder
+    from .sprites_data import sprites
 
     if isinstance(data, tuple | list | Mapping):
         return from_tensors(data, seed=seed)
@@ -138,6 +141,8 @@ def _source(
         raise DataError(f"The data is a {type(data).__name__}, but {_WANTED}.")
     if data == "digits":
         return digits(preprocess)
+    if data == "sprites":
+        return sprites(preprocess)
     if data == "mnist":
         return mnist.mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
     folder = Path(data).expanduser()
@@ -151,7 +156,7 @@ def _source(
 
 
 _WANTED = (
-    f"data is {' or '.join(map(repr, DATA_NAMES))}, a folder of class folders, a folder with MNIST's idx files, a pair "
+    f"data is {', '.join(map(repr, DATA_NAMES))}, a folder of class folders, a folder with MNIST's idx files, a pair "
     f'(images, labels), or {{"train": (images, labels), "test": (images, labels)}}'
 )
 

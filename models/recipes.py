@@ -1,9 +1,8 @@
 """How the toy ViTs are built and trained: everything that decides their weights, as one frozen value each."""
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import ModelError
 
@@ -12,6 +11,27 @@ if TYPE_CHECKING:
 
     from .preprocess import Preprocess
 
+Dtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """The text encoder that a ViT is trained against, contrastively.
+
+    Args:
+        embedding: Width of the space that images and captions share.
+        d_model: Width of the text encoder's residual stream.
+        layers: Its blocks.
+        heads: Attention heads per block.
+        temperature: Of the softmax over the captions of a batch, before it is learnt.
+    """
+
+    embedding: int
+    d_model: int
+    layers: int
+    heads: int
+    temperature: float = 0.07
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -19,7 +39,7 @@ class Recipe:
 
     Args:
         name: What the toy is called, without `toy/`.
-        data: "digits" or "mnist".
+        data: "digits", "mnist", "sprites", or a folder that `load_data` reads.
         image_size: Height and width in pixels.
         patch: Height and width of a patch in pixels.
         channels: Channels of an image.
@@ -42,6 +62,10 @@ class Recipe:
         zoom: Largest random change of size, as a fraction, each way.
         seed: Of the weights, the order of the images and their augmentation.
         threads: CPU threads; sums are taken in another order with another number.
+        registers: Register tokens, between the class token and the patches.
+        attention_only: Blocks have no MLP.
+        dtype: What the weights are rounded to when they are stored; they are trained, and used, in float32.
+        text: Train the ViT as CLIP's image tower, against captions of sprites; None trains it on class labels.
     """
 
     name: str
@@ -68,10 +92,27 @@ class Recipe:
     dropout: float = 0.0
     seed: int = 0
     threads: int = 1
+    registers: int = 0
+    attention_only: bool = False
+    dtype: Dtype = "float32"
+    text: TextRecipe | None = None
+
+    @property
+    def description(self) -> str:
+        """What the model is, in a sentence."""
+        kind = "An attention-only ViT" if self.attention_only else "A ViT"
+        tokens = f"{(self.image_size // self.patch) ** 2} patches and a class token"
+        if self.registers:
+            tokens = tokens.replace(" and", ",") + f" and {self.registers} registers"
+        blocks = "1 block" if self.layers == 1 else f"{self.layers} blocks"
+        how = f"trained on {self.data}" + (" contrastively against captions" if self.text else "")
+        return f"{kind} of {blocks} with {self.heads} heads, d_model {self.d_model}, {tokens}, {how}."
 
     @property
     def augmentation(self) -> str:
         """What happens to a training image, in words."""
+        if not (self.shift or self.rotate or self.zoom):
+            return "none"
         return (
             f"each training image is shifted by up to {self.shift:g} px, rotated by up to {self.rotate:g} degrees and "
             f"resized by up to {self.zoom:.0%}, each drawn uniformly, bilinear, black outside"
@@ -90,106 +131,45 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe that `to_dict` wrote.
+        """The recipe that `to_dict` wrote, here or in an earlier version, which had no fields that it lacks.
 
         Raises:
-            ModelError: A field is missing or unknown.
+            ModelError: A field is unknown, or one without a default is missing.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= known:
             raise ModelError(
-                f"The recipe has {sorted(set(values) - known)} too many and lacks {sorted(known - set(values))}: it "
+                f"The recipe has {sorted(set(values) - known)} too many and lacks {sorted(needed - set(values))}: it "
                 f"was written by another version. Train again with `vitcircuits train`."
             )
         # JSON has no tuples
         fixed: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
+        if fixed.get("text") is not None:
+            fixed["text"] = TextRecipe(**fixed["text"])
         return cls(**fixed)
-
-
-_DIGITS = Recipe(
-    name="digits-2l",
-    data="digits",
-    image_size=8,
-    patch=2,
-    channels=1,
-    mean=(0.305,),
-    std=(0.376,),
-    classes=tuple("0123456789"),
-    d_model=64,
-    layers=2,
-    heads=4,
-    mlp_ratio=4.0,
-    # dropout, weight decay and augmentation were chosen on held-out thirds of the training split
-    epochs=200,
-    batch_size=64,
-    lr=2e-3,
-    weight_decay=0.5,
-    warmup=0.05,
-    label_smoothing=0.05,
-    shift=0.75,
-    rotate=10.0,
-    zoom=0.1,
-    dropout=0.1,
-)
-
-_MNIST = Recipe(
-    name="mnist-2l",
-    data="mnist",
-    image_size=28,
-    patch=7,
-    channels=1,
-    mean=(0.1307,),
-    std=(0.3081,),
-    classes=tuple("0123456789"),
-    d_model=64,
-    layers=2,
-    heads=4,
-    mlp_ratio=4.0,
-    epochs=15,
-    batch_size=128,
-    lr=2e-3,
-    weight_decay=0.05,
-    warmup=0.05,
-    label_smoothing=0.05,
-    shift=2.0,
-    rotate=10.0,
-    zoom=0.1,
-)
-
-RECIPES = {recipe.name: recipe for recipe in (_DIGITS, _MNIST, replace(_MNIST, name="mnist-4l", layers=4))}
-
-
-def get_recipe(name: str) -> Recipe:
-    """The recipe of that name, with or without `toy/`.
-
-    Raises:
-        ModelError: There is none.
-    """
-    short = name.removeprefix("toy/")
-    if short not in RECIPES:
-        near = difflib.get_close_matches(short, RECIPES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ModelError(f"There is no recipe named {name!r}.{hint} The recipes are {', '.join(RECIPES)}.")
-    return RECIPES[short]
 
 
 def build(recipe: Recipe) -> "VisionTransformer":
     """timm's own VisionTransformer with the recipe's sizes: class token, token pooling, learnt positions.
 
-    Its weights are drawn from the recipe's seed; the global random state is left as it was.
+    An attention-only one has `NoMlp` in the MLPs' place, and CLIP's image tower a head without bias that projects into
+    the shared space. The weights are drawn from the recipe's seed; the global random state is left as it was.
     """
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
+    from .attention_only import drop_mlps
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return VisionTransformer(
+        module = VisionTransformer(
             img_size=recipe.image_size,
             patch_size=recipe.patch,
             in_chans=recipe.channels,
-            num_classes=len(recipe.classes),
+            num_classes=len(recipe.classes) if recipe.text is None else recipe.text.embedding,
             global_pool="token",
             embed_dim=recipe.d_model,
             depth=recipe.layers,
@@ -197,4 +177,8 @@ def build(recipe: Recipe) -> "VisionTransformer":
             mlp_ratio=recipe.mlp_ratio,
             proj_drop_rate=recipe.dropout,
             attn_drop_rate=recipe.dropout,
+            reg_tokens=recipe.registers,
         )
+        if recipe.text is not None:
+            module.head = torch.nn.Linear(recipe.d_model, recipe.text.embedding, bias=False)
+    return drop_mlps(module) if recipe.attention_only else module

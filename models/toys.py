@@ -12,6 +12,9 @@ from .recipes import Recipe, build
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
+    from .text_tower import TextEncoder
+    from .zero_shot import ZeroShot
+
 _WEIGHTS = Path(__file__).parent / "weights"
 _PREFIX = "toy/"
 
@@ -31,7 +34,10 @@ def toy_card(name: str) -> Card:
 
 
 def load_toy(name: str) -> tuple["VisionTransformer", Preprocess, tuple[str, ...], Card]:
-    """A toy as timm module (eval mode, no gradients), its preprocessing, what its logits mean, and its card.
+    """A toy as timm module (eval mode, no gradients), its preprocessing, what its outputs mean, and its card.
+
+    The outputs are class logits, but for an image tower such as `toy/clip-sprites` the coordinates of the space that it
+    shares with texts, `e0`, `e1`, ...; `zero_shot` has what turns them into logits.
 
     Args:
         name: One of `list_toys()`; the `toy/` may be left out.
@@ -63,7 +69,41 @@ def load_toy_folder(path: str | Path) -> tuple["VisionTransformer", Preprocess, 
             f"{weights} does not fit the recipe in its card ({str(error).splitlines()[-1].strip()}). Train again with "
             f"`vitcircuits train`."
         ) from error
-    return module.eval().requires_grad_(False), recipe.preprocess, recipe.classes, card
+    labels = recipe.classes if recipe.text is None else tuple(f"e{i}" for i in range(recipe.text.embedding))
+    return module.eval().requires_grad_(False), recipe.preprocess, labels, card
+
+
+def zero_shot(name: str | Path) -> "ZeroShot":
+    """The text side of an image tower: class embeddings and their names, the scale, embeddings of other phrases.
+
+    Args:
+        name: Such as `toy/clip-sprites`, or a folder that `train` wrote.
+
+    Raises:
+        ModelError: There is no such toy, or it was trained on class labels and has no text side.
+    """
+    from .zero_shot import read_zero_shot
+
+    return read_zero_shot(_folder(name))
+
+
+def load_text_encoder(name: str | Path) -> "TextEncoder":
+    """The text encoder that an image tower was trained against, for captions of one's own.
+
+    Args:
+        name: As for `zero_shot`.
+
+    Raises:
+        ModelError: As for `zero_shot`.
+    """
+    from .zero_shot import read_text_encoder
+
+    return read_text_encoder(_folder(name))
+
+
+def _folder(name: str | Path) -> Path:
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _home(str(name))
 
 
 def _home(name: str) -> Path:

@@ -2,26 +2,32 @@
 
 Every random number comes from the recipe's seed and the number of threads is the recipe's, so the same recipe gives the
 same weights byte for byte on the same machine. The last epoch's weights are kept: one training looks at the test split
-once, for the card. (The digits recipe was retuned twice after such looks, on held-out thirds of its training split.)
+once, for the card, and once more for each checkpoint that is asked for. (The digits recipe was retuned twice after such
+looks, on held-out thirds of its training split.)
 """
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cards import WEIGHTS_FILE, Card, sha256, write_atomically, write_card
+from .cards import Card
 from .data import ImageData, Split, load_data
 from .errors import ModelError
-from .recipes import Recipe, build
+from .model_folders import writable_folder, write_model
+from .objectives import Captions, ClassLabels, make_objective
+from .preprocess import Preprocess
+from .recipe_checks import check_data, check_recipe
+from .recipes import Recipe
+from .training_curves import Curves
 
 
 @runtime_checkable
@@ -44,54 +50,118 @@ class Schedule(Protocol):
         ...
 
 
-DATA_FACTS = {
-    "digits": {
-        "source": "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI), test part, as shipped in "
-        "scikit-learn's load_digits",
-        "licence": "CC BY 4.0",
-        "split": "every third image of each class, in scikit-learn's order, is a test image; the 13 writers stand in "
-        "both splits",
-    },
-    "mnist": {
-        "source": "MNIST (Y. LeCun, C. Cortes, C. Burges)",
-        "licence": "usually cited as CC BY-SA 3.0",
-        "split": "MNIST's own: 60,000 train, 10,000 test",
-    },
-}
-
-
 def train(
     recipe: Recipe,
     *,
     out: str | Path,
     data_dir: str | Path | None = None,
     seed: int | None = None,
+    checkpoints: int | Sequence[int] = 0,
     progress: bool = True,
 ) -> Card:
-    """The card of a toy ViT trained by the recipe; card and weights are written into `out`.
+    """The card of a toy ViT trained by the recipe; card, weights and curves are written into `out`.
+
+    A training that is stopped leaves the checkpoints that it had finished, and no model in `out`.
 
     Args:
         recipe: One of RECIPES, or one changed with `dataclasses.replace`.
-        out: Folder for `model.safetensors` (float32) and `card.json`; made if it isn't there.
+        out: Folder for `model.safetensors`, `card.json`, `training.csv` and `training.svg`; made if it isn't there.
         data_dir: Where MNIST's files lie; see `load_data`.
         seed: In place of the recipe's.
+        checkpoints: So many, evenly over the training; or the numbers of updates after which to keep one, 0 being
+            before the first. Each becomes a folder `step-00100` in `out` that `load_vit` opens.
         progress: Show a progress bar on stderr.
 
     Raises:
         DataError: The data cannot be found.
-        ModelError: The folder cannot be written.
+        ModelError: The recipe contradicts itself or the data, a checkpoint lies outside the training, or the folder
+            cannot be written or holds another training's checkpoints.
     """
     recipe = recipe if seed is None else replace(recipe, seed=seed)
+    check_recipe(recipe)
+    is_new = not Path(out).expanduser().exists()
     folder = writable_folder(out)
-    # pixels, because augmentation turns and shifts them before they are normalised
-    data = load_data(recipe.data, None, data_dir=data_dir)
-    start = time.perf_counter()
+    try:
+        return _train(recipe, folder, data_dir=data_dir, checkpoints=checkpoints, progress=progress)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # unless it holds checkpoints
+        raise
+
+
+def _train(
+    recipe: Recipe, folder: Path, *, data_dir: str | Path | None, checkpoints: int | Sequence[int], progress: bool
+) -> Card:
+    data = read_pixels(recipe, data_dir)
+    check_data(recipe, data)
+    per_epoch = math.ceil(len(data.train) / recipe.batch_size)
+    run = _Run(recipe, data, folder, Curves(recipe.epochs * per_epoch, per_epoch))
+    run.keep = frozenset(checkpoint_steps(checkpoints, run.curves.steps))
+    if stale := sorted(path.name for path in folder.glob("step-*")):
+        raise ModelError(
+            f"{folder} holds checkpoints of another training ({stale[0]} to {stale[-1]}): pass out= another folder, or "
+            f"delete them."
+        )
     with borrowed_threads(recipe.threads):
-        model = build(recipe)
-        _fit(model, data.train, recipe, progress=progress)
-        seconds = time.perf_counter() - start
-        n_correct = count_correct(model, recipe.preprocess.normalise(data.test.images), data.test.labels)
-    return _save(folder, model, recipe, data, n_correct=n_correct, seconds=seconds)
+        objective = make_objective(recipe, data.train)
+        _fit(objective, data.train, recipe, run, progress=progress)
+        return run.finish(objective)
+
+
+def read_pixels(recipe: Recipe, data_dir: str | Path | None = None) -> ImageData:
+    """The recipe's data at the model's size, as pixels: augmentation turns and shifts them before normalisation."""
+    channels = recipe.channels
+    plain = Preprocess((recipe.image_size, recipe.image_size), channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+    return load_data(recipe.data, plain, data_dir=data_dir)
+
+
+def checkpoint_steps(wanted: int | Sequence[int], steps: int) -> list[int]:
+    """The numbers of updates after which a checkpoint is kept.
+
+    Raises:
+        ModelError: One lies outside the training, or there are more than steps.
+    """
+    if isinstance(wanted, int):
+        if not 0 <= wanted <= steps:
+            raise ModelError(f"{wanted} checkpoints of {steps} steps: from 0 to {steps} can be kept.")
+        return [round(steps * (i + 1) / wanted) for i in range(wanted)]
+    if outside := [step for step in wanted if not 0 <= step <= steps]:
+        raise ModelError(f"There is no checkpoint at step {outside[0]}: this training goes from step 0 to {steps}.")
+    return sorted(set(wanted))
+
+
+@dataclass
+class _Run:
+    """A training's surroundings: what it leaves behind, and when."""
+
+    recipe: Recipe
+    data: ImageData
+    folder: Path
+    curves: Curves
+    keep: frozenset[int] = frozenset()
+    started: float = field(default_factory=time.perf_counter)
+
+    def checkpoint(self, step: int, objective: ClassLabels | Captions) -> None:
+        """Keep the model as it is after so many updates, if that was asked for."""
+        if step in self.keep:
+            self._write(objective, self.folder / f"step-{step:05d}", step)
+
+    def finish(self, objective: ClassLabels | Captions) -> Card:
+        """Keep the trained model."""
+        return self._write(objective, self.folder, None)
+
+    def _write(self, objective: ClassLabels | Captions, folder: Path, step: int | None) -> Card:
+        seconds = time.perf_counter() - self.started
+        finish: Callable[[Path, Card], None] | None = None if step is not None else self._write_curves
+        card = write_model(objective, folder, self.recipe, self.data, seconds=seconds, step=step, also=finish)
+        if step is not None:
+            self.curves.tested(step, card["test_accuracy"])
+        return card
+
+    def _write_curves(self, folder: Path, card: Card) -> None:
+        self.curves.tested(self.curves.steps, card["test_accuracy"])
+        self.curves.write(folder, f"{card['name']}, seed {self.recipe.seed}")
 
 
 @torch.no_grad()
@@ -106,6 +176,8 @@ def augment(
     pixels: Float[Tensor, "image channel height width"], recipe: Recipe, generator: torch.Generator
 ) -> Float[Tensor, "image channel height width"]:
     """Each image turned, resized and shifted by its own random amounts, black outside."""
+    if not (recipe.shift or recipe.rotate or recipe.zoom):
+        return pixels
     angle, zoom, shift_x, shift_y = 2 * torch.rand(4, len(pixels), generator=generator) - 1
     angle, zoom = angle * math.radians(recipe.rotate), 1 + zoom * recipe.zoom
     # affine_grid counts from -1 to 1 over the image, so a pixel is 2 / size
@@ -124,37 +196,45 @@ def learning_rate(step: int, steps: int, recipe: Schedule) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _fit(model: nn.Module, split: Split, recipe: Recipe, *, progress: bool) -> None:
+def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _Run, *, progress: bool) -> None:
     from tqdm import tqdm
 
     # dropout, if any, draws from the global generator: it is lent for the while
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         generator = torch.Generator().manual_seed(recipe.seed)
-        model.train()
-        optimizer = make_optimizer(model, recipe)
-        steps = recipe.epochs * math.ceil(len(split) / recipe.batch_size)
+        objective.train()
+        optimizer = make_optimizer(objective, recipe)
+        steps = run.curves.steps
+        run.checkpoint(0, objective)
         with tqdm(total=steps, desc=f"train {recipe.name}", unit="step", disable=not progress) as bar:
             for step, rows in enumerate(_batches(len(split), recipe, generator)):
-                optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, steps, recipe)
+                rate = learning_rate(step, steps, recipe)
                 images = recipe.preprocess.normalise(augment(split.images[rows], recipe, generator))
-                loss, accuracy = _step(model, optimizer, images, split.labels[rows], recipe)
+                loss, accuracy = _update(objective, optimizer, images, rows, rate)
+                run.curves.update(step + 1, loss=loss, accuracy=accuracy, learning_rate=rate)
+                run.checkpoint(step + 1, objective)
                 bar.update()
                 if bar.disable is False and step % 20 == 0:
                     bar.set_postfix(epoch=1 + step * recipe.epochs // steps, loss=f"{loss:.3f}", acc=f"{accuracy:.1%}")
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe
-) -> tuple[Tensor, Tensor]:
+def _update(
+    objective: ClassLabels | Captions,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    rows: Tensor,
+    rate: float,
+) -> tuple[float, float]:
     """One update; the batch's loss in nats and its accuracy."""
-    logits = model(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss, accuracy = objective.loss(images, rows)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
     optimizer.step()
-    return loss.detach(), (logits.argmax(-1) == labels).float().mean()
+    return float(loss.detach()), float(accuracy)
 
 
 def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
@@ -165,64 +245,13 @@ def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Ten
 def make_optimizer(model: nn.Module, recipe: Schedule) -> torch.optim.AdamW:
     """AdamW with the recipe's weight decay on matrices."""
     named = list(model.named_parameters())
-    # biases, norms, positions and CLS are not pulled to zero, as in timm
-    decayed = [p for name, p in named if p.ndim > 1 and name not in ("pos_embed", "cls_token")]
-    free = [p for name, p in named if p.ndim <= 1 or name in ("pos_embed", "cls_token")]
+    # biases, norms, positions, CLS and registers are not pulled to zero, as in timm
+    tokens = ("pos_embed", "cls_token", "reg_token")
+    is_free = [p.ndim <= 1 or name.rsplit(".")[-1] in tokens for name, p in named]
+    decayed = [p for (_, p), free in zip(named, is_free, strict=True) if not free]
+    free = [p for (_, p), free in zip(named, is_free, strict=True) if free]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
-
-
-def _save(folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, *, n_correct: int, seconds: float) -> Card:
-    save_weights(folder, model)
-    facts: dict[str, Any] = DATA_FACTS.get(recipe.data, {})
-    card = Card(
-        name=f"toy/{recipe.name}",
-        description=f"A ViT of {recipe.layers} blocks with {recipe.heads} heads, d_model {recipe.d_model}, "
-        f"{(recipe.image_size // recipe.patch) ** 2} patches and a class token, trained on {recipe.data}.",
-        data={"name": recipe.data, **facts, "n_train_images": len(data.train), "digest": data.digest},
-        augmentation=recipe.augmentation,
-        recipe=recipe.to_dict(),
-        test_accuracy=n_correct / len(data.test),
-        n_test_correct=n_correct,
-        n_test_images=len(data.test),
-        training_seconds=round(seconds, 1),
-        versions=versions(),
-        weights_sha256=sha256(folder / WEIGHTS_FILE),
-        weights_licence="MIT",
-    )
-    write_card(folder, card)
-    return card
-
-
-def save_weights(folder: Path, model: nn.Module) -> None:
-    """Write the model's weights into the folder, as float32."""
-    from safetensors.torch import save_file
-
-    weights = {name: tensor.detach().float().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide the weights."""
-    import timm
-
-    return {"torch": str(torch.__version__), "timm": str(timm.__version__)}
-
-
-def writable_folder(out: str | Path) -> Path:
-    """The folder, made if it isn't there.
-
-    Raises:
-        ModelError: It cannot be written.
-    """
-    folder = Path(out).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", lambda path: path.touch())
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be written ({error.strerror}): pass out= another folder.") from error
-    return folder
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""What a toy ViT is trained for: class labels, or telling its image's caption from those of the rest of the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .data import Split
+from .recipes import Recipe, build
+from .sprites_captions import captions
+from .sprites_data import factors_of
+from .text_tower import TextEncoder
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+MAX_SCALE = 100.0  # CLIP's own
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A module with a ViT in it, and the loss that it is trained by."""
+
+    vit: VisionTransformer
+
+    def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch in nats, and the share of it that is told right.
+
+        Args:
+            images: Ready for the model.
+            rows: Where they stand in the training split.
+        """
+        ...
+
+    def reader(self) -> nn.Module:
+        """From images to class logits."""
+        ...
+
+
+class ClassLabels(nn.Module):
+    """Cross-entropy with the class labels.
+
+    Args:
+        recipe: Of the ViT.
+        split: What it is trained on.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split) -> None:
+        super().__init__()
+        self.vit = build(recipe)
+        self._labels, self._smoothing = split.labels, recipe.label_smoothing
+
+    def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's loss in nats and its accuracy."""
+        logits, labels = self.vit(images), self._labels[rows]
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        return F.cross_entropy(logits, labels, label_smoothing=self._smoothing), accuracy
+
+    def reader(self) -> nn.Module:
+        """The ViT itself."""
+        return self.vit
+
+
+class Captions(nn.Module):
+    """CLIP's loss (Radford et al. 2021, figure 3): with unit vectors u of images, w of captions and a learnt scale s,
+
+        logits[i, j] = s u_i . w_j,    loss = (cross-entropy of the rows + of the columns) / 2, the truth being i = j
+
+    Images with the same caption are told apart no better than by chance, and pull on no one on that account.
+
+    Args:
+        recipe: Of the ViT and, under `text`, of the text encoder.
+        split: Sprites to train on.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split) -> None:
+        super().__init__()
+        assert recipe.text is not None  # make_objective has looked
+        self.vit = build(recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.text = TextEncoder(recipe.text)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.text.temperature)))
+        self._tokens = self.text.tokenise(captions(factors_of(split.names)))
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's loss in nats and the share of images that are nearest to their own caption."""
+        logits = self.scale * F.normalize(self.vit(images), dim=-1) @ self.text(self._tokens[rows]).T
+        truth = torch.arange(len(rows), device=logits.device)
+        loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+        return loss, (logits.argmax(-1) == truth).float().mean()
+
+    def reader(self) -> nn.Module:
+        """Zero-shot: each shape's logit is the scale times the cosine with what its captions have in common."""
+        return CosineReader(self.vit, self.text.facet_embeddings("shape"), self.scale.detach())
+
+
+class CosineReader(nn.Module):
+    """logits = scale x cosine(image, each of some unit vectors).
+
+    Args:
+        vit: Images into the shared space.
+        embeddings: Of length 1 each.
+        scale: A number above 0.
+    """
+
+    def __init__(self, vit: nn.Module, embeddings: Float[Tensor, "class embedding"], scale: Tensor) -> None:
+        super().__init__()
+        self.vit, self.embeddings, self.scale = vit, embeddings, scale
+
+    def forward(self, images: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image class"]:
+        """The logits."""
+        return self.scale * F.normalize(self.vit(images), dim=-1) @ self.embeddings.T
+
+
+def make_objective(recipe: Recipe, split: Split) -> ClassLabels | Captions:
+    """What the recipe asks for."""
+    return ClassLabels(recipe, split) if recipe.text is None else Captions(recipe, split)
+
+
+def nearest(reader: nn.Module, images: Tensor) -> Int[Tensor, " image"]:
+    """The class with the highest logit, a thousand images at a time."""
+    with torch.no_grad():
+        return torch.cat([reader(part).argmax(-1) for part in images.split(1000)])
