@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from .attribution.node_effects import node_effects as node_effects
     from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
+    from .interpretability.factor_table import FactorTable as FactorTable
+    from .interpretability.lens_table import LensTable as LensTable
+    from .interpretability.measure import head_factors as head_factors
+    from .interpretability.measure import head_texts as head_texts
+    from .interpretability.measure import logit_lens as logit_lens
+    from .interpretability.text_table import TextTable as TextTable
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
@@ -35,10 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALGORITHMS",
+    "FactorTable",
+    "LensTable",
     "LogitAttribution",
     "PartnerComparison",
     "PatchTable",
     "PathTable",
+    "TextTable",
     "acdc",
     "activation_patch",
     "atp_star",
@@ -50,9 +59,12 @@ __all__ = [
     "eap_ig",
     "eap_ig_activations",
     "exact_effects",
+    "head_factors",
+    "head_texts",
     "hybrid",
     "learned_masks",
     "logit_attribution",
+    "logit_lens",
     "mean_ranks",
     "measure_stability",
     "node_effects",
@@ -65,10 +77,13 @@ __all__ = [
 
 _HOMES = {
     "ALGORITHMS": ".registry",
+    "FactorTable": ".interpretability.factor_table",
+    "LensTable": ".interpretability.lens_table",
     "LogitAttribution": ".attribution.direct",
     "PartnerComparison": ".partner_comparison",
     "PatchTable": ".patching.patch_table",
     "PathTable": ".patching.path_table",
+    "TextTable": ".interpretability.text_table",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",
@@ -80,9 +95,12 @@ _HOMES = {
     "eap_ig": ".attribution.gradients",
     "eap_ig_activations": ".attribution.activations",
     "exact_effects": ".attribution.exact",
+    "head_factors": ".interpretability.measure",
+    "head_texts": ".interpretability.measure",
     "learned_masks": ".pruning.masks",
     "hybrid": ".attribution.hybrid",
     "logit_attribution": ".attribution.direct",
+    "logit_lens": ".interpretability.measure",
     "mean_ranks": ".attribution.ensemble",
     "measure_stability": ".stability",
     "node_effects": ".attribution.node_effects",
