@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .interpretability.measure import head_factors as head_factors
     from .interpretability.measure import head_texts as head_texts
     from .interpretability.measure import logit_lens as logit_lens
+    from .interpretability.side_by_side import ModelNumbers as ModelNumbers
+    from .interpretability.side_by_side import SideBySide as SideBySide
+    from .interpretability.side_by_side import side_by_side as side_by_side
     from .interpretability.text_table import TextTable as TextTable
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
@@ -44,9 +47,11 @@ __all__ = [
     "FactorTable",
     "LensTable",
     "LogitAttribution",
+    "ModelNumbers",
     "PartnerComparison",
     "PatchTable",
     "PathTable",
+    "SideBySide",
     "TextTable",
     "acdc",
     "activation_patch",
@@ -73,12 +78,15 @@ __all__ = [
     "relp",
     "run_algorithm",
     "run_benchmark",
+    "side_by_side",
 ]
 
 _HOMES = {
     "ALGORITHMS": ".registry",
     "FactorTable": ".interpretability.factor_table",
     "LensTable": ".interpretability.lens_table",
+    "ModelNumbers": ".interpretability.side_by_side",
+    "SideBySide": ".interpretability.side_by_side",
     "LogitAttribution": ".attribution.direct",
     "PartnerComparison": ".partner_comparison",
     "PatchTable": ".patching.patch_table",
@@ -109,5 +117,6 @@ _HOMES = {
     "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
+    "side_by_side": ".interpretability.side_by_side",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -155,7 +155,7 @@ class FactorTable:
 
         grids = np.stack([self.fits.r2, self.fits.share])
         panels = "read off the head", "share of what it writes"
-        words = title or f"{self.model}: heads and factors", f"R\N{SUPERSCRIPT TWO} on images that were left out"
+        words = title or f"{self.model}: heads and factors", "R\N{SUPERSCRIPT TWO} on images that were left out"
         axes = {"row_axis": "head", "column_axis": "factor", "unit": "R\N{SUPERSCRIPT TWO}"}
         shown = np.clip(grids, 0, 1)
         return draw_heatmap(Heatmap(shown, self.heads, self.factors, **axes, panels=panels, title=words[0],

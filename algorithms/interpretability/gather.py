@@ -153,7 +153,7 @@ def represented(vit: HookedViT, dim: int, project: nn.Module | None = None) -> H
             f"the outputs of {vit.cfg.name} are classes, not a space that images share with texts: pass a CLIP image "
             f"tower, or project=, the map from the pooled vector into the texts' space."
         )
-    other = vit.with_readout(found, pool=vit.readout.info.get("pool", "own"))
+    other = vit.with_readout(found, pool=vit.readout.info.get("pool", "own"), info={"kind": "embedding"})
     if other.cfg.n_classes != dim:
         raise ModelError(
             f"the texts have {dim} dimensions, but {vit.cfg.name} puts images into a space of {other.cfg.n_classes}: "

@@ -7,8 +7,8 @@ logits, for each image:
     KL          sum p log(p / q) in nats, p the final probabilities and q the lens's
     rank        of the target class in the lens's logits: 1 is the highest, classes that tie share their places' mean
 
-Caveat: the readout's basis is the last layer's. A layer that disagrees may hold the answer in another basis, which later
-layers turn (Belrose et al. 2023), so a low agreement does not say that the answer is not there.
+Caveat: the readout's basis is the last layer's. A layer that disagrees may hold the answer in another basis, which
+later layers turn (Belrose et al. 2023), so a low agreement does not say that the answer is not there.
 """
 
 from __future__ import annotations

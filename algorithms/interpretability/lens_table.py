@@ -59,11 +59,12 @@ class LensTable:
         """`agreement` (a share, Wilson's interval), `kl` (nats) and `rank`, one figure per layer."""
         found, n_images = self.readings, self.readings.kl.shape[1]
         resamples = Resamples.draw(n_images, int(self.method["n_bootstrap"]), seed=int(self.method["seed"]))
+        said = "share of images with the output's highest class", f"mean rank of {self.method['targets']}"
         return {
-            "agreement": tuple(share(hits, "share of images with the output's highest class") for hits in found.agreement),
+            "agreement": tuple(share(hits, said[0]) for hits in found.agreement),
             "kl": tuple(resamples.mean(row, "nats", "mean KL of the output from the lens") for row in found.kl),
-            "rank": tuple(resamples.mean(row, "", f"mean rank of {self.method['targets']}") for row in found.ranks),
-        }  # fmt: skip
+            "rank": tuple(resamples.mean(row, "", said[1]) for row in found.ranks),
+        }
 
     def agrees_from(self, level: float = 0.9) -> str:
         """The first layer from which on the agreement is at least `level` at every layer."""
@@ -93,7 +94,7 @@ class LensTable:
 
         Args:
             path: Where to.
-            beside: Other models, drawn into the same panels; the axis is the share of the depth where they differ in it.
+            beside: Other models, drawn into the same panels; across goes the share of the depth where that differs.
             title: Stands above.
 
         Raises:
@@ -105,7 +106,9 @@ class LensTable:
         same = len({table.layers for table in tables}) == 1
         ticks = self.layers if same else ()
         title = title or "Logit lens" + f": {self.model}" * (len(tables) == 1)
-        return draw_panels(_panels(tables), path, ticks=ticks, axis="layer" if same else "share of the depth", title=title)
+        return draw_panels(
+            _panels(tables), path, ticks=ticks, axis="layer" if same else "share of the depth", title=title
+        )
 
 
 def _panels(tables: Sequence[LensTable]) -> list[Panel]:

@@ -128,7 +128,7 @@ def head_texts(
         steps, chosen = len(span.taken), {"pick": pick, "n_draws": n_random, "seed": [seed, 2, row]}
         drawn = random_explained(rows, len(texts), steps, **chosen) if steps else np.zeros(0)
         low, high = explained_ends(span, resamples)
-        taken = tuple(texts[place] for place in span.taken)
+        taken = tuple(texts[int(place)] for place in span.taken)
         principal = principal_explained(rows, steps) if steps else np.zeros(0)
         found.append(HeadTexts(name, taken, span.explained, low, high, drawn, principal, _variance(rows) / whole))
     method = {"n_texts": len(texts), "n": n, "pick": pick, "n_images": len(images), "n_random": n_random, "seed": seed}

@@ -13,7 +13,7 @@ many principal components, which no list can beat.
 
 The product in step 2 is with r as it was projected, not scaled to length 1 again: a text that lies outside the
 span of the head, or in that of the texts taken before, counts for little. `pick="explained"` scales it, and so takes
-the text that explains most, however small the part of it that does.
+the text that explains most, however small the part of it that does; where one dimension is left, all texts do equally.
 
 Caveats: the texts are the best of a list, not the right ones, and another list gives others; a direct contribution
 leaves out what a head does through later layers.
@@ -21,6 +21,7 @@ leaves out what a head does through later layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -132,9 +133,9 @@ def random_explained(
     n: int,
     *,
     n_draws: int,
-    seed: int,
+    seed: int | Sequence[int],
     pick: Pick | str = "variance",
-) -> Float64[np.ndarray, "draw"]:
+) -> Float64[np.ndarray, " draw"]:
     """Share of the variance that n of as many random directions explain, picked in the same way, for each draw."""
     rng, dim = np.random.default_rng(seed), contributions.shape[1]
     spans = (text_span(contributions, rng.normal(size=(n_directions, dim)), n, pick=pick) for _ in range(n_draws))

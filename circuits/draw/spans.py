@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..formats.plain import write_bytes_atomic
 from ..report import Figure
 from .plots import FRAME, INK, LABEL, plot_kind, plotted
@@ -54,7 +56,9 @@ def draw_spans(rows: Sequence[SpanRow], path: str | Path, *, title: str = "") ->
             _row(axes, place, row)
         _dress(axes, [row.head for row in rows])
         drawing.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
-        drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        drawing.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        )
 
     return write_bytes_atomic(path, plotted(kind, (9.6, 1.6 + 0.28 * max(len(rows), 1)), fill))
 
@@ -68,7 +72,8 @@ def _row(axes: Axes, place: int, row: SpanRow) -> None:
               label="principal components" if first else None)  # fmt: skip
     if row.explained.low is not None and row.explained.high is not None:
         axes.plot([row.explained.low, row.explained.high], [place, place], color=_BLUE, linewidth=2.2, alpha=0.6)
-    axes.plot([row.explained.value], [place], "o", color=_BLUE, markersize=5, label="texts" if first else None)
+    value = np.nan if row.explained.value is None else row.explained.value
+    axes.plot([value], [place], "o", color=_BLUE, markersize=5, label="texts" if first else None)
     said = "; ".join(shortened(text, _LONGEST) for text in row.texts[:_SAID])
     axes.annotate(
         said, (1, place), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points", va="center",
