@@ -62,6 +62,11 @@ def test_intervals_hold_the_value_and_the_gap(made):
     assert (fits.gap_low[:4] <= gap).all() and (gap <= fits.gap_high[:4]).all()
 
 
+def test_what_a_head_holds_cannot_be_read_off_it_when_it_is_dealt_out_anew(made):
+    fits = made[2]
+    assert fits.null.shape == (19, 5, 3) and np.nanmax(fits.null) < 0.1
+
+
 def test_shuffled_factors_are_not_read_and_noise_is_like_them():
     rng = np.random.default_rng(3)
     factors = as_factors({"colour": rng.integers(0, 4, 120), "place": rng.normal(size=120)})
