@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 MAX_SCALE = 100.0  # CLIP's own
+OPTIONAL = ("size", "colour")  # what a caption may leave unsaid: these are easy, and would let shape and place wait
 
 
 @runtime_checkable
@@ -86,7 +88,11 @@ class Captions(nn.Module):
             torch.manual_seed(recipe.seed)
             self.text = TextEncoder(recipe.text)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.text.temperature)))
-        self._tokens = self.text.tokenise(captions(factors_of(split.names)))
+        factors = factors_of(split.names)
+        chosen = product(*(("", facet) for facet in OPTIONAL))
+        variants = [self.text.tokenise(captions(factors, said=("shape", "place", *said))) for said in chosen]
+        self._tokens = torch.stack(variants, dim=1)  # image, which facets are said, word
+        self._said = recipe.text.said
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -95,7 +101,9 @@ class Captions(nn.Module):
 
     def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's loss in nats and the share of images that are nearest to their own caption."""
-        logits = self.scale * F.normalize(self.vit(images), dim=-1) @ self.text(self._tokens[rows]).T
+        is_said = torch.rand(len(rows), len(OPTIONAL)) < self._said
+        variant = (is_said * torch.tensor([2, 1])).sum(-1)
+        logits = self.scale * F.normalize(self.vit(images), dim=-1) @ self.text(self._tokens[rows, variant]).T
         truth = torch.arange(len(rows), device=logits.device)
         loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
         return loss, (logits.argmax(-1) == truth).float().mean()

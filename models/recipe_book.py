@@ -86,8 +86,8 @@ _SPRITES = Recipe(
 )
 
 # the controlled pair: all but what is learnt is the same
-_PAIR = replace(_SPRITES, name="vit-sprites", layers=3)
-_TEXT = TextRecipe(embedding=32, d_model=64, layers=1, heads=4)
+_PAIR = replace(_SPRITES, name="vit-sprites", position_std=0.3)
+_TEXT = TextRecipe(embedding=32, d_model=64, layers=1, heads=4, said=0.5)
 
 
 def _seeds(recipe: Recipe) -> tuple[Recipe, ...]:

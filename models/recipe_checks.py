@@ -64,6 +64,7 @@ _LEAST = {
     "rotate": 0,
     "zoom": 0,
     "dropout": 0,
+    "position_std": 0,
 }
 
 

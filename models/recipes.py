@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .preprocess import Preprocess
 
 Dtype = Literal["float32", "float16"]
+TIMM_POSITION_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class TextRecipe:
         layers: Its blocks.
         heads: Attention heads per block.
         temperature: Of the softmax over the captions of a batch, before it is learnt.
+        said: How often a caption speaks of size, and of colour, drawn anew at each step; shape and place always stand
+            in it.
     """
 
     embedding: int
@@ -31,6 +34,7 @@ class TextRecipe:
     layers: int
     heads: int
     temperature: float = 0.07
+    said: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Recipe:
         registers: Register tokens, between the class token and the patches.
         attention_only: Blocks have no MLP.
         dtype: What the weights are rounded to when they are stored; they are trained, and used, in float32.
+        position_std: Of the positions before training. At timm's 0.02 they are so small beside what patches look like
+            that where something is may stay unlearnt for a whole training.
         text: Train the ViT as CLIP's image tower, against captions of sprites; None trains it on class labels.
     """
 
@@ -95,6 +101,7 @@ class Recipe:
     registers: int = 0
     attention_only: bool = False
     dtype: Dtype = "float32"
+    position_std: float = TIMM_POSITION_STD
     text: TextRecipe | None = None
 
     @property
@@ -181,4 +188,6 @@ def build(recipe: Recipe) -> "VisionTransformer":
         )
         if recipe.text is not None:
             module.head = torch.nn.Linear(recipe.d_model, recipe.text.embedding, bias=False)
+    if recipe.position_std != TIMM_POSITION_STD and module.pos_embed is not None:
+        module.pos_embed.data.mul_(recipe.position_std / TIMM_POSITION_STD)
     return drop_mlps(module) if recipe.attention_only else module

@@ -1,5 +1,6 @@
 """What can be said about a sprite: "a large red heart in the upper left", and which word of each kind is true of it."""
 
+from collections.abc import Collection
 from itertools import product
 
 import numpy as np
@@ -14,16 +15,22 @@ PLACES = ("in the upper left", "in the upper right", "in the lower left", "in th
 FACETS = {"size": SIZES, "colour": tuple(COLOURS), "shape": SHAPES, "place": PLACES}
 
 
-def caption(size: str, colour: str, shape: str, place: str) -> str:
-    """One caption of its four parts."""
-    return f"a {size} {colour} {shape} {place}"
+def caption(*, shape: str, size: str = "", colour: str = "", place: str = "") -> str:
+    """One caption of its parts; what is left out is not said."""
+    return " ".join(part for part in ("a", size, colour, shape, place) if part)
 
 
-def captions(factors: SpriteFactors) -> tuple[str, ...]:
-    """What is true of each image."""
+def captions(factors: SpriteFactors, *, said: Collection[str] = tuple(FACETS)) -> tuple[str, ...]:
+    """What is true of each image.
+
+    Args:
+        factors: Of the images.
+        said: The facets that captions speak of; the shape is always named.
+    """
     facets = facet_labels(factors)
-    rows = zip(*(facets[facet].tolist() for facet in FACETS), strict=True)
-    return tuple(caption(*(names[i] for names, i in zip(FACETS.values(), row, strict=True))) for row in rows)
+    kept = [facet for facet in FACETS if facet in said or facet == "shape"]
+    rows = zip(*(facets[facet].tolist() for facet in kept), strict=True)
+    return tuple(caption(**{f: FACETS[f][i] for f, i in zip(kept, row, strict=True)}) for row in rows)
 
 
 def facet_labels(factors: SpriteFactors) -> dict[str, Int64[np.ndarray, " image"]]:
@@ -40,12 +47,12 @@ def facet_labels(factors: SpriteFactors) -> dict[str, Int64[np.ndarray, " image"
 
 
 def all_captions() -> tuple[str, ...]:
-    """Every caption that there is, 288 of them."""
-    return tuple(caption(*parts) for parts in product(*FACETS.values()))
+    """Every caption that says everything, 288 of them."""
+    return tuple(caption(**dict(zip(FACETS, parts, strict=True))) for parts in product(*FACETS.values()))
 
 
 def captions_saying(facet: str, phrase: str) -> tuple[str, ...]:
-    """Every caption that says the phrase: what zero-shot prompts are averaged over.
+    """Every caption that says everything, and the phrase in it: what zero-shot prompts are averaged over.
 
     Raises:
         DataError: There is no such facet or phrase.
@@ -53,7 +60,8 @@ def captions_saying(facet: str, phrase: str) -> tuple[str, ...]:
     if phrase not in FACETS.get(facet, ()):
         said = "; ".join(f"{name}: {', '.join(names)}" for name, names in FACETS.items())
         raise DataError(f"Captions of sprites say nothing like {facet}={phrase!r}. They say {said}.")
-    return tuple(caption(*parts) for parts in product(*({**FACETS, facet: (phrase,)}).values()))
+    choices = {**FACETS, facet: (phrase,)}
+    return tuple(caption(**dict(zip(choices, parts, strict=True))) for parts in product(*choices.values()))
 
 
 def _half(values: np.ndarray, ends: tuple[float, float]) -> Int64[np.ndarray, " image"]:

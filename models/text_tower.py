@@ -62,7 +62,8 @@ class TextEncoder(nn.Module):
             if len(row) > self.length:
                 raise DataError(f"{text!r} has {len(row) - 1} words, but captions have at most {self.length - 1}.")
         padded = [row + [PADDING] * (self.length - len(row)) for row in rows]
-        return torch.tensor([[self.words.index(word) for word in row] for row in padded], device=self.pos_embed.device)
+        places = {word: place for place, word in enumerate(self.words)}
+        return torch.tensor([[places[word] for word in row] for row in padded], device=self.pos_embed.device)
 
     def forward(self, tokens: Int[Tensor, "text word"]) -> Float[Tensor, "text embedding"]:
         """One vector of length 1 per text."""

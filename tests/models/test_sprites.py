@@ -127,6 +127,8 @@ def test_a_caption_says_what_is_true():
         "a small red square in the lower right",
         "a small red ellipse in the lower right",
     )
+    assert captions(drawn, said=("colour",)) == ("a red heart",) * 3
+    assert captions(drawn, said=()) == ("a heart",) * 3
     labels = facet_labels(drawn)
     assert [PLACES[place] for place in labels["place"]] == [
         "in the upper left",
@@ -138,7 +140,8 @@ def test_a_caption_says_what_is_true():
 
 def test_captions_saying_a_phrase_are_all_that_say_it():
     everything = all_captions()
-    assert len(set(everything)) == 2 * 6 * 6 * 4 and caption("small", "blue", "star", PLACES[1]) in everything
+    assert len(set(everything)) == 2 * 6 * 6 * 4
+    assert caption(size="small", colour="blue", shape="star", place=PLACES[1]) in everything
     for facet, phrases in FACETS.items():
         parts = [captions_saying(facet, phrase) for phrase in phrases]
         assert sorted(sum(parts, ())) == sorted(everything)

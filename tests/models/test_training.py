@@ -82,6 +82,12 @@ def test_building_draws_from_the_recipes_seed_only():
     assert not torch.equal(first["pos_embed"], other["pos_embed"])
 
 
+def test_positions_start_as_wide_as_the_recipe_says():
+    narrow, wide = (build(replace(TINY, position_std=std)).state_dict() for std in (0.02, 0.3))
+    assert 0.015 < narrow["pos_embed"].std() < 0.025 and 0.25 < wide["pos_embed"].std() < 0.35
+    assert all(torch.equal(narrow[key], wide[key]) for key in narrow if key != "pos_embed")
+
+
 def test_augmentation_moves_by_pixels():
     dot = torch.zeros(200, 1, 8, 8)
     dot[:, :, 3:5, 3:5] = 1
@@ -119,7 +125,7 @@ def test_a_recipe_of_another_version_is_refused():
 
 
 def test_a_recipe_of_an_earlier_version_has_nothing_of_what_came_later():
-    later = {"registers", "attention_only", "dtype", "text"}
+    later = {"registers", "attention_only", "dtype", "position_std", "text"}
     old = {name: value for name, value in TINY.to_dict().items() if name not in later}
     assert Recipe.from_dict(old) == TINY
     clip = RECIPES["clip-sprites"]
@@ -270,14 +276,15 @@ def test_changed_text_weights_are_refused(tiny_clip):
     path.write_bytes(before)
 
 
-def test_the_contrastive_loss_is_clips():
+@pytest.mark.parametrize(("often", "facets"), [(1.0, ("size", "colour", "shape", "place")), (0.0, ("shape", "place"))])
+def test_the_contrastive_loss_is_clips(often, facets):
     data = load_data("sprites", None, limit=2)
-    text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2, temperature=0.5)
+    text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2, temperature=0.5, said=often)
     learnt = Captions(replace(RECIPES["clip-sprites"], d_model=16, layers=1, heads=2, text=text), data.train)
     rows = torch.tensor([5, 0, 3])
     loss, accuracy = learnt.loss(data.train.images[rows], rows)
     u = torch.nn.functional.normalize(learnt.vit(data.train.images[rows]), dim=-1)
-    said = captions(factors_of([data.train.names[row] for row in rows.tolist()]))
+    said = captions(factors_of([data.train.names[row] for row in rows.tolist()]), said=facets)
     p = (2 * u @ learnt.text(learnt.text.tokenise(said)).T).double().exp()
     wanted = -((p.diag() / p.sum(0)).log() + (p.diag() / p.sum(1)).log()).mean() / 2
     torch.testing.assert_close(loss.double(), wanted)
