@@ -3,12 +3,13 @@
 Each layer's residual is read by the model's own readout as if it were the last (nostalgebraist 2020). Against the final
 logits, for each image:
 
-    agreement   whether the two have the same highest class
+    agreement   whether the two have the same highest class; with it, beyond chance, Cohen's kappa
     KL          sum p log(p / q) in nats, p the final probabilities and q the lens's
     rank        of the target class in the lens's logits: 1 is the highest, classes that tie share their places' mean
 
 Caveat: the readout's basis is the last layer's. A layer that disagrees may hold the answer in another basis, which
-later layers turn (Belrose et al. 2023), so a low agreement does not say that the answer is not there.
+later layers turn (Belrose et al. 2023), so a low agreement does not say that the answer is not there. KL grows with
+the scale of the logits: between models, compare agreement and rank.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
+from ...circuits.bootstrap import divide
 from ...models.errors import DataError
 
 Logits = Float64[np.ndarray, "layer image class"]
@@ -28,14 +30,19 @@ class LensReadings:
     """Each layer's reading of each image, (layer, image).
 
     Args:
-        agreement: Whether the highest class is the final one's.
+        answers: The highest class.
         kl: KL divergence of the final probabilities from the lens's, in nats.
         ranks: Rank of the target, from 1.
     """
 
-    agreement: Bool[np.ndarray, "layer image"]
+    answers: Int[np.ndarray, "layer image"]
     kl: Float64[np.ndarray, "layer image"]
     ranks: Float64[np.ndarray, "layer image"]
+
+    @property
+    def agreement(self) -> Bool[np.ndarray, "layer image"]:
+        """Whether the highest class is the final one's."""
+        return self.answers == self.answers[-1]
 
 
 def read_lens(logits: Logits, targets: Int[np.ndarray, " image"] | None = None) -> LensReadings:
@@ -60,7 +67,21 @@ def read_lens(logits: Logits, targets: Int[np.ndarray, " image"] | None = None) 
     kl = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(-1), 0)
     own = np.take_along_axis(logits, np.broadcast_to(wanted[None, :, None], (*logits.shape[:2], 1)), -1)
     ranks = (logits > own).sum(-1) + ((logits == own).sum(-1) + 1) / 2
-    return LensReadings(logits.argmax(-1) == answers, kl, ranks)
+    return LensReadings(logits.argmax(-1), kl, ranks)
+
+
+def kappas(
+    answers: Int[np.ndarray, " image"], final: Int[np.ndarray, " image"], weights: Float64[np.ndarray, "draw image"]
+) -> Float64[np.ndarray, " draw"]:
+    """Agreement beyond chance, (agreement - chance) / (1 - chance), for images weighted in different ways.
+
+    Chance is how often two would agree that give each class as often as these do, independently (Cohen 1960). NaN where
+    both always give one class, so that they could not but agree.
+    """
+    kinds = np.unique(np.concatenate([answers, final]))
+    shares = [weights @ (given[:, None] == kinds) for given in (answers, final)]  # draw, class
+    chance = (shares[0] * shares[1]).sum(1)
+    return divide(weights @ (answers == final) - chance, 1 - chance)
 
 
 def log_softmax(logits: Float64[np.ndarray, "*batch class"]) -> Float64[np.ndarray, "*batch class"]:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...circuits.bootstrap import Resamples, share
 from ...circuits.report import Figure, Table
-from .lens import LensReadings
+from .lens import LensReadings, kappas
 
 if TYPE_CHECKING:
     import pandas
@@ -18,11 +21,16 @@ if TYPE_CHECKING:
 
 CAVEAT = (
     "The readout's basis is the last layer's: a layer that disagrees may hold the answer in another basis, which later "
-    "layers turn."
+    "layers turn; KL grows with the scale of the logits."
 )
 
-NAMES = ("agreement", "kl", "rank")
-_TITLES = {"agreement": "same answer as the output", "kl": "KL from the output (nats)", "rank": "rank of the target"}
+NAMES = ("agreement", "kappa", "kl", "rank")
+_TITLES = {
+    "agreement": "same answer as the output",
+    "kappa": "the same beyond chance",
+    "kl": "KL from the output (nats)",
+    "rank": "rank of the target",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +64,13 @@ class LensTable:
         )
 
     def figures(self) -> dict[str, tuple[Figure, ...]]:
-        """`agreement` (a share, Wilson's interval), `kl` (nats) and `rank`, one figure per layer."""
+        """`agreement` (a share, Wilson's interval), `kappa` (beyond chance), `kl` (nats) and `rank`, one per layer."""
         found, n_images = self.readings, self.readings.kl.shape[1]
         resamples = Resamples.draw(n_images, int(self.method["n_bootstrap"]), seed=int(self.method["seed"]))
         said = "share of images with the output's highest class", f"mean rank of {self.method['targets']}"
         return {
             "agreement": tuple(share(hits, said[0]) for hits in found.agreement),
+            "kappa": tuple(_kappa(answers, found.answers[-1], resamples) for answers in found.answers),
             "kl": tuple(resamples.mean(row, "nats", "mean KL of the output from the lens") for row in found.kl),
             "rank": tuple(resamples.mean(row, "", said[1]) for row in found.ranks),
         }
@@ -90,7 +99,7 @@ class LensTable:
         return pandas.DataFrame(columns)
 
     def draw(self, path: str | Path, *, beside: Sequence[LensTable] = (), title: str = "") -> Path:
-        """Draws the three numbers against the layer to an .svg, .pdf or .png.
+        """Draws the numbers against the layer to an .svg, .pdf or .png.
 
         Args:
             path: Where to.
@@ -109,6 +118,15 @@ class LensTable:
         return draw_panels(
             _panels(tables), path, ticks=ticks, axis="layer" if same else "share of the depth", title=title
         )
+
+
+def _kappa(answers: NDArray[np.int64], final: NDArray[np.int64], resamples: Resamples) -> Figure:
+    """Agreement beyond chance, with its interval."""
+    method = "Cohen's kappa of lens and output"
+    value = float(kappas(answers, final, np.full((1, len(final)), 1 / len(final)))[0])
+    if np.isnan(value):
+        return Figure(None, "", reason="lens and output give one class to all images", method=method)
+    return resamples.figure(value, kappas(answers, final, resamples.weights), "", method)
 
 
 def _panels(tables: Sequence[LensTable]) -> list[Panel]:

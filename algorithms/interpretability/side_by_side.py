@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...circuits.bootstrap import Resamples, share
+from ...circuits.bootstrap import Resamples
 from ...circuits.report import Figure, Table
 from ...models.errors import TaskError
 from . import factor_table, lens_table, text_table
@@ -170,9 +170,7 @@ def _lens_middle(model: ModelNumbers) -> Figure:
     if model.lens is None:
         return Figure(None, reason=_NOT_MEASURED)
     middle = (len(model.lens.layers) - 1) // 2
-    return share(
-        model.lens.readings.agreement[middle], f"same answer as the output, read at {model.lens.layers[middle]}"
-    )
+    return model.lens.figures()["kappa"][middle]
 
 
 _NUMBERS: dict[str, tuple[Number, str]] = {
@@ -187,5 +185,5 @@ _NUMBERS: dict[str, tuple[Number, str]] = {
         "What the factors that are known do not account for may be a factor that is not known.",
     ),
     "texts above random directions": (_text_gain, text_table.CAVEAT),
-    "lens agreement at half depth": (_lens_middle, lens_table.CAVEAT),
+    "lens agreement at half depth, beyond chance": (_lens_middle, lens_table.CAVEAT),
 }

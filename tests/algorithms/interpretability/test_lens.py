@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from scipy.stats import entropy, rankdata
-from vitcircuits.algorithms.interpretability.lens import log_softmax, read_lens
+from sklearn.metrics import cohen_kappa_score
+from vitcircuits.algorithms.interpretability.lens import kappas, log_softmax, read_lens
 from vitcircuits.models.errors import DataError
 
 
@@ -26,6 +27,21 @@ def test_every_number_is_what_it_says():
         kl = entropy(probabilities[-1, image], probabilities[layer, image])
         assert found.kl[layer, image] == pytest.approx(kl, abs=1e-12)
         assert found.ranks[layer, image] == rankdata(-row)[targets[image]]
+
+
+def test_kappa_is_that_of_scikit_learn_under_any_weights():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
+    first[:30] = second[:30]
+    counts = rng.multinomial(60, np.full(60, 1 / 60), size=3)
+    found = kappas(first, second, counts / 60)
+    wanted = [cohen_kappa_score(first, second, sample_weight=row) for row in counts]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_those_that_always_give_one_class_agree_by_chance_alone():
+    same = np.zeros(10, dtype=np.int64)
+    assert np.isnan(kappas(same, same, np.full((1, 10), 0.1))).all()
 
 
 def test_a_lens_that_sees_nothing_has_the_middle_rank():

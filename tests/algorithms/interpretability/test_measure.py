@@ -12,7 +12,9 @@ from vitcircuits.circuits.report import Figure
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, GraphError, ModelError, TaskError
+from vitcircuits.models.heads import TextHead
 from vitcircuits.models.sprites_data import factors_of
+from vitcircuits.models.toys import zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +88,21 @@ def test_principal_directions_of_a_head_as_texts_explain_all_that_can_be(sprites
     assert found.figure.reason == "n_bootstrap is 0" and np.isnan(found.p_value)
 
 
+def test_phrases_of_a_toy_clip_explain_more_of_its_heads_than_random_directions(sprites):
+    vit, side = load_vit("toy/clip-sprites"), zero_shot("toy/clip-sprites")
+    texts = [phrase for _, phrase in side.phrases]
+    options = {"n": 3, "n_random": 10, "n_bootstrap": 0}
+    table = head_texts(vit, sprites[1], texts, side.phrase_embeddings, **options)
+    assert all(head.explained[-1] > head.random.max() and head.p_value == pytest.approx(1 / 11) for head in table.heads)
+    spoken = vit.with_readout(TextHead(vit.readout.head, side.embeddings, scale=side.scale), side.names)
+    again = head_texts(spoken, sprites[1], texts, side.phrase_embeddings, **options)
+    assert again.frame().equals(table.frame())  # the representation is the same under a readout of texts
+
+
 def test_every_table_prints_with_its_caveat_and_has_a_frame(factors, lens, texts):
     assert "not what the model reads" in str(factors) and "another basis" in str(lens)
     assert "another list gives others" in str(texts) and "a square" in str(texts)
-    assert factors.frame().shape == (8 * 6, 10) and lens.frame().shape == (3, 11)
+    assert factors.frame().shape == (8 * 6, 10) and lens.frame().shape == (3, 14)
     frame = texts.frame()
     assert len(frame) == 8 * 3 and frame["explained"].between(0, 1).all()
     row = factors.frame().set_index(["head", "factor"]).loc[("a1.h0", "shape")]
