@@ -3,10 +3,11 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from vitcircuits.models import model_folders
+from vitcircuits.models import model_folders, sprites_data
 from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
@@ -247,13 +248,33 @@ def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(tmp
     assert load_toy_folder(tmp_path / "old" / "step-00005")[3]["recipe"]["seed"] == 1
 
 
+def test_a_folder_that_is_only_half_replaced_is_no_model(tmp_path, monkeypatch):
+    train(TINY, out=tmp_path, progress=False)
+    replace_file = Path.replace
+
+    def stop_at_the_weights(path, target):
+        if Path(target).parent == tmp_path and Path(target).name == "model.safetensors":
+            raise StoppedError
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop_at_the_weights)
+    with pytest.raises(StoppedError):
+        train(replace(TINY, seed=1), out=tmp_path, progress=False)
+    assert not (tmp_path / "card.json").exists()
+
+
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory):
-    """A small CLIP after a few steps."""
+    """A small CLIP after a few steps on few sprites."""
     folder = tmp_path_factory.mktemp("clip")
     text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2)
     recipe = replace(RECIPES["clip-sprites"], name="tiny", d_model=16, layers=1, heads=2, epochs=1, text=text)
-    return folder, train(replace(recipe, batch_size=2000), out=folder, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sprites_data, "_SIZES", {"train": 600, "test": 200})
+        sprites_data._factors.cache_clear()
+        card = train(recipe, out=folder, progress=False)
+    sprites_data._factors.cache_clear()
+    return folder, card
 
 
 def test_a_clip_leaves_its_text_side_and_what_it_knows_of_each_facet(tiny_clip):
