@@ -55,11 +55,11 @@ __all__ = [
     "PartnerComparison",
     "PatchTable",
     "PathTable",
+    "SideBySide",
+    "TextTable",
     "TokenEffect",
     "ablate_registers",
     "ablate_tokens",
-    "SideBySide",
-    "TextTable",
     "acdc",
     "activation_patch",
     "atp_star",
@@ -85,8 +85,8 @@ __all__ = [
     "relp",
     "run_algorithm",
     "run_benchmark",
-    "token_effect",
     "side_by_side",
+    "token_effect",
 ]
 
 _HOMES = {
