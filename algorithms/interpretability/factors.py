@@ -138,9 +138,10 @@ def fit_factors(
     _check(n_images, factors, n_folds)
     folds, resamples = deal_folds(n_images, n_folds, seed=seed), Resamples.draw(n_images, n_bootstrap, seed=seed)
     orders = [np.random.default_rng([seed, 1, shuffle]).permutation(n_images) for shuffle in range(n_shuffles)]
-    rows = [_read_head(condensed(write), factors, folds, orders, resamples) for write in writes]
+    turned = [turned_into_span(write) for write in writes]
+    rows = [_read_head(condensed(write), factors, folds, orders, resamples) for write in turned]
     r2, low, high, gap, null, accuracy = (np.stack(part) for part in zip(*rows, strict=True))
-    shares = _shares([turned_into_span(write) for write in writes], factors, folds, resamples)
+    shares = _shares(turned, factors, folds, resamples)
     ends = gap[:, 0], gap[:, 1]
     return FactorFits(r2, low, high, *ends, np.swapaxes(null, 0, 1), shares[0], shares[1], shares[2], accuracy)
 
