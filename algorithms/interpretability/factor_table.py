@@ -102,6 +102,23 @@ class FactorTable:
         place = self._row(head), self.factors.index(factor)
         return _figure(*(float(part[place]) for part in (self.fits.r2, self.fits.low, self.fits.high)))
 
+    def described(self, head: str) -> tuple[str, Figure, Figure]:
+        """The factor that alone accounts for most of what the head writes, its share, and that less the second's.
+
+        Raises:
+            GraphError: The head is not in the table.
+        """
+        row, fits = self._row(head), self.fits
+        shares = fits.share[row]
+        if np.isnan(shares).all():
+            return "", _figure(np.nan, np.nan, np.nan), _figure(np.nan, np.nan, np.nan)
+        first, *others = np.argsort(-shares, kind="stable").tolist()
+        share = _figure(*(float(part[row, first]) for part in (fits.share, fits.share_low, fits.share_high)))
+        if not others:
+            return self.factors[first], share, Figure(None, "share", reason="there is one factor")
+        gap = float(max(shares[first], 0) - max(shares[others[0]], 0))
+        return self.factors[first], share, Figure(gap, "share", reason="its draws were not kept")
+
     def _row(self, head: str) -> int:
         if head not in self.heads:
             raise GraphError(f"{head!r} is not in the table: it has {', '.join(self.heads)}.")
@@ -120,14 +137,27 @@ class FactorTable:
             row = self._row(head)
             null = self.fits.null[:, row]
             largest = f"{np.max(null):.3f}" if null.size and np.isfinite(null).all() else "none"
-            share = self.fits.share[row]
-            most = "" if np.isnan(share).all() else f"{self.factors[int(share.argmax())]} {share.max():.2f}"
-            rows.append((head, first, r2, second, other, selectivity, largest, most))
-        names = ("head", "best", "R^2", "second", "R^2", "selectivity", "shuffled", "share of write")
+            factor, share, _ = self.described(head)
+            rows.append((head, first, r2, second, other, selectivity, largest, factor, share))
+        names = (
+            "head",
+            "best",
+            "R^2",
+            "second",
+            "R^2",
+            "selectivity",
+            "shuffled",
+            "describes it best",
+            "share of write",
+        )
         return Table(names, tuple(rows), f"{self.headline}. {CAVEAT}")
 
     def frame(self) -> pandas.DataFrame:
-        """One row per head and factor: `r2` with its interval, `null` (largest shuffle), `p`, `share`, `accuracy`."""
+        """One row per head and factor: `r2`, `null` (largest shuffle), `p`, `share`, `accuracy`.
+
+        `low` and `high`, `share_low` and `share_high` are ends of 95% intervals over images; `p` is of one cell alone,
+        not corrected for the number of cells.
+        """
         import pandas
 
         heads, factors = (axis.ravel() for axis in np.indices(self.fits.r2.shape))
@@ -140,6 +170,8 @@ class FactorTable:
             "null": null.max(0) if n else np.full(self.fits.r2.shape, np.nan),
             "p": p,
             "share": self.fits.share,
+            "share_low": self.fits.share_low,
+            "share_high": self.fits.share_high,
             "accuracy": self.fits.accuracy,
         }
         places = {"model": self.model, "head": np.array(self.heads)[heads], "factor": np.array(self.factors)[factors]}

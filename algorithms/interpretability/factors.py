@@ -95,6 +95,8 @@ class FactorFits:
         gap_high: Upper end.
         null: R^2 of the factor dealt out anew, (shuffle, head, factor).
         share: How much of the head's write the factor alone accounts for.
+        share_low: Lower end of its 95% interval over images.
+        share_high: Upper end.
         accuracy: Balanced accuracy; NaN for numbers.
     """
 
@@ -105,6 +107,8 @@ class FactorFits:
     gap_high: Float64[np.ndarray, " head"]
     null: Float64[np.ndarray, "shuffle head factor"]
     share: Float64[np.ndarray, "head factor"]
+    share_low: Float64[np.ndarray, "head factor"]
+    share_high: Float64[np.ndarray, "head factor"]
     accuracy: Float64[np.ndarray, "head factor"]
 
 
@@ -134,10 +138,12 @@ def fit_factors(
     _check(n_images, factors, n_folds)
     folds, resamples = deal_folds(n_images, n_folds, seed=seed), Resamples.draw(n_images, n_bootstrap, seed=seed)
     orders = [np.random.default_rng([seed, 1, shuffle]).permutation(n_images) for shuffle in range(n_shuffles)]
-    rows = [_read_head(condensed(write), factors, folds, orders, resamples) for write in writes]
+    turned = [turned_into_span(write) for write in writes]
+    rows = [_read_head(condensed(write), factors, folds, orders, resamples) for write in turned]
     r2, low, high, gap, null, accuracy = (np.stack(part) for part in zip(*rows, strict=True))
-    share = _shares([turned_into_span(write) for write in writes], factors, folds)
-    return FactorFits(r2, low, high, gap[:, 0], gap[:, 1], np.swapaxes(null, 0, 1), share, accuracy)
+    shares = _shares(turned, factors, folds, resamples)
+    ends = gap[:, 0], gap[:, 1]
+    return FactorFits(r2, low, high, *ends, np.swapaxes(null, 0, 1), shares[0], shares[1], shares[2], accuracy)
 
 
 def _check(n_images: int, factors: tuple[Factor, ...], n_folds: int) -> None:
@@ -191,14 +197,17 @@ def _balanced(choices: NDArray | None, guess: NDArray) -> float:
     return float(np.mean([right[choices == choice].mean() for choice in range(guess.shape[1])]))
 
 
-def _shares(writes: list[NDArray], factors: tuple[Factor, ...], folds: NDArray) -> Float64[np.ndarray, "head factor"]:
-    """R^2 of what each head writes, predicted from one factor at a time."""
+def _shares(
+    writes: list[NDArray], factors: tuple[Factor, ...], folds: NDArray, resamples: Resamples
+) -> Float64[np.ndarray, "3 head factor"]:
+    """R^2 of what each head writes, predicted from one factor at a time, and the ends of its interval."""
     known = [place for place, write in enumerate(writes) if write.shape[1]]
-    found = np.full((len(writes), len(factors)), np.nan)
+    found = np.full((3, len(writes), len(factors)), np.nan)
     targets = [writes[place] for place in known]
     for column, factor in enumerate(factors if targets else ()):
         predicted = left_out_predictions(condensed(factor.groups), targets, folds)
         for place, target, guess in zip(known, targets, predicted, strict=True):
             wrong, spread = squared_errors(target, guess)
-            found[place, column] = 1 - wrong.sum() / spread.sum()
+            drawn = 1 - divide(resamples.means(wrong), resamples.means(spread))
+            found[:, place, column] = 1 - wrong.sum() / spread.sum(), *_ends(drawn)
     return found

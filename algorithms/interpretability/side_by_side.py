@@ -154,6 +154,14 @@ def _described(model: ModelNumbers) -> Figure:
     return _over_heads(shares, "mean over heads of the largest share of the write that one factor accounts for")
 
 
+def _apart(model: ModelNumbers) -> Figure:
+    if model.factors is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    gaps = [model.factors.described(head)[-1].value for head in model.factors.heads]
+    values = np.array([np.nan if gap is None else gap for gap in gaps], dtype=np.float64)
+    return _over_heads(values, "mean over heads of the largest share of the write less the second largest")
+
+
 def _text_gain(model: ModelNumbers) -> Figure:
     if model.texts is None:
         return Figure(None, reason=_NOT_MEASURED)
@@ -183,6 +191,10 @@ _NUMBERS: dict[str, tuple[Number, str]] = {
     "share of a head's write by one factor": (
         _described,
         "What the factors that are known do not account for may be a factor that is not known.",
+    ),
+    "that share less the second factor's": (
+        _apart,
+        "All heads may be about one and the same factor: look at which.",
     ),
     "texts above random directions": (_text_gain, text_table.CAVEAT),
     "lens agreement at half depth, beyond chance": (_lens_middle, lens_table.CAVEAT),

@@ -57,6 +57,7 @@ def test_a_head_that_writes_the_same_everywhere_has_no_number(made):
 def test_intervals_hold_the_value_and_the_gap(made):
     fits = made[2]
     assert (fits.low[:4] <= fits.r2[:4]).all() and (fits.r2[:4] <= fits.high[:4]).all()
+    assert (fits.share_low[:4] <= fits.share[:4]).all() and (fits.share[:4] <= fits.share_high[:4]).all()
     gap = np.sort(np.maximum(fits.r2[:4], 0), axis=1)
     gap = gap[:, -1] - gap[:, -2]
     assert (fits.gap_low[:4] <= gap).all() and (gap <= fits.gap_high[:4]).all()

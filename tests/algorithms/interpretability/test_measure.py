@@ -56,6 +56,10 @@ def test_late_heads_of_a_toy_that_tells_shapes_apart_hold_the_shape_and_not_the_
         assert factors.r2(head, "shape").value > 0.15 > factors.r2(head, "y").value + 0.1
     best, r2, _, second, gap = factors.best("a1.h2")
     assert r2.value > second.value and gap.value == pytest.approx(r2.value - second.value)
+    factor, share, apart = factors.described("a1.h2")
+    row = factors.fits.share[factors.heads.index("a1.h2")]
+    assert (factor, share.value) == (factors.factors[row.argmax()], row.max()) and share.low < share.value < share.high
+    assert apart.value == pytest.approx(np.sort(row)[-1] - np.sort(row)[-2])
     assert factors.above_null[factors.heads.index("a1.h2"), factors.factors.index(best)]
 
 
@@ -102,7 +106,7 @@ def test_phrases_of_a_toy_clip_explain_more_of_its_heads_than_random_directions(
 def test_every_table_prints_with_its_caveat_and_has_a_frame(factors, lens, texts):
     assert "not what the model reads" in str(factors) and "another basis" in str(lens)
     assert "another list gives others" in str(texts) and "a square" in str(texts)
-    assert factors.frame().shape == (8 * 6, 10) and lens.frame().shape == (3, 14)
+    assert factors.frame().shape == (8 * 6, 12) and lens.frame().shape == (3, 14)
     frame = texts.frame()
     assert len(frame) == 8 * 3 and frame["explained"].between(0, 1).all()
     row = factors.frame().set_index(["head", "factor"]).loc[("a1.h0", "shape")]
@@ -134,6 +138,7 @@ def test_effects_are_described_too_and_a_lone_factor_has_no_second(sprites):
     vit, images, known, _ = sprites
     table = head_factors(vit, images, {"shape": known.shape}, of="effect", n_shuffles=2, n_bootstrap=0)
     name, r2, second, _, gap = table.best("a1.h0")
+    assert table.described("a1.h0")[2].reason == "there is one factor"
     assert (name, second) == ("shape", "") and r2.value > 0.05 and gap.reason == "there is one factor"
     assert "direct effects" in table.headline and "a1.h0" in str(table)
 
@@ -150,14 +155,14 @@ def test_heads_that_write_nothing_there_say_so(architecture_named, images_for):
 def test_models_stand_side_by_side_with_caveats(factors, lens, texts):
     size = {"edges for faithfulness .8": Figure(31.0, "edges", 20.0, 44.0)}
     found = side_by_side([ModelNumbers("one", factors, texts, lens, size), ModelNumbers("two", factors, None, lens)])
-    assert found.models == ("one", "two") and len(found.rows) == 6 and set(found.rows) == set(found.caveats)
+    assert found.models == ("one", "two") and len(found.rows) == 7 and set(found.rows) == set(found.caveats)
     assert found.rows["edges for faithfulness .8"][0].value == 31
     assert found.rows["texts above random directions"][1].reason == "it was not measured"
     gaps = [factors.best(head)[-1].value for head in factors.heads]
     figure = found.rows["selectivity of heads"][0]
     assert figure.value == pytest.approx(np.mean(gaps)) and figure.low < figure.value < figure.high
     assert "over heads" in figure.method and "another basis" in str(found)
-    assert len(found.frame()) == 12
+    assert len(found.frame()) == 14
     assert len(side_by_side([ModelNumbers("one", lens=lens)]).rows) == 1
 
 
