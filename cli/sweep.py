@@ -64,6 +64,8 @@ The same command goes on from an interrupted sweep. A finished cell is not run a
 or images behind a name have changed. A cell that fails is a row with its error, and the exit code is then 1.
 """
 
+_SAID = 10  # failures that are printed; the table has all
+
 
 def add_parser(subparsers: Any) -> None:
     """Register `sweep`."""
@@ -108,8 +110,10 @@ def run(args: argparse.Namespace) -> int:
         progress=True,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed:
+    for outcome in failed[:_SAID]:
         print(f"failed: {outcome.cell}: {outcome.error}")
+    if len(failed) > _SAID:
+        print(f"and {len(failed) - _SAID} more, which the table names")
     print(_counts(outcomes) + " --retry-failed tries those again that failed." * bool(failed))
     print(f"table in {args.out / 'table.csv'}\nopen {args.out / 'index.html'}")
     return int(bool(failed))

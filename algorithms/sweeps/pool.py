@@ -83,7 +83,8 @@ class _Worker:
         context = get_context("spawn")
         self.job: int | None = None
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(end, work, threads))
+        self.process = context.Process(target=_serve, args=(end, work))
+        # for libraries to read when they load, torch among them
         with _environment(dict.fromkeys(_THREADS, str(threads))):
             self.process.start()
         end.close()  # so that the pipe ends when the process does
@@ -128,13 +129,10 @@ def _heard(crew: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in crew if worker.pipe in ready]
 
 
-def _serve(pipe: Connection, work: Callable[[Any], object], threads: int) -> None:
+def _serve(pipe: Connection, work: Callable[[Any], object]) -> None:
     """What a worker does: one job after another, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
     try:
         pipe.send(None)
         while True:
@@ -154,7 +152,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """These variables set for a moment, for a process that starts in it: libraries read them when they load."""
+    """These variables set for a moment, for a process that starts in it."""
     before = {name: os.environ.get(name) for name in more}
     os.environ.update(more)
     try:

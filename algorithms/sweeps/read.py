@@ -23,6 +23,7 @@ task's `models` are the names of the models that it is for. Mistakes are named w
 from __future__ import annotations
 
 import difflib
+import reprlib
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -98,14 +99,16 @@ def _choice(table: str, entry: Any, place: int, keys: Collection[str], defaults:
     if isinstance(entry, str) and len(required) == 1:
         entry = {required[0]: entry}
     if not isinstance(entry, dict):
-        raise TaskError(f"{where} is {entry!r}: write {_EXAMPLE[table]}.")
+        raise TaskError(f"{where} is {reprlib.repr(entry)}: write {_EXAMPLE[table]}.")
     settings = _settings(entry, [*keys, "name", *(["models"] if table == "tasks" else [])], where)
     name, models = settings.pop("name", None), settings.pop("models", [])
     for key in required:
         if key not in settings and key not in defaults:
             raise TaskError(f"{where} has no {key}: write {_EXAMPLE[table]}.")
     if not isinstance(models, list):
-        raise TaskError(f'{where}: models is {models!r}: write a list of names, such as models = ["toy/digits-2l"].')
+        raise TaskError(
+            f'{where}: models is {reprlib.repr(models)}: write a list of names, such as models = ["toy/digits-2l"].'
+        )
     return Choice(str(name or _name(table, {**defaults, **settings})), settings, tuple(map(str, models)))
 
 
@@ -117,15 +120,21 @@ def _name(table: str, settings: Mapping[str, Any]) -> str:
 
 def _settings(entry: Any, known: Collection[str], where: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise TaskError(f"{where} is {entry!r}: write a table of settings.")
+        raise TaskError(f"{where} is {reprlib.repr(entry)}: write a table of settings.")
     settings = {key.replace("-", "_"): value for key, value in entry.items()}
     _require_known(settings, [key for key in known if key != "seed"], where)
     for key, value in settings.items():
-        values = value.values() if isinstance(value, dict) and key == "options" else value
-        plain = list(values) if isinstance(values, list) or values is not value else [value]
-        if not plain or not all(isinstance(one, str | int | float) for one in plain):
-            raise TaskError(f"{where}: {key} is {value!r}: write a number, a text or a list of these.")
+        named = isinstance(value, dict)
+        if named != (key == "options") or not all(map(_is_plain, value.values() if named else [value])):
+            wanted = "{ steps = 10 }" if key == "options" else "a number, a text or a list of these"
+            raise TaskError(f"{where}: {key} is {reprlib.repr(value)}: write {wanted}.")
     return settings
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, str | int | float) for one in value)
+    return isinstance(value, str | int | float)
 
 
 def _require_known(data: Mapping[str, Any], known: Collection[str], where: str) -> None:
@@ -144,5 +153,5 @@ def _nearest(word: str, known: Collection[str]) -> str:
 def _seeds(seeds: Any) -> tuple[int, ...]:
     whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise TaskError(f"seeds is {seeds!r}: write different whole numbers, such as seeds = [0, 1, 2].")
+        raise TaskError(f"seeds is {reprlib.repr(seeds)}: write different whole numbers, such as seeds = [0, 1, 2].")
     return tuple(seeds)
