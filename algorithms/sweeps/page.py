@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...circuits.draw.sparkline import sparkline
@@ -38,40 +38,45 @@ _STYLE = """
 body{margin:0;background:#f6f7f9;color:var(--ink);
 font:15px/1.5 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 main{max-width:1480px;margin:0 auto;padding:28px 24px 64px}
-h1{font-size:26px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em}
-p{margin:6px 0 0;color:var(--soft);max-width:110ch}
+h1{font-size:26px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em}h2{font-size:16px;margin:0 0 8px}
+p{margin:6px 0 0;color:var(--soft);max-width:110ch}h2+p{margin:0 0 12px}
 section{background:#fff;border:1px solid var(--line);border-radius:10px;padding:16px 20px;margin-top:18px;
 overflow-x:auto}
-input{font:inherit;padding:4px 9px;border:1px solid #cfd4da;border-radius:6px;width:280px;margin-bottom:8px}
+input{font:inherit;padding:4px 9px;border:1px solid #cfd4da;border-radius:6px;width:280px;margin-top:18px}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
 th{text-align:left;border-bottom:1px solid #cfd4da;padding:0 14px 4px 0;vertical-align:bottom;white-space:nowrap}
-th button{font:inherit;font-weight:600;color:var(--soft);background:none;border:0;padding:0;cursor:pointer}
+th button,th span{font:inherit;font-weight:600;color:var(--soft);background:none;border:0;padding:0}
+th button{cursor:pointer}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 td{border-bottom:1px solid #f0f1f4;padding:5px 14px 5px 0;vertical-align:middle}
 .n{text-align:right;white-space:nowrap}.soft{color:var(--soft)}
 td small{display:block;color:var(--soft);font-size:11.5px}
-td.error{color:var(--orange);min-width:260px;max-width:520px;overflow-wrap:anywhere;white-space:pre-line}
+td.error{color:var(--orange);min-width:320px;max-width:520px;overflow-wrap:anywhere;white-space:pre-line}
+td:first-child,td:nth-child(2){min-width:92px;overflow-wrap:anywhere}
 svg{display:block}a{color:var(--blue)}
 @media print{body{background:#fff}input{display:none}}
 """
 _SCRIPT = """
-const table=document.querySelector("table"),body=table.tBodies[0],heads=[...table.tHead.rows[0].cells];
+const tables=[...document.querySelectorAll("table")];
 const value=(row,at)=>row.cells[at].dataset.v;
-heads.forEach((head,at)=>head.querySelector("button")?.addEventListener("click",()=>{
-  const down=head.getAttribute("aria-sort")==="ascending",sign=down?-1:1;
-  heads.forEach(one=>one.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort",down?"descending":"ascending");
-  const compare=(a,b)=>head.className==="n"?a-b:a.localeCompare(b,undefined,{numeric:true});
-  [...body.rows].sort((a,b)=>{
-    const [x,y]=[value(a,at),value(b,at)];
-    return x===""||y===""?(x==="")-(y===""):sign*compare(x,y);
-  }).forEach(row=>body.append(row));
-}));
+for(const table of tables){
+  const body=table.tBodies[0],heads=[...table.tHead.rows[0].cells];
+  heads.forEach((head,at)=>head.querySelector("button")?.addEventListener("click",()=>{
+    const down=head.getAttribute("aria-sort")==="ascending",sign=down?-1:1;
+    heads.forEach(one=>one.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort",down?"descending":"ascending");
+    const compare=(a,b)=>head.className==="n"?a-b:a.localeCompare(b,undefined,{numeric:true});
+    [...body.rows].sort((a,b)=>{
+      const [x,y]=[value(a,at),value(b,at)];
+      return x===""||y===""?(x==="")-(y===""):sign*compare(x,y);
+    }).forEach(row=>body.append(row));
+  }));
+}
 const filter=document.querySelector("input");
 filter.hidden=false;
 filter.addEventListener("input",()=>{
   const words=filter.value.toLowerCase().split(/\\s+/);
-  for(const row of body.rows){
+  for(const row of tables.flatMap(table=>[...table.tBodies[0].rows])){
     const said=row.textContent.toLowerCase();
     row.hidden=!words.every(word=>said.includes(word));
   }
@@ -101,7 +106,7 @@ def sweep_page(outcomes: Sequence[Outcome]) -> str:
     )
     header = tag("header", tag("h1", text(_title(outcomes))), tag("p", text(_counts(outcomes))), tag("p", text(_NOTE)))
     filtering = '<input type="search" placeholder="show rows with these words" aria-label="Filter" hidden>'
-    main = tag("main", header, tag("section", filtering, _table(outcomes)))
+    main = tag("main", header, filtering, tag("section", tag("h2", "Cells"), _cells(outcomes)), _seeds(outcomes))
     page = tag("html", tag("head", head), "\n", tag("body", main, tag("script", _SCRIPT)), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
@@ -119,13 +124,53 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
     return f"{len(outcomes)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "."
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
+def _cells(outcomes: Sequence[Outcome]) -> str:
     columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seed", "n"), ("edges", "n")]
     columns += [(name, "n") for name in _FIGURES.values()]
-    head = [tag("th", tag("button", text(name), type="button"), class_=kind or None) for name, kind in columns]
-    head += [tag("th", tag("span", "curve", class_="soft")), tag("th", tag("button", "status", type="button"))]
-    rows = [tag("tr", *_row(outcome)) for outcome in outcomes]
-    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", "\n", "\n".join(rows)))
+    return _table([*columns, ("curve", ""), ("status", "")], map(_row, outcomes))
+
+
+def _seeds(outcomes: Sequence[Outcome]) -> str:
+    """A table that puts the seeds of each search together; nothing if there is one seed only."""
+    together: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        cell = outcome.cell
+        together.setdefault((cell.model, cell.task, cell.algorithm), []).append(outcome)
+    if max(map(len, together.values()), default=0) < 2:
+        return ""
+    columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seeds", "n"), ("edges", "n")]
+    columns += [(name, "n") for name in _FIGURES.values()]
+    rows = ([*[_cell(text(name), name) for name in names], *_spread(same)] for names, same in together.items())
+    note = "Mean over the seeds that are done, and the lowest and the highest below: a range, not an interval."
+    return tag("section", tag("h2", "Seeds together"), tag("p", note), _table(columns, rows))
+
+
+def _spread(outcomes: Sequence[Outcome]) -> list[str]:
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    cells = [_cell(f"{len(reports)} of {len(outcomes)}", str(len(reports)), "n")]
+    cells.append(_range([float(report.n_edges) for report in reports], ",.0f"))
+    for name in _FIGURES:
+        values = [report.figures[name].value for report in reports]
+        cells.append(_range([value for value in values if value is not None], ".3f"))
+    return cells
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    if not values:
+        return _cell(_NONE, "", "n")
+    mean = sum(values) / len(values)
+    ends = tag("small", f"{min(values):{form}} to {max(values):{form}}")
+    return _cell(f"{mean:{form}}{ends}", repr(mean), "n")
+
+
+def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+    """A table to sort; a column is (heading, class), a row its cells as markup."""
+    head = (
+        tag("th", tag("span" if name == "curve" else "button", text(name)), class_=kind or None)
+        for name, kind in columns
+    )
+    lines = (tag("tr", *row) for row in rows)
+    return tag("table", tag("thead", tag("tr", *head)), tag("tbody", "\n", "\n".join(lines)))
 
 
 def _row(outcome: Outcome) -> list[str]:

@@ -50,3 +50,11 @@ def test_a_sparkline_stays_inside_its_frame_whatever_the_values():
 
 def test_a_report_without_curves_has_no_sparkline():
     assert sparkline(Report({}, (), 0, 1, 3)) == ""
+
+
+def test_seeds_are_put_together_with_their_range(page, tmp_path, cells, work):
+    rows = page.split("<tbody>")[2].split("</tr>")
+    assert "2 of 2" in rows[0] and "0.833<small>0.333 to 1.333</small>" in rows[0]
+    assert "0 of 2" in rows[1]
+    one = sweep_page(run_sweep(cells[:1], tmp_path / "one", work, workers=0))
+    assert "Seeds together" not in one
