@@ -52,8 +52,13 @@ def test_an_interrupted_sweep_has_its_table_and_goes_on_to_the_same_one(tmp_path
         assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "once" / name).read_bytes(), name
 
 
-def test_a_damaged_result_is_not_run_yet(tmp_path, cells, work):
+def test_a_run_that_is_not_over_or_damaged_is_not_run_yet(tmp_path, cells, work):
     run_sweep(cells[:2], tmp_path, work, workers=0)
+    record = tmp_path / cells[0].folder / "run.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"done"', '"running"'))
+    assert statuses(read_outcome(cell, tmp_path) for cell in cells[:2]) == ["not run", "done"]
+    record.write_text(whole)
     (tmp_path / cells[0].folder / "report.json").write_text("{")
     (tmp_path / cells[1].folder / "circuit.json").unlink()
     assert statuses(read_outcome(cell, tmp_path) for cell in cells[:2]) == ["not run"] * 2
