@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
     from .stability import measure_stability as measure_stability
+    from .sweeps.read import read_sweep as read_sweep
+    from .sweeps.sweep import run_sweep as run_sweep
 
 __all__ = [
     "ALGORITHMS",
@@ -58,9 +60,11 @@ __all__ = [
     "node_effects",
     "path_patch",
     "rank_ensemble",
+    "read_sweep",
     "relp",
     "run_algorithm",
     "run_benchmark",
+    "run_sweep",
 ]
 
 _HOMES = {
@@ -88,8 +92,10 @@ _HOMES = {
     "node_effects": ".attribution.node_effects",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",
+    "read_sweep": ".sweeps.read",
     "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
+    "run_sweep": ".sweeps.sweep",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -109,14 +109,18 @@ def run(args: argparse.Namespace) -> int:
         tables=("csv", "parquet") if args.parquet else ("csv",),
         progress=True,
     )
+    _say(outcomes, args.out)
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def _say(outcomes: Sequence[Outcome], out: Path) -> None:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed[:_SAID]:
         print(f"failed: {outcome.cell}: {outcome.error}")
     if len(failed) > _SAID:
         print(f"and {len(failed) - _SAID} more, which the table names")
     print(_counts(outcomes) + " --retry-failed tries those again that failed." * bool(failed))
-    print(f"table in {args.out / 'table.csv'}\nopen {args.out / 'index.html'}")
-    return int(bool(failed))
+    print(f"table in {out / 'table.csv'}\nopen {out / 'index.html'}")
 
 
 def keys() -> dict[str, frozenset[str]]:

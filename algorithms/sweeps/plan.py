@@ -103,10 +103,10 @@ class Sweep:
             for algorithm in self.algorithms
             for seed in self.seeds
         )
-        folder, times = Counter(cell.folder for cell in cells).most_common(1)[0]
-        if times > 1:
-            twice = " and ".join(f"({cell})" for cell in cells if cell.folder == folder)
-            raise TaskError(f"{twice} are one cell: leave one of them out, or change a setting of it.")
+        for folder, times in Counter(cell.folder for cell in cells).most_common(1):
+            if times > 1:
+                twice = " and ".join(f"({cell})" for cell in cells if cell.folder == folder)
+                raise TaskError(f"{twice} are one cell: leave one of them out, or change a setting of it.")
         return cells
 
     def _cell(self, model: Choice, task: Choice, algorithm: Choice, seed: int, resolve: Resolve) -> Cell:
