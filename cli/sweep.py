@@ -57,9 +57,9 @@ sweep.toml:
   pairs = 32
 
 Every option of `vitcircuits discover` can be set: those of the model and its readout in [[models]], those of the task
-and its partners in [[tasks]], those of the search in [[algorithms]], any of them for all cells in [defaults]. A model or
-an algorithm that needs no more is written as its name. Seeds are --seed, and the algorithm's own seed where it has one.
-Paths are seen from where the command runs.
+and its partners in [[tasks]], those of the search in [[algorithms]], any of them for all cells in [defaults]. A model
+or an algorithm that needs no more is written as its name. Seeds are --seed, and the algorithm's own seed where it has
+one. Paths are seen from where the command runs.
 
 The same command goes on from an interrupted sweep. A finished cell is not run again; delete its folder if the weights
 or images behind a name have changed. A cell that fails is a row with its error, and the exit code is then 1.
