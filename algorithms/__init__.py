@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
     from .stability import measure_stability as measure_stability
+    from .sweeps.read import read_sweep as read_sweep
+    from .sweeps.sweep import run_sweep as run_sweep
 
 __all__ = [
     "ALGORITHMS",
@@ -82,9 +84,11 @@ __all__ = [
     "node_effects",
     "path_patch",
     "rank_ensemble",
+    "read_sweep",
     "relp",
     "run_algorithm",
     "run_benchmark",
+    "run_sweep",
     "side_by_side",
     "token_effect",
 ]
@@ -125,10 +129,12 @@ _HOMES = {
     "node_effects": ".attribution.node_effects",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",
+    "read_sweep": ".sweeps.read",
     "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
     "token_effect": ".patching.token_ablation",
     "side_by_side": ".interpretability.side_by_side",
+    "run_sweep": ".sweeps.sweep",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

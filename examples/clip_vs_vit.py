@@ -20,6 +20,8 @@ from vitcircuits.circuits.compare import compare
 from vitcircuits.models import load_vit
 from vitcircuits.models.census import describe
 from vitcircuits.models.data import load_data
+from vitcircuits.models.recipe_book import get_recipe
+from vitcircuits.models.recipes import build
 from vitcircuits.models.sprites_data import factors_of
 from vitcircuits.models.toys import zero_shot
 
@@ -89,6 +91,10 @@ for kind, names in kinds.items():
                 phrases = [phrase for _, phrase in said.phrases]
                 texts = head_texts(vit, images, phrases, said.phrase_embeddings, heads=circuits[name], n=3)
         numbers.append(ModelNumbers(name, factors, texts, logit_lens(vit, images)))
+if args.data == "sprites":  # what can be read off a network that has learnt nothing
+    untrained = load_vit(build(get_recipe("vit-sprites")), name="untrained", preprocess=vit.preprocess)
+    known = factors_of(test.names[:n_images])
+    numbers.append(ModelNumbers("untrained", head_factors(untrained, images, known, n_shuffles=10)))
 table = side_by_side(numbers)
 print(table)
 table.frame().to_csv(args.out / "numbers.csv", index=False)
