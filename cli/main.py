@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vitcircuits: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("vitcircuits: interrupted; the same command goes on from what is finished.", file=sys.stderr)
+        print(
+            "vitcircuits: interrupted; a search or a run goes on from what is finished if given again.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()

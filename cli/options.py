@@ -55,7 +55,10 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--data, --target, --foil and how pairs are made."""
     group = parser.add_argument_group("task")
     group.add_argument(
-        "--data", required=required, metavar="DATA", help="digits, mnist, a folder of class folders, or planted"
+        "--data",
+        required=required,
+        metavar="DATA",
+        help="digits, mnist, sprites, a folder of class folders, or planted",
     )
     group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
     group.add_argument("--target", required=required, metavar="CLASS", help="3, 281-285, a label, or cats=281-285")

@@ -150,13 +150,17 @@ def test_open_clip_takes_weights_from_a_file(tmp_path, images_for):
     assert torch.equal(second(images), first(images)) and second.digest() == first.digest()
 
 
-def test_every_tinyclip_of_open_clips_is_opened_but_for_its_weights():
+@pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "ViT-M-32-alt", "ViT-L-14-CLIPA"])
+def test_open_clips_names_keep_their_own_activation_and_pooling(name):
     open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
-    names = [name for name in open_clip.list_models() if name.startswith(("TinyCLIP", "ViT-B-16-quickgelu"))]
-    cut = {"vision_cfg": {"image_size": 64, "layers": 1, "width": 128, "patch_size": 16}, "text_cfg": {"layers": 1}}
-    assert names
-    for name in names:
-        assert load_vit(f"open_clip:{name}", pretrained=False, **cut).cfg.n_layers == 1
+    config = open_clip.get_model_config(name)
+    own = config["vision_cfg"]
+    cut = {**own, "image_size": 28, "layers": 1, "width": 128, "patch_size": 14, "head_width": 64}
+    vit = load_vit(
+        f"open_clip:{name}", pretrained=False, vision_cfg=cut, text_cfg={"layers": 1, "width": 64, "heads": 2}
+    )
+    assert vit.cfg.pooling == ("average" if own.get("pool_type") == "avg" else "token")
+    assert ("QuickGELU" in type(vit.blocks[0].mlp.act).__name__) == config.get("quick_gelu", False)
 
 
 @pytest.mark.parametrize(
