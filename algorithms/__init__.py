@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from .attribution.node_effects import node_effects as node_effects
     from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
+    from .interpretability.factor_table import FactorTable as FactorTable
+    from .interpretability.lens_table import LensTable as LensTable
+    from .interpretability.measure import head_factors as head_factors
+    from .interpretability.measure import head_texts as head_texts
+    from .interpretability.measure import logit_lens as logit_lens
+    from .interpretability.side_by_side import ModelNumbers as ModelNumbers
+    from .interpretability.side_by_side import SideBySide as SideBySide
+    from .interpretability.side_by_side import side_by_side as side_by_side
+    from .interpretability.text_table import TextTable as TextTable
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
@@ -36,13 +45,20 @@ if TYPE_CHECKING:
     from .registry import ALGORITHMS as ALGORITHMS
     from .registry import run_algorithm as run_algorithm
     from .stability import measure_stability as measure_stability
+    from .sweeps.read import read_sweep as read_sweep
+    from .sweeps.sweep import run_sweep as run_sweep
 
 __all__ = [
     "ALGORITHMS",
+    "FactorTable",
+    "LensTable",
     "LogitAttribution",
+    "ModelNumbers",
     "PartnerComparison",
     "PatchTable",
     "PathTable",
+    "SideBySide",
+    "TextTable",
     "TokenEffect",
     "ablate_registers",
     "ablate_tokens",
@@ -57,22 +73,32 @@ __all__ = [
     "eap_ig",
     "eap_ig_activations",
     "exact_effects",
+    "head_factors",
+    "head_texts",
     "hybrid",
     "learned_masks",
     "logit_attribution",
+    "logit_lens",
     "mean_ranks",
     "measure_stability",
     "node_effects",
     "path_patch",
     "rank_ensemble",
+    "read_sweep",
     "relp",
     "run_algorithm",
     "run_benchmark",
+    "run_sweep",
+    "side_by_side",
     "token_effect",
 ]
 
 _HOMES = {
     "ALGORITHMS": ".registry",
+    "FactorTable": ".interpretability.factor_table",
+    "LensTable": ".interpretability.lens_table",
+    "ModelNumbers": ".interpretability.side_by_side",
+    "SideBySide": ".interpretability.side_by_side",
     "LogitAttribution": ".attribution.direct",
     "PartnerComparison": ".partner_comparison",
     "PatchTable": ".patching.patch_table",
@@ -80,6 +106,7 @@ _HOMES = {
     "TokenEffect": ".patching.token_ablation",
     "ablate_registers": ".patching.token_ablation",
     "ablate_tokens": ".patching.token_ablation",
+    "TextTable": ".interpretability.text_table",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",
@@ -91,17 +118,23 @@ _HOMES = {
     "eap_ig": ".attribution.gradients",
     "eap_ig_activations": ".attribution.activations",
     "exact_effects": ".attribution.exact",
+    "head_factors": ".interpretability.measure",
+    "head_texts": ".interpretability.measure",
     "learned_masks": ".pruning.masks",
     "hybrid": ".attribution.hybrid",
     "logit_attribution": ".attribution.direct",
+    "logit_lens": ".interpretability.measure",
     "mean_ranks": ".attribution.ensemble",
     "measure_stability": ".stability",
     "node_effects": ".attribution.node_effects",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",
+    "read_sweep": ".sweeps.read",
     "relp": ".attribution.relp",
     "run_algorithm": ".registry",
     "run_benchmark": ".benchmark",
     "token_effect": ".patching.token_ablation",
+    "side_by_side": ".interpretability.side_by_side",
+    "run_sweep": ".sweeps.sweep",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

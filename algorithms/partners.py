@@ -22,6 +22,7 @@ from torch import Tensor
 from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.bootstrap import Resamples, percentiles
 from ..circuits.circuit import Circuit
+from ..circuits.compare.ranks import rank_correlations
 from ..circuits.controls import random_masks
 from ..circuits.faithfulness import Judged
 from ..circuits.graph import Graph
@@ -169,20 +170,12 @@ def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
 
 
 def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
-    """Spearman's correlation of scores: Pearson's of their ranks, ties at their mean; NaN where there are none."""
-    from scipy.stats import rankdata
-
-    n_edges = len(circuits[0].graph)
-    ranks = np.full((len(circuits), n_edges), np.nan)
-    for row, circuit in zip(ranks, circuits, strict=True):
+    """Spearman's correlation of the scores of all edges; NaN where there are none."""
+    values = np.full((len(circuits), len(circuits[0].graph)), np.nan)
+    for row, circuit in zip(values, circuits, strict=True):
         if circuit.scores is not None:
-            row[:] = rankdata(circuit.scores.ranking_values(by))
-    centred = ranks - ranks.mean(1, keepdims=True)
-    lengths = np.sqrt((centred**2).sum(1))
-    products = np.outer(lengths, lengths)
-    known = products > 0  # equal scores for all edges rank nothing
-    found = np.where(known, centred @ centred.T / np.where(known, products, 1.0), np.nan)
-    return found.round(12)  # a ranking's correlation with itself is 1
+            row[:] = circuit.scores.ranking_values(by)
+    return rank_correlations(values)
 
 
 def _judge(

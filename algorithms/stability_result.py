@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
+from ..circuits.compare.ranks import rank_correlations
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
 from ..circuits.nodes import jaccard, overlap
@@ -146,8 +147,6 @@ def alike(pairs: Sequence[tuple[Circuits, Circuits]], what: str, why_none: str =
 
 def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: str = "") -> Figure:
     """Mean Spearman correlation of the scores behind pairs of circuits, over all edges."""
-    from scipy.stats import rankdata
-
     method, found = f"Spearman's rank correlation of the scores of all edges, {what}", []
     for first, second in pairs:
         if first.scores is None or second.scores is None:
@@ -155,7 +154,7 @@ def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: st
         values = (first.scores.values, second.scores.values)
         if any(np.ptp(one) == 0 for one in values):
             return Figure(None, reason="all edges score the same", method=method)
-        found.append(float(np.corrcoef(*map(rankdata, values))[0, 1]))
+        found.append(float(rank_correlations(np.array(values))[0, 1]))
     return _spread_figure(found, method, why_none)
 
 

@@ -38,6 +38,13 @@ def add_parser(subparsers: Any) -> None:
     parser = new_parser(subparsers, "discover", "find, judge, draw and export the circuit of a behaviour", EPILOG)
     add_model(parser, required=True)
     add_task(parser, required=True)
+    add_search(parser)
+    add_out(parser, "vitcircuits-run")
+    parser.set_defaults(run=run)
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """--algorithm, its options, the graph, how edges are ranked and chosen, and what the circuit is compared with."""
     group = parser.add_argument_group("search")
     names = "; ".join(f"{entry.name}: {entry.summary}" for entry in ALGORITHMS.values())
     group.add_argument("--algorithm", default="eap_ig", metavar="NAME", help=f"eap_ig (default) or another of: {names}")
@@ -59,8 +66,6 @@ def add_parser(subparsers: Any) -> None:
     size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     add_memory(group)  # type: ignore[arg-type]
-    add_out(parser, "vitcircuits-run")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

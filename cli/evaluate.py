@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import TaskError
-from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, task_settings
+from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, recorded_settings
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from ..circuits.evaluation import evaluate
 
     circuit = Circuit.load(args.circuit)
-    settings = _settings(args, circuit)
+    settings = recorded_settings(args, circuit)
     wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
     saved = (args.circuit.parent, circuit.task["readout"]) if "readout" in circuit.task else None
     task = make_task(load_model(args, settings, saved), settings)
@@ -90,25 +89,6 @@ def run(args: argparse.Namespace) -> int:
     for path in _write(args, circuit, report):
         print(f"wrote {path}")
     return 0
-
-
-def _settings(args: argparse.Namespace, circuit: Circuit) -> dict[str, Any]:
-    """The task's settings: what the options say, else what the circuit records.
-
-    Raises:
-        TaskError: Something is neither given nor recorded.
-    """
-    recorded = dict(circuit.task)
-    args.model = args.model or recorded.get("model")
-    for side in ("target", "foil"):
-        if isinstance(recorded.get(side), list):
-            recorded[side] = ",".join(map(str, recorded[side]))
-    recorded.update(ablation=circuit.ablation.kind, ablation_over=circuit.ablation.over)
-    settings = task_settings(args, recorded)
-    lacking = [name for name in ("data", "target", "foil") if not settings[name]] + ["model"] * (not args.model)
-    if lacking:
-        raise TaskError(f"{args.circuit} does not record its {lacking[0]}: pass --{lacking[0]}.")
-    return settings
 
 
 def _write(args: argparse.Namespace, circuit: Circuit, report: Report) -> list[Path]:

@@ -8,9 +8,37 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..models.errors import VitCircuitsError
-from . import benchmark, demo, discover, doctor, draw, evaluate, export, models, partners, stability, train
+from . import (
+    benchmark,
+    compare,
+    demo,
+    discover,
+    doctor,
+    draw,
+    evaluate,
+    export,
+    models,
+    partners,
+    stability,
+    sweep,
+    train,
+)
 
-COMMANDS = (demo, discover, evaluate, stability, partners, draw, export, benchmark, models, train, doctor)
+COMMANDS = (
+    demo,
+    discover,
+    evaluate,
+    stability,
+    sweep,
+    partners,
+    compare,
+    draw,
+    export,
+    benchmark,
+    models,
+    train,
+    doctor,
+)
 
 EPILOG = """\
 start here:

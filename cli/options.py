@@ -13,6 +13,7 @@ from .readout import add_readout, read_out
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..circuits.circuit import Circuit
     from ..circuits.partners.partner import Partner
     from ..circuits.task import Task
     from ..models.hooked import HookedViT
@@ -256,6 +257,25 @@ def task_settings(args: argparse.Namespace, recorded: dict[str, Any] | None = No
                 f"--{option} has no use with --corruption {settings['corruption']}: leave it out, or pass "
                 f"--corruption {'object_fill' if option == 'mask' else 'word'}."
             )
+    return settings
+
+
+def recorded_settings(args: argparse.Namespace, circuit: Circuit) -> dict[str, Any]:
+    """The task's settings: what the options say, else what the circuit records; `args.model` is filled in likewise.
+
+    Raises:
+        TaskError: Something is neither given nor recorded.
+    """
+    recorded = dict(circuit.task)
+    args.model = args.model or recorded.get("model")
+    for side in ("target", "foil"):
+        if isinstance(recorded.get(side), list):
+            recorded[side] = ",".join(map(str, recorded[side]))
+    recorded.update(ablation=circuit.ablation.kind, ablation_over=circuit.ablation.over)
+    settings = task_settings(args, recorded)
+    lacking = [name for name in ("data", "target", "foil") if not settings[name]] + ["model"] * (not args.model)
+    if lacking:
+        raise TaskError(f"{args.circuit} does not record its {lacking[0]}: pass --{lacking[0]}.")
     return settings
 
 

@@ -38,7 +38,9 @@ class Found:
     seconds: dict[str, float]
 
 
-def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: list[str], overwrite: bool) -> Found:
+def find_circuit(
+    vit: HookedViT, config: dict[str, Any], *, out: Path, command: list[str], overwrite: bool, progress: bool = True
+) -> Found:
     """Scores, selects, judges, draws and writes; goes on from scores that an interrupted run left.
 
     Args:
@@ -47,6 +49,7 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
         out: The run folder.
         command: The command line, for the record.
         overwrite: Replace a run of another configuration.
+        progress: Show bars on stderr.
     """
     from ..circuits.evaluation import evaluate
     from ..circuits.gather import gather
@@ -70,10 +73,15 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
     )
     written = folder.save_readout(vit)
     seconds["task"], clock = time.perf_counter() - clock, time.perf_counter()
-    circuit = _find(vit, task, config, folder)
+    circuit = _find(vit, task, config, folder, progress)
     seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
     report = evaluate(
-        circuit, task, n_random=config["random"], seed=config["task"]["seed"], memory=config["memory"], progress=True
+        circuit,
+        task,
+        n_random=config["random"],
+        seed=config["task"]["seed"],
+        memory=config["memory"],
+        progress=progress,
     )
     seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
     files = [*written, *folder.write_all(circuit, report, gather(task))]
@@ -82,7 +90,7 @@ def find_circuit(vit: HookedViT, config: dict[str, Any], *, out: Path, command: 
     return Found(task, circuit, report, files, seconds)
 
 
-def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder) -> Circuit:
+def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder, progress: bool) -> Circuit:
     """The circuit: by scores that an earlier run may have left, or by a search that goes on from its journal."""
     from ..algorithms.registry import ALGORITHMS, run_algorithm
     from ..circuits.graph import compile_graph
@@ -91,7 +99,7 @@ def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder)
     scores = folder.load_scores_if_same() if ALGORITHMS[config["algorithm"]].finds == "scores" else None
     if scores is None:
         graph = compile_graph(vit, tokens=config["tokens"], ports=config["ports"])
-        options = {**config["options"], "memory": config["memory"], "progress": True}
+        options = {**config["options"], "memory": config["memory"], "progress": progress}
         if ALGORITHMS[config["algorithm"]].finds == "circuit":
             options["journal"] = folder.journal
         found = run_algorithm(config["algorithm"], graph, task, **options)
@@ -99,10 +107,10 @@ def _find(vit: HookedViT, task: Task, config: dict[str, Any], folder: RunFolder)
             return found
         scores = found
         folder.save_scores(scores)
-    return _select(scores, task, config)
+    return _select(scores, task, config, progress)
 
 
-def _select(scores: Scores, task: Task, config: dict[str, Any]) -> Circuit:
+def _select(scores: Scores, task: Task, config: dict[str, Any], progress: bool) -> Circuit:
     from ..circuits.node_scores import NodeScores
     from ..circuits.select import smallest_faithful
 
@@ -113,7 +121,8 @@ def _select(scores: Scores, task: Task, config: dict[str, Any]) -> Circuit:
         return scores.top(config["size"], by=by)
     if config["threshold"] is not None:
         return scores.threshold(config["threshold"], by=by)
-    return smallest_faithful(scores, task, level=config["faithfulness"], by=by, memory=config["memory"], progress=True)
+    level, memory = config["faithfulness"], config["memory"]
+    return smallest_faithful(scores, task, level=level, by=by, memory=memory, progress=progress)
 
 
 def summary(found: Found) -> list[tuple[str, str]]:

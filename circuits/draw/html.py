@@ -23,10 +23,10 @@ from .words import facts, tag, text, title
 MAX_ROWS = 2000
 """More rows than this make no readable table; the page says how many it left out."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NONE = "\N{EN DASH}"
 _NAMES = {"cpr": "CPR", "cmd": "CMD", "kl": "KL"}
-_STYLE = """
+STYLE = """
 :root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--blue:#2b6cb0;--orange:#c2511d}
 *{box-sizing:border-box}
 body{margin:0;background:#f6f7f9;color:var(--ink);
@@ -85,26 +85,32 @@ def to_html(
     body = [
         _header(circuit),
         _diagram(circuit),
-        _section("Images", images(exhibit, circuit)) if exhibit is not None else "",
-        _section("Where the circuit's heads look", attention(exhibit, circuit)) if exhibit is not None else "",
+        section("Images", images(exhibit, circuit)) if exhibit is not None else "",
+        section("Where the circuit's heads look", attention(exhibit, circuit)) if exhibit is not None else "",
         tag("div", _curve(curve_svg), _figures(report), class_="columns") if curve_svg or report else "",
         _verdicts(report),
         _tables(report),
         _edges(circuit),
         _method(report) if report is not None else "",
     ]
+    return html_page(title(circuit), body)
+
+
+def html_page(heading: str, body: Iterable[str], *, style: str = "") -> str:
+    """A whole page that loads and runs nothing; the parts of the body are markup already, empty ones are left out."""
     head = (
         '<meta charset="utf-8">'
-        + f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        + f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         + '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        + tag("title", text(title(circuit)))
-        + tag("style", _STYLE)
+        + tag("title", text(heading))
+        + tag("style", STYLE + style)
     )
     page = tag("html", tag("head", head), "\n", tag("body", tag("main", "\n".join(filter(None, body)))), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _section(heading: str, *content: str) -> str:
+def section(heading: str, *content: str) -> str:
+    """A section with a heading; nothing without content. The content is markup already."""
     return tag("section", tag("h2", text(heading)), *content) if any(content) else ""
 
 
@@ -124,7 +130,7 @@ def _version() -> str:
 def _diagram(circuit: Circuit) -> str:
     drawing = to_svg(circuit, header=False)
     wide = float(drawing.split('width="', 1)[1].split('"', 1)[0]) > 2200
-    return _section(
+    return section(
         "Circuit",
         tag("div", drawing, class_="diagram wide" if wide else "diagram"),
         tag("p", "Point at an edge for its name, score and rank."),
@@ -132,14 +138,16 @@ def _diagram(circuit: Circuit) -> str:
 
 
 def _curve(curve_svg: str | None) -> str:
-    if not curve_svg:
-        return ""
-    data = base64.b64encode(curve_svg.encode()).decode("ascii")  # as an image, its styles cannot reach the page
-    picture = f'<img class="curve" alt="Faithfulness against edges" src="data:image/svg+xml;base64,{data}">'
-    return _section("Faithfulness by size", picture)
+    return section("Faithfulness by size", svg_image(curve_svg, "Faithfulness against edges")) if curve_svg else ""
 
 
-def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+def svg_image(svg: str, alt: str) -> str:
+    """An SVG as an image inside the page, where its styles cannot reach the page."""
+    data = base64.b64encode(svg.encode()).decode("ascii")
+    return f'<img class="curve" alt="{text(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def html_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
     """A table; a column is (heading, class), a cell is markup already."""
     head = (tag("th", text(name), class_=kind or None) for name, kind in columns)
     lines = (
@@ -155,8 +163,8 @@ def _figures(report: Report | None) -> str:
         return ""
     columns = [("", ""), ("value", "n"), ("95% interval", "n"), ("how", "soft")]
     rows = [[text(_NAMES.get(name, name.replace("_", " "))), *_cells(one)] for name, one in report.figures.items()]
-    return _section(
-        "Figures", tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}.")), _table(columns, rows)
+    return section(
+        "Figures", tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}.")), html_table(columns, rows)
     )
 
 
@@ -183,7 +191,7 @@ def _verdicts(report: Report | None) -> str:
         ("how", "soft"),
     ]
     rows = [_verdict_row(name, verdict) for name, verdict in report.verdicts.items()]
-    return _section("Tests", _table(columns, rows))
+    return section("Tests", html_table(columns, rows))
 
 
 def _verdict_row(name: str, verdict: Verdict) -> list[str]:
@@ -209,13 +217,13 @@ def _any_table(name: str, table: Table) -> str:
     shown = table.rows[:MAX_ROWS]
     left_out = f" The first {len(shown):,} of {len(table.rows):,} rows." * (len(shown) < len(table.rows))
     rows = ([text(str(cell)) for cell in row] for row in shown)
-    content = tag("div", _table([(column, "") for column in table.columns], rows), class_="scroll")
-    return _section(name.replace("_", " ").capitalize(), tag("p", text(table.method + left_out)), content)
+    content = tag("div", html_table([(column, "") for column in table.columns], rows), class_="scroll")
+    return section(name.replace("_", " ").capitalize(), tag("p", text(table.method + left_out)), content)
 
 
 def _edges(circuit: Circuit) -> str:
     if not len(circuit):
-        return _section("Edges", tag("p", "No edge is kept."))
+        return section("Edges", tag("p", "No edge is kept."))
     shown = strokes(circuit, limit=MAX_ROWS)
     columns = [
         ("rank", "n"),
@@ -228,7 +236,7 @@ def _edges(circuit: Circuit) -> str:
     note = "Positive scores help the metric, negative ones hurt it."
     if len(shown) < len(circuit):
         note += f" The {len(shown):,} strongest of {len(circuit):,} edges are listed."
-    return _section("Edges", tag("p", text(note)), tag("div", _table(columns, map(_row, shown)), class_="scroll"))
+    return section("Edges", tag("p", text(note)), tag("div", html_table(columns, map(_row, shown)), class_="scroll"))
 
 
 def _row(stroke: Stroke) -> list[str]:
@@ -251,4 +259,4 @@ def _method(report: Report) -> str:
     if not report.method:
         return ""
     rows = ([text(str(name).replace("_", " ")), text(str(value))] for name, value in report.method.items())
-    return _section("How the figures were obtained", _table([("", ""), ("", "")], rows))
+    return section("How the figures were obtained", html_table([("", ""), ("", "")], rows))

@@ -54,6 +54,11 @@ class Stroke:
         return {"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}[self.sign]
 
     @property
+    def marker(self) -> str:
+        """Which arrowhead it has inside a head."""
+        return self.sign
+
+    @property
     def width(self) -> float:
         """Width in pixels, linear in |score|."""
         return width_of(self.share)

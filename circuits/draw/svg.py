@@ -6,6 +6,8 @@ the diagram the images and the legend. The same circuit gives the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ..circuit import Circuit
 from ..exhibit import Exhibit
 from .foot import foot, foot_width
@@ -18,7 +20,7 @@ MAX_EDGES = 400
 """More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
 
 _MARGIN, _MIN_WIDTH = 24.0, 620.0
-_STYLE = """
+STYLE = """
 .vc{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 .vc .title{font-size:17px;font-weight:600;fill:#111827}
 .vc .facts{font-size:11.5px;fill:#4b5563}
@@ -44,7 +46,7 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     width = max(layout.width, _MIN_WIDTH, foot_width(circuit, exhibit)) + 2 * _MARGIN
     head, top = _header(circuit, width) if header else ([], _MARGIN)
     left = (width - layout.width) / 2
-    diagram = tag("g", *_diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
+    picture = tag("g", *diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
     corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
     under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
@@ -53,11 +55,11 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
             f'<svg xmlns="http://www.w3.org/2000/svg" class="vc" width="{text(width)}" height="{text(height)}" '
             f'viewBox="0 0 {text(width)} {text(height)}" role="img">',
             tag("title", text(f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges")),
-            tag("style", _STYLE),
-            _markers(),
+            tag("style", STYLE),
+            markers({"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}),
             tag("rect", width=width, height=height, fill="#ffffff"),
             *head,
-            diagram,
+            picture,
             *under,
             "</svg>\n",
         ]
@@ -94,8 +96,8 @@ def _lines(items: list[str], length: int) -> list[str]:
     return [shortened(line, length) for line in lines]
 
 
-def _markers() -> str:
-    heads = {"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}
+def markers(heads: Mapping[str, str]) -> str:
+    """Arrowheads by name, in these colours."""
     shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "markerWidth": 7.0, "markerHeight": 7.0, "orient": "auto"}
     return tag(
         "defs",
@@ -103,16 +105,17 @@ def _markers() -> str:
             tag(
                 "marker",
                 tag("path", d="M0 0.8L8 4L0 7.2z", fill=colour),
-                id=f"vc-arrow-{sign}",
+                id=f"vc-arrow-{name}",
                 markerUnits="userSpaceOnUse",
                 **shape,
             )
-            for sign, colour in heads.items()
+            for name, colour in heads.items()
         ),
     )
 
 
-def _diagram(layout: Layout, drawn: tuple[Stroke, ...]) -> list[str]:
+def diagram(layout: Layout, drawn: Sequence[Stroke]) -> list[str]:
+    """Bands, edges, boxes and ports."""
     weak_first = sorted(drawn, key=lambda stroke: (stroke.share, -stroke.rank))
     font = layout.sizes.font
     return [
@@ -169,7 +172,7 @@ def _edge(layout: Layout, stroke: Stroke) -> str:
         stroke_width=stroke.width,
         stroke_opacity=stroke.opacity,
         stroke_dasharray=DASH if stroke.sign == "negative" else None,
-        marker_end=f"url(#vc-arrow-{stroke.sign})" if stroke.edge.inside else None,
+        marker_end=f"url(#vc-arrow-{stroke.marker})" if stroke.edge.inside else None,
     )
 
 

@@ -1,0 +1,75 @@
+"""Faithfulness of a circuit's rankings at many sizes, pair by pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.circuit import Circuit
+from ...circuits.compare.pair_curve import PairCurve
+from ...circuits.curves import Grid, make_grid
+from ...circuits.mask_runs import run_masks
+from ...circuits.pairs import Pairs
+from ...circuits.plan import ranked_masks
+from ...circuits.run import require_model
+from ...circuits.task import Task
+from ...models.errors import GraphError
+from .pairs_in_common import pictures_of
+
+FINE_POINTS = 40  # sizes, evenly over their logarithm, beside the grid's own on graphs where that is coarse
+
+
+def measure_curves(
+    circuit: Circuit,
+    task: Task,
+    *,
+    pairs: Pairs | None = None,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> dict[str, PairCurve]:
+    """Faithfulness at many sizes on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
+
+    Sizes are the grid's of `evaluate` and, where that is MIB's, 40 more. Costs one run per different circuit.
+
+    Args:
+        circuit: Its scores rank the edges.
+        task: The model, the metric and the ablation.
+        pairs: Pairs to measure on; `task.evaluation` by default.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        GraphError: The circuit has no scores, or belongs to a graph of another model.
+    """
+    require_model(task.vit, circuit.graph)
+    scores = circuit.scores
+    if scores is None:
+        raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
+    chosen = task.evaluation if pairs is None else pairs
+    grid, on_grid = _fine_grid(len(circuit.graph))
+    rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
+    masks = [mask for by in rankings for mask in ranked_masks(scores, scores.ranking(by), grid.n)]
+    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
+    none = np.zeros(len(circuit.graph), dtype=np.bool_)
+    runs = run_masks(
+        task.vit, circuit.graph, [none, *masks], task.metric, chosen, baseline, memory=memory, progress=progress
+    )
+    found, n = {}, len(grid.n)
+    for place, by in enumerate(rankings):
+        rows = slice(1 + place * n, 1 + (place + 1) * n)
+        sizes = np.array([int(mask.sum()) for mask in masks[place * n : (place + 1) * n]], dtype=np.int64)
+        ends = (runs.outputs[0], runs.clean_outputs)
+        ids = chosen.pair_ids.numpy().astype(np.int64)
+        which = (on_grid, grid.method, ids, pictures_of(task))
+        found[by] = PairCurve(by, len(circuit.graph), grid.share, sizes, runs.outputs[rows], *ends, *which)
+    return found
+
+
+def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:
+    """The grid of `evaluate` with sizes in between, and which of them are its own."""
+    own = make_grid(n_graph)
+    fine = np.geomspace(1, n_graph, FINE_POINTS).round().astype(np.int64)
+    extra = np.setdiff1d(fine, own.n) if len(own.n) < FINE_POINTS else np.zeros(0, dtype=np.int64)
+    n, share = np.concatenate([own.n, extra]), np.concatenate([own.share, extra / n_graph])
+    order = np.argsort(share, kind="stable")
+    return Grid(share[order], n[order], own.method), (np.arange(len(n)) < len(own.n))[order]

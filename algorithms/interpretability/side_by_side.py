@@ -1,0 +1,201 @@
+"""Interpretability in numbers: models beside one another, each number with what it does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...circuits.bootstrap import Resamples
+from ...circuits.report import Figure, Table
+from ...models.errors import TaskError
+from . import factor_table, lens_table, text_table
+from .factor_table import FactorTable
+from .lens_table import LensTable
+from .text_table import TextTable
+
+if TYPE_CHECKING:
+    import pandas
+
+Number = Callable[["ModelNumbers"], Figure]
+
+_DRAWS = 1000
+_NOT_MEASURED = "it was not measured"
+_SIZE_CAVEAT = (
+    "A circuit that is smaller is easier to look through; that its parts are easier to understand is not said."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelNumbers:
+    """What was measured of one model; what was not is said to be missing.
+
+    Args:
+        name: What the model is called.
+        factors: Its heads against factors, best of the circuit's heads: `head_factors(..., heads=circuit)`.
+        texts: Its heads against texts.
+        lens: The lens by layer.
+        sizes: Name -> circuit size at equal faithfulness, such as `edges for faithfulness .8`, from a comparison.
+    """
+
+    name: str
+    factors: FactorTable | None = None
+    texts: TextTable | None = None
+    lens: LensTable | None = None
+    sizes: Mapping[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """One row per number and one column per model.
+
+    Args:
+        models: Names of the models.
+        rows: Name of the number -> a figure per model.
+        caveats: Name of the number -> what it does not say.
+    """
+
+    models: tuple[str, ...]
+    rows: Mapping[str, tuple[Figure, ...]]
+    caveats: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def table(self) -> Table:
+        """The numbers, a model per column, and behind them the caveats."""
+        rows = tuple((name, *figures, self.caveats[name]) for name, figures in self.rows.items())
+        method = "intervals of means over heads are over heads; a difference counts where it exceeds that of two seeds"
+        return Table(("number", *self.models, "what it does not say"), rows, method)
+
+    def frame(self) -> pandas.DataFrame:
+        """One row per number and model: `value`, `low`, `high`, `unit`, `method`, `reason` and `caveat`."""
+        import pandas
+
+        rows = [
+            {
+                "number": name, "model": model, "value": found.value, "low": found.low, "high": found.high,
+                "unit": found.unit, "method": found.method, "reason": found.reason, "caveat": self.caveats[name],
+            }
+            for name, figures in self.rows.items()
+            for model, found in zip(self.models, figures, strict=True)
+        ]  # fmt: skip
+        return pandas.DataFrame(rows)
+
+
+def side_by_side(models: Sequence[ModelNumbers]) -> SideBySide:
+    """The numbers of some models beside one another; a number that none of them has is left out.
+
+    Raises:
+        TaskError: There is no model, two have one name, or factors and texts were measured in different ways.
+    """
+    names = tuple(model.name for model in models)
+    if not models or len(set(names)) < len(names):
+        raise TaskError(f"models are called {names}: pass one ModelNumbers or more, each with a name of its own.")
+    _require_same(models)
+    rows: dict[str, tuple[Figure, ...]] = {}
+    caveats: dict[str, str] = {}
+    for size in dict.fromkeys(size for model in models for size in model.sizes):
+        rows[size] = tuple(model.sizes.get(size, Figure(None, reason=_NOT_MEASURED)) for model in models)
+        caveats[size] = _SIZE_CAVEAT
+    for name, (number, caveat) in _NUMBERS.items():
+        figures = tuple(number(model) for model in models)
+        if any(figure.reason != _NOT_MEASURED for figure in figures):
+            rows[name], caveats[name] = figures, caveat
+    return SideBySide(names, rows, caveats)
+
+
+def _require_same(models: Sequence[ModelNumbers]) -> None:
+    """Numbers are beside one another only if they were made in one way."""
+    for part, keys in (
+        ("factors", ("of", "at", "n_images", "n_folds")),
+        ("texts", ("n_texts", "n", "pick", "n_images")),
+    ):
+        tables = [table for model in models if (table := getattr(model, part)) is not None]
+        for key in keys:
+            if len({table.method[key] for table in tables}) > 1:
+                found = {table.model: table.method[key] for table in tables}
+                raise TaskError(f"the models' {part} differ in {key}, {found}: measure all in the same way.")
+
+
+def _over_heads(values: NDArray[np.float64], method: str) -> Figure:
+    """The mean over heads, with an interval over heads."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return Figure(None, "share", reason="no head writes anything that differs between images")
+    found = Resamples.draw(len(known), _DRAWS, seed=0).mean(known, "share", method)
+    how = found.method.replace("bootstrap over pairs", "bootstrap over heads")
+    why = found.reason.replace("at least two pairs", "at least two heads")
+    return Figure(found.value, found.unit, found.low, found.high, why, how)
+
+
+def _best_r2(model: ModelNumbers) -> Figure:
+    if model.factors is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    r2 = model.factors.fits.r2  # a head is NaN in all columns or in none
+    return _over_heads(np.maximum(r2.max(1), 0), "mean over heads of the best factor's R^2")
+
+
+def _selectivity(model: ModelNumbers) -> Figure:
+    if model.factors is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    gaps = [model.factors.best(head)[-1].value for head in model.factors.heads]
+    values = np.array([np.nan if gap is None else gap for gap in gaps], dtype=np.float64)
+    return _over_heads(values, "mean over heads of the best R^2 less the second")
+
+
+def _described(model: ModelNumbers) -> Figure:
+    if model.factors is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    shares = np.maximum(model.factors.fits.share.max(1), 0)
+    return _over_heads(shares, "mean over heads of the largest share of the write that one factor accounts for")
+
+
+def _apart(model: ModelNumbers) -> Figure:
+    if model.factors is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    gaps = [model.factors.described(head)[-1].value for head in model.factors.heads]
+    values = np.array([np.nan if gap is None else gap for gap in gaps], dtype=np.float64)
+    return _over_heads(values, "mean over heads of the largest share of the write less the second largest")
+
+
+def _text_gain(model: ModelNumbers) -> Figure:
+    if model.texts is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    gains = [
+        head.explained[-1] - head.random.mean() if head.texts and len(head.random) else np.nan
+        for head in model.texts.heads
+    ]
+    return _over_heads(
+        np.array(gains, dtype=np.float64), "mean over heads of what texts explain less random directions"
+    )
+
+
+def _lens_middle(model: ModelNumbers) -> Figure:
+    if model.lens is None:
+        return Figure(None, reason=_NOT_MEASURED)
+    middle = (len(model.lens.layers) - 1) // 2
+    return model.lens.figures()["kappa"][middle]
+
+
+_NUMBERS: dict[str, tuple[Number, str]] = {
+    "R^2 of a head's best factor": (_best_r2, factor_table.CAVEAT),
+    "selectivity of heads": (
+        _selectivity,
+        "A head that holds two factors well scores as low as one that holds none; factors that go together stand in "
+        "for one another.",
+    ),
+    "share of a head's write by one factor": (
+        _described,
+        "What the factors that are known do not account for may be a factor that is not known.",
+    ),
+    "that share less the second factor's": (
+        _apart,
+        "All heads may be about one and the same factor: look at which.",
+    ),
+    "texts above random directions": (_text_gain, text_table.CAVEAT),
+    "lens agreement at half depth, beyond chance": (_lens_middle, lens_table.CAVEAT),
+}

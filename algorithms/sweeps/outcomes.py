@@ -1,0 +1,90 @@
+"""What has become of a cell, read from its folder: done, failed, or not run yet.
+
+A cell is done once its run folder says so and holds its results, and failed while it holds an `error.json`. Anything
+else, such as what a killed run left, is not run yet, and goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ...circuits.formats.plain import plain, write_text_atomic
+from ...circuits.formats.reports import load_report
+from ...circuits.formats.schema import json_text, read_json
+from ...circuits.report import Report
+from ...circuits.run_folder import read_run
+from ...models.errors import FormatError
+from .plan import Cell
+
+ERROR_FILE = "error.json"
+ERROR_SCHEMA = "vitcircuits.error/1"
+
+Status = Literal["done", "failed", "not run"]
+Work = Callable[[Cell, Path], object]
+"""Runs one cell into a run folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A cell and what has become of it.
+
+    Args:
+        cell: The cell.
+        status: `done`, `failed` or `not run`.
+        report: The judgement of its circuit, if it is done.
+        error: Why there is none, in one or more lines, if it failed.
+        run: What its `run.json` says, times included, if it is done.
+    """
+
+    cell: Cell
+    status: Status
+    report: Report | None = None
+    error: str = ""
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+def read_outcome(cell: Cell, out: Path) -> Outcome:
+    """What has become of a cell of the sweep in the folder `out`."""
+    folder = out / cell.folder
+    try:
+        run = read_run(folder)
+        if run.get("status") == "done" and (folder / "circuit.json").is_file():
+            return Outcome(cell, "done", load_report(folder / "report.json"), run=run)
+    except FormatError:  # absent, or damaged by somebody else: it is run again
+        pass
+    try:
+        return Outcome(cell, "failed", error=str(read_json(folder / ERROR_FILE, ERROR_SCHEMA)["error"]))
+    except (FormatError, KeyError):
+        return Outcome(cell, "not run")
+
+
+def attempt(work: Work, job: tuple[Cell, Path]) -> None:
+    """Runs a cell of the sweep in the folder `out`; what goes wrong is written into its folder, and not raised."""
+    cell, out = job
+    folder = out / cell.folder
+    try:
+        clear(folder)
+        (folder / ERROR_FILE).unlink(missing_ok=True)
+        work(cell, folder)
+    except (Exception, SystemExit) as error:  # one cell that fails must not cost the others
+        write_error(folder, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+def write_error(folder: Path, error: str, details: str = "") -> Path:
+    """Writes `error.json` and returns the path.
+
+    Raises:
+        FormatError: The folder cannot be written.
+    """
+    record = plain({"schema": ERROR_SCHEMA, "error": error, "traceback": details.splitlines()})
+    return write_text_atomic(folder / ERROR_FILE, json_text(record))
+
+
+def clear(folder: Path) -> None:
+    """Removes files that a killed process was about to write, which no file's name was given to yet."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,253 @@
+"""How much each two circuits have in common, by several measures, and what random circuits would have.
+
+| measure | between | what it says | by chance |
+| --- | --- | --- | --- |
+| edges | graphs of one shape | Jaccard index of the edges | random circuits of whole paths |
+| nodes | one shape | Jaccard index of the heads and MLPs | the same |
+| edges at equal rank | one shape, scores | Jaccard index of the first n edges, n the smaller size | hypergeometric |
+| rank-biased overlap | one shape, scores | agreement of rankings from the top | random rankings |
+| rank correlation | one shape, scores | Spearman, over all edges | 0 |
+| Weisfeiler-Lehman | any | graph similarity, heads and layers without names | random circuits of whole paths |
+| edges, heads matched | any, head features | Jaccard index once heads are matched by what they do | random circuits |
+| nodes, heads matched | any, head features | the same for heads and MLPs | random circuits |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..circuit import Circuit
+from ..nodes import granularity, kept_nodes, node_names, overlap
+from ..reach import prune
+from .edge_table import edge_table
+from .matching import Matching, Window, match_heads, matched_overlap
+from .null import chance_overlap
+from .rank_curves import ranking_of
+from .ranks import rank_biased_overlap, rank_correlations
+from .subject import Subject
+from .weisfeiler_lehman import wl_similarity
+
+Floats = NDArray[np.float64]
+Drawn = Sequence[Sequence[Circuit]]
+"""Random circuits like each of the subjects' circuits."""
+Measure = Callable[[Circuit, Circuit], float]
+
+MEASURES = (
+    "edges",
+    "nodes",
+    "edges at equal rank",
+    "rank-biased overlap",
+    "rank correlation",
+    "Weisfeiler-Lehman",
+    "edges, heads matched",
+    "nodes, heads matched",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Similarities of each two circuits.
+
+    Args:
+        values: Measure -> shape (circuit, circuit); NaN where it is not defined.
+        chance: Measure -> what random circuits like the two would have, same shape; NaN where nothing was drawn.
+        matchings: (place of the first, place of the second) -> heads matched.
+        why_not: Measure -> why it is missing everywhere, where it is.
+    """
+
+    values: Mapping[str, Floats]
+    chance: Mapping[str, Floats]
+    matchings: Mapping[tuple[int, int], Matching]
+    why_not: Mapping[str, str]
+
+
+def agreement(subjects: Sequence[Subject], drawn: Drawn, *, p: float, rounds: int, window: Window) -> Agreement:
+    """All measures between each two of some circuits.
+
+    Args:
+        subjects: The circuits.
+        drawn: Random circuits like each.
+        p: Of rank-biased overlap.
+        rounds: Of Weisfeiler-Lehman.
+        window: Relative depth within which heads are matched (see `match_heads`).
+    """
+    table, circuits = _Pairs(subjects, drawn), [subject.circuit for subject in subjects]
+    values, chance = _of_one_shape(table, p)
+    alike = wl_similarity([*circuits, *table.random], rounds=rounds)
+    values["Weisfeiler-Lehman"] = alike[: len(circuits), : len(circuits)]
+    chance["Weisfeiler-Lehman"] = _wl_by_chance(alike, len(circuits), drawn)
+    matchings = _matchings(subjects, window)
+    for place, what in enumerate(("edges, heads matched", "nodes, heads matched")):
+        values[what], chance[what] = _after_matching(circuits, drawn, matchings, place)
+    return Agreement(values, chance, matchings, _why_not(subjects, table, matchings))
+
+
+def _of_one_shape(table: _Pairs, p: float) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The measures of circuits of graphs of one shape, and what chance gets."""
+    every = [*(subject.circuit for subject in table.subjects), *table.random]
+    kept = {id(circuit): prune(circuit.graph, circuit.mask) for circuit in every}
+    used = {id(circuit): used_nodes(circuit) for circuit in every}
+
+    def edges(first: Circuit, second: Circuit) -> float:
+        return overlap(kept[id(first)], kept[id(second)])
+
+    def nodes(first: Circuit, second: Circuit) -> float:
+        return overlap(used[id(first)], used[id(second)])
+
+    def biased(first: Circuit, second: Circuit) -> float:
+        return rank_biased_overlap(ranking_of(first), ranking_of(second), p=p)
+
+    ranked: dict[str, tuple[Measure, Measure]] = {
+        "edges at equal rank": (_at_equal_rank, _equal_rank_by_chance),
+        "rank-biased overlap": (biased, lambda first, second: _rbo_by_chance(len(first.graph), p)),
+        "rank correlation": (_correlation, lambda first, second: 0.0),
+    }
+    values = {name: table.each(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
+    chance = {name: table.by_chance(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
+    for name, (measure, by_chance) in ranked.items():
+        values[name], chance[name] = table.each(measure, table.ranked), table.each(by_chance, table.ranked)
+    return values, chance
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Which two circuits can be compared in which way."""
+
+    subjects: Sequence[Subject]
+    drawn: Drawn
+
+    @property
+    def random(self) -> list[Circuit]:
+        """All random circuits."""
+        return [circuit for draws in self.drawn for circuit in draws]
+
+    def same(self, first: Circuit, second: Circuit) -> bool:
+        """Whether they are of graphs of one shape, and both of edges or both of nodes."""
+        return first.graph.signature == second.graph.signature and granularity(first) == granularity(second)
+
+    def ranked(self, first: Circuit, second: Circuit) -> bool:
+        """Whether both have scores as well."""
+        return self.same(first, second) and first.scores is not None and second.scores is not None
+
+    def each(self, measure: Callable[[Circuit, Circuit], float], fits: Callable[[Circuit, Circuit], bool]) -> Floats:
+        """The measure of each two circuits that it fits."""
+        circuits = [subject.circuit for subject in self.subjects]
+        found = np.full((len(circuits), len(circuits)), np.nan)
+        for i, first in enumerate(circuits):
+            for j, second in enumerate(circuits[i:], i):
+                if fits(first, second):
+                    found[i, j] = found[j, i] = measure(first, second)
+        return found
+
+    def by_chance(
+        self, measure: Callable[[Circuit, Circuit], float], fits: Callable[[Circuit, Circuit], bool]
+    ) -> Floats:
+        """Its mean between each circuit and random ones like the other, both ways."""
+        circuits = [subject.circuit for subject in self.subjects]
+        found = np.full((len(circuits), len(circuits)), np.nan)
+        for i, first in enumerate(circuits):
+            for j, second in enumerate(circuits[i:], i):
+                if fits(first, second) and self.drawn[i] and self.drawn[j]:
+                    ways = [measure(first, draw) for draw in self.drawn[j]]
+                    ways += [measure(draw, second) for draw in self.drawn[i]]
+                    found[i, j] = found[j, i] = float(np.mean(ways))
+        return found
+
+
+def used_nodes(circuit: Circuit) -> NDArray[np.bool_]:
+    """Which heads and MLPs a circuit uses, in the order in which they write; of a node circuit, those that it keeps."""
+    names = node_names(circuit.graph)
+    if granularity(circuit) == "node":
+        return np.isin(names, kept_nodes(circuit))
+    table, kept = edge_table(circuit.graph), prune(circuit.graph, circuit.mask)
+    touched = np.zeros(len(table.nodes), dtype=bool)
+    touched[table.source[kept]] = touched[table.destination[kept]] = True
+    return touched[table.components]
+
+
+def _equal_size(first: Circuit, second: Circuit) -> int:
+    return max(1, min(len(first), len(second)))
+
+
+def _at_equal_rank(first: Circuit, second: Circuit) -> float:
+    n = _equal_size(first, second)
+    one, other = (set(ranking_of(circuit)[:n].tolist()) for circuit in (first, second))
+    return len(one & other) / len(one | other)
+
+
+def _equal_rank_by_chance(first: Circuit, second: Circuit) -> float:
+    n = _equal_size(first, second)
+    return chance_overlap(len(first.graph), n, n).jaccard
+
+
+def _rbo_by_chance(n_edges: int, p: float) -> float:
+    """Mean rank-biased overlap of two random rankings of all edges: their first d share d^2 / N."""
+    depth = np.arange(1, n_edges + 1)
+    return float((1 - p) / p * (depth / n_edges * p**depth).sum() + p**n_edges)
+
+
+def _correlation(first: Circuit, second: Circuit) -> float:
+    assert first.scores is not None and second.scores is not None
+    by = [str(circuit.provenance.get("by", "signed")) for circuit in (first, second)]
+    values = [circuit.scores.ranking_values(how) for circuit, how in zip((first, second), by, strict=True)]  # type: ignore[union-attr,arg-type]
+    return float(rank_correlations(np.array(values))[0, 1])
+
+
+def _wl_by_chance(alike: Floats, n: int, drawn: Drawn) -> Floats:
+    """Mean similarity between each circuit and random ones like the other, both ways, out of one kernel of all."""
+    ends = n + np.cumsum([0, *map(len, drawn)])
+    found = np.full((n, n), np.nan)
+    for i in range(n):
+        for j in range(n):
+            ways = [alike[i, ends[j] : ends[j + 1]], alike[j, ends[i] : ends[i + 1]]]
+            if all(map(len, ways)):
+                found[i, j] = float(np.concatenate(ways).mean())
+    return found
+
+
+def _matchings(subjects: Sequence[Subject], window: Window) -> dict[tuple[int, int], Matching]:
+    """Heads of each later circuit's model in the names of each earlier one's."""
+    found = {}
+    for i, first in enumerate(subjects):
+        for j, second in enumerate(subjects[i:], i):
+            fits = first.circuit.graph.groups.names == second.circuit.graph.groups.names
+            fits &= first.circuit.graph.ports == second.circuit.graph.ports
+            if fits and first.heads is not None and second.heads is not None:
+                found[i, j] = match_heads(first.heads, second.heads, window=window)
+    return found
+
+
+def _after_matching(
+    circuits: Sequence[Circuit], drawn: Drawn, matchings: Mapping[tuple[int, int], Matching], place: int
+) -> tuple[Floats, Floats]:
+    values, chance = np.full((2, len(circuits), len(circuits)), np.nan)
+    for (i, j), matching in matchings.items():
+        values[i, j] = values[j, i] = matched_overlap(circuits[i], circuits[j], matching)[place]
+        ways = [matched_overlap(circuits[i], draw, matching)[place] for draw in drawn[j]]
+        ways += [matched_overlap(draw, circuits[j], matching)[place] for draw in drawn[i]]
+        if ways:
+            chance[i, j] = chance[j, i] = float(np.mean(ways))
+    return values, chance
+
+
+def _why_not(
+    subjects: Sequence[Subject], table: _Pairs, matchings: Mapping[tuple[int, int], Matching]
+) -> dict[str, str]:
+    """Why a measure is missing between all circuits, or between some."""
+    circuits = [subject.circuit for subject in subjects]
+    two = [(a, b) for i, a in enumerate(circuits) for b in circuits[i + 1 :]]
+    found = {}
+    if any(not table.same(a, b) for a, b in two):
+        why = "not between graphs of different shapes, nor between edge and node circuits"
+        found |= dict.fromkeys(("edges", "nodes"), why)
+    if any(not table.ranked(a, b) for a, b in two):
+        why = "only between circuits with scores whose graphs have one shape"
+        found |= dict.fromkeys(("edges at equal rank", "rank-biased overlap", "rank correlation"), why)
+    if any((i, j) not in matchings for i in range(len(circuits)) for j in range(i + 1, len(circuits))):
+        why = "heads are matched where head features are given and token groups and ports are the same"
+        found |= dict.fromkeys(("edges, heads matched", "nodes, heads matched"), why)
+    return found

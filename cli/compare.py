@@ -1,0 +1,204 @@
+"""`vitcircuits compare`: circuits of several models, tasks or seeds, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import FormatError, TaskError
+from .options import add_memory, load_model, make_task, new_parser, recorded_settings
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+    from ..circuits.compare.result import Comparison
+    from ..circuits.compare.subject import Subject
+    from ..circuits.task import Task
+
+EPILOG = """\
+examples:
+  vitcircuits compare runs/3v8 runs/3v8-mean --out comparison
+  vitcircuits compare vit=runs/vit-0 vit=runs/vit-1 vit=runs/vit-2 clip=runs/clip-0 clip=runs/clip-1 clip=runs/clip-2
+  vitcircuits compare first.json second.json --structure
+  vitcircuits compare runs/vit runs/clip --resamples 10 --heads free
+
+Circuits that are given one KIND are seeds of one kind of model; without seeds nothing can be said of kinds.
+Models and tasks are those that the run folders or the circuits record. Curves are measured on the pairs that are valid
+for every model; with --structure nothing is run. Open comparison.html in the folder: it needs no network.
+"""
+
+_READOUT = ("readout", "prompts", "templates", "clip", "probe", "pool")  # the saved one is taken
+_TASK_OPTIONS = ("data", "data_dir", "eval_pairs")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `compare`."""
+    parser = new_parser(subparsers, "compare", "set circuits side by side, and say what seeds and chance allow", EPILOG)
+    parser.add_argument("circuits", nargs="+", metavar="[KIND=]PATH", help="a run folder or a circuit.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("vitcircuits-comparison"), metavar="DIR", help="where to write"
+    )
+    group = parser.add_argument_group("what is run")
+    group.add_argument("--structure", action="store_true", help="compare what the files hold, and run no model")
+    group.add_argument("--resamples", type=int, default=0, metavar="N", help="find each again on N resamples (0)")
+    group.add_argument("--data", metavar="DATA", help="instead of the data that is recorded")
+    group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
+    group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most, before they are checked")
+    group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
+    add_memory(group)
+    group = parser.add_argument_group("comparison")
+    group.add_argument("--figure", action="append", metavar="NAME", help="to test, instead of the six by default")
+    group.add_argument("--level", type=float, default=0.05, metavar="P", help="chance of any false claim (.05)")
+    group.add_argument("--rbo-p", type=float, default=0.98, metavar="P", help="of rank-biased overlap (.98)")
+    group.add_argument("--rounds", type=int, default=3, metavar="N", help="of Weisfeiler-Lehman (3)")
+    group.add_argument(
+        "--heads", type=_window, default="block", metavar="WHERE", help="matched inside a `block`, `free`, or a depth"
+    )
+    group.add_argument("--random", type=int, default=20, metavar="N", help="random circuits like each (20)")
+    group.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws of the pairs (1000)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="draws chance (0)")
+    parser.set_defaults(run=run)
+
+
+def _window(text: str) -> float | str:
+    try:
+        return text if text in ("block", "free") else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: write block, free, or a depth such as 0.1") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A circuit that the command line names.
+
+    Args:
+        kind: The kind that it is a seed of.
+        path: Its run folder or file.
+        circuit: The circuit.
+        config: The run's configuration; empty for a file.
+    """
+
+    kind: str
+    path: Path
+    circuit: Circuit
+    config: dict[str, Any]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares, writes the folder and prints what was found."""
+    given = _given(args.circuits)
+    subjects, pairs = (_structure(given), {}) if args.structure else _measured(args, given)
+    comparison = _compare(args, subjects, pairs)
+    print(comparison)
+    files = comparison.save(args.out)
+    print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in files))}")
+    print(f"open {args.out / 'comparison.html'}")
+    return 0
+
+
+def _compare(args: argparse.Namespace, subjects: dict[str, list[Subject]], pairs: dict[str, Any]) -> Comparison:
+    from ..circuits.compare.comparison import compare
+
+    return compare(
+        subjects,
+        figures=args.figure,
+        level=args.level,
+        rbo_p=args.rbo_p,
+        rounds=args.rounds,
+        window=args.heads,
+        n_random=args.random,
+        n_bootstrap=args.bootstrap,
+        pairs=pairs,
+        seed=args.seed,
+    )
+
+
+def _given(texts: list[str]) -> list[Given]:
+    """The circuits, each with its kind: what stands before `=`, or the folder's or the file's name."""
+    from ..circuits.circuit import Circuit
+    from ..circuits.run_folder import read_run
+
+    found = []
+    for text in texts:
+        kind, equals, rest = text.partition("=")
+        named = bool(equals) and not Path(text).exists()
+        path = Path(rest if named else text)
+        folder = path.is_dir()
+        circuit = Circuit.load(path / "circuit.json" if folder else path)
+        config = dict(read_run(path)["config"]) if folder and (path / "run.json").exists() else {}
+        found.append(Given(kind if named else _name(path, folder), path, circuit, config))
+    if len(found) < 2:
+        raise FormatError("one circuit alone cannot be compared: pass two or more, such as runs/vit runs/clip.")
+    return _apart(found, texts)
+
+
+def _name(path: Path, folder: bool) -> str:
+    if folder:
+        return path.resolve().name
+    return path.resolve().parent.name if path.name == "circuit.json" else path.stem
+
+
+def _apart(found: list[Given], texts: list[str]) -> list[Given]:
+    """Circuits that got one name by chance, and not by a kind that was given, are numbered."""
+    names = [one.kind for one in found]
+    given = ["=" in text and not Path(text).exists() for text in texts]
+    apart = []
+    for place, (one, named) in enumerate(zip(found, given, strict=True)):
+        again = not named and names.count(one.kind) > 1
+        kind = f"{one.kind} ({1 + names[:place].count(one.kind)})" if again else one.kind
+        apart.append(Given(kind, one.path, one.circuit, one.config))
+    return apart
+
+
+def _structure(given: list[Given]) -> dict[str, list[Subject]]:
+    from ..circuits.compare.subject import Subject
+
+    found: dict[str, list[Subject]] = {}
+    for one in given:
+        found.setdefault(one.kind, []).append(Subject(one.circuit))
+    return found
+
+
+def _measured(args: argparse.Namespace, given: list[Given]) -> tuple[dict[str, list[Subject]], dict[str, Any]]:
+    """The circuits with what running their models on common pairs gives."""
+    from ..algorithms.comparing import common_pairs, finder_of, measure_subjects, resampled_circuits
+
+    tasks, pairs, heads = [_task(args, one) for one in given], {}, True
+    try:
+        common = common_pairs(tasks)
+    except TaskError as error:  # other pictures: the question may be about tasks
+        print(f"each circuit is measured on its own pairs: {error}")
+        heads = False
+    else:
+        tasks, pairs = list(common.tasks), common.as_dict()
+        print(common)
+    kinds: dict[str, list[tuple[Circuit, Task]]] = {}
+    again: dict[str, list[Any]] = {}
+    for one, task in zip(given, tasks, strict=True):
+        kinds.setdefault(one.kind, []).append((one.circuit, task))
+        find = finder_of(one.circuit, memory=args.memory) if args.resamples else None
+        circuits = () if find is None else resampled_circuits(find, task, args.resamples, seed=args.seed, progress=True)
+        again.setdefault(one.kind, []).append(circuits)
+    measured = measure_subjects(kinds, heads=heads, resampled=again, memory=args.memory, progress=True)
+    return measured, pairs
+
+
+def _task(args: argparse.Namespace, given: Given) -> Task:
+    """The task that a run folder or a circuit records, less what options say."""
+    from .options import DEFAULTS
+
+    config, circuit = given.config, given.circuit
+    options = argparse.Namespace(**dict.fromkeys((*DEFAULTS, *_READOUT)), circuit=given.path)
+    vars(options).update({name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
+    options.device = args.device or config.get("device")
+    for name, value in {**config.get("task", {}), **_options(args)}.items():
+        setattr(options, name, value)
+    settings = recorded_settings(options, circuit)
+    folder = given.path if given.path.is_dir() else given.path.parent
+    saved = (folder, circuit.task["readout"]) if "readout" in circuit.task else None
+    return make_task(load_model(options, settings, saved), settings)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in _TASK_OPTIONS if getattr(args, name) is not None}

@@ -1,0 +1,213 @@
+"""`vitcircuits sweep`: models x tasks x algorithms x seeds, each a run folder, and one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..algorithms.registry import ALGORITHMS
+from ..models.errors import TaskError
+from . import discover
+from .options import add_model, add_task, load_model, new_parser
+from .pipeline import find_circuit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..algorithms.sweeps.outcomes import Outcome
+    from ..algorithms.sweeps.plan import Cell
+
+EPILOG = """\
+examples:
+  vitcircuits sweep sweep.toml --out runs/sweep --workers 4
+  vitcircuits sweep sweep.toml --out runs/sweep --dry-run        list the cells and what has become of them
+  vitcircuits sweep sweep.toml --out runs/sweep --retry-failed   also those that failed
+
+sweep.toml:
+  seeds = [0, 1, 2]
+  models = ["toy/digits-2l", "toy/mnist-2l"]
+
+  [[tasks]]
+  data = "digits"
+  target = 3
+  foil = 8
+  models = ["toy/digits-2l"]                    # only for these
+
+  [[tasks]]
+  name = "four against nine"                    # in tables and folders; otherwise 4 vs 9
+  data = "mnist"
+  data_dir = "mnist/"
+  target = 4
+  foil = 9
+  models = ["toy/mnist-2l"]
+
+  [[algorithms]]
+  algorithm = "eap_ig"
+  options = { steps = 10 }
+
+  [[algorithms]]
+  algorithm = "acdc"
+  options = { tau = 0.02 }
+  tokens = "role"
+
+  [defaults]                                    # for every cell
+  pairs = 32
+
+Every option of `vitcircuits discover` can be set: those of the model and its readout in [[models]], those of the task
+and its partners in [[tasks]], those of the search in [[algorithms]], any of them for all cells in [defaults]. A model
+or an algorithm that needs no more is written as its name. Seeds are --seed, and the algorithm's own seed where it has
+one. Paths are seen from where the command runs.
+
+The same command goes on from an interrupted sweep. A finished cell is not run again; delete its folder if the weights
+or images behind a name have changed. A cell that fails is a row with its error, and the exit code is then 1.
+"""
+
+_SAID = 10  # failures that are printed; the table has all
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `sweep`."""
+    parser = new_parser(subparsers, "sweep", "many circuits: models x tasks x algorithms x seeds, in one table", EPILOG)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP.toml", help="what is crossed with what")
+    parser.add_argument(
+        "--out", type=Path, default=Path("vitcircuits-sweep"), metavar="DIR", help="folder (vitcircuits-sweep)"
+    )
+    parser.add_argument(
+        "--workers", type=_whole, default=1, metavar="N", help="processes, each with a model (1); 0: run in this one"
+    )
+    parser.add_argument(
+        "--threads", type=_whole, default=1, metavar="N", help="CPU threads of each (1); others may change last digits"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run cells again that failed before")
+    parser.add_argument("--parquet", action="store_true", help="also table.parquet (needs the extra parquet)")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells, and run nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what is not finished, and prints where the table is; 1 if a cell failed."""
+    from ..algorithms.sweeps.outcomes import read_outcome
+    from ..algorithms.sweeps.read import read_sweep
+    from ..algorithms.sweeps.sweep import run_sweep
+
+    cells = read_sweep(args.sweep, keys()).cells(resolve)
+    if args.dry_run:
+        outcomes = [read_outcome(cell, args.out) for cell in cells]
+        for outcome in outcomes:
+            print(f"{outcome.status:<8}{outcome.cell.folder}")
+        print(_counts(outcomes))
+        return 0
+    outcomes = run_sweep(
+        cells,
+        args.out,
+        run_cell,
+        workers=args.workers,
+        threads=max(args.threads, 1),
+        retry_failed=args.retry_failed,
+        tables=("csv", "parquet") if args.parquet else ("csv",),
+        progress=True,
+    )
+    _say(outcomes, args.out)
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def _say(outcomes: Sequence[Outcome], out: Path) -> None:
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed[:_SAID]:
+        print(f"failed: {outcome.cell}: {outcome.error}")
+    if len(failed) > _SAID:
+        print(f"and {len(failed) - _SAID} more, which the table names")
+    print(_counts(outcomes) + " --retry-failed tries those again that failed." * bool(failed))
+    print(f"table in {out / 'table.csv'}\nopen {out / 'index.html'}")
+
+
+def keys() -> dict[str, frozenset[str]]:
+    """The options of `discover` by the table of a sweep that they belong to."""
+
+    def of(add: Any, **more: Any) -> frozenset[str]:
+        parser = argparse.ArgumentParser()
+        add(parser, **more)
+        return frozenset(vars(parser.parse_args([])))
+
+    search = (of(discover.add_search) | {"options"}) - {"option"}
+    return {"models": of(add_model, required=False), "tasks": of(add_task, required=False), "algorithms": search}
+
+
+def arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a cell as a command line of `discover`, without --out."""
+    words = ["discover"]
+    options = dict(settings.get("options", {}))
+    entry = ALGORITHMS.get(str(settings.get("algorithm")))
+    if entry is not None and "seed" in entry.options:
+        options.setdefault("seed", settings["seed"])
+    for name, value in settings.items():
+        if name != "options":
+            words += _words("--" + name.replace("_", "-"), value)
+    return words + [word for name, value in options.items() for word in _words("--option", f"{name}={_text(value)}")]
+
+
+def _words(option: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [option, *map(_text, value)]
+    said = _text(value)
+    return [f"{option}={said}"] if said.startswith("-") else [option, said]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides the result of a cell: what `discover` would record, and the readout's options.
+
+    Raises:
+        TaskError: A setting does not fit.
+    """
+    args = _parse(arguments(settings))
+    readout = {name: getattr(args, name) for name in ("readout", "prompts", "probe", "templates", "clip", "pool")}
+    return {**discover.configuration(args), "own_readout": readout}
+
+
+def run_cell(cell: Cell, folder: Path) -> None:
+    """Runs a cell as `discover` would.
+
+    Raises:
+        VitCircuitsError: What `discover` would say.
+    """
+    words = [*arguments(cell.settings), "--out", str(folder)]
+    args = _parse(words)
+    config = discover.configuration(args)
+    vit = load_model(args, config["task"])
+    find_circuit(vit, config, out=folder, command=["vitcircuits", *words], overwrite=False, progress=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors and not the end of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise TaskError(f"{message}. `vitcircuits discover --help` says what can be set.")
+
+
+@cache
+def _discover() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vitcircuits")
+    discover.add_parser(parser.add_subparsers())
+    return parser
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    return _discover().parse_args(words)
+
+
+def _counts(outcomes: Sequence[Outcome]) -> str:
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "failed", "not run")}
+    return f"{len(outcomes)} cells: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n) + "."
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number: write 0, 1, 2, ...")
+    return int(text)

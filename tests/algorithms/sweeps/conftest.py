@@ -1,0 +1,46 @@
+"""Cells without a model: work that leaves what a run would leave, for some figures."""
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
+from vitcircuits.algorithms.sweeps.table import FIGURES
+from vitcircuits.circuits.formats.reports import save_report
+from vitcircuits.circuits.report import Curve, Figure, Report
+from vitcircuits.circuits.run_folder import RunFolder
+from vitcircuits.models.errors import TaskError
+
+
+def report(value):
+    sizes = np.array([0, 1, 10, 100])
+    curve = Curve("eap, by signed", sizes, sizes, np.array([0.0, 0.1, np.nan, 1.0]))
+    figures = {name: Figure(value, low=value - 0.5, high=value + 0.5) for name in FIGURES}
+    figures["cmd"] = Figure(None, reason="no <scores>")
+    return Report(figures, (curve,), 25, 100, 8)
+
+
+class FakeWork:
+    """Notes the cells that it is given, and fails at those of the algorithm `bad`."""
+
+    def __init__(self):
+        self.done = []
+        self.fails = True
+
+    def __call__(self, cell, folder):
+        self.done.append(str(cell))
+        if cell.algorithm == "bad" and self.fails:
+            raise TaskError("too\nbad & <sad>")
+        run = RunFolder.open(folder, {"seed": cell.seed})
+        save_report(report(1 / 3 + cell.seed), folder / "report.json")
+        (folder / "circuit.json").touch()
+        run.finish({"task": 1.0, "search": 2.0, "evaluation": 3.0, "files": 4.0})
+
+
+@pytest.fixture
+def work():
+    return FakeWork()
+
+
+@pytest.fixture
+def cells():
+    algorithms = tuple(Choice(name, {"algorithm": name}) for name in ("eap", "bad"))
+    return Sweep((Choice("m", {"model": "m"}),), (Choice("3 vs 8", {}),), algorithms, (0, 1), {}).cells()

@@ -1,0 +1,137 @@
+"""`vitcircuits sweep`: killed and resumed, with one process or two, the table has the same bytes."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+from vitcircuits.cli import sweep
+from vitcircuits.cli.main import main
+
+SWEEP = """
+seeds = [0, 1, 2]
+models = ["toy/digits-2l", { name = "absent", model = "deit_tiny_patch16_224", checkpoint = "absent.safetensors" }]
+algorithms = [{ algorithm = "eap", options = { freeze_norm = false } }]
+
+[[tasks]]
+data = "digits"
+target = 3
+foil = 8
+
+[defaults]
+pairs = 4
+eval_pairs = 4
+random = 1
+size = 5
+ports = "block"
+"""
+MAIN = "import sys; from vitcircuits.cli.main import main; sys.exit(main())"
+TABLES = ("table.csv", "index.html")
+
+
+@pytest.fixture(scope="module")
+def toml(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "sweep.toml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(toml):
+    """A sweep that nobody disturbs, one cell after another in this process."""
+    folder = toml.parent / "whole"
+    assert main(["sweep", str(toml), "--out", str(folder), "--workers", "0"]) == 1
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+def test_a_failed_cell_is_a_row_and_the_others_are_done(whole):
+    rows = whole["table.csv"].decode().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["toy/digits-2l"] * 3 + ["absent"] * 3
+    assert all("ModelError: there is no file absent.safetensors" in row for row in rows[4:])
+    assert not any("Error" in row for row in rows[:4])
+
+
+def test_two_processes_killed_and_resumed_give_the_same_table(toml, whole, tmp_path, capsys):
+    command = [sys.executable, "-c", MAIN, "sweep", str(toml), "--out", str(tmp_path), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _wait_for_cells(tmp_path, 1, process)
+    time.sleep(random.Random(0).uniform(0, 0.5))
+    process.kill()
+    process.wait()
+    assert main(["sweep", str(toml), "--out", str(tmp_path), "--workers", "0"]) == 1
+    assert "6 cells: 3 done, 3 failed." in capsys.readouterr().out
+    assert {name: (tmp_path / name).read_bytes() for name in TABLES} == whole
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _wait_for_cells(folder, number, process):
+    for _ in range(3600):
+        records = [json.loads(path.read_text()) for path in folder.glob("cells/*/run.json")]
+        if sum(record["status"] == "done" for record in records) >= number:
+            return
+        assert process.poll() is None, "the sweep ended too early"
+        time.sleep(0.05)
+    raise AssertionError("no cell was done in three minutes")
+
+
+def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
+    (folder,) = (toml.parent / "whole" / "cells").glob("toy*--eap--s1-*")
+    command = json.loads((folder / "run.json").read_text())["command"]
+    assert main([*command[1 : command.index("--out")], "--out", str(tmp_path)]) == 0
+    for name in ("circuit.json", "report.json", "circuit.html"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_settings_are_words_of_discover():
+    settings = {"model": "m", "target": -1, "eval_pairs": 4, "prompts": ["cat", "dog"], "algorithm": "learned_masks"}
+    words = sweep.arguments({**settings, "options": {"steps": 3, "polish": True}, "seed": 5})
+    assert words == [
+        "discover", "--model", "m", "--target=-1", "--eval-pairs", "4", "--prompts", "cat", "dog", "--algorithm",
+        "learned_masks", "--seed", "5", "--option", "steps=3", "--option", "polish=true", "--option", "seed=5",
+    ]  # fmt: skip
+    own = sweep.arguments({"algorithm": "learned_masks", "options": {"seed": 9}, "seed": 5})
+    assert own[-1] == "seed=9" and "seed=5" not in own
+    assert "--option" not in sweep.arguments({"algorithm": "eap", "seed": 5})
+
+
+def test_every_option_of_discover_can_be_set():
+    from vitcircuits.cli.discover import add_parser
+
+    parser = sweep._Parser()
+    add_parser(parser.add_subparsers())
+    args = parser.parse_args(["discover", "--model", "m", "--data", "d", "--target", "1", "--foil", "2"])
+    not_settings = {"out", "overwrite", "run", "option"}
+    assert frozenset.union(*sweep.keys().values()) == (set(vars(args)) - not_settings) | {"options"}
+
+
+def test_a_dry_run_lists_the_cells_and_runs_nothing(toml, tmp_path, capsys):
+    assert main(["sweep", str(toml), "--out", str(tmp_path / "none"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "6 cells: 6 not run."
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"eap"', '"eapp"', "eapp on toy/digits-2l, 3 vs 8: there is no algorithm 'eapp'"),
+        ("freeze_norm", "freeze", "the algorithm's options are freeze_norm"),
+        ("pairs = 4", 'pairs = "many"', "invalid int value: 'many'"),
+        ("size = 5", "sise = 5", "Did you mean 'size'"),
+        ("size = 5", "size = 5\nthreshold = 0.1", "not allowed with"),
+    ],
+)
+def test_mistakes_are_said_before_anything_runs(old, new, said, tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(SWEEP.replace(old, new, 1))
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_teaches_by_example(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--help"])
+    assert stop.value.code == 0
+    assert "vitcircuits sweep" in capsys.readouterr().out.split("examples:")[1]
