@@ -131,8 +131,11 @@ def _heard(crew: Sequence[_Worker]) -> list[_Worker]:
 
 def _serve(pipe: Connection, work: Callable[[Any], object]) -> None:
     """What a worker does: one job after another, until the pipe closes."""
+    from tqdm import tqdm
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
     try:
         pipe.send(None)
         while True:

@@ -64,7 +64,14 @@ def test_a_run_that_is_not_over_or_damaged_is_not_run_yet(tmp_path, cells, work)
     assert statuses(read_outcome(cell, tmp_path) for cell in cells[:2]) == ["not run"] * 2
 
 
-def test_a_run_that_leaves_nothing_or_dies_is_an_error(tmp_path, cells):
+def test_a_process_that_dies_is_an_error(tmp_path, cells, monkeypatch):
+    monkeypatch.setattr("vitcircuits.algorithms.sweeps.sweep.run_jobs", lambda *given, **more: iter([(0, -9)]))
+    outcomes = run_sweep(cells[:2], tmp_path, print)
+    assert statuses(outcomes) == ["failed", "not run"]
+    assert "exit code -9" in outcomes[0].error and "memory" in outcomes[0].error
+
+
+def test_a_run_that_leaves_nothing_is_an_error(tmp_path, cells):
     outcomes = run_sweep(cells[:1], tmp_path, print, workers=1)
     assert (outcomes[0].status, outcomes[0].error) == ("failed", "the run left no results")
 
