@@ -5,11 +5,13 @@ usage: python examples/clip_vs_vit.py [--out DIR] [--quick]
            vit_base_patch16_clip_224.laion2b_ft_in12k_in1k --data photos/ --target cats=281-285 --foil dogs=151-268
 
 Without --models: `toy/vit-sprites`, trained on class labels, and `toy/clip-sprites`, trained against captions; the same
-architecture, images and number of steps, three seeds each, no network. With --models one seed of each is at hand, so
-that circuits are set beside one another and nothing is said of kinds. NAME=FILE takes the weights from a file.
+architecture, images and number of steps, three seeds each, no network; and DeiT-Tiny by itself where its weights and
+photographs are at hand. With --models one seed of each is at hand, so that circuits are set beside one another and
+nothing is said of kinds. NAME=FILE takes the weights from a file.
 """
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from vitcircuits.models.recipe_book import get_recipe
 from vitcircuits.models.recipes import build
 from vitcircuits.models.sprites_data import factors_of
 from vitcircuits.models.toys import zero_shot
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # beside the checkout, where it is
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--models", nargs="+", metavar="NAME[=FILE]", help="timm names, in place of the toy pair")
@@ -90,7 +94,9 @@ for kind, names in kinds.items():
                 said = zero_shot(name)
                 phrases = [phrase for _, phrase in said.phrases]
                 texts = head_texts(vit, images, phrases, said.phrase_embeddings, heads=circuits[name], n=3)
-        numbers.append(ModelNumbers(name, factors, texts, logit_lens(vit, images)))
+        found = comparison.figures[list(vits).index(name)]
+        sizes = {figure: value for figure, value in found.items() if figure.startswith("edges for faithfulness")}
+        numbers.append(ModelNumbers(vit.cfg.name, factors, texts, logit_lens(vit, images), sizes))
 if args.data == "sprites":  # what can be read off a network that has learnt nothing
     untrained = load_vit(build(get_recipe("vit-sprites")), name="untrained", preprocess=vit.preprocess)
     known = factors_of(test.names[:n_images])
@@ -102,4 +108,11 @@ table.frame().to_csv(args.out / "numbers.csv", index=False)
 print("\nWhat its figures bear:")
 for line in comparison.conclusions():
     print(f"- {line}")
-print(f"\nopen {args.out / 'comparison.html'}")
+print(f"\nopen {args.out / 'comparison.html'}", flush=True)
+
+# 5. DeiT-Tiny, where its weights are at hand.
+deit = SHARED / "deit_tiny_patch16_224" / "model.safetensors"
+if not args.models and not args.quick and deit.is_file():
+    options = ["--models", f"deit_tiny_patch16_224={deit}", "--data", str(SHARED / "cats_dogs"), "--pairs", "24"]
+    classes = ["--target", "cats=281-285", "--foil", "dogs=151-268", "--share", "0.1"]
+    subprocess.run([sys.executable, __file__, *options, *classes, "--out", args.out / "deit-tiny"], check=True)
