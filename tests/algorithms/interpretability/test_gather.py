@@ -31,7 +31,7 @@ def check_writes(vit, images):
 
 def check_effects(vit, images):
     found = dict(zip(head_names(vit), head_effects(vit, images, memory=1), strict=True))
-    table = logit_attribution(vit, images, Metric("logit_difference", (0,), (2,)))
+    table = logit_attribution(vit, images, Metric("logit_difference", (0,), (2,)), through_pool=False)
     for place, name in enumerate(table.source_names):
         if name.startswith("a"):
             wanted = table.values[:, place].sum(-1)

@@ -12,7 +12,6 @@ from vitcircuits.circuits.report import Figure
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, GraphError, ModelError, TaskError
-from vitcircuits.models.heads import TextHead
 from vitcircuits.models.sprites_data import factors_of
 from vitcircuits.models.toys import zero_shot
 
@@ -98,8 +97,8 @@ def test_phrases_of_a_toy_clip_explain_more_of_its_heads_than_random_directions(
     options = {"n": 3, "n_random": 10, "n_bootstrap": 0}
     table = head_texts(vit, sprites[1], texts, side.phrase_embeddings, **options)
     assert all(head.explained[-1] > head.random.max() and head.p_value == pytest.approx(1 / 11) for head in table.heads)
-    spoken = vit.with_readout(TextHead(vit.readout.head, side.embeddings, scale=side.scale), side.names)
-    again = head_texts(spoken, sprites[1], texts, side.phrase_embeddings, **options)
+    bare = vit.with_readout(vit.own_readout.head)
+    again = head_texts(bare, sprites[1], texts, side.phrase_embeddings, **options)
     assert again.frame().equals(table.frame())  # the representation is the same under a readout of texts
 
 
