@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..models.cards import Card
-    from ..models.recipes import Recipe
+    from ..models.toys.recipes import Recipe
 
 PLANTED = "planted/digit-pairs"
 
@@ -37,7 +37,7 @@ The same recipe and seed give the same weights, byte for byte, on the same machi
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `train`; `args.run(args)` runs it."""
-    from ..models.recipe_book import RECIPES
+    from ..models.toys.recipe_book import RECIPES
 
     names = ", ".join([*(name for name in RECIPES if "@" not in name), PLANTED])
     parser = subparsers.add_parser(
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.errors import ModelError
 
     if args.print:
-        from ..models.recipe_files import write_recipe
+        from ..models.toys.recipe_files import write_recipe
 
         print(write_recipe(_recipe(args)), end="")
         return 0
@@ -117,8 +117,8 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
     from ..models.errors import ModelError
-    from ..models.recipe_book import get_recipe
-    from ..models.recipe_files import read_recipe
+    from ..models.toys.recipe_book import get_recipe
+    from ..models.toys.recipe_files import read_recipe
 
     recipe = read_recipe(args.recipe) if args.recipe.endswith(".toml") else get_recipe(args.recipe)
     if args.epochs is not None:
@@ -131,7 +131,7 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
 
 
 def _toy(args: argparse.Namespace) -> "Card":
-    from ..models.training import train
+    from ..models.toys.training import train
 
     return train(_recipe(args), out=args.out, data_dir=args.data_dir, checkpoints=args.checkpoints)
 

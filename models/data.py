@@ -133,7 +133,7 @@ def _source(
 ) -> Source:
     from . import mnist
     from .image_folder import image_folder
-    from .sprites_data import sprites
+    from .toys.sprites_data import sprites
 
     if isinstance(data, tuple | list | Mapping):
         return from_tensors(data, seed=seed)

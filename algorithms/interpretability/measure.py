@@ -25,7 +25,7 @@ from .text_span import Pick, explained_ends, principal_explained, random_explain
 from .text_table import HeadTexts, TextTable
 
 if TYPE_CHECKING:
-    from ...models.sprites import SpriteFactors
+    from ...models.toys.sprites import SpriteFactors
 
 
 def head_factors(

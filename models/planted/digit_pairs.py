@@ -24,8 +24,8 @@ from torch import Tensor
 from ..cards import WEIGHTS_FILE, Card, check_weights, read_card, sha256, write_card
 from ..data import ImageData, Split, load_data
 from ..errors import ModelError
-from ..model_folders import DATA_FACTS, save_weights, versions, writable_folder
-from ..training import borrowed_threads, learning_rate, make_optimizer
+from ..toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
+from ..toys.training import borrowed_threads, learning_rate, make_optimizer
 from .catalogue import Samples
 from .masked import edge_names, mask_of, masked_logits, source_values
 from .vit import Known, PlantedViT

@@ -12,8 +12,8 @@ from vitcircuits.circuits.report import Figure
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, GraphError, ModelError, TaskError
-from vitcircuits.models.sprites_data import factors_of
 from vitcircuits.models.toys import zero_shot
+from vitcircuits.models.toys.sprites_data import factors_of
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import difflib
 from dataclasses import replace
 
-from .errors import ModelError
+from ..errors import ModelError
 from .recipes import Recipe, TextRecipe
 from .sprites import SHAPES
 

@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from .data import ImageData
-from .errors import ModelError
+from ..data import ImageData
+from ..errors import ModelError
 from .recipes import Recipe
 
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .data import ImageData
+from ..data import ImageData
+from ..preprocess import Preprocess
 from .objectives import Captions, ClassLabels, CosineReader, nearest
-from .preprocess import Preprocess
 from .sprites_captions import FACETS, facet_labels
 from .sprites_data import factors_of
 

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Int64
 
-from .errors import DataError
+from ..errors import DataError
 from .sprites import CENTRES, COLOURS, SCALES, SHAPES, SpriteFactors
 
 SIZES = ("small", "large")

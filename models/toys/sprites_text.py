@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .errors import DataError
+from ..errors import DataError
 from .recipes import TextRecipe
 from .sprites_captions import FACETS, all_captions, captions_saying
 

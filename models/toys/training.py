@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cards import Card
-from .data import ImageData, Split, load_data
-from .errors import ModelError
+from ..cards import Card
+from ..data import ImageData, Split, load_data
+from ..errors import ModelError
+from ..preprocess import Preprocess
 from .model_folders import writable_folder, write_model
 from .objectives import Captions, ClassLabels, make_objective
-from .preprocess import Preprocess
 from .recipe_checks import check_data, check_recipe
 from .recipes import Recipe
 from .training_curves import Curves

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import ModelError
+from ..errors import ModelError
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-    from .preprocess import Preprocess
+    from ..preprocess import Preprocess
 
 Dtype = Literal["float32", "float16"]
 TIMM_POSITION_STD = 0.02
@@ -128,7 +128,7 @@ class Recipe:
     @property
     def preprocess(self) -> "Preprocess":
         """What the trained model wants as input."""
-        from .preprocess import Preprocess
+        from ..preprocess import Preprocess
 
         return Preprocess((self.image_size, self.image_size), self.channels, self.mean, self.std)
 
@@ -168,7 +168,7 @@ def build(recipe: Recipe) -> "VisionTransformer":
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
-    from .attention_only import drop_mlps
+    from ..attention_only import drop_mlps
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -4,18 +4,18 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cards import CARD_FILE, Card, check_weights, read_card
-from .errors import ModelError
-from .preprocess import Preprocess
+from ..cards import CARD_FILE, Card, check_weights, read_card
+from ..errors import ModelError
+from ..preprocess import Preprocess
 from .recipes import Recipe, build
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from .sprites_text import TextEncoder
-    from .zero_shot import ZeroShot
+    from .text_side import ZeroShot
 
-_WEIGHTS = Path(__file__).parent / "weights"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
 _PREFIX = "toy/"
 
 
@@ -82,7 +82,7 @@ def zero_shot(name: str | Path) -> "ZeroShot":
     Raises:
         ModelError: There is no such toy, or it was trained on class labels and has no text side.
     """
-    from .zero_shot import read_zero_shot
+    from .text_side import read_zero_shot
 
     return read_zero_shot(_folder(name))
 
@@ -96,7 +96,7 @@ def load_text_encoder(name: str | Path) -> "TextEncoder":
     Raises:
         ModelError: As for `zero_shot`.
     """
-    from .zero_shot import read_text_encoder
+    from .text_side import read_text_encoder
 
     return read_text_encoder(_folder(name))
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .cards import Card, check_weights, read_card
-from .errors import ModelError
+from ..cards import Card, check_weights, read_card
+from ..errors import ModelError
 from .recipes import Recipe
 from .sprites_captions import FACETS
 

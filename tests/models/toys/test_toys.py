@@ -13,13 +13,13 @@ from vitcircuits.models import toys
 from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, ModelError
-from vitcircuits.models.objectives import CosineReader
-from vitcircuits.models.recipe_book import RECIPES
-from vitcircuits.models.recipes import Recipe, build
-from vitcircuits.models.sprites_captions import FACETS, captions, facet_labels
-from vitcircuits.models.sprites_data import factors_of
 from vitcircuits.models.toys import list_toys, load_text_encoder, load_toy, load_toy_folder, toy_card, zero_shot
-from vitcircuits.models.training import count_correct
+from vitcircuits.models.toys.objectives import CosineReader
+from vitcircuits.models.toys.recipe_book import RECIPES
+from vitcircuits.models.toys.recipes import Recipe, build
+from vitcircuits.models.toys.sprites_captions import FACETS, captions, facet_labels
+from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models.toys.training import count_correct
 
 PROMISED = {
     "toy/digits-2l": 0.96,
@@ -40,7 +40,7 @@ MNIST = [name for name in SHIPPED if "mnist" in name]
 SPRITES = [name for name in SHIPPED if "sprites" in name]
 CLIPS = [name for name in SHIPPED if "clip" in name]
 ATTENTION_ONLY = [name for name in SHIPPED if "attn" in name]
-WEIGHTS = Path(toys.__file__).parent / "weights"
+WEIGHTS = Path(toys.__file__).parents[1] / "weights"
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_digits_accuracy_is_reproduced():
 @pytest.fixture(scope="module")
 def mnist():
     """MNIST as pixels, where it is at hand."""
-    here = Path(__file__).resolve().parents[3] / "shared" / "data"
+    here = Path(__file__).resolve().parents[4] / "shared" / "data"
     data_dir = Path(os.environ.get("VITCIRCUITS_TEST_DATA", here)) / "mnist"
     if not data_dir.is_dir():
         pytest.skip("MNIST's idx files are not here: set VITCIRCUITS_TEST_DATA to a folder that holds mnist/.")

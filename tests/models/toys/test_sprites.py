@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError
-from vitcircuits.models.sprites import (
+from vitcircuits.models.toys.sprites import (
     CENTRES,
     COLOURS,
     IMAGE_SIZE,
@@ -17,7 +17,7 @@ from vitcircuits.models.sprites import (
     outline,
     sample_factors,
 )
-from vitcircuits.models.sprites_captions import (
+from vitcircuits.models.toys.sprites_captions import (
     FACETS,
     PLACES,
     all_captions,
@@ -26,7 +26,7 @@ from vitcircuits.models.sprites_captions import (
     captions_saying,
     facet_labels,
 )
-from vitcircuits.models.sprites_data import factors_of, split_factors
+from vitcircuits.models.toys.sprites_data import factors_of, split_factors
 
 EACH_SHAPE = np.arange(len(SHAPES))
 

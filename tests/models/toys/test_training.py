@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from vitcircuits.models import model_folders, sprites_data
 from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.load import load_vit
-from vitcircuits.models.objectives import Captions
-from vitcircuits.models.recipe_book import RECIPES, get_recipe
-from vitcircuits.models.recipes import Recipe, TextRecipe, build
-from vitcircuits.models.sprites_captions import captions
-from vitcircuits.models.sprites_data import factors_of
-from vitcircuits.models.toys import load_text_encoder, load_toy_folder, zero_shot
-from vitcircuits.models.training import augment, checkpoint_steps, learning_rate, make_optimizer, train
+from vitcircuits.models.toys import load_text_encoder, load_toy_folder, model_folders, sprites_data, zero_shot
+from vitcircuits.models.toys.objectives import Captions
+from vitcircuits.models.toys.recipe_book import RECIPES, get_recipe
+from vitcircuits.models.toys.recipes import Recipe, TextRecipe, build
+from vitcircuits.models.toys.sprites_captions import captions
+from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models.toys.training import augment, checkpoint_steps, learning_rate, make_optimizer, train
 
 # dropout, because it alone draws from the global generator
 TINY = replace(RECIPES["digits-2l"], name="tiny", epochs=1, d_model=16, layers=1, heads=2, dropout=0.1)

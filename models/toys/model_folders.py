@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cards import WEIGHTS_FILE, Card, publish, sha256, write_atomically, write_card
-from .data import ImageData
-from .errors import ModelError
+from ..cards import WEIGHTS_FILE, Card, publish, sha256, write_atomically, write_card
+from ..data import ImageData
+from ..errors import ModelError
 from .objectives import Captions, ClassLabels, nearest
 from .recipes import Dtype, Recipe
 from .sprites_accuracy import sprite_accuracies
-from .zero_shot import TEXT_FILE, write_text
+from .text_side import TEXT_FILE, write_text
 
 DATA_FACTS = {
     "digits": {
@@ -32,7 +32,7 @@ DATA_FACTS = {
         "split": "MNIST's own: 60,000 train, 10,000 test",
     },
     "sprites": {
-        "source": "drawn by vitcircuits.models.sprites: one shape on black, with known factors",
+        "source": "drawn by vitcircuits.models.toys.sprites: one shape on black, with known factors",
         "licence": "MIT",
         "split": "20,000 images train, 4,000 test, drawn from different seeds",
     },

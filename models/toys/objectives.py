@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .data import Split
+from ..data import Split
 from .recipes import Recipe, build
 from .sprites_captions import captions
 from .sprites_data import factors_of

@@ -17,7 +17,7 @@ from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from .errors import ModelError
+from ..errors import ModelError
 from .recipe_book import get_recipe
 from .recipes import Dtype, Recipe, TextRecipe
 
