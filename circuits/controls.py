@@ -172,6 +172,8 @@ class _Growing:
             state[ends[links[links >= self.walks.n_edges]]] = True
 
     def _drop(self) -> None:
-        mask = self.mask.copy()
-        mask[self.rng.choice(np.flatnonzero(mask))] = False
+        mask, kept = self.mask.copy(), np.flatnonzero(self.mask)
+        if not len(kept):
+            return  # nothing fits yet: another path is tried
+        mask[self.rng.choice(kept)] = False
         self._restart(reach(self.graph, mask).mask)

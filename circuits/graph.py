@@ -193,8 +193,8 @@ class Graph:
             self.ports,
             tuple(self.read_groups.tolist()),
         )
-        if cfg.heads or cfg.mlps or cfg.parallel or cfg.pools:
-            shape += (cfg.heads, cfg.mlps, cfg.parallel, cfg.pools)
+        if cfg.heads or cfg.mlps or cfg.parallel or cfg.pools or cfg.joint:
+            shape += (cfg.heads, cfg.mlps, cfg.parallel, cfg.pools, cfg.joint)
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
 
     def require_same(self, other: Graph, what: str) -> None:

@@ -3,7 +3,8 @@
 A node is *alive* at a token group if a path of kept edges leads to it from `input`; a source that is not alive carries
 the ablation's value by definition. A place is *needed* if a path of kept edges leads from it to the logits. An edge is
 on a path if its start is alive and its end is needed. A head is fed at its target group through q, and through the
-edges inside it through k and v; with one token group those edges vanish into the head.
+edges inside it through k and v; with one token group those edges vanish into the head. Heads that share a norm reach
+one another through it: if one is alive or needed, so are all of its layer.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def _forward(graph: Graph, mask: Bools) -> tuple[Bools, list[Bools]]:
         row_alive.append(rows)
         heads = graph.head_sources(layer)
         alive[heads] = _heads_alive(graph, blocks, mask, rows) & graph.live_targets(layer)
+        if graph.cfg.is_joint(layer):
+            alive[heads] = np.logical_or.reduce(alive[heads], axis=0)
         alive[heads] &= graph.source_exists[heads, None]
         fed = _any_source(blocks.mlp.unpack(mask), alive[: blocks.mlp.width])
         alive[graph.mlp_source(layer)] = fed[0]
@@ -89,7 +92,10 @@ def _backward(graph: Graph, mask: Bools, alive: Bools, row_alive: list[Bools]) -
         kept = blocks.mlp.unpack(mask) & needed[graph.mlp_source(layer)][None, :, None]
         needed[:width] |= kept[0].T
         blocks.mlp.pack(kept & alive[:width].T[None], on_path)
-        rows_needed = _rows_needed(graph, blocks, mask, needed[graph.head_sources(layer)], row_alive[layer], on_path)
+        heads = graph.head_sources(layer)
+        if graph.cfg.is_joint(layer):
+            needed[heads] = np.logical_or.reduce(needed[heads], axis=0)
+        rows_needed = _rows_needed(graph, blocks, mask, needed[heads], row_alive[layer], on_path)
         kept = blocks.attention.unpack(mask) & rows_needed[:, :, None]
         needed[:first] |= kept.any(0).T
         blocks.attention.pack(kept & alive[:first].T[None], on_path)

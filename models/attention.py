@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +32,38 @@ class Constant:
         return self._placed[key]
 
 
+@runtime_checkable
+class Table(Protocol):
+    """A table on another tensor's device and in its dtype."""
+
+    def like(self, other: Tensor) -> Tensor:
+        """The table."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LearntTable:
+    """A table made from a parameter, made anew when the parameter has changed.
+
+    Args:
+        parameter: What it is made from.
+        make: The table.
+    """
+
+    parameter: nn.Parameter
+    make: Callable[[], Tensor]
+    _made: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+
+    def like(self, other: Tensor) -> Tensor:
+        """The table on another tensor's device and in its dtype."""
+        key = (self.parameter._version, other.device, other.dtype)
+        if key not in self._made:
+            self._made.clear()
+            with torch.no_grad():
+                self._made[key] = self.make().to(device=other.device, dtype=other.dtype)
+        return self._made[key]
+
+
 @dataclass(frozen=True, eq=False)
 class Rope:
     """Rotary position embedding by timm's own rotation; tokens in front of the patches stand at angle zero.
@@ -40,7 +73,7 @@ class Rope:
         half: Whether a head's halves are rotated against one another, instead of neighbours.
     """
 
-    table: Constant
+    table: Table
     half: bool
 
     def __call__(
@@ -65,19 +98,17 @@ class Rope:
             table = table.view(len(table), *[1] * (x.ndim - 3), *table.shape[1:])
         return apply_rot_embed_cat(x, table, half=self.half).to(x.dtype)
 
-    def with_still_token(self) -> Rope:
-        """The same with one more token at the end, at angle zero."""
-        table = self.table.value
-        still = table.new_zeros(*table.shape[:-2], 1, table.shape[-1])
-        still[..., table.shape[-1] // 2 :] = 1
-        return Rope(Constant(torch.cat([table, still], -2)), self.half)
+
+def prefixed_rope(table: Tensor, n_prefix: int, half: bool, n_behind: int = 0) -> Rope:
+    """The rotation of patches behind (and in front of) so many tokens that are not rotated."""
+    return Rope(Constant(prefixed_table(table, n_prefix, n_behind).detach()), half)
 
 
-def prefixed_rope(table: Tensor, n_prefix: int, half: bool) -> Rope:
-    """The rotation of patches behind so many tokens that are not rotated."""
-    still = table.new_zeros(*table.shape[:-2], n_prefix, table.shape[-1])
+def prefixed_table(table: Tensor, n_prefix: int, n_behind: int = 0) -> Tensor:
+    """The table with tokens at angle zero in front of it and behind it."""
+    still = table.new_zeros(*table.shape[:-2], n_prefix + n_behind, table.shape[-1])
     still[..., table.shape[-1] // 2 :] = 1
-    return Rope(Constant(torch.cat([still, table], -2).detach()), half)
+    return torch.cat([still[..., :n_prefix, :], table, still[..., n_prefix:, :]], -2)
 
 
 def additive_mask(allowed: Bool[Tensor, "target source"]) -> Constant:

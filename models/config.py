@@ -80,6 +80,7 @@ class VitConfig:
         heads: Heads of each block; empty where each has `n_heads`.
         mlps: Whether each block has an MLP; empty where each has one.
         parallel: Whether each block's MLP reads what its attention reads; empty where none does.
+        joint: Whether a norm across all heads couples those of each block; empty where none does.
         clip_frames: Frames of a video model's input, whose channels `n_channels` counts together; 1 for an image.
     """
 
@@ -99,6 +100,7 @@ class VitConfig:
     heads: tuple[int, ...] = ()
     mlps: tuple[bool, ...] = ()
     parallel: tuple[bool, ...] = ()
+    joint: tuple[bool, ...] = ()
     clip_frames: int = 1
 
     def heads_of(self, layer: int) -> int:
@@ -112,6 +114,10 @@ class VitConfig:
     def is_parallel(self, layer: int) -> bool:
         """Whether a block's MLP reads what its attention reads."""
         return bool(self.parallel) and self.parallel[layer]
+
+    def is_joint(self, layer: int) -> bool:
+        """Whether a block's heads are coupled by a norm across all of them."""
+        return bool(self.joint) and self.joint[layer]
 
     @property
     def pools(self) -> bool:

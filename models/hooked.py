@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,8 +117,10 @@ class HookedViT:
         return self.labels or tuple(str(index) for index in range(self.cfg.n_classes))
 
     def digest(self) -> str:
-        """sha256 of the weights, and of an attention mask if there is one, in hexadecimal."""
-        found = hashlib.sha256()
+        """sha256 of sizes, parts and weights, and of an attention mask if there is one, in hexadecimal."""
+        sizes = repr(dataclasses.replace(self.cfg, name=""))
+        built = re.sub("0x[0-9a-f]+", "", repr(self.module))  # activations, norms and their constants
+        found = hashlib.sha256((sizes + built).encode())
         for mask in {id(mask): mask for block in self.blocks if (mask := block.mask) is not None}.values():
             found.update(mask.value.cpu().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
@@ -188,6 +192,7 @@ class HookedViT:
         self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
     ) -> Float[Tensor, "batch token model"]:
         """The last residual, from the residual in front of block `start`, or of its MLP if attention is skipped."""
+        assert not (skip_attention and self.blocks[start].parallel), "its MLP reads the residual in front of attention"
         for block in self.blocks[start:]:
             before = residual
             if not skip_attention:
@@ -204,6 +209,7 @@ class HookedViT:
         The same as `readout.logits(run_blocks(...))`, but the last block is only computed for the tokens that the
         readout looks at.
         """
+        assert not (skip_attention and self.blocks[start].parallel), "its MLP reads the residual in front of attention"
         last = self.cfg.n_layers - 1
         for layer in range(start, last):
             block, before = self.blocks[layer], residual
@@ -318,26 +324,48 @@ class HookedViT:
         images = images.to(device=self.device, dtype=self.dtype)
         with torch.no_grad(), self.borrowed():
             wanted, got = self.opened.forward(images), self.readout.logits(self.run_blocks(self.embed(images)))
+            if not isinstance(wanted, Tensor) or wanted.shape != got.shape:
+                raise ModelError(
+                    f"{self.cfg.name} returns {_said(wanted)} for {len(images)} images, but one row of {got.shape[-1]} "
+                    f"logits for each was wanted: wrap it so that its forward pass returns its logits alone."
+                )
+            self.cfg = dataclasses.replace(self.cfg, n_classes=got.shape[-1])
             factor = 1e-9 if self.dtype == torch.float64 else 1e-4
             tolerance = factor * max(1.0, float(wanted.abs().max()))
             parity = Parity(float((wanted - got).abs().max()), tolerance)
-            if not parity.max_difference <= tolerance:
+            if not (parity.max_difference <= tolerance and self._last_block_agrees(images, factor)):
                 raise ModelError(
                     f"{self.cfg.name} cannot be opened faithfully: the opened-up logits differ from the original's by "
-                    f"{parity.max_difference:.2e}, more than {tolerance:.2e}. "
-                    f"{self._first_difference(images, tolerance)}"
+                    f"{parity.max_difference:.2e} (accepted: {tolerance:.2e}). "
+                    f"{self._first_difference(images, factor)}"
                 )
         return parity
 
-    def _first_difference(self, images: Tensor, tolerance: float) -> str:
+    def _last_block_agrees(self, images: Tensor, factor: float) -> bool:
+        """Whether the last block writes what the original's does, by its own scale: logits of a new head are near 0."""
+        wanted, residual = original_blocks(self.opened, images)[-1], self.embed(images)
+        if wanted.shape[0] != len(images) or wanted.ndim != 3:
+            return True  # some libraries hand tokens on in another layout
+        for block in self.blocks[: len(self.opened.originals)]:
+            before = residual
+            residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
+            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+        difference = (residual[:, : wanted.shape[1]] - wanted).abs().max()
+        return bool(difference <= factor * wanted.abs().max())
+
+    def _first_difference(self, images: Tensor, factor: float) -> str:
         residual = self.embed(images)
         for layer, wanted in enumerate(original_blocks(self.opened, images)):
             block, before = self.blocks[layer], residual
             residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
             residual = residual + block.mlp_write(block.mlp_input(before, residual))
-            if not float((residual[:, : wanted.shape[1]] - wanted).abs().max()) <= tolerance:
+            if not (residual[:, : wanted.shape[1]] - wanted).abs().max() <= factor * wanted.abs().max():
                 return f"The first block that differs is block {layer}."
         return "All blocks agree; the readout differs."
+
+
+def _said(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _check_weights(module: nn.Module, name: str) -> None:

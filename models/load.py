@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .errors import ModelError
 from .foreign import is_foreign, load_foreign
 from .heads import TextHead
 from .hooked import HookedViT
+from .readouts import NO_CLASSES
 
 if TYPE_CHECKING:
     from .cards import Card
@@ -66,18 +68,24 @@ def load_vit(
             there is not one label per logit.
     """
     if isinstance(source, nn.Module):
+        _require_nothing_else("a module", checkpoint, timm_options)
+        source = _unwrapped(source)
         vit = HookedViT(_upcast(source), name=name or type(source).__name__, attention_mask=attention_mask)
     else:
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
         if device is not None:
             vit.module.to(device)
+            vit.readout.head.to(device)
         if attention_mask is not None:
             vit = _masked(vit, attention_mask)
     if labels is not None and len(labels) != vit.cfg.n_classes:
         raise ModelError(
             f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."
         )
-    vit.labels = vit.labels if labels is None else labels
+    if labels is not None:
+        vit.labels = labels
+        if vit.readout.kind in NO_CLASSES:  # whoever names the outputs says that they are classes
+            vit.readout = dataclasses.replace(vit.readout, info={**vit.readout.info, "kind": "classes"})
     vit.preprocess = preprocess or vit.preprocess
     return vit
 
@@ -92,10 +100,13 @@ def _named(
     if is_foreign(text):
         return load_foreign(text, checkpoint=checkpoint, pretrained=pretrained, name=name, options=timm_options)
     if text.startswith("toy/"):
+        _require_nothing_else(text, checkpoint, timm_options)
         return _from_toy(text, name or text)
     if text.startswith("planted/"):
+        _require_nothing_else(text, checkpoint, {})
         return load_planted(text, name=name, **timm_options)
     if path.is_dir():
+        _require_nothing_else(text, checkpoint, {})
         return _from_folder(path, name or path.name, timm_options)
     if path.suffix in _WEIGHTS and not text.startswith(_SCHEMES):
         return _from_timm(_architecture_of(path), path, False, name, timm_options)
@@ -103,10 +114,32 @@ def _named(
     return _from_timm(text, weights, pretrained, name, timm_options)
 
 
+def _require_nothing_else(source: str, checkpoint: Any, options: Mapping[str, Any]) -> None:
+    """Does nothing if neither a checkpoint nor options were passed beside what brings its own weights.
+
+    Raises:
+        ModelError: One was.
+    """
+    passed = [f"checkpoint={str(checkpoint)!r}"] * (checkpoint is not None)
+    passed += [f"{key}={value!r}" for key, value in options.items()]
+    if passed:
+        raise ModelError(
+            f"{source} brings its own weights and sizes, so {', '.join(passed)} would have no effect: leave it out, or "
+            f"pass a timm name, such as load_vit('vit_tiny_patch16_224', checkpoint=...)."
+        )
+
+
 def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
-    facts: dict[str, Any] = {"name": vit.cfg.name, "preprocess": vit.preprocess, "labels": vit.labels}
+    """The same model under an attention mask, and under the same readout."""
+    if type(vit) is not HookedViT:
+        raise ModelError(
+            f"{vit.cfg.name} has a known circuit, which holds without a mask only: leave attention_mask= out."
+        )
+    facts: dict[str, Any] = {"name": vit.cfg.name, "preprocess": vit.preprocess}
     found = HookedViT(vit.module, attention_mask=attention_mask, **facts)
-    found.readout = dataclasses.replace(found.readout, info=vit.readout.info)
+    if isinstance(vit.readout.head, TextHead):
+        return found.with_readout(vit.readout.head, vit.labels, info=vit.readout.info)
+    found.labels, found.readout = vit.labels, dataclasses.replace(found.readout, info=vit.readout.info)
     return found
 
 
@@ -117,6 +150,13 @@ def known_models() -> tuple[str, ...]:
     from .toys import list_toys
 
     return (*list_toys(), *list_planted(), *architectures())
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module in what torch.compile and DataParallel make of it."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrapped(module.module)
+    return getattr(module, "_orig_mod", module)
 
 
 def _upcast(module: nn.Module) -> nn.Module:

@@ -49,10 +49,10 @@ class Norm:
         """beta, shape (model,); None for 0."""
         return getattr(self.module, "bias", None) if self.scales else None
 
-    @property
-    def _eps(self) -> float:
+    def _eps(self, x: Tensor) -> float:
+        """What is added to the variance; PyTorch's RMSNorm takes the dtype's own where none is given."""
         eps: Any = getattr(self.module, "eps", None)
-        return 1e-6 if eps is None else float(eps)
+        return torch.finfo(x.dtype).eps if eps is None else float(eps)
 
     def statistics(
         self, x: Float[Tensor, "*batch model"]
@@ -61,13 +61,13 @@ class Norm:
         if not self.scales:
             return x, torch.ones_like(x[..., :1])
         centred = x - x.mean(-1, keepdim=True) if self.centres else x
-        inverse = (centred.square().mean(-1, keepdim=True) + self._eps).rsqrt()
+        inverse = (centred.square().mean(-1, keepdim=True) + self._eps(x)).rsqrt()
         return centred * inverse, inverse
 
     def inverse(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch 1"]:
         """r alone; ones for an identity."""
         if self.scales and self.centres:
-            return (x.var(-1, unbiased=False, keepdim=True) + self._eps).rsqrt()
+            return (x.var(-1, unbiased=False, keepdim=True) + self._eps(x)).rsqrt()
         return self.statistics(x)[1]
 
     def affine(self, xhat: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
@@ -85,7 +85,7 @@ class _FrozenNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
         if norm.centres:
-            y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm._eps)
+            y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm._eps(x))
         else:
             xhat, inverse = norm.statistics(x)
             y = norm.affine(xhat)

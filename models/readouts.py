@@ -202,14 +202,20 @@ def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, 
     for name, value in bare.head.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
+    training = [part for part in bare.head.modules() if part.training]
     try:
+        for part in training:
+            part.training = False
         with torch.no_grad():
             shape = tuple(bare.head(like.new_zeros(1, width)).shape)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the head does not take the vector of {width} numbers that {cfg.name} gives it: "
             f"{str(error).splitlines()[0]}."
         ) from error
+    finally:
+        for part in training:
+            part.training = True
     if len(shape) != 2:
         raise ModelError(f"the head gives {shape} for one image, but (1, class) was wanted: one logit per class.")
     if labels is not None and len(labels) != shape[1]:

@@ -29,7 +29,7 @@ from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ...models.errors import TaskError
+from ...models.errors import ModelError, TaskError
 from .contraction import Contraction
 from .deltas import Deltas, make_ablated, make_deltas
 from .destinations import Gradients
@@ -77,6 +77,10 @@ def atp_star(
         GraphError: The graph was compiled for another model.
     """
     require_slope_at_clean(task, "atp_star")
+    if any(block.gated for block in task.vit.blocks):
+        raise ModelError(
+            f"the heads of {task.vit.cfg.name} are gated, and AtP* recomputes patterns only: use eap or eap_ig."
+        )
     if grad_drop and graph.cfg.n_layers < 2:
         raise TaskError(
             "grad_drop=True leaves out one layer at a time, and a model of one layer has no other: pass "

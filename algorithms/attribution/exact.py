@@ -31,7 +31,7 @@ from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.effect_table import require_direction
 from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
-from ...circuits.run import require_model
+from ...circuits.run import MaskWeights, masked_logits_from, require_model
 from ...circuits.scores import Scores
 from ...circuits.sources import source_values, values_from
 from ...circuits.task import Task
@@ -156,10 +156,11 @@ class _SingleEdges:
         self.graph, self.at_once, self.n_pairs = graph, at_once, len(batch)
         self.member = torch.tensor(graph.groups.one_hot(), dtype=self.vit.dtype, device=self.vit.device)
         images = self.vit.check_images(batch.clean)
+        self.embedded, self.ablated = self.vit.embed(images), baseline(batch)
         clean, reference = source_values(self.vit, images), self.vit.finish(self.vit.embed(images))
         self._metric: Callable[[Tensor], Tensor] = lambda found: task.metric(found, reference)
         self.sign, self.restores = 1, direction == "denoising"
-        now, other = clean, baseline(batch)
+        now, other = clean, self.ablated
         if self.restores:
             partner = baseline.images(batch)
             now = values_from(self.vit, other[0] if partner is None else self.vit.embed(partner))
@@ -226,10 +227,9 @@ class _SingleEdges:
 
     def _mlp(self, layer: int, row: int, chosen: list[Place]) -> Tensor:
         now, block, tokens = self.layers[layer], self.vit.blocks[layer], self._tokens(layer)
-        if layer == 0 and block.parallel and not self.restores:  # it has no path left, and carries its ablated value
-            lost = self.deltas[self.graph.mlp_source(0)][None, :, tokens]
-            at = self.member[[place[1] for place in chosen]][:, None, tokens, None]
-            return self._rest(now.middle[:, tokens] + block.mlp_write(now.read[:, tokens]) - lost * at, layer)
+        edges = self.graph.layers[layer].mlp
+        if edges.n_columns == 1 and not self.restores:
+            return self._without_path(edges, chosen, row)
         x = self._without(now.read, chosen, tokens)
         return self._rest(now.middle[:, tokens] + block.mlp_write(x), layer)
 
@@ -270,7 +270,23 @@ class _SingleEdges:
         lost = self.deltas[[first + head for head in heads]][:, :, self._tokens(0)].sum(0, keepdim=True)
         return self._after_attention(0, -lost)
 
+    def _without_path(self, edges: EdgeBlock, chosen: list[Place], row: int) -> Tensor:
+        """Logits where the only edge into a node goes: it has no path left, and carries its ablated value."""
+        found = []
+        for _, group, column in chosen:
+            mask = np.ones(len(self.graph), dtype=bool)
+            mask[edges.index(row, group, column)] = False
+            weights = MaskWeights.from_mask(self.graph, mask, self.vit)
+            found.append(masked_logits_from(self.vit, weights, self.embedded, self.ablated))
+        return torch.stack(found)
+
     def _inside(self, layer: int, row: int, chosen: list[Place]) -> Tensor:
+        edges = self.graph.layers[layer].inside
+        assert edges is not None
+        # the pool's constant query reads nothing, so that keys and values from one group are all that a head has
+        alone = self.graph.cfg.is_pool(layer) and edges.n_columns == 1 and self.graph.ports != "qkv"
+        if alone and not self.restores:
+            return self._without_path(edges, chosen, row)
         now, block, targets = self.layers[layer], self.vit.blocks[layer], self._tokens(layer)
         assert now.other_kv is not None
         source = self.member[[place[2] for place in chosen]].bool()[:, None, :, None]

@@ -202,7 +202,7 @@ def _needed_mask(graph: Graph, edges: Edges) -> np.ndarray | None:
     """The edges that stay, where taking one source's difference away at one place would not be the same."""
     first = edges[0].block
     simple = len(edges) == 1 and first.kind != "inside"
-    if simple and (first.kind, first.layer) != ("attention", 0):
+    if simple and first.n_columns > 1:
         return None
     whole = np.ones(len(graph), dtype=bool)
     kept = whole.copy()

@@ -82,6 +82,8 @@ class Writes:
     def carried_mlp(self, layer: int) -> Float[Tensor, "pair token model"]:
         """What a layer's MLP carries on removed edges."""
         if self._blocks[layer].parallel:  # its shadow stands in front of attention
+            if self.carried is not None:
+                return self.carried[self.head(layer, self._n_heads)]
             return self._blocks[layer].mlp_write(self.shadows[2 * layer + 1])
         return self.shadows[2 * layer + 2] - self.shadows[2 * layer + 1]
 

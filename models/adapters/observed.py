@@ -8,12 +8,13 @@ comparison of logits at load says whether this reading is right.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..attention import prefixed_rope
 from ..config import TokenLayout, VitConfig
 from ..errors import ModelError
 from ..norms import open_norm
@@ -37,6 +38,8 @@ class _Seen:
     """What ran behind the last block: modules with what they were handed."""
 
     residual: Tensor | None = None
+    ropes: list[Tensor | None] = field(default_factory=list)
+    masked: bool = False
     calls: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
 
 
@@ -49,19 +52,56 @@ def open_observed(module: nn.Module, name: str) -> Opened:
     blocks = find_blocks(module)
     assert blocks is not None
     patch = _patch_embedding(module, name)
+    _require_one_stack(module, blocks, name)
     seen = _watch(module, blocks, _image(patch, module))
-    if seen.residual is None:
+    if not isinstance(seen.residual, Tensor):
         raise ModelError(f"{name} does not run its last block in its forward pass: nothing can be read off it.")
     norm, fc_norm, head, handed = _tail(seen, name)
     n_tokens = seen.residual.shape[1]
     layout = _layout(patch, n_tokens, name)
     read, pooling = _pooling(norm(seen.residual) if norm else seen.residual, handed, layout, name)
-    opened = tuple(open_block(block, Around(f"{name} block {i}")) for i, block in enumerate(blocks))
+    if read != (0,) and not any(hasattr(module, token) for token in ("cls_token", "class_token")):
+        layout = replace(
+            layout, has_cls=False, n_registers=layout.n_prefix
+        )  # nothing says that one of them is a class token
+    _require_patches_behind(CapturedStem(module, blocks[0]), module, patch, layout, name)
+    around = _surroundings(blocks, seen, name)
+    opened = tuple(open_block(block, one) for block, one in zip(blocks, around, strict=True))
     readout = Readout(
         read, open_norm(norm or nn.Identity(), f"{name} norm"), open_norm(fc_norm or nn.Identity(), name), head
     )
     cfg = _config(name, patch, opened, layout, read, pooling, _width(head, seen.residual))
     return Opened(cfg, CapturedStem(module, blocks[0]), opened, readout, tuple(blocks), module)
+
+
+def _require_one_stack(module: nn.Module, blocks: list[nn.Module], name: str) -> None:
+    """Sentences for blocks that stand outside the longest stack."""
+    inside = {id(part) for block in blocks for part in block.modules()}
+    outside = [part for part in module.modules() if is_timm_block(part) and id(part) not in inside]
+    if outside:
+        raise ModelError(
+            f"{name} has {len(outside)} transformer blocks outside its longest stack of {len(blocks)}: put all of them "
+            f"into one nn.ModuleList, in the order in which they run."
+        )
+
+
+def _require_patches_behind(stem: CapturedStem, module: nn.Module, patch: Any, layout: TokenLayout, name: str) -> None:
+    """A sentence for tokens that stand in another order than prefix, then patches row by row."""
+    image = _image(patch, module)
+    other, size = image.clone(), tuple(int(side) for side in patch.patch_size)
+    other[..., : size[0], : size[1]] += 1
+    training = [part for part in module.modules() if part.training]
+    with torch.no_grad():
+        for part in training:
+            part.training = False
+        moved = (stem.patches(image) - stem.patches(other)).abs().sum((0, 2)).nonzero().flatten().tolist()
+        for part in training:
+            part.training = True
+    if moved != [layout.n_prefix]:
+        raise ModelError(
+            f"{name} hands its blocks the first patch at {moved}, but {layout.n_prefix} was wanted: class token and "
+            f"registers stand in front of the patches, which follow row by row. Put its tokens into this order."
+        )
 
 
 def _width(head: nn.Module, residual: Tensor) -> int:
@@ -93,6 +133,11 @@ def _watch(module: nn.Module, blocks: list[nn.Module], images: Tensor) -> _Seen:
     outside = [part for part in module.modules() if id(part) not in inside]
     was_training = [part for part in module.modules() if part.training]
 
+    def handed(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        given = dict(zip(("x", "rope", "attn_mask", "is_causal"), args, strict=False)) | options
+        seen.ropes.append(given.get("rope"))
+        seen.masked |= given.get("attn_mask") is not None or bool(given.get("is_causal"))
+
     def last(_module: nn.Module, _args: Any, out: Tensor) -> None:
         seen.residual = out
 
@@ -104,12 +149,30 @@ def _watch(module: nn.Module, blocks: list[nn.Module], images: Tensor) -> _Seen:
         for part in was_training:
             part.training = False
             stack.callback(setattr, part, "training", True)
+        for block in blocks:
+            stack.callback(block.register_forward_pre_hook(handed, with_kwargs=True).remove)
         stack.callback(blocks[-1].register_forward_hook(last).remove)
         for part in outside:
             if isinstance(part, nn.Linear) or "norm" in type(part).__name__.lower():
                 stack.callback(part.register_forward_hook(call).remove)
         module(images)
     return seen
+
+
+def _surroundings(blocks: list[nn.Module], seen: _Seen, name: str) -> list[Around]:
+    """What each block was handed beside the residual: rotary positions are taken over, a mask is refused."""
+    if seen.masked:
+        raise ModelError(
+            f"{name} hands its blocks an attention mask, which is not opened. Open one of timm's ViTs with "
+            f"load_vit(module, attention_mask=...) instead."
+        )
+    found = []
+    for place, (block, table) in enumerate(zip(blocks, seen.ropes, strict=True)):
+        attn: Any = getattr(block, "attn", None)
+        half = getattr(attn, "rotate_half", False)
+        rope = None if table is None else prefixed_rope(table, attn.num_prefix_tokens, half)
+        found.append(Around(f"{name} block {place}", rope))
+    return found
 
 
 def _tail(seen: _Seen, name: str) -> tuple[nn.Module | None, nn.Module | None, nn.Module, Tensor]:
@@ -156,6 +219,7 @@ def _config(
     heads = tuple(block.n_heads for block in blocks)
     if len(set(heads)) > 1:
         raise ModelError(f"{name} has blocks with different numbers of heads {sorted(set(heads))}: not opened.")
+    joint = tuple(block.joint is not None for block in blocks)
     mlps, parallel = tuple(block.mlp is not None for block in blocks), tuple(block.parallel for block in blocks)
     outs = [block.mlp.fc2.in_features for block in blocks if block.mlp is not None]
     size, patch_size = (tuple(int(n) for n in pair) for pair in (patch.img_size, patch.patch_size))
@@ -175,4 +239,5 @@ def _config(
         pooling=pooling,
         mlps=() if all(mlps) else mlps,
         parallel=parallel if any(parallel) else (),
+        joint=joint if any(joint) else (),
     )

@@ -85,6 +85,11 @@ def padded(block: OpenBlock, n_heads: int) -> OpenBlock:
     """The block with heads that neither read nor write behind its own, where blocks have different numbers."""
     if block.n_heads == n_heads:
         return block
+    if block.joint is not None:
+        raise ModelError(
+            f"a block has a norm across its {block.n_heads} heads, and another has {n_heads}: the two are not opened "
+            f"together. Pass a model whose attention pooling has as many heads as its blocks."
+        )
     n_rows = n_heads * block.d_head
     reads, writes = padded_reads(block.reads, n_heads * block.d_read), PaddedWrites(block.writes, n_rows)
     return replace(block, reads=reads, writes=writes, n_heads=n_heads)

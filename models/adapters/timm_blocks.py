@@ -137,6 +137,11 @@ def open_attention(attn: Any, where: str) -> dict[str, Any]:
     reads = attention_reads(attn)
     gate = getattr(attn, "gate", None)
     norm = open_norm(attn.norm, f"{where} attn.norm")
+    if gate is not None and norm.bias is not None:
+        raise ModelError(
+            f"{where} has a gate behind a norm with a bias, which the gate would scale: not opened. "
+            f"Pass a model with one of the two."
+        )
     return {
         "reads": reads if gate is None else gated_reads(reads, gate, attn.num_heads),
         "q_norm": attn.q_norm,

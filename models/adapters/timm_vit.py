@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import Rope, additive_mask, prefixed_rope
+from ..attention import LearntTable, Rope, additive_mask, prefixed_rope, prefixed_table
 from ..blocks import OpenBlock
 from ..config import TokenLayout, VitConfig
 from ..errors import ModelError
@@ -72,6 +73,11 @@ def open_timm(module: Any, name: str, mask: str | Tensor | None = None) -> Opene
         ModelError: One of its blocks or its pooling is of a kind that is not opened.
     """
     pooling = _pooling(module, name)
+    if mask is not None and "attn_mask" not in inspect.signature(module.forward).parameters:
+        raise ModelError(
+            f"{name} is a {type(module).__name__}, whose forward pass takes no attn_mask=: give it one, or leave "
+            f"attention_mask= out."
+        )
     layout = _layout(module)
     allowed = allowed_pairs(mask, layout.n_tokens - int(layout.has_pool), name)
     blocks = [open_block(block, around) for block, around in _surroundings(module, name, layout, allowed)]
@@ -130,25 +136,27 @@ def _surroundings(
 
 
 def _ropes(module: Any, layout: TokenLayout) -> list[Rope | None]:
-    """The rotation of each block: the same for all, or (mixed) one for each head of each."""
-    rope = getattr(module, "rope", None)
+    """The rotation of each block: the same for all, or (mixed) a learnt one for each head of each."""
+    rope, n_behind = getattr(module, "rope", None), int(layout.has_pool)
     if rope is None:
         return [None] * len(module.blocks)
-    with torch.no_grad():
-        if module.dynamic_img_size or not hasattr(rope, "feat_shape"):
-            table = rope.get_embed(shape=list(layout.grid))
-        else:
-            table = rope.get_embed()
-    tables = list(table) if module.rope_mixed else [table] * len(module.blocks)
     halves = [getattr(block.attn, "rotate_half", False) for block in module.blocks]
-    made: list[Rope | None] = [_one_rope(one, layout, half) for one, half in zip(tables, halves, strict=True)]
-    return made if module.rope_mixed else [made[0]] * len(module.blocks)
+    if not module.rope_mixed:
+        with torch.no_grad():
+            one = prefixed_rope(_tables(module, layout), layout.n_prefix, halves[0], n_behind)
+        return [one] * len(module.blocks)
+
+    def table(layer: int) -> Tensor:
+        return prefixed_table(_tables(module, layout)[layer], layout.n_prefix, n_behind)
+
+    return [Rope(LearntTable(rope.freqs, partial(table, layer)), half) for layer, half in enumerate(halves)]
 
 
-def _one_rope(table: Tensor, layout: TokenLayout, half: bool) -> Rope:
-    """A rotation with still tokens in front of the patches and, if there is one, the pool's behind them."""
-    rope = prefixed_rope(table, layout.n_prefix, half)
-    return rope if not layout.has_pool else rope.with_still_token()
+def _tables(module: Any, layout: TokenLayout) -> Tensor:
+    """Sines and cosines as the model makes them: (token, 2 x d_head), or mixed (layer, head, token, 2 x d_head)."""
+    if module.dynamic_img_size or not hasattr(module.rope, "feat_shape"):
+        return module.rope.get_embed(shape=list(layout.grid))
+    return module.rope.get_embed()
 
 
 def _pool_block(module: Any, norm: Any, layout: TokenLayout, with_prefix: bool | None, name: str) -> OpenBlock:
@@ -160,7 +168,7 @@ def _pool_block(module: Any, norm: Any, layout: TokenLayout, with_prefix: bool |
 def _config(module: Any, blocks: list[OpenBlock], layout: TokenLayout, pooling: str, name: str) -> VitConfig:
     patch = module.patch_embed
     heads, mlps = tuple(block.n_heads for block in blocks), tuple(block.mlp is not None for block in blocks)
-    parallel = tuple(block.parallel for block in blocks)
+    parallel, joint = tuple(block.parallel for block in blocks), tuple(block.joint is not None for block in blocks)
     outs = [getattr(block.mlp, "fc2", None) for block in blocks]
     return VitConfig(
         name=name,
@@ -179,6 +187,7 @@ def _config(module: Any, blocks: list[OpenBlock], layout: TokenLayout, pooling: 
         heads=heads if len(set(heads)) > 1 else (),
         mlps=() if all(mlps) else mlps,
         parallel=parallel if any(parallel) else (),
+        joint=joint if any(joint) else (),
     )
 
 

@@ -3,19 +3,28 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import acdc, activation_patch, eap, eap_ig, exact_effects, logit_attribution
+from vitcircuits.algorithms import (
+    acdc,
+    activation_patch,
+    eap,
+    eap_ig,
+    exact_effects,
+    logit_attribution,
+    path_patch,
+)
 from vitcircuits.algorithms.pruning.around import measure_flips
 from vitcircuits.algorithms.pruning.soft_run import SoftRunner
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import MaskWeights, masked_logits, run_pairs
 from vitcircuits.models.errors import ModelError
 
 METRIC = Metric("logit_difference", (0,), (2,))
 GRAPHS = [("all", "qkv"), ("all", "block"), ("role", "qkv"), ("role", "head"), ("each", "block")]
 
-EXACT = [("all", "qkv", "partner"), ("all", "block", "mean"), ("role", "qkv", "mean"), ("role", "head", "partner")]
+EXACT = [("all", "qkv", "partner"), ("all", "block", "mean"), ("role", "qkv", "zero"), ("role", "head", "mean")]
 
 
 def make_task(vit, images_for, ablation="partner", n=2):
@@ -56,13 +65,16 @@ def test_exact_effects_equal_masked_runs(separable, images_for, tokens, ports, a
         assert got[edge] == pytest.approx(now - masked(task, graph, mask), abs=1e-9), graph.edge(int(edge))
 
 
-@pytest.mark.parametrize(("tokens", "ports", "ablation"), [("all", "qkv", "partner"), ("role", "head", "mean")])
-def test_law_6_acdc_decides_as_one_edge_at_a_time(separable, images_for, sequential, tokens, ports, ablation):
+@pytest.mark.parametrize(
+    ("tokens", "ports", "ablation", "tau"),
+    [("all", "qkv", "partner", 0.01), ("role", "head", "mean", 0.01), ("all", "head", "zero", 0.5)],
+)
+def test_law_6_acdc_decides_as_one_edge_at_a_time(separable, images_for, sequential, tokens, ports, ablation, tau):
     task = make_task(separable, images_for, ablation)
     graph = compile_graph(separable, tokens=tokens, ports=ports)
-    options = {"tau": 0.01, "metric": "task", "worsening": "absolute"}
+    options = {"tau": tau, "metric": "task", "worsening": "absolute"}
     wanted = sequential(graph, task, **options)
-    assert 0 < wanted.circuit.sum() < len(graph)
+    assert wanted.mask.sum() < len(graph)
     assert np.array_equal(acdc(graph, task, **options).mask, wanted.circuit)
 
 
@@ -113,6 +125,38 @@ def test_integrated_gradients_are_complete_where_norms_are_not_frozen(architectu
     clean, corrupt = (METRIC(architecture(images)).mean() for images in (task.discovery.clean, task.discovery.corrupt))
     if not architecture.cfg.pools:
         assert got[leaving].sum() == pytest.approx(float(clean - corrupt), abs=5e-3 * max(1, abs(float(clean))))
+
+
+@pytest.mark.parametrize("name", ["parallel", "parallel-fused", "map"])
+def test_a_node_without_a_path_carries_its_ablated_value(architecture_named, images_for, name):
+    vit = architecture_named(name)
+    for tokens, ports in (("all", "qkv"), ("role", "head"), ("role", "block")):
+        task = make_task(vit, images_for, "zero")
+        graph = compile_graph(vit, tokens=tokens, ports=ports)
+        full, got = np.ones(len(graph), dtype=bool), exact_effects(graph, task).values
+        alone = [e for e in range(len(graph)) if graph.edge(e).destination.layer in (0, vit.cfg.n_layers - 1)]
+        now, table = (
+            masked(task, graph, full),
+            path_patch(graph, task, sources="input", destinations="m0"),
+        )
+        for edge in alone[:: max(1, len(alone) // 60)]:
+            mask = full.copy()
+            mask[edge] = False
+            assert got[edge] == pytest.approx(now - masked(task, graph, mask), abs=1e-9), graph.edge(edge)
+        if tokens == "all":
+            mask = full.copy()
+            mask[graph.index("input->m0")] = False
+            assert float(table.values.mean()) == pytest.approx(now - masked(task, graph, mask), abs=1e-9)
+
+
+def test_pruning_never_changes_a_run_where_heads_share_a_norm(architecture_named, images_for):
+    vit = architecture_named("joint-norm")
+    task = make_task(vit, images_for)
+    for tokens, ports in (("all", "qkv"), ("role", "head")):
+        graph, chance = compile_graph(vit, tokens=tokens, ports=ports), np.random.default_rng(3)
+        for _ in range(15):
+            mask = chance.random(len(graph)) < 0.4
+            assert masked(task, graph, prune(graph, mask)) == pytest.approx(masked(task, graph, mask), abs=1e-9)
 
 
 def test_heads_that_share_a_norm_are_not_computed_one_at_a_time(architecture_named, images_for):

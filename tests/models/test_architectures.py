@@ -133,6 +133,90 @@ def test_an_arbitrary_mask_cuts_what_tokens_see(tiny_module, images_for):
     assert torch.equal(vit(images), vit(other))
 
 
+class _Behind(_Mine):
+    def forward(self, images):
+        x = self.embedder(images)
+        x = torch.cat([x, self.special.expand(len(x), -1, -1)], 1)
+        for block in self.stack:
+            x = block(x)
+        return self.answer(self.last_norm(x).mean(1))
+
+
+class _TwoStacks(_Mine):
+    def __init__(self):
+        super().__init__(depth=2)
+        self.first = nn.ModuleList([Block(16, 2)])
+
+
+class _Pair(_Mine):
+    def forward(self, images):
+        return super().forward(images), images
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (_Behind, "class token and registers stand in front"),
+        (_TwoStacks, "outside its longest stack"),
+        (_Pair, "a tuple"),
+    ],
+)
+def test_modules_that_would_be_misread_are_refused(kind, said):
+    with pytest.raises(ModelError, match=said):
+        HookedViT(kind())
+
+
+def test_rotary_positions_that_blocks_are_handed_are_taken_over(architecture_named, images_for, close):
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images):
+            return self.inner(images)
+
+    inner = architecture_named("eva").module
+    vit = HookedViT(Wrapped(inner))
+    assert all(block.rope is not None for block in vit.blocks)
+    close(vit(images_for(vit)), inner(images_for(vit)).detach())
+
+
+def test_learnt_rotary_positions_are_looked_up_again(images_for):
+    import copy
+
+    vit = HookedViT(copy.deepcopy(_architecture("rope-mixed")))
+    images, before = images_for(vit), vit.digest()
+    with torch.no_grad():
+        vit.module.rope.freqs.mul_(1.5)
+        assert float((vit(images) - vit.opened.forward(images)).abs().max()) < 1e-9
+    assert vit.digest() != before
+
+
+def _architecture(name):
+    from timm.models.eva import Eva
+
+    torch.manual_seed(0)
+    sizes = {
+        "img_size": 8,
+        "patch_size": 4,
+        "in_chans": 1,
+        "num_classes": 5,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+    }
+    made = Eva(**sizes, use_rot_pos_emb=True, rope_type="mixed", attn_type="rope").double().eval()
+    for parameter in made.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    return made
+
+
+def test_a_head_put_in_place_of_another_says_how_many_classes_there_are(tiny_module):
+    module = tiny_module()
+    module.head = nn.Linear(16, 7).double()
+    assert HookedViT(module).cfg.n_classes == 7
+
+
 def test_models_without_a_head_give_their_features(close):
     module = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32)
     vit = HookedViT(module.eval())
