@@ -95,9 +95,11 @@ def _check(pattern: str, said: str) -> int:
     """Each architecture's laws; 1 if one of them fails."""
     from ..circuits.architecture_check import check_architecture
     from ..models.census import architectures
+    from ..models.errors import ModelError
 
     names = architectures(pattern)
-    _require(names, said)
+    if not names:
+        raise ModelError(f"{said!r} matches none of timm's ViT architectures, which --check is for: try 'deit*'.")
     failed = opened = 0
     for name in names:
         found = check_architecture(name)

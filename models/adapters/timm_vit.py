@@ -112,6 +112,11 @@ def _pooling(module: Any, name: str) -> str:
             f"{name} pools with {module.global_pool!r}; token, average and map pooling are opened. Make it with "
             f"global_pool='token' or 'avg', such as load_vit({name!r}, global_pool='avg')."
         )
+    if hasattr(module.patch_embed, "backbone"):
+        raise ModelError(
+            f"{name} has a convolutional network in front of its blocks, so that its tokens are no patches of the "
+            f"picture: not opened. Pass a model whose patch embedding is one convolution."
+        )
     if len(module.blocks) == 0:
         raise ModelError(f"{name} has no blocks: there is nothing to open. Pass a model with at least one.")
     return kinds[module.global_pool]

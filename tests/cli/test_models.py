@@ -30,6 +30,8 @@ def test_checking_builds_and_verifies(capsys):
 def test_a_pattern_that_matches_nothing_is_told(capsys):
     assert main(["models", "nothing-like-this"]) == 2
     assert "no model matches" in capsys.readouterr().err
+    assert main(["models", "--check", "toy"]) == 2
+    assert "none of timm's ViT architectures" in capsys.readouterr().err
 
 
 def test_the_page_keeps_what_stands_around_the_tables(tmp_path, monkeypatch):

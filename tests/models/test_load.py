@@ -70,6 +70,7 @@ def test_weights_that_are_not_numbers_are_refused():
         (lambda: timm.create_model("vit_base_patch16_rpn_224", depth=1), "pass a norm before they are added"),
         (lambda: timm.create_model("vit_dpwee_patch16_reg1_gap_256", depth=1), "differential attention"),
         (lambda: torch.nn.Linear(2, 2), "without a stack of transformer blocks"),
+        (lambda: timm.create_model("vit_tiny_r_s16_p8_224", img_size=64, depth=1), "convolutional network in front"),
         (lambda: VisionTransformer(**{**TINY, "depth": 0}), "no blocks"),
     ],
 )
