@@ -225,11 +225,6 @@ class Graph:
         """Names of the sources in order, without groups."""
         return tuple(self.source_end(source, 0).node for source in range(self.n_sources))
 
-    @property
-    def n_nodes(self) -> int:
-        """Nodes that write."""
-        return int(self.source_exists.sum())
-
     def _attention_end(self, layer: int, row: int, ports: str, group: int) -> End:
         where = self.groups.names[group]
         if self.ports == "block":

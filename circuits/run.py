@@ -13,7 +13,6 @@ from the ablated residual x'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -252,7 +251,7 @@ class _MaskedRun:
         x = self.read(self.weights[blocks.attention][torch.from_numpy(needed_rows).to(heads)], blocks.attention.width)
         normed = block.norm1(x)
         places = places.reshape(rows.shape)
-        q, k, v = (block.read_port(normed[list(_shared(places[:, p]))], p, heads) for p in range(3))
+        q, k, v = (block.read_port(normed[rows_of_heads(places[:, p])], p, heads) for p in range(3))
         if blocks.inside is None:
             z = block.weigh(q, k, v)
         else:
@@ -285,6 +284,7 @@ class _MaskedRun:
         return self.read(self.weights[edges], edges.width)[0]
 
 
-def _shared(places: NDArray[np.intp]) -> Iterator[int]:
-    """The row of each head, or a single row if all heads share it."""
-    return iter(places[:1] if len(set(places.tolist())) == 1 else places)
+def rows_of_heads(places: NDArray[np.intp]) -> list[int]:
+    """The row that each head reads, or a single row if all heads share it."""
+    rows = places.tolist()
+    return rows[:1] if len(set(rows)) == 1 else rows

@@ -226,6 +226,14 @@ class OpenBlock:
         """What each of some heads adds to the residual, without the bias; z is (*batch, row, token, d_head)."""
         return z @ self.out_weight[heads]
 
+    def run(self, residual: Float[Tensor, "*batch token model"], *, skip_attention: bool = False) -> Tensor:
+        """The residual behind the block, from the one in front of it, or of its MLP if attention is skipped."""
+        assert not (skip_attention and self.parallel), "its MLP reads the residual in front of attention"
+        middle = residual
+        if not skip_attention:
+            middle = residual + self.attn_write(self.attend(*self.read(self.norm1(residual))))
+        return middle + self.mlp_write(self.mlp_input(residual, middle))
+
     def mlp_input(self, before: Tensor, middle: Tensor) -> Tensor:
         """What the MLP reads, of the residual before attention and after it."""
         return before if self.parallel else middle

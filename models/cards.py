@@ -6,9 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from .errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -95,6 +98,32 @@ def read_card(folder: Path) -> Card:
     if missing := sorted(Card.__required_keys__ - set(card if isinstance(card, dict) else ())):
         raise ModelError(f"{path} is not a toy's card: it lacks {', '.join(missing)}.")
     return cast(Card, card)
+
+
+def fill_module(module: "nn.Module", folder: Path, card: Card, *, again: str = "vitcircuits train") -> "nn.Module":
+    """The module with the weights beside the card, in evaluation mode and without gradients.
+
+    Args:
+        module: Built by the card's recipe.
+        folder: Where card and weights lie.
+        card: The card.
+        again: The command that makes them anew, for messages.
+
+    Raises:
+        ModelError: The weights are missing, are others than the card's, or do not fit the module.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = check_weights(folder, card)
+    try:
+        module.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{weights} does not fit the recipe in its card ({str(error).splitlines()[-1].strip()}). Train again with "
+            f"`{again}`."
+        ) from error
+    return module.eval().requires_grad_(False)
 
 
 def check_weights(folder: Path, card: Card, name: str = WEIGHTS_FILE) -> Path:

@@ -192,13 +192,8 @@ class HookedViT:
         self, residual: Float[Tensor, "batch token model"], *, start: int = 0, skip_attention: bool = False
     ) -> Float[Tensor, "batch token model"]:
         """The last residual, from the residual in front of block `start`, or of its MLP if attention is skipped."""
-        assert not (skip_attention and self.blocks[start].parallel), "its MLP reads the residual in front of attention"
-        for block in self.blocks[start:]:
-            before = residual
-            if not skip_attention:
-                residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            skip_attention = False
-            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+        for layer, block in enumerate(self.blocks[start:], start):
+            residual = block.run(residual, skip_attention=skip_attention and layer == start)
         return residual
 
     def finish(
@@ -209,16 +204,13 @@ class HookedViT:
         The same as `readout.logits(run_blocks(...))`, but the last block is only computed for the tokens that the
         readout looks at.
         """
-        assert not (skip_attention and self.blocks[start].parallel), "its MLP reads the residual in front of attention"
         last = self.cfg.n_layers - 1
         for layer in range(start, last):
-            block, before = self.blocks[layer], residual
-            if not (skip_attention and layer == start):
-                residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+            residual = self.blocks[layer].run(residual, skip_attention=skip_attention and layer == start)
         read = self.readout.select(residual)
         if start <= last:
             block, before, tokens = self.blocks[last], read, self.readout.read
+            assert not (skip_attention and start == last and block.parallel), "as in `OpenBlock.run`"
             if not (skip_attention and start == last):
                 z = block.attend(*block.read_at(block.norm1(residual), tokens), tokens)
                 read = read + block.attn_write(z)
@@ -347,18 +339,14 @@ class HookedViT:
         if wanted.shape[0] != len(images) or wanted.ndim != 3:
             return True  # some libraries hand tokens on in another layout
         for block in self.blocks[: len(self.opened.originals)]:
-            before = residual
-            residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+            residual = block.run(residual)
         difference = (residual[:, : wanted.shape[1]] - wanted).abs().max()
         return bool(difference <= factor * wanted.abs().max())
 
     def _first_difference(self, images: Tensor, factor: float) -> str:
         residual = self.embed(images)
         for layer, wanted in enumerate(original_blocks(self.opened, images)):
-            block, before = self.blocks[layer], residual
-            residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-            residual = residual + block.mlp_write(block.mlp_input(before, residual))
+            residual = self.blocks[layer].run(residual)
             if not (residual[:, : wanted.shape[1]] - wanted).abs().max() <= factor * wanted.abs().max():
                 return f"The first block that differs is block {layer}."
         return "All blocks agree; the readout differs."

@@ -49,8 +49,23 @@ class Reads(ABC):
         return torch.cat([F.linear(normed, *self.part(port)) for port in range(3)], -1)
 
 
+class WholeReads(Reads):
+    """One matrix with the rows of q, k and v, in one product."""
+
+    def part(self, port: int) -> Part:
+        """Weight and bias of q, k or v, by reference."""
+        weight, bias = self.weight, self.bias
+        n = len(weight) // 3
+        rows = slice(port * n, (port + 1) * n)
+        return weight[rows], None if bias is None else bias[rows]
+
+    def __call__(self, normed: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch token ports"]:
+        """q, k and v of all heads, in one product."""
+        return F.linear(normed, self.weight, self.bias)
+
+
 @dataclass(frozen=True, eq=False)
-class FusedReads(Reads):
+class FusedReads(WholeReads):
     """One matrix with the rows of q, k and v, in a module of which it may be a slice.
 
     Args:
@@ -75,20 +90,9 @@ class FusedReads(Reads):
             return self.own_bias()
         return None if self.module.bias is None else self.module.bias[self.start :]
 
-    def part(self, port: int) -> Part:
-        """Weight and bias of q, k or v, by reference."""
-        weight, bias = self.weight, self.bias
-        n = len(weight) // 3
-        rows = slice(port * n, (port + 1) * n)
-        return weight[rows], None if bias is None else bias[rows]
-
-    def __call__(self, normed: Tensor) -> Tensor:
-        """q, k and v of all heads, in one product."""
-        return F.linear(normed, self.weight, self.bias)
-
 
 @dataclass(frozen=True, eq=False)
-class InProjReads(Reads):
+class InProjReads(WholeReads):
     """One matrix with the rows of q, k and v, which is a parameter of the attention itself (`nn.MultiheadAttention`).
 
     Args:
@@ -106,16 +110,6 @@ class InProjReads(Reads):
     def bias(self) -> Tensor | None:
         """Likewise; None for zero."""
         return self.attention.in_proj_bias
-
-    def part(self, port: int) -> Part:
-        """Weight and bias of q, k or v, by reference."""
-        n = len(self.weight) // 3
-        rows = slice(port * n, (port + 1) * n)
-        return self.weight[rows], None if self.bias is None else self.bias[rows]
-
-    def __call__(self, normed: Tensor) -> Tensor:
-        """q, k and v of all heads, in one product."""
-        return F.linear(normed, self.weight, self.bias)
 
 
 @dataclass(frozen=True, eq=False)

@@ -195,9 +195,7 @@ def _readings(vit: HookedViT, images: Tensor, n_blocks: int) -> Iterator[Float[T
     residual = vit.embed(images)
     yield vit.finish(residual, start=n_blocks)
     for block in vit.blocks[:n_blocks]:
-        before = residual
-        residual = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
-        residual = residual + block.mlp_write(block.mlp_input(before, residual))
+        residual = block.run(residual)
         yield vit.finish(residual, start=n_blocks)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.reach import Reach, reach
+from ...circuits.run import rows_of_heads
 from ...models.hooked import HookedViT
 
 Loss = Callable[[Tensor], Tensor]
@@ -212,7 +213,7 @@ class _SoftRun:
                 x.requires_grad_(True)
                 normed = block.norm1(x)
                 at = torch.tensor(heads, device=self.gates.device)
-                ports = [block.read_port(normed[_columns(places[:, port])], port, at) for port in range(3)]
+                ports = [block.read_port(normed[rows_of_heads(places[:, port])], port, at) for port in range(3)]
                 ports[0] = ports[0][..., self._tokens(layer), :]
                 z, inside = self._attend(layer, ports, heads)
                 writes = torch.matmul(z, block.out_weight[at][:, None])
@@ -274,8 +275,3 @@ class _SoftRun:
         if edges is not None and recorded.inside is not None:
             self._note(edges, grads[1])
         self._spread(block, recorded.rows, grads[0], slice(None) if block.kind == "attention" else recorded.tokens)
-
-
-def _columns(places: np.ndarray) -> list[int]:
-    """The row of each head, or a single row if all heads share it."""
-    return places[:1].tolist() if len(set(places.tolist())) == 1 else places.tolist()

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cards import WEIGHTS_FILE, Card, check_weights, read_card, sha256, write_card
+from ..cards import WEIGHTS_FILE, Card, fill_module, read_card, sha256, write_card
 from ..data import ImageData, Split, load_data
 from ..errors import ModelError
 from ..toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
@@ -118,20 +118,11 @@ def load_digit_pairs(name: str = DIGIT_PAIRS, folder: Path = _SHIPPED) -> Plante
     Raises:
         ModelError: The folder lacks card or weights, or they don't belong together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     card = read_card(folder)
-    weights = check_weights(folder, card)
     recipe = PairsRecipe.from_dict(card["recipe"])
     module = _build(recipe)
-    try:
-        module.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{weights} does not fit its card. Train again with `vitcircuits train {DIGIT_PAIRS}`."
-        ) from error
-    return _open(module.eval().requires_grad_(False), recipe, name)
+    fill_module(module, folder, card, again=f"vitcircuits train {DIGIT_PAIRS}")
+    return _open(module, recipe, name)
 
 
 def digit_pairs_card() -> Card:

@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cards import CARD_FILE, Card, check_weights, read_card
+from ..cards import CARD_FILE, Card, fill_module, read_card
 from ..errors import ModelError
 from ..preprocess import Preprocess
 from .recipes import Recipe, build
@@ -54,23 +54,13 @@ def load_toy_folder(path: str | Path) -> tuple["VisionTransformer", Preprocess, 
     Raises:
         ModelError: The folder lacks card or weights, or they don't belong together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(path).expanduser()
     card = read_card(folder)
-    weights = check_weights(folder, card)
     recipe = Recipe.from_dict(card["recipe"])
     module = build(recipe)
-    try:
-        module.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{weights} does not fit the recipe in its card ({str(error).splitlines()[-1].strip()}). Train again with "
-            f"`vitcircuits train`."
-        ) from error
+    fill_module(module, folder, card)
     labels = recipe.classes if recipe.text is None else tuple(f"e{i}" for i in range(recipe.text.embedding))
-    return module.eval().requires_grad_(False), recipe.preprocess, labels, card
+    return module, recipe.preprocess, labels, card
 
 
 def zero_shot(name: str | Path) -> "ZeroShot":

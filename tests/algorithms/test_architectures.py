@@ -19,6 +19,7 @@ from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import MaskWeights, masked_logits, run_pairs
+from vitcircuits.circuits.sources import source_values
 from vitcircuits.models.errors import ModelError
 
 METRIC = Metric("logit_difference", (0,), (2,))
@@ -109,11 +110,44 @@ def test_gradients_under_gates_are_those_of_the_masked_run(separable, images_for
     np.testing.assert_allclose(got.gradient, wanted, rtol=0, atol=1e-9 * max(1, float(wanted.abs().max())))
 
 
+def frozen_readout(vit, clean):
+    """The readout as an affine map, its norms' statistics held where the clean residual has them."""
+    readout = vit.readout
+
+    def held(norm, at):
+        inverse = norm.inverse(at)
+        centre = (lambda x: x - x.mean(-1, keepdim=True)) if norm.centres else (lambda x: x)
+        return lambda x: norm.affine(centre(x) * inverse) if norm.scales else x
+
+    def pool(x):
+        return x if readout.second_head is not None else x.mean(-2)
+
+    normed = readout.select(clean)
+    first, second = held(readout.norm, normed), held(readout.fc_norm, pool(readout.norm(normed)))
+
+    def logits(residual):
+        x = pool(first(readout.select(residual)))
+        if readout.second_head is not None:
+            return (readout.head(x[..., 0, :]) + readout.second_head(x[..., 1, :])) / 2
+        return readout.head(second(x))
+
+    return logits
+
+
 def test_direct_attribution_adds_up_to_the_logit(architecture, images_for):
     images = images_for(architecture, 3)
-    found = logit_attribution(architecture, images, Metric("logit", (1,)))
-    wanted = architecture(images)[:, 1].detach().double().numpy()
-    np.testing.assert_allclose(found.values.sum((1, 2)) + found.constant, wanted, rtol=0, atol=1e-9)
+    found = logit_attribution(architecture, images, Metric("logit", (1,)), through_pool=False)
+    with torch.no_grad(), architecture.borrowed():
+        wanted = architecture(images)[:, 1].double().numpy()
+        values = source_values(architecture, images)[compile_graph(architecture).source_exists]
+        biases = torch.zeros_like(values[0]) + sum(block.attn_bias for block in architecture.blocks)
+        logits = frozen_readout(architecture, values.sum(0) + biases)
+        at_zero = logits(torch.zeros_like(biases))
+        rows = torch.stack([logits(value) - at_zero for value in values], 1)[..., 1]
+        constant = logits(biases)[..., 1]
+    np.testing.assert_allclose(found.values.sum(-1), rows, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.constant, constant, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(rows.sum(1) + constant, wanted, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.metric, wanted, rtol=0, atol=1e-9)
 
 
