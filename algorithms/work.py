@@ -34,8 +34,8 @@ def counted_work(task: Task) -> Iterator[Work]:
     with _Counter() as counter:
         yield work
     with torch.no_grad(), _Counter() as one:
-        task.vit(task.discovery.clean[:1])
-    work.runs = counter.total / (one.total * len(task.discovery))
+        task.vit(task.searched.clean[:1])
+    work.runs = counter.total / (one.total * len(task.searched))
 
 
 class _Counter(TorchDispatchMode):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .checks.bench import CheckSettings as CheckSettings
     from .checks.spread import evaluate_spread as evaluate_spread
     from .circuit import Circuit as Circuit
+    from .contrast import class_contrast as class_contrast
     from .contrasts import partner_contrasts as partner_contrasts
     from .evaluation import evaluate as evaluate
     from .graph import Graph as Graph
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .scores import Scores as Scores
     from .task import Pairs as Pairs
     from .task import Task as Task
-    from .task import class_contrast as class_contrast
     from .truth import judge as judge
     from .truth import truth_mask as truth_mask
 
@@ -65,7 +65,7 @@ _HOMES = {
     "Report": ".report",
     "Scores": ".scores",
     "Task": ".task",
-    "class_contrast": ".task",
+    "class_contrast": ".contrast",
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
     "evaluate_spread": ".checks.spread",

@@ -1,21 +1,32 @@
-"""Intervals over pairs, and normalised faithfulness.
+"""Intervals, and the share of a behaviour that a circuit keeps.
 
-    f(C) = (m(C) - m(none)) / (m(E) - m(none)),    m(.) = mean of the metric over pairs
+    kept(C) = (b(C) - b(none)) / (b(E) - b(none))
 
-It is a ratio of means, never a mean of ratios, is not clipped, and is undefined where |m(E) - m(none)| < 1e-6. Its
-interval comes from drawing the pairs again with replacement, the same draws for numerator and denominator.
+with b(.) the *behaviour*, a weighted sum of the metric over pairs. On a one-sided task it is the mean, and the share is
+normalised faithfulness. On a crossed task it is the difference between the means over clean images of the target and of
+the foil, and the share is transmission, with what partners show of the clean image's class taken off (`design.py`).
+
+A ratio of sums, never a mean of ratios; not clipped; undefined where |b(E) - b(none)| < 1e-6. Intervals come from
+drawing again with replacement, the same draws for numerator and denominator: the pairs of a one-sided task, the images
+of a crossed one, clean images and partners apart. There the ends are widened as Student's t asks with so few images
+(Hesterberg 2015, section 3.3: percentiles of a small sample are too narrow by sqrt(n / (n - 1)) and the normal tail).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .report import Figure
 
+if TYPE_CHECKING:
+    from .pairs import Pairs
+
+TAIL = 0.025
 FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
 
@@ -25,54 +36,100 @@ Numbers = Floats | np.float64  # numpy makes arrays without axes into scalars
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """Bootstrap draws of the pairs.
+    """Bootstrap draws of the pairs, and what is taken over them.
 
     Args:
-        weights: Share of each pair in each draw, shape (draw, pair); rows add up to 1.
+        weights: Of each pair in each draw, shape (draw, pair); rows add up to 1.
+        behaviour_weights: Of each pair in the behaviour; the same on a one-sided task.
+        whole: Weights of all pairs without drawing, shape (pair,).
+        behaviour_whole: Likewise in the behaviour.
+        unit: What is drawn again, in a word.
+        tail: Share of draws beyond each end of an interval.
     """
 
     weights: Floats
+    behaviour_weights: Floats
+    whole: Floats
+    behaviour_whole: Floats
+    unit: str = "pairs"
+    tail: float = TAIL
 
     @classmethod
     def draw(cls, n_pairs: int, n: int, *, seed: int) -> Resamples:
         """`n` draws of `n_pairs` pairs with replacement; none with a single pair."""
         n = 0 if n_pairs < 2 else n
         counts = np.random.default_rng(seed).multinomial(n_pairs, np.full(n_pairs, 1 / n_pairs), size=n)
-        return cls(counts.reshape(n, n_pairs) / n_pairs)
+        weights, whole = counts.reshape(n, n_pairs) / n_pairs, np.full(n_pairs, 1 / n_pairs)
+        return cls(weights, weights, whole, whole)
+
+    @classmethod
+    def of(cls, pairs: Pairs, n: int, *, seed: int) -> Resamples:
+        """`n` draws of a task's pairs: of images where they are crossed."""
+        design = pairs.design
+        if design is None:
+            return cls.draw(len(pairs), n, seed=seed)
+        smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
+        counts = design.image_counts(n if smallest > 1 else 0, seed)
+        weights, whole = design.balanced(counts), design.balanced(np.ones(len(pairs)))
+        contrasts = [design.contrast(some) if design.sided else some for some in (weights, whole)]
+        return cls(weights, contrasts[0], whole, contrasts[1], "images", widened_tail(smallest))
 
     def means(self, values: Floats) -> Floats:
         """Means over pairs in each draw, (..., pair) -> (draw, ...)."""
         return np.moveaxis(values @ self.weights.T, -1, 0)
 
+    def mean_of(self, values: Floats) -> Floats:
+        """The mean over pairs, (..., pair) -> (...)."""
+        return values @ self.whole
+
+    def behaviour(self, values: Floats) -> Floats:
+        """The behaviour, (..., pair) -> (...)."""
+        return values @ self.behaviour_whole
+
+    def behaviours(self, values: Floats) -> Floats:
+        """The same in each draw, (..., pair) -> (draw, ...)."""
+        return np.moveaxis(values @ self.behaviour_weights.T, -1, 0)
+
     def mean(self, values: Floats, unit: str, method: str) -> Figure:
         """The mean over pairs, with its interval."""
-        return self.figure(float(values.mean()), self.means(values), unit, method)
+        return self.figure(float(self.mean_of(values)), self.means(values), unit, method)
 
     def ratio(self, above: Floats, below: Floats, what: str, method: str) -> Figure:
         """Mean over pairs of one over the mean of the other, with its interval; `what` names the denominator."""
-        if abs(below.mean()) < FLOOR:
-            return Figure(None, "share", reason=f"{what} is {below.mean():.1e}, below {FLOOR}", method=method)
+        over, under = float(self.mean_of(above)), float(self.mean_of(below))
+        if abs(under) < FLOOR:
+            return Figure(None, "share", reason=f"{what} is {under:.1e}, below {FLOOR}", method=method)
         drawn = divide(self.means(above), self.means(below))
-        return self.figure(float(above.mean() / below.mean()), drawn, "share", method)
+        return self.figure(over / under, drawn, "share", method)
 
     def figure(self, value: float, drawn: Floats, unit: str, method: str) -> Figure:
         """A value with the interval of its draws, shape (draw,)."""
         if drawn.size == 0:
-            why = "a bootstrap needs at least two pairs" if self.weights.shape[1] < 2 else "n_bootstrap is 0"
+            few = len(self.whole) < 2 or self.unit == "images"
+            why = f"a bootstrap needs at least two {self.unit}" if few and not len(self.weights) else "n_bootstrap is 0"
             return Figure(value, unit, reason=why, method=method)
         finite = drawn[np.isfinite(drawn)]
         if len(finite) < len(drawn) / 2:
             return Figure(value, unit, reason="undefined in most bootstrap draws", method=method)
-        low, high = percentiles(finite)
+        low, high = percentiles(finite, self.tail)
         lost = len(drawn) - len(finite)
         left_out = f", {lost} undefined draws left out" if lost else ""
-        text = f"{method}; interval: bootstrap over pairs, {len(drawn)} draws{left_out}"
+        text = f"{method}; interval: bootstrap over {self.unit}, {len(drawn)} draws{left_out}"
         return Figure(value, unit, float(low), float(high), method=text)
 
 
-def percentiles(drawn: Floats) -> tuple[Numbers, Numbers]:
-    """Ends of the middle 95% along the first axis, leaving out NaN."""
-    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+def widened_tail(n: int) -> float:
+    """The tail of a percentile interval over n images that covers as Student's t would."""
+    from scipy.stats import norm, t
+
+    if n < 2:
+        return TAIL
+    return float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(1 - TAIL, n - 1)))
+
+
+def percentiles(drawn: Floats, tail: float = TAIL) -> tuple[Numbers, Numbers]:
+    """Ends of the middle 95% along the first axis, leaving out NaN, or of another middle part."""
+    low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
     return low, high
 
 

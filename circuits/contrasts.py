@@ -14,10 +14,11 @@ from ..models.data import ImageData, Split
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .classes import ClassSpec, image_labels, parse_classes
+from .contrast import class_contrast, load_images
 from .metrics import MetricKind
 from .pairs import Pairs
 from .partners.partner import Partner, as_partner
-from .task import Task, class_contrast, load_images
+from .task import Task
 
 Partners = Sequence[Partner | str] | Mapping[str, Partner | str]
 

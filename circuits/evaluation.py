@@ -1,22 +1,26 @@
 """How well a circuit carries a behaviour: every figure with its interval, how it was obtained, and chance beside it.
 
-First everything that has to be run is planned as a list of masks; then all of them run on the same pairs, sharing the
+On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
+on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list of masks; then all of them run on the same pairs, sharing the
 ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .ablation import Ablation, as_ablation
-from .baseline import DEFAULT_MEMORY, make_baseline
+from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .bootstrap import FLOOR, Resamples, share
 from .checks.bench import Bench, CheckSettings
 from .checks.thorough import Checks, add_checks, check_names
 from .circuit import Circuit
+from .controls_table import controls_table
+from .crossed_report import CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .curves import GridName, make_grid
 from .faithfulness import Judged, curve_figures, curves, faithfulness, random_faithfulness
 from .mask_runs import MaskRuns, run_masks
@@ -24,10 +28,11 @@ from .metrics import Metric, kl_divergence
 from .nodes import granularity, kept_nodes, node_names
 from .pairs import Pairs
 from .plan import Plan, make_plan
-from .reach import prune
 from .report import Figure, Report
 from .run import require_model
 from .task import Task
+
+ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
 
 
 def evaluate(
@@ -48,7 +53,14 @@ def evaluate(
 ) -> Report:
     """The judgement of a circuit on pairs that it was not found on.
 
-    Figures: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole paths), `accuracy`,
+    Figures of a crossed task, over the clean images that the model gets right (the same with `_all_images` over all):
+    `transmission`, `leakage`, `offset`, `transmission_within`, `correlation_within`, `leakage_within`,
+    `reproduced_variation` (R^2), `right` (the lowest cell; each cell beside it), `kl` (nats), `other_classes`,
+    `random_transmission`, and at the end `one_sided_faithfulness`, which a constant can win, with what a sham and equal
+    logits make of it. `cpr`, `cmd`, `cpr_log` and the curves are those of transmission. Tables: `controls`, and
+    `images`, the circuit's answer beside the model's, worst first.
+
+    Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole paths), `accuracy`,
     `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
     and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
     ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
@@ -83,31 +95,99 @@ def evaluate(
     """
     require_model(task.vit, circuit.graph)
     names = check_names(checks)
-    pairs = task.evaluation if pairs is None else pairs
     chosen = task.ablation if ablation is None else as_ablation(ablation)
+    which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
+    which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
+    pairs = pairs.under(chosen)
     points = make_grid(len(circuit.graph), grid)
     plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed)
     baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
-    runs = run_masks(
-        task.vit, circuit.graph, plan.masks, task.metric, pairs, baseline, n_logits=1, memory=memory, progress=progress
-    )
-    resamples = Resamples.draw(len(pairs), n_bootstrap, seed=seed)
-    judged = Judged(runs.outputs, runs.clean_outputs, resamples)
-    figures = _figures(circuit, task.metric, plan, runs, judged, curve)
-    method = _method(circuit, task, chosen, pairs, plan, seed) | {"n_bootstrap": n_bootstrap, "n_random": n_random}
-    size = int(prune(circuit.graph, circuit.mask).sum())
-    report = Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method)
+    method = _method(circuit, task, chosen, which, len(pairs), plan, seed)
+    method |= {"n_bootstrap": n_bootstrap, "n_random": n_random}
+    options = {"memory": memory, "progress": progress}
+    if pairs.design is None:
+        report, measured = _one_sided(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
+    else:
+        report, measured = _crossed(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
+    resamples = Resamples.of(measured, n_bootstrap, seed=seed)
+    metric = task.metric if pairs.design is None else task.metric.response
     bench = Bench(
-        circuit, task, task.metric, pairs, baseline, resamples, settings or CheckSettings(), seed, memory, progress
+        circuit, task, metric, measured, baseline, resamples, settings or CheckSettings(), seed, memory, progress
     )
     return add_checks(report, bench, names)
+
+
+def _one_sided(
+    circuit: Circuit,
+    task: Task,
+    plan: Plan,
+    pairs: Pairs,
+    baseline: Baseline,
+    method: dict[str, Any],
+    curve: bool,
+    n_bootstrap: int,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[Report, Pairs]:
+    """On pairs whose clean images show the target alone, and the pairs that checks run on."""
+    runs = run_masks(task.vit, circuit.graph, plan.masks, task.metric, pairs, baseline, n_logits=1, **options)
+    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.of(pairs, n_bootstrap, seed=seed))
+    figures = _figures(circuit, task.metric, plan, runs, judged, curve)
+    method = {"sides": "one", "sides_in_words": ONE_SIDED, **method}
+    size = int(plan.masks[0].sum())
+    return Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method), pairs
+
+
+def _crossed(
+    circuit: Circuit,
+    task: Task,
+    plan: Plan,
+    pairs: Pairs,
+    baseline: Baseline,
+    method: dict[str, Any],
+    curve: bool,
+    n_bootstrap: int,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[Report, Pairs]:
+    """On pairs whose clean images show both classes, and the pairs that checks run on."""
+    measure = partial(CrossedRuns.of, task, circuit.graph, plan.masks[0], n_bootstrap=n_bootstrap, seed=seed, **options)
+    everything = measure(pairs, baseline)
+    right = everything.right or everything
+    part = fewer(right.pairs)
+    runs = run_masks(
+        task.vit, circuit.graph, plan.masks, task.metric.response, part, baseline, n_logits=len(plan.masks), **options
+    )
+    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.of(part, n_bootstrap, seed=seed))
+    others = None if task.others is None else measure(task.others.under(baseline.ablation), baseline, label="others")
+    one_sided = right.one_sided()
+    figures = {
+        **right.figures(),
+        "other_classes": other_classes(others),
+        **everything.figures("_all_images"),
+        "random_transmission": random_faithfulness(plan, judged),
+        **curve_figures(plan, judged, _why_no_curve(circuit, curve)),
+        "m_clean": right.crossed.resamples.mean(right.crossed.clean, task.metric.response.unit, "mean of m(x)"),
+        "m_circuit": right.crossed.resamples.mean(right.crossed.circuit, task.metric.response.unit, "mean of m_C"),
+        **one_sided,
+    }
+    method = {"sides": "both", "verdict": words(figures["transmission"]), **describe_images(everything), **method}
+    method |= {"n_curve_pairs": len(part), "aggregation": "ratio of differences of means over cells"}
+    tables = {"controls": controls_table(plan, judged, runs, part, task), "images": image_table(everything)}
+    size = int(plan.masks[0].sum())
+    found = Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method, {}, tables)
+    return found, right.pairs
+
+
+def _why_no_curve(circuit: Circuit, curve: bool) -> str:
+    why = "" if circuit.scores is not None else "the circuit has no scores to rank edges by"
+    return why if curve else "the curve was not asked for (curve=False)"
 
 
 def _figures(
     circuit: Circuit, metric: Metric, plan: Plan, runs: MaskRuns, judged: Judged, curve: bool
 ) -> dict[str, Figure]:
-    why = "" if circuit.scores is not None else "the circuit has no scores to rank edges by"
-    why = why if curve else "the curve was not asked for (curve=False)"
+    why = _why_no_curve(circuit, curve)
     return {
         "faithfulness": faithfulness(judged),
         "random_faithfulness": random_faithfulness(plan, judged),
@@ -161,8 +241,9 @@ def _means(metric: Metric, judged: Judged) -> dict[str, Figure]:
     }
 
 
-def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan: Plan, seed: int) -> dict[str, Any]:
-    named = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}
+def _method(
+    circuit: Circuit, task: Task, ablation: Ablation, which: str, n_pairs: int, plan: Plan, seed: int
+) -> dict[str, Any]:
     return {
         "granularity": granularity(circuit),
         **_nodes(circuit),
@@ -178,8 +259,8 @@ def _method(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, plan
         "interval": "95%, percentile bootstrap over pairs unless a figure says otherwise",
         "undefined_below": FLOOR,
         **({"readout": dict(task.vit.readout.info)} if "sha256" in task.vit.readout.info else {}),
-        "pairs": named.get(id(pairs), "given"),
-        "n_pairs": len(pairs),
+        "pairs": which,
+        "n_pairs": n_pairs,
         "grid": plan.grid.method,
         "seed": seed,
     }

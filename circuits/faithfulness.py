@@ -1,4 +1,7 @@
-"""Normalised faithfulness, CPR and CMD, read off the outputs of an evaluation's runs, and the curves behind them."""
+"""The share of the behaviour that circuits keep, CPR and CMD, read off an evaluation's runs, and the curves behind them.
+
+The share is normalised faithfulness on a one-sided task and transmission on a crossed one (`bootstrap.py`).
+"""
 
 from __future__ import annotations
 
@@ -34,20 +37,20 @@ class Judged:
     @cached_property
     def undefined(self) -> str:
         """Why faithfulness is not defined; empty where it is."""
-        gap = float(self.full.mean() - self.outputs[1].mean())
+        gap = float(self.resamples.behaviour(self.full - self.outputs[1]))
         return "" if abs(gap) >= FLOOR else f"|m(E) - m(none)| is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
 
     @cached_property
     def values(self) -> Floats:
-        """Faithfulness of each mask, shape (mask,)."""
-        means = self.outputs.mean(-1)
-        return normalised(means, means[1], np.asarray(self.full.mean()))
+        """The share that each mask keeps, shape (mask,)."""
+        found = self.resamples.behaviour(self.outputs)
+        return normalised(found, found[1], np.asarray(self.resamples.behaviour(self.full)))
 
     @cached_property
     def drawn(self) -> Floats:
         """The same in each bootstrap draw, shape (draw, mask)."""
-        means = self.resamples.means(self.outputs)
-        return normalised(means, means[:, 1], self.resamples.means(self.full))
+        found = self.resamples.behaviours(self.outputs)
+        return normalised(found, found[:, 1], self.resamples.behaviours(self.full))
 
 
 def faithfulness(judged: Judged) -> Figure:
@@ -129,7 +132,8 @@ def curves(plan: Plan, judged: Judged) -> tuple[Curve, ...]:
 
 def _ranking_curve(plan: Plan, judged: Judged, by: str, rows: NDArray[np.intp]) -> Curve:
     label = f"{plan.label}, by {by}"
-    low, high = map(np.asarray, percentiles(judged.drawn[:, rows])) if len(judged.drawn) else (None, None)
+    drawn, tail = judged.drawn[:, rows], judged.resamples.tail
+    low, high = map(np.asarray, percentiles(drawn, tail)) if len(drawn) else (None, None)
     return Curve(label, plan.grid.n, plan.sizes(rows), judged.values[rows], low, high)
 
 

@@ -6,7 +6,7 @@ A target or foil that is a set of classes means the log-sum-exp of their logits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,8 +15,17 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 
-MetricKind = Literal["logit_difference", "logit", "probability", "kl", "accuracy"]
-UNITS = {"logit_difference": "logits", "logit": "logits", "probability": "share", "kl": "nats", "accuracy": "share"}
+MetricKind = Literal["logit_difference", "logit", "probability", "kl", "distance", "accuracy"]
+UNITS = {
+    "logit_difference": "logits",
+    "logit": "logits",
+    "probability": "share",
+    "kl": "nats",
+    "distance": "logits",
+    "accuracy": "share",
+}
+RELATIVE = ("kl", "distance")
+"""Kinds that compare with the full model on the clean image: 0 at best, on images of any class."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Metric:
     - `logit`: of the target.
     - `probability`: of the target.
     - `kl`: minus KL(p of the full model on the clean image || p), so that 0 is best.
+    - `distance`: minus how far the logit difference (without a foil, the logit) is from the full model's there.
     - `accuracy`: 1 where a target class has the highest logit; not differentiable.
 
     Args:
@@ -65,7 +75,22 @@ class Metric:
     @property
     def differentiable(self) -> bool:
         """Whether gradients can be taken."""
-        return self.kind != "accuracy"
+        return self.kind not in ("accuracy", "distance")
+
+    @property
+    def relative(self) -> bool:
+        """Whether it compares with the full model on the clean image, so that higher is better on images of any class.
+
+        The others speak for the target: on a clean image of the foil, lower is better.
+        """
+        return self.kind in RELATIVE
+
+    @property
+    def response(self) -> Metric:
+        """What speaks for the target: the metric itself, or behind a relative one the logit difference (the logit)."""
+        if not self.relative:
+            return self
+        return replace(self, kind="logit_difference" if self.foil else "logit")
 
     def __call__(
         self, logits: Float[Tensor, "*batch class"], reference: Float[Tensor, "*#batch class"] | None = None
@@ -74,10 +99,11 @@ class Metric:
 
         Args:
             logits: What is judged.
-            reference: The full model's logits on the clean images, once for all or for each row; only `kl` needs them.
+            reference: The full model's logits on the clean images, once for all or for each row; only `kl` and
+                `distance` need them.
 
         Raises:
-            TaskError: `kl` without a reference.
+            TaskError: A kind that needs a reference has none.
         """
         return _KINDS[self.kind](self, logits, reference)
 
@@ -117,6 +143,12 @@ def _kl(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
     return -kl_divergence(reference, logits)
 
 
+def _distance(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
+    if reference is None:
+        raise TaskError("the metric distance compares with the full model: pass reference=, its logits.")
+    return -(metric.response(logits) - metric.response(reference)).abs()
+
+
 def _accuracy(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
     return metric.correct(logits).to(logits.dtype)
 
@@ -132,5 +164,6 @@ _KINDS: dict[str, Callable[[Metric, Tensor, Tensor | None], Any]] = {
     "logit": _logit,
     "probability": _probability,
     "kl": _kl,
+    "distance": _distance,
     "accuracy": _accuracy,
 }

@@ -47,14 +47,15 @@ class PairMaker:
 
     @property
     def word(self) -> str:
-        """What is painted where the description does not say: the foil's folder, or its first class."""
-        foil = self.classes[1]
-        return foil.folder or self.vit.class_names[foil.indices[0]].split(",")[0]
+        """What is painted where the description does not say: the foil's name."""
+        return foil_word(self.vit, self.classes[1])
 
     def pairs(self, split: Split, n: int, *, stream: int) -> Drawn:
         """At most n pairs from one split; no image is used twice. Clean images are drawn before anything else."""
         if n < 1:
             raise TaskError(f"{n} pairs were asked for: pass at least 1.")
+        if self.partner.kind == "nearest":
+            raise TaskError('nearest partners are of both classes, so they need a crossed task: leave sides="both".')
         generator = torch.Generator().manual_seed(self.seed * 10 + stream)
         target = image_labels(self.classes[0], self.data, self.vit, what="target")
         allowed = self._having_masks(split, torch.isin(split.labels, torch.tensor(target)))
@@ -77,7 +78,7 @@ class PairMaker:
         images, masks, mean = split.images[clean], None, self.data.train.images.mean(0)
         kept, dropped, digest = torch.ones(len(clean), dtype=torch.bool), {}, ""
         if self.partner.masks is not None:
-            names = [_names(split)[row] for row in clean.tolist()]
+            names = [image_names(split)[row] for row in clean.tolist()]
             masks = self.partner.masks(Pictures(self.vit, self.data, images, names))
             kept = usable(self.partner, masks, self.vit.cfg)
             dropped["no_mask"] = int((~kept).sum())
@@ -96,9 +97,9 @@ class PairMaker:
         masks = self.partner.masks
         if masks is None:
             return allowed
-        having = torch.tensor([masks.has(name, self.data) for name in _names(split)])
+        having = torch.tensor([masks.has(name, self.data) for name in image_names(split)])
         if bool(allowed.any()) and not bool((allowed & having).any()):
-            some = [_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
+            some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
             raise TaskError(
                 f"none of the images of {self.classes[0].name!r} has a mask in {masks.as_dict()['mask']}: masks are "
                 f"found by names such as {', '.join(map(repr, some))}, and '*' stands for every image."
@@ -114,7 +115,13 @@ class PairMaker:
         return indices[torch.randperm(len(indices), generator=generator)]
 
 
-def _names(split: Split) -> tuple[str, ...]:
+def foil_word(vit: HookedViT, classes: ClassSet) -> str:
+    """What is painted to name classes: their folder, or the first of them."""
+    return classes.folder or vit.class_names[classes.indices[0]].split(",")[0]
+
+
+def image_names(split: Split) -> tuple[str, ...]:
+    """What the images of a split are called; their rows where they have no names."""
     return split.names or tuple(map(str, range(len(split))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..models.errors import TaskError
+from .ablation import Ablation
+from .design import NEITHER, Design, one_partner_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,7 @@ class Pairs:
         ids: A number of its own for each pair, by which ablations with chance in them are drawn; 0, 1, ... by default.
         changed: For partners that are the clean image changed at some places, the tokens whose pixels differ (CLS and
             registers have no pixels); None for partners that are other images.
+        design: Classes and images of a crossed task; None where clean images show the target alone.
 
     Raises:
         TaskError: There are no pairs, shapes differ, or an image holds NaN or infinity.
@@ -33,6 +37,7 @@ class Pairs:
     labels: Int[Tensor, " pair"] | None = None
     ids: Int[Tensor, " pair"] | None = None
     changed: Bool[Tensor, "pair token"] | None = None
+    design: Design | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.clean.shape) != tuple(self.corrupt.shape):
@@ -58,6 +63,8 @@ class Pairs:
                 f"changed has shape {tuple(self.changed.shape)}, but there are {len(self.clean)} pairs: pass one row "
                 f"of booleans (pair, token) for each."
             )
+        if self.design is not None and len(self.design) != len(self.clean):
+            raise TaskError(f"the design has {len(self.design)} rows, but there are {len(self.clean)} pairs.")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -67,11 +74,29 @@ class Pairs:
         """`ids`, or 0, 1, ..."""
         return torch.arange(len(self)) if self.ids is None else self.ids
 
+    @property
+    def sign(self) -> Int[Tensor, " pair"]:
+        """1 where a higher metric speaks for what the clean image shows, -1 where a lower one does."""
+        return torch.ones(len(self), dtype=torch.long) if self.design is None else self.design.sign
+
     def select(self, which: Tensor | slice | list[int]) -> Pairs:
-        """Some of the pairs, which keep their labels, ids and changed tokens."""
+        """Some of the pairs, which keep their labels, ids, changed tokens and sides."""
         labels = None if self.labels is None else self.labels[which]
         changed = None if self.changed is None else self.changed[which]
-        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed)
+        design = None if self.design is None else self.design.select(which)
+        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed, design)
+
+    def under(self, ablation: Ablation) -> Pairs:
+        """The pairs as an ablation needs them: each clean image of a crossed task once where no partner is taken."""
+        if self.design is None or ablation.kind == "partner":
+            return self
+        found = self.select(one_partner_each(self.design))
+        assert found.design is not None
+        alone = torch.full_like(found.design.partner_side, NEITHER)
+        design = dataclasses.replace(
+            found.design, partner_side=alone, partner_image=found.design.clean_image, follows=True
+        )
+        return dataclasses.replace(found, design=design)
 
     def batches(self, size: int) -> Iterator[Pairs]:
         """The pairs in order, at most `size` at a time."""

@@ -39,6 +39,7 @@ class Plan:
         random_grid: Sizes of the random rankings' curves.
         matched: How random circuits are like the circuit, in words.
         random_rankings: Rows of random rankings' curves, shape (ranking, point).
+        controls: What a set of control circuits is like, in words -> its rows.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Plan:
     rankings: dict[str, NDArray[np.intp]] = field(default_factory=dict)
     random: dict[int, NDArray[np.intp]] = field(default_factory=dict)
     random_rankings: list[NDArray[np.intp]] = field(default_factory=list)
+    controls: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def add(self, masks: list[Bools]) -> NDArray[np.intp]:
         """Appends masks and returns their rows."""
@@ -71,6 +73,7 @@ def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed:
     plan.add([own, np.zeros_like(own)])
     if n_random:
         plan.random[int(own.sum())] = plan.add(matched_masks(circuit, n_random, seed=seed))
+        plan.controls[matched] = plan.random[int(own.sum())]
     if curve and scores is not None:
         for ranking in dict.fromkeys((by, "signed", "abs_mean")):
             masks = ranked_masks(scores, scores.ranking(ranking), grid.n)

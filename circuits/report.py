@@ -6,11 +6,14 @@ A figure never appears alone. `str` of a figure, a verdict, a table or a report 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_ROWS = 12
+"""Rows of a table that a printed report shows."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +158,28 @@ class Report:
         edges = f"{self.n_edges:,} of {self.n_graph:,} edges"
         if self.method.get("granularity") == "node":
             kept = f"{self.method['n_nodes']} of {self.method['n_graph_nodes']} heads and MLPs kept whole"
-            return f"node circuit: {kept} ({edges} run among them), {self.n_pairs:,} pairs"
-        return f"edge circuit: {edges}, {self.n_pairs:,} pairs"
+            return f"node circuit: {kept} ({edges} run among them), {self._told}"
+        return f"edge circuit: {edges}, {self._told}"
+
+    @property
+    def _told(self) -> str:
+        """What the circuit was judged on, and whether it reads the image."""
+        method = self.method
+        if method.get("sides") != "both":
+            return f"{self.n_pairs:,} one-sided pairs"
+        names = ("n_target_images", "n_foil_images")
+        n, right = (sum(method[name + end] for name in names) for end in ("", "_right"))
+        transmission = self.figures["transmission"]
+        value = "T undefined" if transmission.value is None else f"T = {transmission.value:.2f} {transmission.interval}"
+        return f"{value}: {method['verdict']}; {n} images, of which the model gets {n - right} wrong"
 
     def __str__(self) -> str:
         named = {**self.figures, **self.verdicts}
         width = max(map(len, named), default=0)
         lines = [self.headline, *(f"  {name:<{width}}  {found}" for name, found in named.items())]
         for name, table in self.tables.items():
-            lines += [f"{name.replace('_', ' ')}: {table.method}", *(f"  {row}" for row in str(table).split("\n"))]
+            left_out = len(table.rows) - MOST_ROWS
+            shown = replace(table, rows=table.rows[:MOST_ROWS])
+            lines += [f"{name.replace('_', ' ')}: {table.method}", *(f"  {row}" for row in str(shown).split("\n"))]
+            lines += [f"  ... and {left_out} more rows in report.tables[{name!r}]"] * (left_out > 0)
         return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""The smallest circuit that keeps a level of faithfulness, chosen on the discovery pairs.
+"""The smallest circuit that keeps a level of the behaviour, chosen on the discovery pairs.
+
+The behaviour is what a circuit transmits of the clean image's class on a crossed task, and faithfulness on a one-sided
+one (`bootstrap.py`).
 
 Sizes are tried from small to large, and the first that reaches the level is taken. On graphs of up to 300 edges every
 size is tried. On larger ones sizes grow by a quarter until the level is reached, and then the gap below is searched
@@ -16,9 +19,10 @@ import numpy as np
 
 from ..models.errors import GraphError, TaskError
 from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
-from .bootstrap import FLOOR, normalised
+from .bootstrap import FLOOR, Resamples, normalised
 from .circuit import Circuit
 from .mask_runs import run_masks
+from .metrics import Metric
 from .pairs import Pairs
 from .run import require_model
 from .scores import By, Scores
@@ -60,7 +64,7 @@ def smallest_faithful(
     if not 0 < level < float("inf"):
         raise GraphError(f"level={level} is not possible: pass a share above 0, such as level=0.8.")
     require_model(task.vit, scores.graph)
-    chosen = task.discovery if pairs is None else pairs
+    chosen = (task.discovery if pairs is None else pairs).under(task.ablation)
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     search = _Search(scores, task, by, chosen, baseline, memory, progress)
     size, value = _scan(search, level)
@@ -87,17 +91,23 @@ class _Search:
     memory: int
     progress: bool
 
+    @property
+    def metric(self) -> Metric:
+        """What the behaviour is taken in."""
+        return self.task.metric if self.pairs.design is None else self.task.metric.response
+
     def measure(self, sizes: list[int]) -> list[float]:
         """Faithfulness of the circuits of these sizes."""
         graph, task = self.scores.graph, self.task
         masks = [np.zeros(len(graph), dtype=bool), *(self.scores.top(size, by=self.by).mask for size in sizes)]
         runs = run_masks(
-            task.vit, graph, masks, task.metric, self.pairs, self.baseline, memory=self.memory, progress=self.progress
+            task.vit, graph, masks, self.metric, self.pairs, self.baseline, memory=self.memory, progress=self.progress
         )
-        means, full = runs.outputs.mean(-1), runs.clean_outputs.mean()
+        behaviour = Resamples.of(self.pairs, 0, seed=0).behaviour
+        means, full = behaviour(runs.outputs), float(behaviour(runs.clean_outputs))
         if abs(full - means[0]) < FLOOR:
             raise TaskError(
-                f"faithfulness is not defined on these {len(self.pairs)} pairs: the metric is {full:.6g} with all "
+                f"no share of the behaviour is defined on these {len(self.pairs)} pairs: it is {full:.6g} with all "
                 f"edges and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
             )
         return normalised(means, means[0], np.asarray(full))[1:].tolist()

@@ -205,7 +205,7 @@ def _place(text: str) -> str | tuple[float, float]:
 def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
     """The task of resolved settings (see `task_settings`)."""
     from ..circuits.ablation import Ablation
-    from ..circuits.task import class_contrast
+    from ..circuits.contrast import class_contrast
 
     ablation = Ablation(settings["ablation"], over=settings["ablation_over"], seed=settings["seed"])
     return class_contrast(

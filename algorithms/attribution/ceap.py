@@ -96,7 +96,7 @@ class _Conductance(Plan):
         last = record_writes(vit, clean, keys_values=self.inside)
         metric = self.metric(last.read)
         before = record_writes(vit, ablated, keys_values=self.inside)
-        found.drop += float((metric(vit.readout(last.read)) - metric(vit.readout(before.read))).double().sum())
+        found.add_drop(metric(vit.readout(last.read)) - metric(vit.readout(before.read)))
         totals = Totals(self.graph, vit, len(batch))
         for step in range(self.steps):
             end, middle = (torch.lerp(ablated, clean, (step + part) / self.steps) for part in (1, 0.5))

@@ -84,7 +84,7 @@ def direct_logit_attribution(
         TaskError: The metric is not a logit or a logit difference.
         GraphError: The graph was compiled for another model.
     """
-    vit, pairs = task.vit, task.discovery
+    vit, pairs = task.vit, task.searched
     require_model(vit, graph)
     _require_linear(task.metric)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
@@ -94,6 +94,7 @@ def direct_logit_attribution(
             values = source_values(vit, vit.check_images(batch.clean))
             gradient, _ = _readout_gradient(vit, values, task.metric)
             products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
+            moments.signs = task.signs(batch)
             moments.add(graph.logits, sum_groups(products, graph)[:, None])
             moments.n_pairs += len(batch)
             bar.update(len(batch))

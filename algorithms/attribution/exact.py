@@ -73,7 +73,7 @@ def exact_effects(
         TaskError: The direction is not known.
     """
     require_direction(direction)
-    vit, pairs = task.vit, task.discovery
+    vit, pairs = task.vit, task.searched
     require_model(vit, graph)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     sizes, moments = _Sizes.of(vit, graph, len(pairs), memory), Moments(graph)
@@ -84,6 +84,7 @@ def exact_effects(
     ):
         for batch in pairs.batches(sizes.pairs):
             run = _SingleEdges(graph, task, batch, baseline, direction, max(1, sizes.runs // len(batch)))
+            moments.signs = task.signs(batch)
             for block in graph.blocks:
                 moments.add(block, run.effects(block, bar.update))
             moments.n_pairs += len(batch)
@@ -101,17 +102,17 @@ def single_effects(
         wanted: Which edges, shape (edge,).
         memory: Bytes to hold at once.
     """
-    vit, pairs = task.vit, task.discovery
+    vit, pairs = task.vit, task.searched
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     sizes, found = _Sizes.of(vit, graph, len(pairs), memory), []
     with torch.no_grad(), vit.borrowed():
         for batch in pairs.batches(sizes.pairs):
             run = _SingleEdges(graph, task, batch, baseline, "noising", max(1, sizes.runs // len(batch)))
-            out = np.zeros((len(batch), len(graph)))
+            out, signs = np.zeros((len(batch), len(graph))), task.signs(batch).numpy()[:, None]
             for block in graph.blocks:
                 if wanted[block.start : block.stop].any():
                     dense = run.effects(block, lambda runs: None, wanted).double().cpu().numpy()
-                    out[:, block.start : block.stop] = dense[:, block.exists]
+                    out[:, block.start : block.stop] = signs * dense[:, block.exists]
             found.append(out)
     return np.concatenate(found)
 

@@ -119,12 +119,12 @@ class _Doubts:
         largest = np.zeros((graph.n_sources, len(graph.groups)))
         of_token = np.array(graph.groups.of_token)
         with torch.no_grad(), vit.borrowed():
-            for batch in self.task.discovery.batches(batch_size_for(vit, self.memory, copies=3)):
+            for batch in self.task.searched.batches(batch_size_for(vit, self.memory, copies=3)):
                 moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
                 tokens = moved.abs().amax((1, 3)).double().cpu().numpy()  # source, token
                 for group in range(len(graph.groups)):
                     largest[:, group] = np.maximum(largest[:, group], tokens[:, of_token == group].max(1))
-        if self.baseline.images(self.task.discovery.select(slice(0, 1))) is None:
+        if self.baseline.images(self.task.searched.select(slice(0, 1))) is None:
             return  # cutting a source off changes what it writes, whatever its inputs differ by
         for block in graph.blocks:
             if block.kind != "inside":
@@ -146,7 +146,7 @@ class _Doubts:
 
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""
-        chosen, wanted, n_pairs = list(edges), np.zeros(len(self.graph), dtype=bool), len(self.task.discovery)
+        chosen, wanted, n_pairs = list(edges), np.zeros(len(self.graph), dtype=bool), len(self.task.searched)
         wanted[chosen] = True
         effects = single_effects(self.graph, self.task, wanted, memory=self.memory)[:, chosen].T
         self.values[chosen], self.mean_abs[chosen] = effects.mean(1), np.abs(effects).mean(1)
@@ -164,7 +164,7 @@ class _Doubts:
         for mask, group in zip(masks, groups, strict=True):
             mask[group] = False
         runs = run_masks(
-            task.vit, self.graph, list(masks), task.metric, task.discovery, self.baseline, memory=self.memory
+            task.vit, self.graph, list(masks), task.metric, task.searched, self.baseline, memory=self.memory
         )
         self.n_tests += len(groups)
         self._spend(len(groups))

@@ -23,10 +23,13 @@ class Moments:
         self._graph = graph
         self._sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
         self.n_pairs = 0
+        self.signs: Tensor | None = None  # of the batch's pairs, which scores are multiplied by
 
     def add(self, block: EdgeBlock, scores: Float[Tensor, "pair row group column"]) -> None:
         """Adds a batch's scores of one edge block."""
         values = scores.double()
+        if self.signs is not None:
+            values = values * self.signs.to(values)[:, None, None, None]
         for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
             total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
 

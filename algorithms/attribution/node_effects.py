@@ -37,7 +37,8 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
     require_model(task.vit, graph)
     masks = [~leaving(graph, name) for name in node_names(graph)]
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
-    runs = run_masks(task.vit, graph, masks, task.metric, task.discovery, baseline, memory=memory, progress=progress)
-    effects, n = runs.clean_outputs - runs.outputs, len(task.discovery)  # node, pair
+    pairs = task.searched
+    runs = run_masks(task.vit, graph, masks, task.metric, pairs, baseline, memory=memory, progress=progress)
+    effects, n = task.signs(pairs).numpy() * (runs.clean_outputs - runs.outputs), len(pairs)  # node, pair
     error = effects.std(-1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(effects), np.nan)
     return NodeScores(graph, effects.mean(-1), error, True, n, "node_effects", {}, task.ablation, dict(task.info))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
@@ -74,7 +75,7 @@ class PathPlan(Plan):
         else:
             clean = record_writes(vit, embedded, keys_values=self.inside)
             metric = self.metric(clean.read)
-            found.drop += self._drop(clean, ablated, metric)
+            found.add_drop(self._drop(clean, ablated, metric))
             for point in self.points:
                 self._point(torch.lerp(ablated.embedded, embedded, point), metric, gradients, between, clean)
         for block, scores in contraction(gradients, make_deltas(vit, clean, ablated)):
@@ -98,14 +99,14 @@ class PathPlan(Plan):
             between.add(tape, clean or tape.writes, 1 / len(self.points))
         return tape.writes
 
-    def _drop(self, clean: Writes, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> float:
-        """Sum of m(clean) - m(the run from the ablated input)."""
+    def _drop(self, clean: Writes, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> Float[Tensor, " pair"]:
+        """m(clean) - m(the run from the ablated input)."""
         vit = self.task.vit
         if ablated.writes is not None:
             logits = vit.readout(ablated.writes.read)
         else:
             logits = vit.readout.logits(vit.run_blocks(ablated.embedded))
-        return float((metric(vit.readout(clean.read)) - metric(logits)).double().sum())
+        return metric(vit.readout(clean.read)) - metric(logits)
 
     def completeness(self, found: Found) -> dict[str, float]:
         """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""

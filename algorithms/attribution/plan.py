@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...circuits.baseline import Baseline, make_baseline
@@ -28,6 +29,11 @@ class Found:
 
     moments: Moments
     drop: float = 0.0
+
+    def add_drop(self, drops: Float[Tensor, " pair"]) -> None:
+        """Adds a batch's drops of the metric, each with its pair's sign as its scores have it."""
+        signs = self.moments.signs
+        self.drop += float((drops.double() if signs is None else drops.double() * signs.to(drops.device)).sum())
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Plan(ABC):
             GraphError: The graph was compiled for another model.
             TaskError: The metric has no gradient.
         """
-        vit, pairs = self.task.vit, self.task.discovery
+        vit, pairs = self.task.vit, self.task.searched
         require_model(vit, self.graph)
         if not self.task.metric.differentiable:
             raise TaskError(
@@ -75,6 +81,7 @@ class Plan(ABC):
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
             contraction = Contraction(vit, self.graph)
             for batch in pairs.batches(size):
+                found.moments.signs = self.task.signs(batch)
                 self.score(batch, baseline, contraction, found)
                 found.moments.n_pairs += len(batch)
                 bar.update(len(batch))
@@ -98,7 +105,7 @@ class Plan(ABC):
 
     def metric(self, last_residual: Tensor) -> Callable[[Tensor], Tensor]:
         """The metric, which for kl needs the clean run's residual at the read tokens."""
-        if self.task.metric.kind != "kl":
+        if not self.task.metric.relative:
             return self.task.metric
         return partial(self.task.metric, reference=self.task.vit.readout(last_residual))
 

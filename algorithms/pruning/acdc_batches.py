@@ -62,7 +62,7 @@ class Sizes:
         Raises:
             TaskError: What all pairs need does not fit.
         """
-        cfg, n_pairs = task.vit.cfg, len(task.discovery)
+        cfg, n_pairs = task.vit.cfg, len(task.searched)
         place = cfg.tokens.n_tokens * torch.finfo(task.vit.dtype).bits // 8 * cfg.d_model
         carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)

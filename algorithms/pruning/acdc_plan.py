@@ -73,9 +73,16 @@ class AcdcPlan:
 
     @property
     def judged(self) -> Metric:
-        """The metric that is watched."""
+        """The metric that is watched.
+
+        On a crossed task the mean of a metric that speaks for the target says nothing: there the distance to the full
+        model's on each clean image is watched in its place.
+        """
         chosen = self.task.metric
-        return chosen if self.metric == "task" else dataclasses.replace(chosen, kind=self.metric)
+        chosen = chosen if self.metric == "task" else dataclasses.replace(chosen, kind=self.metric)
+        if self.task.sides == "both" and not chosen.relative:
+            return dataclasses.replace(chosen, kind="distance")
+        return chosen
 
     def arrange(self, destination: Destination, columns: list[int]) -> list[int]:
         """The order in which a destination's edges are tried."""

@@ -86,7 +86,7 @@ class Search:
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
         sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
-        batches = list(task.discovery.batches(sizes.pairs))
+        batches = list(task.searched.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
         self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
         self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
@@ -143,7 +143,7 @@ class Search:
         """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
         cfg, later = self.graph.cfg, self.graph.layers[place // 2 :]
         full = sum(self.kept.source_level(self.graph.mlp_source(layer.mlp.layer)) == EVERYWHERE for layer in later)
-        return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.discovery)
+        return full * 4.0 * cfg.d_model * cfg.d_mlp * cfg.tokens.n_tokens * len(self.task.searched)
 
     def _most(self) -> int:
         """Trials in a batch that memory and the caller allow."""
@@ -203,7 +203,7 @@ class Search:
 
     def _canonical(self, mask: NDArray[np.bool_]) -> float:
         """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
-        vit, pairs, plan = self.task.vit, self.task.discovery, self.plan
+        vit, pairs, plan = self.task.vit, self.task.searched, self.plan
         logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
         clean = torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)]).double()
         return float(plan.judged(logits, clean).mean())
@@ -248,7 +248,7 @@ class Search:
             mean_abs=found.mean_abs,
             std_err=found.std_err,
             exact=found.measured,
-            n_pairs=len(task.discovery),
+            n_pairs=len(task.searched),
             algorithm="acdc",
             options=self.plan.options,
             ablation=task.ablation,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...circuits.baseline import make_baseline
+from ...circuits.bootstrap import Resamples
 from ...circuits.metrics import Metric
 from ...circuits.run import run_pairs
 from .around import measure_flips
@@ -39,29 +40,30 @@ class LossMeter:
         everything = np.ones(len(plan.graph), dtype=bool)
         self.reference = self._clean_logits()
         self.full = self._values(plan.judged, self.reference)
-        self._task_full = float(self._values(plan.task.metric, self.reference).mean())
-        self._task_none = float(self._values(plan.task.metric, self._logits(~everything)).mean())
+        self._behaviour = Resamples.of(task.searched, 0, seed=0).behaviour
+        self._shown = task.metric.response if task.sides == "both" else task.metric
+        self._task_full = float(self._behaviour(self._values(self._shown, self.reference)))
+        self._task_none = float(self._behaviour(self._values(self._shown, self._logits(~everything))))
         self.scale: float = self.loss(~everything)
 
     def _clean_logits(self) -> torch.Tensor:
-        pairs = self.plan.task.discovery
+        pairs = self.plan.task.searched
         with torch.no_grad():
             return torch.cat([self.plan.task.vit(batch.clean) for batch in pairs.batches(32)])
 
     def _logits(self, mask: Bools) -> torch.Tensor:
         plan = self.plan
-        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.discovery, self.baseline, memory=plan.memory // 8)
+        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.searched, self.baseline, memory=plan.memory // 8)
 
     def _values(self, metric: Metric, logits: torch.Tensor) -> Floats:
         return metric(logits, self.reference).double().cpu().numpy()
 
     def judge(self, mask: Bools) -> tuple[float, float]:
-        """Loss and normalised faithfulness of a mask; faithfulness is NaN where it is not defined."""
+        """Loss of a mask, and the share of the behaviour that it keeps, NaN where that is not defined."""
         logits = self._logits(mask)
         gap = self._task_full - self._task_none
-        share = (
-            (self._values(self.plan.task.metric, logits).mean() - self._task_none) / gap if abs(gap) > 1e-6 else np.nan
-        )
+        kept = float(self._behaviour(self._values(self._shown, logits)))
+        share = (kept - self._task_none) / gap if abs(gap) > 1e-6 else np.nan
         return float(self._loss(self._values(self.plan.judged, logits), self.full)), float(share)
 
     def loss(self, mask: Bools) -> float:
@@ -72,16 +74,16 @@ class LossMeter:
         """The loss with each of some edges flipped, measured."""
         plan, task = self.plan, self.plan.task
         found = measure_flips(
-            task.vit, plan.graph, mask, edges, plan.judged, task.discovery, self.baseline, memory=plan.memory
+            task.vit, plan.graph, mask, edges, plan.judged, task.searched, self.baseline, memory=plan.memory
         )
-        self.n_exact += found.runs // len(task.discovery)
+        self.n_exact += found.runs // len(task.searched)
         return self._loss(found.flipped, self.full)
 
     def foreseen(self, mask: Bools) -> Floats:
         """The loss with each edge of the graph flipped, to first order."""
         plan, task = self.plan, self.plan.task
         now, slopes = measure_slopes(
-            task.vit, plan.graph, mask, plan.judged, task.discovery, self.baseline, memory=plan.memory
+            task.vit, plan.graph, mask, plan.judged, task.searched, self.baseline, memory=plan.memory
         )
         self.n_slopes += 1
         return self._loss(now + np.where(mask, -1, 1)[:, None] * slopes.T, self.full)
@@ -93,10 +95,11 @@ class LossMeter:
     def effects(self, mask: Bools) -> Floats:
         """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others."""
         plan, task, kept = self.plan, self.plan.task, np.flatnonzero(mask)
-        arguments = (task.metric, task.discovery, self.baseline)
+        arguments = (task.metric, task.searched, self.baseline)
+        signs = task.signs(task.searched).numpy()[:, None]
         if not plan.exact and task.metric.differentiable:
-            return measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
+            return signs * measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
         found = measure_flips(task.vit, plan.graph, mask, kept, *arguments, memory=plan.memory)
-        effects = np.zeros((len(task.discovery), len(mask)))
+        effects = np.zeros((len(task.searched), len(mask)))
         effects[:, kept] = (found.now - found.flipped).T
-        return effects
+        return signs * effects

@@ -254,7 +254,7 @@ class Search:
     def _scores(self, mask: Bools, counts: dict[str, int]) -> Scores:
         """Effects of the kept edges around the circuit on the task's metric, exact or slopes; 0 for the others."""
         plan, task = self.plan, self.plan.task
-        effects, n_pairs = self.measure.effects(mask), len(task.discovery)
+        effects, n_pairs = self.measure.effects(mask), len(task.searched)
         spread = effects.std(0, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.full(len(mask), np.nan)
         return Scores(
             graph=self.graph,

@@ -54,7 +54,7 @@ class Pathwise:
 
     def _cache(self) -> Float[Tensor, "source pair token model"] | None:
         """Ablated values of all pairs, where they fit."""
-        cfg, pairs = self.task.vit.cfg, self.task.discovery
+        cfg, pairs = self.task.vit.cfg, self.task.searched
         size = torch.finfo(self.task.vit.dtype).bits // 8 * cfg.tokens.n_tokens * cfg.d_model
         if len(pairs) * self.plan.graph.n_sources * size > CACHE_SHARE * self.plan.memory:
             return None
@@ -63,7 +63,7 @@ class Pathwise:
     def _ablated(self, which: Rows) -> Float[Tensor, "source pair token model"]:
         if self._cached is not None:
             return self._cached[:, which]
-        return self.baseline(self.task.discovery.select(which.tolist()))
+        return self.baseline(self.task.searched.select(which.tolist()))
 
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
         """A few pairs at a time, under one draw."""
@@ -80,7 +80,7 @@ class Pathwise:
     def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int) -> SoftResult:
         vit, goal = self.task.vit, self.goal
         full = goal.full[chosen].to(device=vit.device, dtype=vit.dtype)
-        images = vit.check_images(self.task.discovery.clean[chosen])
+        images = vit.check_images(self.task.searched.clean[chosen])
 
         def loss(logits: Tensor) -> Tensor:
             return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
@@ -110,7 +110,7 @@ class Measured:
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
         """Every edge flipped around one draw."""
         task, goal = self.plan.task, self.goal
-        pairs, mask = task.discovery, draw_masks(log_alpha, generator)
+        pairs, mask = task.searched, draw_masks(log_alpha, generator)
         met = Pairs(pairs.clean[clean], pairs.corrupt[partners], None, pairs.pair_ids[partners])
         found = measure_flips(
             task.vit, self.plan.graph, mask, self._edges, goal.metric, met, self.baseline, memory=self.plan.memory

@@ -32,11 +32,13 @@ class Goal:
         metric: What distances are told from: the task's, or kl.
         full: Logits of the full model on the clean images, (pair, class), float64 on the CPU.
         none: With no edge kept, likewise.
+        signs: 1 where a higher metric speaks for the clean image's class, -1 where a lower one does.
     """
 
     metric: Metric
     full: Float[Tensor, "pair class"]
     none: Float[Tensor, "pair class"]
+    signs: Float[Tensor, " pair"]
 
     @classmethod
     def of(cls, graph: Graph, task: Task, objective: Objective, baseline: Baseline, *, memory: int) -> Goal:
@@ -47,8 +49,8 @@ class Goal:
         """
         metric = replace(task.metric, kind="kl") if objective == "kl" else task.metric
         nothing = np.zeros(len(graph), dtype=bool)
-        runs = run_masks(task.vit, graph, [nothing], task.metric, task.discovery, baseline, n_logits=1, memory=memory)
-        goal = cls(metric, runs.clean_logits, runs.logits[0])
+        runs = run_masks(task.vit, graph, [nothing], task.metric, task.searched, baseline, n_logits=1, memory=memory)
+        goal = cls(metric, runs.clean_logits, runs.logits[0], task.signs(task.searched))
         if goal.scale < FLOOR:
             raise TaskError(
                 f"the outputs with all edges and with none are {goal.scale:.1e} apart on these pairs: there is nothing "
@@ -67,9 +69,10 @@ class Goal:
         return -outputs if self.metric.kind == "kl" else np.square(outputs - self._outputs[0][pairs])
 
     def faithfulness(self, outputs: Floats, pairs: Rows) -> float:
-        """f on some pairs, for the eye, from what the metric said, (pair,)."""
-        full, none = (found[pairs].mean() for found in self._outputs)
-        return float((outputs.mean() - none) / (full - none)) if abs(full - none) > FLOOR else float("nan")
+        """The share of the behaviour on some pairs, for the eye, from what the metric said, (pair,)."""
+        signs = self.signs[pairs].numpy()
+        full, none = ((signs * found[pairs]).mean() for found in self._outputs)
+        return float(((signs * outputs).mean() - none) / (full - none)) if abs(full - none) > FLOOR else float("nan")
 
     @cached_property
     def scale(self) -> float:

@@ -140,7 +140,7 @@ class MaskPlan:
 
     def pairs_of(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Which pairs a step learns from, and whose ablated values they meet. Every pair comes once in an epoch."""
-        n = len(self.task.discovery)
+        n = len(self.task.searched)
         size = min(self.batch, n)
         places = np.arange(step * size, (step + 1) * size)
         orders = {int(epoch): _order(self.seed, int(epoch), n) for epoch in np.unique(places // n)}

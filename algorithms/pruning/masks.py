@@ -159,7 +159,7 @@ def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress:
         mean_abs=probability.copy(),
         std_err=np.full(len(probability), np.nan),
         exact=np.zeros(len(probability), dtype=bool),
-        n_pairs=len(task.discovery),
+        n_pairs=len(task.searched),
         algorithm="learned_masks",
         options=plan.options,
         ablation=task.ablation,

@@ -147,15 +147,16 @@ class Bench:
     @cached_property
     def undefined(self) -> str:
         """Why shares of the behaviour are not defined; empty where they are."""
-        gap = float(self.full.mean() - self.none.mean())
+        gap = float(self.resamples.behaviour(self.full - self.none))
         return "" if abs(gap) >= FLOOR else f"|m(E) - m(none)| is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
 
     def shares(self, differences: Floats) -> tuple[Floats, Floats]:
         """Mean differences over m(E) - m(none): (..., pair) -> (...) and, in each bootstrap draw, (draw, ...)."""
         gap = self.full - self.none
-        value = np.asarray(divide(np.asarray(differences.mean(-1)), np.asarray(gap.mean())))
-        drawn = self.resamples.means(differences)
-        below = self.resamples.means(gap).reshape(-1, *[1] * (drawn.ndim - 1))
+        above = np.asarray(self.resamples.behaviour(differences))
+        value = np.asarray(divide(above, np.asarray(self.resamples.behaviour(gap))))
+        drawn = self.resamples.behaviours(differences)
+        below = self.resamples.behaviours(gap).reshape(-1, *[1] * (drawn.ndim - 1))
         return value, np.asarray(divide(drawn, np.broadcast_to(below, drawn.shape)))
 
     def share(self, value: Numbers, drawn: Floats, method: str) -> Figure:

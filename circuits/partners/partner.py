@@ -3,6 +3,7 @@
 A circuit says how the model tells a clean image from its partner, so the partner decides the question:
 
 - `class_swap`, `another`: another image. Object, background and composition all differ.
+- `nearest`: the image of each class that the model's last residual finds most like the clean one (crossed tasks only).
 - `mean`, `noise`, `blur`, `patch_shuffle`: the whole picture changed.
 - `object_blur`, `object_fill`, `object_shuffle`: what lies under a mask blurred, filled from its surroundings, or its
   patches put in another order; the rest of the picture is the same, pixel for pixel.
@@ -21,9 +22,10 @@ from .lettering import Lettering
 from .masks import Masks, as_masks
 
 SWAPS = ("class_swap", "another")
+OTHER_IMAGES = (*SWAPS, "nearest")
 WHOLE = ("mean", "noise", "blur", "patch_shuffle")
 MASKED = ("object_blur", "object_fill", "object_shuffle")
-CORRUPTIONS = (*SWAPS, *WHOLE, *MASKED, "word")
+CORRUPTIONS = (*OTHER_IMAGES, *WHOLE, *MASKED, "word")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Partner:
     @property
     def aligned(self) -> bool:
         """Whether clean image and partner are the same picture, changed at some places."""
-        return self.kind not in SWAPS
+        return self.kind not in OTHER_IMAGES
 
     def lettering(self, word: str) -> Lettering:
         """How the word is painted; `word` is what is written where none was chosen."""

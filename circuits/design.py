@@ -1,0 +1,176 @@
+"""The crossed design: clean images of two classes, each met by partners of both.
+
+With clean images of the target and partners of the foil alone, a circuit that says "target" whatever it is shown cannot
+be told from one that looks: both reach the full model's metric. So clean images x show the target or the foil, partners
+x' too, and the pairs fall into four cells (class of x, class of x'). Three weightings of the pairs say what depends on
+what; every cell counts the same, however many pairs it holds:
+
+    mean             of all cells
+    clean contrast   cells whose x shows the target less those whose x shows the foil
+    partner contrast cells whose x' shows the target less those whose x' shows the foil
+
+The clean contrast of a circuit's metric over that of the model's is its transmission (`transmission.py`). Partners that
+are made from the clean image, and ablations that take no partner, leave two cells and no partner contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.errors import TaskError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+TARGET, FOIL, NEITHER = 1, 0, -1
+SIDE_NAMES = {TARGET: "target", FOIL: "foil", NEITHER: "other"}
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Which image and which class stands on each side of each pair.
+
+    Args:
+        clean_side: 1 where the clean image shows the target, 0 the foil, -1 neither.
+        partner_side: The same of the partner; -1 too where it is made from the clean image.
+        clean_image: A number for each clean image; equal numbers are one image, also among `partner_image`.
+        partner_image: Likewise for partners.
+        right: Where the full model gives the clean image's own classes the highest logit.
+        follows: Whether partners are made from, or chosen for, their clean image.
+
+    Raises:
+        TaskError: Lengths differ.
+    """
+
+    clean_side: Int[Tensor, " pair"]
+    partner_side: Int[Tensor, " pair"]
+    clean_image: Int[Tensor, " pair"]
+    partner_image: Int[Tensor, " pair"]
+    right: Bool[Tensor, " pair"]
+    follows: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in self._arrays()}
+        if len(lengths) != 1:
+            raise TaskError(f"the parts of a design have lengths {sorted(lengths)}: each needs one entry per pair.")
+
+    def _arrays(self) -> tuple[Tensor, ...]:
+        return self.clean_side, self.partner_side, self.clean_image, self.partner_image, self.right
+
+    def __len__(self) -> int:
+        return len(self.clean_side)
+
+    def select(self, which: Tensor | slice | list[int]) -> Design:
+        """That of some of the pairs."""
+        return Design(*(values[which] for values in self._arrays()), self.follows)
+
+    @property
+    def sign(self) -> Int[Tensor, " pair"]:
+        """1 where a higher metric speaks for the clean image's class, -1 where a lower one does, 0 for neither."""
+        return (self.clean_side == TARGET).long() - (self.clean_side == FOIL).long()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides that clean images stand on, of target, foil and neither."""
+        return tuple(side for side in (TARGET, FOIL, NEITHER) if bool((self.clean_side == side).any()))
+
+    @property
+    def sided(self) -> bool:
+        """Whether both classes stand among the clean images, so that there is a clean contrast."""
+        return {TARGET, FOIL} <= set(self.sides)
+
+    @property
+    def crossed(self) -> bool:
+        """Whether both classes stand among the partners too."""
+        return self.sided and {TARGET, FOIL} <= set(self.partner_side.tolist())
+
+    def cells(self) -> Iterator[tuple[str, Bools]]:
+        """The cells that hold a pair: a name such as `foil_with_target` (clean first), and which pairs are in it."""
+        for clean in (TARGET, FOIL, NEITHER):
+            for partner in (TARGET, FOIL, NEITHER):
+                found = ((self.clean_side == clean) & (self.partner_side == partner)).numpy()
+                if found.any():
+                    name = SIDE_NAMES[clean]
+                    yield (f"{name}_with_{SIDE_NAMES[partner]}" if partner != NEITHER else name), found
+
+    def balanced(self, counts: Floats) -> Floats:
+        """Weights of the pairs, (..., pair), in which every cell adds up to the same and all cells to 1.
+
+        Args:
+            counts: How often each pair counts inside its cell, (..., pair); a cell that counts nowhere makes its
+                pairs NaN.
+        """
+        weights, n_cells = np.zeros(counts.shape), 0
+        for _, inside in self.cells():
+            own = counts[..., inside]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                weights[..., inside] = own / own.sum(-1, keepdims=True)
+            n_cells += 1
+        return weights / n_cells
+
+    def contrast(self, weights: Floats) -> Floats:
+        """The clean contrast: weights of pairs that add up to 1 over target and to -1 over foil clean images."""
+        return _contrast(weights, self.clean_side.numpy())
+
+    def partner_contrast(self, weights: Floats) -> Floats:
+        """The partner contrast, likewise."""
+        return _contrast(weights, self.partner_side.numpy())
+
+    def image_counts(self, n: int, seed: int) -> Floats:
+        """How often each pair counts in `n` bootstrap draws of the images, shape (draw, pair).
+
+        Images are drawn with replacement within their class, those that serve as clean images only, as partners only,
+        and as both apart; a pair counts as often as its clean image times its partner. A partner that was made for its
+        clean image goes with it.
+        """
+        rng = np.random.default_rng(seed)
+        clean, partner = self.clean_image.numpy(), self.partner_image.numpy()
+        side = {int(image): int(s) for image, s in zip(clean, self.clean_side.numpy(), strict=True)}
+        if self.follows:
+            return _drawn(rng, n, side)[:, _places(side, clean)]
+        for image, s in zip(partner, self.partner_side.numpy(), strict=True):
+            side.setdefault(int(image), int(s))
+        roles = {image: (s, image in set(clean.tolist()), image in set(partner.tolist())) for image, s in side.items()}
+        counts = _drawn(rng, n, roles)
+        return counts[:, _places(roles, clean)] * counts[:, _places(roles, partner)]
+
+
+def _contrast(weights: Floats, side: NDArray[np.int64]) -> Floats:
+    found = np.zeros(weights.shape)
+    for value, sign in ((TARGET, 1.0), (FOIL, -1.0)):
+        inside = side == value
+        own = weights[..., inside]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[..., inside] = sign * own / own.sum(-1, keepdims=True)
+    return found
+
+
+def _drawn(rng: np.random.Generator, n: int, stratum: dict[int, object]) -> Floats:
+    """How often each image is drawn, (draw, image), as many in each stratum as it holds."""
+    kinds = list(stratum.values())
+    counts = np.zeros((n, len(kinds)))
+    for kind in dict.fromkeys(kinds):
+        inside = np.array([own == kind for own in kinds])
+        size = int(inside.sum())
+        counts[:, inside] = rng.multinomial(size, np.full(size, 1 / size), size=n)
+    return counts
+
+
+def _places(images: dict[int, object], wanted: NDArray[np.int64]) -> NDArray[np.intp]:
+    place = {image: at for at, image in enumerate(images)}
+    return np.array([place[int(image)] for image in wanted], dtype=np.intp)
+
+
+def one_partner_each(design: Design) -> Int[Tensor, " chosen"]:
+    """One pair of each clean image, the first, for ablations that take no partner."""
+    seen: dict[int, int] = {}
+    for row, image in enumerate(design.clean_image.tolist()):
+        seen.setdefault(image, row)
+    return torch.tensor(list(seen.values()))
