@@ -106,7 +106,9 @@ def class_contrast(
         "n_reference": len(reference),
         "seed": seed,
     }
-    contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, vit.check_images(reference))
+    contrast = _Contrast(
+        vit, loaded, classes, partner, judged, as_ablation(ablation), info, vit.check_images(reference)
+    )
     if sides == "both":
         return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
     return contrast.one_sided(n_discovery or 64, n_evaluation or 100)

@@ -112,9 +112,7 @@ class CrossedRuns:
         assert self.pairs.design is not None
         resamples = Resamples.of(self.pairs, self.n_bootstrap, seed=self.seed)
         outputs = self.runs.outputs
-        return Crossed(
-            self.pairs.design, outputs[0], self.runs.clean_outputs, outputs[1], resamples, self.interchange
-        )
+        return Crossed(self.pairs.design, outputs[0], self.runs.clean_outputs, outputs[1], resamples, self.interchange)
 
     @property
     def n_right(self) -> int:
@@ -276,4 +274,3 @@ def describe_images(runs: CrossedRuns) -> dict[str, Any]:
         counts[f"n_{name}_images"] = design.clean_image[own].unique().numel()
         counts[f"n_{name}_images_right"] = design.clean_image[own & design.right].unique().numel()
     return counts
-

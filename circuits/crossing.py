@@ -135,9 +135,7 @@ class Crossing:
         jobs = self._meetings(split, [(NEITHER, rows)], met.partners, n_partners, generator)
         return self._made(split, jobs, masks, generator)
 
-    def _some(
-        self, split: Split, labels: Sequence[int], n: int, generator: torch.Generator, name: str
-    ) -> Rows:
+    def _some(self, split: Split, labels: Sequence[int], n: int, generator: torch.Generator, name: str) -> Rows:
         """At most n images with these labels, in a random order."""
         allowed = torch.isin(split.labels, torch.tensor(labels))
         masks = self.partner.masks
@@ -283,9 +281,7 @@ class Crossing:
         design = Design(side, other_side, clean, partner_image, right, follows)
         return Pairs(images, corrupt, split.labels[clean], torch.arange(len(clean)), changed, design)
 
-    def _changed(
-        self, images: Tensor, side: Tensor, masks: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
+    def _changed(self, images: Tensor, side: Tensor, masks: Tensor | None, generator: torch.Generator) -> Tensor:
         """Partners made from the clean images: a word names the other class, unless it was chosen."""
         mean, found = self.data.train.images.mean(0), torch.empty_like(images)
         for value in dict.fromkeys(side.tolist()):

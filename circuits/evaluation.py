@@ -1,8 +1,8 @@
 """How well a circuit carries a behaviour: every figure with its interval, how it was obtained, and chance beside it.
 
 On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
-on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list of masks; then all of them run on the same pairs, sharing the
-ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
+on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
+of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def evaluate(
     logits make of it. `cpr`, `cmd`, `cpr_log` and the curves are those of transmission. Tables: `controls`, and
     `images`, the circuit's answer beside the model's, worst first.
 
-    Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole paths), `accuracy`,
-    `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
+    Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
+    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
     and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
     ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
 

@@ -1,4 +1,4 @@
-"""The share of the behaviour that circuits keep, CPR and CMD, read off an evaluation's runs, and the curves behind them.
+"""The share of the behaviour that circuits keep, CPR and CMD, read off an evaluation's runs, and their curves.
 
 The share is normalised faithfulness on a one-sided task and transmission on a crossed one (`bootstrap.py`).
 """

@@ -132,9 +132,7 @@ class Crossed:
         if not self.design.crossed:
             return Figure(None, "share", reason="partners have no class of their own", method=method)
         weights = self.design.partner_contrast(self.weights)
-        return self._ratio(
-            weights @ self.circuit, weights @ self.none, "the model's difference over partners", method
-        )
+        return self._ratio(weights @ self.circuit, weights @ self.none, "the model's difference over partners", method)
 
     def offset(self, unit: str) -> Figure:
         """Mean of m_C less mean of m(x)."""
@@ -227,4 +225,3 @@ def right_figures(design: Design, hits: Bools) -> dict[str, Figure]:
     lowest = cells[worst]
     method = f"the lowest of {len(cells)} cells, {worst.removeprefix('right_').replace('_', ' ')}; {lowest.method}"
     return {"right": Figure(lowest.value, "share", lowest.low, lowest.high, method=method), **cells}
-
