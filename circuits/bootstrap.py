@@ -78,11 +78,11 @@ class Resamples:
         """Means over pairs in each draw, (..., pair) -> (draw, ...)."""
         return np.moveaxis(values @ self.weights.T, -1, 0)
 
-    def mean_of(self, values: Floats) -> Floats:
+    def mean_of(self, values: Floats) -> Numbers:
         """The mean over pairs, (..., pair) -> (...)."""
         return values @ self.whole
 
-    def behaviour(self, values: Floats) -> Floats:
+    def behaviour(self, values: Floats) -> Numbers:
         """The behaviour, (..., pair) -> (...)."""
         return values @ self.behaviour_whole
 

@@ -34,7 +34,7 @@ from .partners.partner import Partner
 MOST_OTHERS = 64  # images of third classes that a circuit is judged on
 BATCH = 32
 
-Rows = Int[Tensor, " image"]
+Rows = Int[Tensor, "_"]
 
 
 @dataclass(frozen=True, eq=False)
