@@ -227,7 +227,7 @@ class Crossing:
         found = []
         known = {side: self._seen(split, rows) for side, rows in partners.items()}
         for side, rows in clean:
-            for row, own in zip(rows.tolist(), self._seen(split, rows), strict=True):
+            for row, own in zip(rows.tolist(), self._seen(split, rows) if len(rows) else (), strict=True):
                 for other, pool in partners.items():
                     alike = known[other] @ own
                     alike[pool == row] = -float("inf")
@@ -284,6 +284,18 @@ class Crossing:
         partner_at = self._partner_places(places, other, other_side, at)
         design = Design(side, other_side, clean, partner_image, right, at, partner_at, follows)
         return Pairs(images, corrupt, split.labels[clean], torch.arange(len(clean)), changed, design)
+
+    def _partner_places(
+        self, places: dict[tuple[int, int], int], other: Tensor, other_side: Tensor, at: Tensor
+    ) -> Int[Tensor, " pair"]:
+        """Places of partners: their own as clean images; else one for each image, after all of those."""
+        if self.partner.aligned:
+            return at
+        found, free = [], len(places)
+        for image, side in zip(other.tolist(), other_side.tolist(), strict=True):
+            own = next((places[image, known] for known in (side, TARGET, FOIL) if (image, known) in places), None)
+            found.append(free + image if own is None else own)
+        return torch.tensor(found)
 
     def _changed(self, images: Tensor, side: Tensor, masks: Tensor | None, generator: torch.Generator) -> Tensor:
         """Partners made from the clean images: a word names the other class, unless it was chosen."""
