@@ -52,8 +52,8 @@ def edge_count(size: Size, graph: Graph, *, least: int = 1) -> int:
         return max(1, round(size * len(graph)))
     if not least <= size <= len(graph) or size != int(size):
         raise GraphError(
-            f"a size of {size:g} edges is not possible: {graph} has {len(graph)}. Pass a number from {least} to "
-            f"{len(graph)}, or a share of them below 1, such as 0.05."
+            f"a size of {size:g} edges is not possible: pass a number from {least} to {len(graph)}, or a share of the "
+            f"graph's edges below 1, such as 0.05."
         )
     return int(size)
 
