@@ -34,6 +34,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
+from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import ALGORITHMS, run_algorithm
@@ -42,7 +43,6 @@ from .budget_search import Search
 from .mask_goal import Objective
 from .mask_plan import Derivative, MaskPlan, Partners, Polish
 from .mask_training import Descent
-from .sizes import Size, edges_of, largest_within
 
 
 @overload
@@ -136,7 +136,7 @@ def learned_masks(
 
     Raises:
         TaskError: An option makes no sense, the metric has no gradient, or there is nothing to explain.
-        GraphError: The graph or the scores belong to another model.
+        GraphError: The graph or the scores belong to another model, or a size is not possible.
         FormatError: The journal is another search's, or cannot be written.
     """
     require_model(task.vit, graph)

@@ -9,14 +9,13 @@ from vitcircuits.algorithms.pruning.mask_derivatives import Measured
 from vitcircuits.algorithms.pruning.mask_goal import Goal
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.mask_training import Descent
-from vitcircuits.algorithms.pruning.sizes import edges_of, largest_within
 from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import run_pairs
 from vitcircuits.models import load_vit
-from vitcircuits.models.errors import FormatError, TaskError
+from vitcircuits.models.errors import FormatError, GraphError, TaskError
 
 XOR = "planted/neighbour-xor"
 FEW = {
@@ -116,19 +115,10 @@ def test_every_pair_comes_once_in_an_epoch_and_partners_are_shuffled_only_where_
     assert not MaskPlan(graph, blurred, [10], 8, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1).shuffles
 
 
-def test_a_ranking_is_filled_up_to_the_size_with_edges_on_paths(graph):
-    ranking = np.random.default_rng(0).permutation(len(graph))
-    sizes = [int(largest_within(graph, ranking, n).sum()) for n in range(len(graph) + 1)]
-    assert sizes == sorted(sizes) and all(size <= n for n, size in enumerate(sizes)) and sizes[-1] == len(graph)
-    masks = [np.isin(np.arange(len(graph)), ranking[:k]) for k in range(len(graph) + 1)]
-    pruned = [int(prune(graph, mask).sum()) for mask in masks]
-    assert sizes == [max(size for size in pruned if size <= n) for n in range(len(graph) + 1)]
-
-
 @pytest.mark.parametrize("size", [0, -0.1, 1.5, 10_000, []])
-def test_a_size_that_makes_no_sense_is_refused(graph, size):
-    with pytest.raises(TaskError, match="size"):
-        edges_of(size, graph)
+def test_a_size_that_makes_no_sense_is_refused(digits, graph, size):
+    with pytest.raises(GraphError, match="size"):
+        learned_masks(graph, digits, size=size)
 
 
 @pytest.mark.parametrize(
