@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..models.errors import GraphError
 from .dealt import dealt_masks
 from .nodes import MATCHED_BY, granularity, matched_masks
-from .renamed import renamed_masks
+from .renamed import can_rename, renamed_masks
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -88,3 +88,9 @@ def control_masks(circuit: Circuit, kind: ControlKind | str, n: int, *, seed: in
             f'pass kind="renamed" or kind="paths".'
         )
     return CONTROLS[kind].draw(circuit, n, seed=seed)
+
+
+def kinds_of(circuit: Circuit) -> list[ControlKind]:
+    """The kinds of controls that a circuit has; of a graph with one head in each layer only `paths`."""
+    fits = [kind for kind, control in CONTROLS.items() if granularity(circuit) in control.words]
+    return fits if can_rename(circuit.graph) else ["paths"]

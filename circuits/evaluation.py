@@ -2,7 +2,8 @@
 
 On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
-of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
+of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
+of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .ablation import Ablation, as_ablation
@@ -61,13 +63,15 @@ def evaluate(
     `images`, the circuit's answer beside the model's, worst first.
 
     Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
-    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
-    and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
-    ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
+    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`,
+    `cpr_log`, `cpr_random`, and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why.
+    Costs one clean run, the ablation's runs, and one run for each different mask; with `curve` these are up to some
+    hundreds on small graphs.
 
     `checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go,
-    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, and the
-    spread over ablations and metrics. They cost some hundreds of runs more; `CheckSettings` says how many.
+    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, none of which
+    a circuit passes on a crossed task without reading the image, and the spread over ablations and metrics. They cost
+    some hundreds of runs more; `CheckSettings` says how many.
 
     A circuit of whole heads and MLPs (a node circuit) is judged in the same way, beside random node circuits, and the
     report says so in its first line: its percentage of edges is not to be compared with an edge circuit's.
@@ -98,7 +102,7 @@ def evaluate(
     chosen = task.ablation if ablation is None else as_ablation(ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
-    pairs = pairs.under(chosen)
+    every, pairs = _right(pairs), pairs.under(chosen)
     points = make_grid(len(circuit.graph), grid)
     plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed)
     baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
@@ -111,10 +115,18 @@ def evaluate(
         report, measured = _crossed(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
     resamples = Resamples.of(measured, n_bootstrap, seed=seed)
     metric = task.metric if pairs.design is None else task.metric.response
-    bench = Bench(
-        circuit, task, metric, measured, baseline, resamples, settings or CheckSettings(), seed, memory, progress
-    )
+    settings = settings or CheckSettings()
+    bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
     return add_checks(report, bench, names)
+
+
+def _right(pairs: Pairs) -> Pairs | None:
+    """The pairs of a crossed task whose clean image the model gets right, with all their partners."""
+    if pairs.design is None:
+        return None
+    found = pairs.select(torch.nonzero(pairs.design.right).flatten()) if bool(pairs.design.right.any()) else pairs
+    assert found.design is not None
+    return found if found.design.sides == pairs.design.sides else pairs
 
 
 def _one_sided(

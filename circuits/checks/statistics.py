@@ -65,22 +65,36 @@ def fewest_pairs(*, epsilon: float, level: float) -> int:
     return next(n for n in range(10, 1_000_000, 10) if can_pass(n, epsilon=epsilon, level=level))
 
 
-def independence(first: Floats, second: Floats, *, n_permutations: int, seed: int) -> Tested:
-    """HSIC of two columns of numbers, shape (pair,), and how often shuffled pairs reach it.
+def independence(
+    first: Floats, second: Floats, *, n_permutations: int, seed: int, unit: NDArray[np.int64] | None = None
+) -> Tested:
+    """HSIC of two columns of numbers, shape (pair,), and how often shuffled ones reach it.
 
         HSIC = trace(K H L H) / n^2
 
     K and L are Gaussian kernels whose width is the median distance; H centres. A permutation test has the level
     exactly for any number of pairs: p = (1 + draws at least as large) / (1 + draws). There is no interval.
+
+    Where several entries of the first column belong to one image, the images are shuffled as wholes.
+
+    Args:
+        first: One column.
+        second: The other: one number per unit.
+        n_permutations: Draws.
+        seed: Of the draws.
+        unit: For each entry of the first column its place in the second; by default its own.
     """
-    n = len(first)
-    kernels = [_kernel(values) for values in (first, second)]
-    centred = kernels[0] - kernels[0].mean(0) - kernels[0].mean(1)[:, None] + kernels[0].mean()
-    rng, found = np.random.default_rng(seed), float((centred * kernels[1]).sum()) / n**2
+    unit = np.arange(len(first)) if unit is None else unit
+    member = (unit == np.arange(len(second))[:, None]).astype(float)  # unit, pair
+    kernel, other = _kernel(first), _kernel(second)
+    centred = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    summed = member @ centred @ member.T  # over the pairs of two units, whose L is the same
+    rng, found = np.random.default_rng(seed), float((summed * other).sum()) / len(first) ** 2
     reached = 0
     for _ in range(n_permutations):
-        order = rng.permutation(n)
-        reached += float((centred * kernels[1][np.ix_(order, order)]).sum()) / n**2 >= found * (1 - 1e-12)
+        order = rng.permutation(len(second))
+        shuffled = float((summed * other[np.ix_(order, order)]).sum()) / len(first) ** 2
+        reached += shuffled >= found * (1 - 1e-12)
     return Tested(found, None, None, (1 + reached) / (1 + n_permutations))
 
 

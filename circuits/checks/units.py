@@ -1,0 +1,62 @@
+"""What a test on outputs counts: the pairs of a one-sided task, the clean images of a crossed one.
+
+On a crossed task a clean image stands in several pairs, and these are not independent: counted one by one they would
+make few images look like many. So an image counts once, by its mean over its partners, those of either class alike.
+Partners that several images meet still tie these together a little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..design import Design
+from ..pairs import Pairs
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The units of some pairs.
+
+    Args:
+        of_pair: The unit of each pair, 0, 1, ..., shape (pair,).
+        weights: Of each pair in each unit's mean, shape (unit, pair).
+        sign: 1 where a higher output speaks for what the unit's image shows, -1 where a lower one does, shape (unit,).
+        words: What they are.
+    """
+
+    of_pair: Ints
+    weights: Floats
+    sign: Ints
+    words: str
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> Units:
+        """Those of a task's pairs."""
+        if pairs.design is None:
+            return cls(np.arange(len(pairs)), np.eye(len(pairs)), np.ones(len(pairs), dtype=np.int64), "pairs")
+        _, first, place = np.unique(pairs.design.clean_image.numpy(), return_index=True, return_inverse=True)
+        sign = pairs.design.sign.numpy()[first]
+        return cls(place.astype(np.int64), _weights(pairs.design, place), sign, "clean images")
+
+    def __len__(self) -> int:
+        return len(self.sign)
+
+    def means(self, values: Floats) -> Floats:
+        """The mean of each unit, (..., pair) -> (..., unit)."""
+        return values @ self.weights.T
+
+
+def _weights(design: Design, place: NDArray[np.intp]) -> Floats:
+    """Partners of a class add up to the same for every class that the image meets."""
+    inside = place == np.arange(place.max() + 1)[:, None]
+    found = np.zeros(inside.shape)
+    for side in set(design.partner_side.tolist()):
+        own = inside & (design.partner_side.numpy() == side)
+        found += own / np.maximum(own.sum(-1, keepdims=True), 1)
+    return found / found.sum(-1, keepdims=True)
