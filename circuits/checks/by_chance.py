@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..control_kinds import CONTROLS, control_masks, kinds_of
+from ..control_kinds import CONTROLS, kinds_of, other_masks
 from ..nodes import granularity
 from .bench import Bench, Findings
 from .statistics import Tested, beats
@@ -24,8 +24,6 @@ from .verdicts import untested, verdict
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-_TIMES = 3  # as many renamings are drawn, since with two heads half of them change nothing
 
 Judged = tuple[bool | None, str, Tested, int]
 """Whether it passed, what was found, the test, and how many circuits it rests on."""
@@ -77,9 +75,7 @@ def _order(judged: Judged) -> int:
 
 def others(bench: Bench, kind: str) -> list[Bools]:
     """Masks of random circuits of a kind, none of which is the circuit itself."""
-    n = bench.settings.n_draws
-    drawn = control_masks(bench.circuit, kind, _TIMES * n if kind == "renamed" else n, seed=bench.seed + 7)
-    return [mask for mask in drawn if not np.array_equal(mask, bench.own)][:n]
+    return other_masks(bench.circuit, kind, bench.settings.n_draws, seed=bench.seed + 7)
 
 
 def _judge_draws(bench: Bench, margins: Floats, said: str) -> Judged:

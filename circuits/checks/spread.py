@@ -26,7 +26,7 @@ from ..bootstrap import Resamples
 from ..circuit import Circuit
 from ..faithfulness import Judged, faithfulness
 from ..mask_runs import MaskRuns, run_masks
-from ..metrics import Metric
+from ..metrics import RELATIVE, UNITS, Metric
 from ..nodes import granularity
 from ..pairs import Pairs
 from ..reach import prune
@@ -38,6 +38,10 @@ from ..transmission import Crossed
 FEWEST_ABLATIONS, FEWEST_METRICS = 3, 2
 DEFAULT_ABLATIONS = ("partner", "another", "mean")
 
+_ENDS = ("smallest", "largest")
+
+Choice = tuple[str, str]
+"""An ablation and a metric."""
 Floats = NDArray[np.float64]
 
 
@@ -56,13 +60,13 @@ class Spread:
             that compare with the model.
     """
 
-    cells: dict[tuple[str, str], Figure]
+    cells: dict[Choice, Figure]
     lowest: Figure
     highest: Figure
     granularity: str
     n_pairs: int
     share: str = "faithfulness"
-    distances: dict[tuple[str, str], Figure] = field(default_factory=dict)
+    distances: dict[Choice, Figure] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -93,7 +97,7 @@ class Spread:
         return draw_spread(self.table, path, title=f"{self.granularity} circuit: {self.share} under each choice")
 
 
-def _rows(figures: dict[tuple[str, str], Figure]) -> tuple[tuple[str | Figure, ...], ...]:
+def _rows(figures: dict[Choice, Figure]) -> tuple[tuple[str | Figure, ...], ...]:
     return tuple((ablation, metric, figure) for (ablation, metric), figure in figures.items())
 
 
@@ -134,24 +138,33 @@ def evaluate_spread(
     kinds = _sided_metrics(task.metric, metrics) if sided else _metrics(task.metric, metrics)
     judged_by = [dataclasses.replace(task.metric, kind=kind) for kind in kinds]
     _require_enough(len(chosen), len(judged_by))
-    judged, figures, distances = {}, {}, {}
+    judged, fitting = {}, {}
     for ablation in chosen:
-        fitting = used.under(ablation)
-        resamples = Resamples.of(fitting, n_bootstrap, seed=seed)
-        runs = _run(circuit, task, ablation, fitting, memory, progress)
-        for metric in judged_by:
-            choice, one = (str(ablation), metric.kind), _judged(metric, runs, resamples)
-            judged[choice] = one
-            if not sided:
-                figures[choice] = faithfulness(one)
-            elif metric.relative:
-                distances[choice] = resamples.mean(-one.outputs[0], metric.unit, f"mean {metric.kind}, 0 is best")
-            else:
-                figures[choice] = _transmission(fitting, one, ablation)
-    names = ("smallest", "largest")
-    ends = [_end(figures, name) if sided else _extreme(judged, resamples, name) for name in names]
-    share = "transmission" if sided else "faithfulness"
-    return Spread(figures, *ends, granularity(circuit), len(used), share, distances)
+        fitting[str(ablation)] = some = used.under(ablation)
+        resamples = Resamples.of(some, n_bootstrap, seed=seed)
+        runs = _run(circuit, task, ablation, some, memory, progress)
+        judged |= {(str(ablation), metric.kind): _judged(metric, runs, resamples) for metric in judged_by}
+    if sided:
+        return _sided(circuit, judged, {str(ablation): ablation for ablation in chosen}, fitting)
+    cells = {choice: faithfulness(one) for choice, one in judged.items()}
+    lowest, highest = (_extreme(judged, next(iter(judged.values())).resamples, name) for name in _ENDS)
+    return Spread(cells, lowest, highest, granularity(circuit), len(used))
+
+
+def _sided(
+    circuit: Circuit, judged: dict[Choice, Judged], ablations: dict[str, Ablation], pairs: dict[str, Pairs]
+) -> Spread:
+    """The spread of a crossed task."""
+    cells, distances = {}, {}
+    for choice, one in judged.items():
+        name, kind = choice
+        if kind in RELATIVE:
+            distances[choice] = one.resamples.mean(-one.outputs[0], UNITS[kind], f"mean {kind} to the model, 0 is best")
+        else:
+            cells[choice] = _transmission(pairs[name], one, ablations[name])
+    lowest, highest = (_end(cells, name) for name in _ENDS)
+    n_pairs = max(map(len, pairs.values()))
+    return Spread(cells, lowest, highest, granularity(circuit), n_pairs, "transmission", distances)
 
 
 def _transmission(pairs: Pairs, judged: Judged, ablation: Ablation) -> Figure:
@@ -210,7 +223,7 @@ def _judged(metric: Metric, runs: MaskRuns, resamples: Resamples) -> Judged:
     return Judged(outputs.numpy().astype(float), full.numpy().astype(float), resamples)
 
 
-def _end(figures: dict[tuple[str, str], Figure], name: str) -> Figure:
+def _end(figures: dict[Choice, Figure], name: str) -> Figure:
     """The smallest or largest transmission, with the interval of the choice that has it.
 
     Ablations without partners take each image once, so draws of the images don't fit those of the others.
@@ -225,7 +238,7 @@ def _end(figures: dict[tuple[str, str], Figure], name: str) -> Figure:
     return dataclasses.replace(known[choice], method=method)
 
 
-def _extreme(judged: dict[tuple[str, str], Judged], resamples: Resamples, name: str) -> Figure:
+def _extreme(judged: dict[Choice, Judged], resamples: Resamples, name: str) -> Figure:
     """The smallest or largest faithfulness; its interval is that of the extreme in each draw of the pairs."""
     known = {choice: one for choice, one in judged.items() if not one.undefined}
     method = f"{name} faithfulness over {len(known)} of {len(judged)} choices of ablation and metric"

@@ -37,22 +37,25 @@ def verdict(
 
 def untested(name: str, bench: Bench, why: str, null: str, method: str) -> Findings:
     """A test that nothing was to be tested by."""
-    _, words = gated(bench, None, why)
-    found = Verdict(None, words, Figure(None, reason=why), None, len(bench.pairs), bench.settings.level, null, method)
-    return Findings(verdicts={name: found})
+    passed, words = gated(bench, None, why)
+    statistic, n = Figure(None, reason=why), len(bench.units)
+    return Findings(verdicts={name: Verdict(passed, words, statistic, None, n, bench.settings.level, null, method)})
 
 
 def gated(bench: Bench, passed: bool | None, words: str) -> tuple[bool | None, str]:
-    """The verdict and its words once it is known whether the circuit reads the image."""
+    """The verdict and its words once it is known whether the circuit reads the image.
+
+    What passed fails unless the circuit is shown to read; what is undecided fails where it is shown not to.
+    """
     if not bench.sided:
         return passed, f"{words}; {CANNOT_TELL}"
-    if not passed:
-        return passed, words
     found = bench.transmission
+    if passed is False or (found.low is not None and found.low >= READS_IN_PART):
+        return passed, words
+    if passed is None and (found.high is None or found.high >= READS_IN_PART):
+        return None, words
     if found.value is None:
         return False, f"{words}; void all the same: transmission is undefined ({found.reason})"
     if found.low is None:
         return None, f"{words}; left open: whether the circuit reads the image is not known (T = {found})"
-    if found.low < READS_IN_PART:
-        return False, f"{words}; void all the same: the circuit does not read the image (T = {found})"
-    return passed, words
+    return False, f"{words}; void all the same: the circuit does not read the image (T = {found})"

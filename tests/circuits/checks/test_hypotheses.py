@@ -63,9 +63,10 @@ def test_random_circuits_are_counted_as_by_hand(check, name, tiny_task, tiny_cir
     assert verdict.n == 20 and verdict.statistic.low is not None and verdict.p_value is not None
 
 
-def test_sufficiency_passes_on_the_truth_and_ties_leave_necessity_open(planted, bench_of):
-    task, graph, truth = planted(XOR)
-    few = dataclasses.replace(task, evaluation=task.evaluation.select(slice(0, 30)))
+@pytest.mark.parametrize("sides", ["one", "both"])
+def test_sufficiency_passes_on_the_truth_and_ties_leave_necessity_open(sides, planted, bench_of):
+    task, graph, truth = planted(XOR, sides)
+    few = dataclasses.replace(task, evaluation=task.evaluation.select(slice(0, None, len(task.evaluation) // 30)))
     bench = bench_of(Circuit(graph, truth), few)
     assert check_sufficiency(bench).verdicts["sufficiency"].passed is True
     verdict = check_partial_necessity(bench).verdicts["partial_necessity"]
