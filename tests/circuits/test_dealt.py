@@ -20,6 +20,12 @@ from vitcircuits.models.errors import GraphError
 DRAWS = {"dealt": dealt_masks, "renamed": renamed_masks}
 
 
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch):
+    """What is exact is so after any number of rounds."""
+    monkeypatch.setattr("vitcircuits.circuits.dealt._SWEEPS", {False: 25, True: 25})
+
+
 def sizes(n_layers=3, n_heads=3, **fields):
     """Sizes of a small ViT."""
     layout = TokenLayout(True, 0, (2, 2))
@@ -105,7 +111,7 @@ def test_edges_on_no_path_are_dropped_first(draw):
 @pytest.mark.parametrize("draw", DRAWS)
 def test_seeds_decide_and_draws_differ(draw):
     graph = compile_graph(sizes())
-    mask = random_mask(graph, 0.4)
+    mask = random_mask(graph, 0.6)
     first, again, other = (DRAWS[draw](graph, mask, 4, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(DRAWS[draw](graph, mask, 2, seed=0), first[:2])
@@ -195,10 +201,9 @@ def all_of_the_same_classes(graph, mask):
         ("all", "qkv", 0.3, {"joint": (False, True)}),
     ],
 )
-def test_dealing_is_even_over_all_circuits_of_the_same_classes(tokens_, ports_, share, fields, monkeypatch):
-    monkeypatch.setattr("vitcircuits.circuits.dealt._SWEEPS", {False: 40, True: 40})
+def test_dealing_is_even_over_all_circuits_of_the_same_classes(tokens_, ports_, share, fields):
     graph = compile_graph(sizes(2, 2, **fields), tokens=tokens_, ports=ports_)
-    tried, classes = 0, edge_classes(graph)
+    classes = edge_classes(graph)
     for seed in range(200):
         mask = random_mask(graph, share, seed)
         n_choices = prod(map(comb, np.bincount(classes).tolist(), class_counts(classes, mask).tolist()))
@@ -207,27 +212,25 @@ def test_dealing_is_even_over_all_circuits_of_the_same_classes(tokens_, ports_, 
         found = Counter(other.tobytes() for other in dealt_masks(graph, mask, 15 * len(all_of_them), seed=seed))
         assert set(found) == all_of_them
         assert chisquare(list(found.values())).pvalue > 1e-4
-        tried += 1
-        if tried == 3:
-            return
-    raise AssertionError(f"only {tried} small enough circuits were found")
+        return
+    raise AssertionError("no small enough circuit was found")
 
 
 def test_dealing_is_as_drawing_until_all_edges_are_on_paths():
-    graph = compile_graph(sizes(2, 4))
-    mask, classes, rng = random_mask(graph, 0.7), edge_classes(graph), np.random.default_rng(0)
+    graph = compile_graph(sizes(2, 3))
+    mask, classes, rng = random_mask(graph, 0.55), edge_classes(graph), np.random.default_rng(0)
     lucky = []
-    while len(lucky) < 150:
+    while len(lucky) < 80:
         other = mask.copy()
         for kind in np.unique(classes[mask]):
             places = np.flatnonzero(classes == kind)
             other[places] = rng.permutation(mask[places])
         if np.array_equal(prune(graph, other), other):
             lucky.append(other)
-    dealt = dealt_masks(graph, mask, 150, seed=0)
+    dealt = dealt_masks(graph, mask, 80, seed=0)
     shared = [np.array([int((other & mask).sum()) for other in masks]) for masks in (lucky, dealt)]
     assert ttest_ind(*shared).pvalue > 1e-3
-    assert abs(np.mean(lucky, axis=0) - np.mean(dealt, axis=0)).max() < 5 * np.sqrt(0.5 / 150)
+    assert abs(np.mean(lucky, axis=0) - np.mean(dealt, axis=0)).max() < 5 * np.sqrt(0.5 / 80)
     assert fixed_share(graph, mask) * mask.sum() <= shared[1].min()
 
 
@@ -297,5 +300,5 @@ def test_controls_of_a_shipped_toy(tokens):
 
     graph = compile_graph(load_vit("toy/digits-2l"), tokens=tokens)
     for draw in DRAWS:
-        for seed in range(3):
+        for seed in range(2):
             check(graph, random_mask(graph, 0.5, seed), draw)
