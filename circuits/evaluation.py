@@ -3,7 +3,7 @@
 On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
 of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
-of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
+of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class _Search:
         means, full = behaviour(runs.outputs), float(behaviour(runs.clean_outputs))
         if abs(full - means[0]) < FLOOR:
             raise TaskError(
-                f"no share of the behaviour is defined on these {len(self.pairs)} pairs: it is {full:.6g} with all "
+                f"the share of the behaviour is not defined on these {len(self.pairs)} pairs: it is {full:.6g} with all "
                 f"edges and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
             )
         return normalised(means, means[0], np.asarray(full))[1:].tolist()

@@ -89,8 +89,8 @@ def check_independence(bench: Bench) -> Findings:
         if np.ptp(values) <= bench.rounding:
             why = f"{name} is the same on all pairs, so nothing can depend"
             return untested("independence", bench, why, null, method)
-    n_permutations = bench.settings.n_permutations
-    test = partial(independence, n_permutations=n_permutations, seed=bench.seed, unit=bench.units.of_pair)
+    where = {"unit": bench.units.of_pair, "place": bench.units.place}
+    test = partial(independence, n_permutations=bench.settings.n_permutations, seed=bench.seed, **where)
     found, own, none = (test(values, full) for values in (left, bench.kept, bench.none))
     said = f"what is left without the circuit depends on the model's output (p = {found.p_value:.3g}; "
     said += f"controls: the circuit itself p = {own.p_value:.3g}, no edge p = {none.p_value:.3g})"

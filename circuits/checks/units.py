@@ -2,7 +2,8 @@
 
 On a crossed task a clean image stands in several pairs, and these are not independent: counted one by one they would
 make few images look like many. So an image counts once, by its mean over its partners, those of either class alike.
-Partners that several images meet still tie these together a little.
+Images that meet the same partners are still tied together as far as the circuit leaks; where images are shuffled, those
+at one place (`design.py`) stay together.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ class Units:
         of_pair: The unit of each pair, 0, 1, ..., shape (pair,).
         weights: Of each pair in each unit's mean, shape (unit, pair).
         sign: 1 where a higher output speaks for what the unit's image shows, -1 where a lower one does, shape (unit,).
+        place: Where each unit's image stands, shape (unit,).
         words: What they are.
     """
 
     of_pair: Ints
     weights: Floats
     sign: Ints
+    place: Ints
     words: str
 
     @classmethod
     def of(cls, pairs: Pairs) -> Units:
         """Those of a task's pairs."""
         if pairs.design is None:
-            return cls(np.arange(len(pairs)), np.eye(len(pairs)), np.ones(len(pairs), dtype=np.int64), "pairs")
-        _, first, place = np.unique(pairs.design.clean_image.numpy(), return_index=True, return_inverse=True)
-        sign = pairs.design.sign.numpy()[first]
-        return cls(place.astype(np.int64), _weights(pairs.design, place), sign, "clean images")
+            each = np.arange(len(pairs))
+            return cls(each, np.eye(len(pairs)), np.ones(len(pairs), dtype=np.int64), each, "pairs")
+        design = pairs.design
+        _, first, unit = np.unique(design.clean_image.numpy(), return_index=True, return_inverse=True)
+        sign, place = design.sign.numpy()[first], design.clean_place.numpy()[first]
+        return cls(unit.astype(np.int64), _weights(design, unit), sign, place, "clean images")
 
     def __len__(self) -> int:
         return len(self.sign)
@@ -52,9 +57,9 @@ class Units:
         return values @ self.weights.T
 
 
-def _weights(design: Design, place: NDArray[np.intp]) -> Floats:
+def _weights(design: Design, unit: NDArray[np.intp]) -> Floats:
     """Partners of a class add up to the same for every class that the image meets."""
-    inside = place == np.arange(place.max() + 1)[:, None]
+    inside = unit == np.arange(unit.max() + 1)[:, None]
     found = np.zeros(inside.shape)
     for side in set(design.partner_side.tolist()):
         own = inside & (design.partner_side.numpy() == side)

@@ -18,7 +18,7 @@ from vitcircuits.models.errors import GraphError
 
 def digits():
     vit = load_vit("toy/digits-2l")
-    return class_contrast(vit, "digits", target=3, foil=8, n_discovery=16, n_evaluation=24)
+    return class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=16, n_evaluation=24)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,9 @@ def test_wilsons_interval_is_not_empty_where_all_hit():
     assert figure.value == 1.0 and figure.low == pytest.approx(0.963, abs=1e-3) and figure.high == 1.0
 
 
-def test_what_chance_other_tasks_and_renamed_heads_get_stands_beside_transmission(task):
+def test_what_chance_other_tasks_and_renamed_heads_get_stands_beside_transmission():
+    vit = load_vit("toy/digits-2l")
+    task = class_contrast(vit, "digits", target=3, foil=8, n_discovery=8, n_evaluation=16)
     graph = compile_graph(task.vit)
     circuit, other = random_scores(graph).top(60), random_scores(graph, seed=1).top(60)
     options = {"curve": False, "n_random": 3, "n_bootstrap": 50}

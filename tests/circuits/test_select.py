@@ -10,7 +10,9 @@ from vitcircuits.models.errors import GraphError, TaskError
 
 @pytest.fixture(scope="module")
 def task():
-    return class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=16, n_evaluation=8)
+    return class_contrast(
+        load_vit("toy/digits-2l"), "digits", target=3, foil=8, sides="one", n_discovery=16, n_evaluation=8
+    )
 
 
 @pytest.fixture(scope="module")
