@@ -95,8 +95,8 @@ def control_masks(circuit: Circuit, kind: ControlKind | str, n: int, *, seed: in
 
 def kinds_of(circuit: Circuit) -> list[ControlKind]:
     """The kinds of controls that a circuit has; of a graph with one head in each layer only `paths`."""
-    fits = [kind for kind, control in CONTROLS.items() if granularity(circuit) in control.words]
-    return fits if can_rename(circuit.graph) else ["paths"]
+    fits: list[ControlKind] = [kind for kind, control in CONTROLS.items() if granularity(circuit) in control.words]
+    return [kind for kind in fits if kind == "paths" or can_rename(circuit.graph)]
 
 
 def other_masks(circuit: Circuit, kind: ControlKind | str, n: int, *, seed: int) -> list[NDArray[np.bool_]]:

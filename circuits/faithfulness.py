@@ -44,7 +44,7 @@ class Judged:
     @cached_property
     def values(self) -> Floats:
         """The share that each mask keeps, shape (mask,)."""
-        found = self.resamples.behaviour(self.outputs)
+        found = np.asarray(self.resamples.behaviour(self.outputs))
         return normalised(found, found[1], np.asarray(self.resamples.behaviour(self.full)))
 
     @cached_property

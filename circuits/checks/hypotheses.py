@@ -43,7 +43,7 @@ def check_equivalence(bench: Bench) -> Findings:
     that is the same to all images lies above the model on those of one class and below on the others, half and half.
     """
     settings, n, tie = bench.settings, len(bench.units), bench.rounding
-    found = [_compare(bench, np.ones(n)), *([_compare(bench, bench.units.sign)] if bench.sided else [])]
+    found = [_compare(bench, np.ones(n)), *([_compare(bench, bench.units.sign.astype(float))] if bench.sided else [])]
     worst = max(found, key=lambda one: one.p_value)
     choices = {"epsilon": settings.epsilon, "level": settings.level}
     said = f"the circuit's output is above the model's in {found[0].statistic:.0%} of {n} {bench.units.words}, "
@@ -63,7 +63,7 @@ def check_equivalence(bench: Bench) -> Findings:
     return verdict("equivalence", bench, passed, said, worst, n, null, method)
 
 
-def _compare(bench: Bench, sign: NDArray[np.number]) -> Tested:
+def _compare(bench: Bench, sign: Floats) -> Tested:
     kept, full = (sign * bench.units.means(values) for values in (bench.kept, bench.full))
     return equivalence(kept, full, epsilon=bench.settings.epsilon, tie=bench.rounding)
 

@@ -112,5 +112,7 @@ def test_six_edges_that_hardly_say_anything_are_not_sufficient(bench_of):
     away = bench.distance(bench.outputs([bench.own, *others(bench, "paths")], ""), bench.full)
     assert (away[1:] > away[0]).all()
     both = class_contrast(vit, "digits", target=0, foil=6, n_discovery=8, n_evaluation=24)
-    found = check_sufficiency(bench_of(circuit, both)).verdicts["sufficiency"]
+    crossed = bench_of(circuit, both, n_permutations=200)
+    found = check_sufficiency(crossed).verdicts["sufficiency"]
     assert found.passed is False and "does not read the image" in found.words
+    assert not any(check(crossed).verdicts[name].passed for name, check in CHECKS.items())
