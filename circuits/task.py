@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..models.data import ImageData, load_data
-from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from ..models.planted.vit import planted_images
 from .ablation import Ablation, as_ablation
 from .classes import ClassSet, ClassSpec, parse_classes
+from .held_apart import require_held_apart
 from .metrics import Metric, MetricKind
 from .pair_maker import PairMaker, valid_pairs
 from .pairs import Pairs
@@ -28,7 +28,7 @@ from .partners.partner import Partner, as_partner
 class Task:
     """A behaviour of a model on images.
 
-    Discovery and evaluation share no image, partners included.
+    Discovery and evaluation share no near-duplicate, partners included (see `held_apart`).
 
     Args:
         vit: The opened model.
@@ -39,7 +39,7 @@ class Task:
         info: The task in plain values, for records and pictures.
 
     Raises:
-        TaskError: A clean or corrupted image stands in both sets of pairs.
+        TaskError: A near-duplicate stands in both sets of pairs, or one photograph is every partner in both.
         DataError: The images don't fit the model.
     """
 
@@ -53,13 +53,7 @@ class Task:
     def __post_init__(self) -> None:
         for pairs in (self.discovery, self.evaluation):
             self.vit.check_images(pairs.clean)
-        seen = _hashes(self.discovery)
-        shared = len(seen & _hashes(self.evaluation))
-        if shared:
-            raise TaskError(
-                f"{shared} images stand in the discovery pairs and in the evaluation pairs: a circuit must be judged "
-                f"on images that it was not found on. Leave them out of one of the two."
-            )
+        require_held_apart(self.discovery, self.evaluation, self.info)
 
     def __str__(self) -> str:
         metric = (
@@ -78,19 +72,6 @@ class Task:
     def with_ablation(self, ablation: Ablation | str) -> Task:
         """The same task under another ablation."""
         return dataclasses.replace(self, ablation=as_ablation(ablation))
-
-
-def _hashes(pairs: Pairs) -> set[bytes]:
-    """The bytes of every image, except partners that every pair shares (a mean image)."""
-    images = (
-        [pairs.clean]
-        if len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all())
-        else [
-            pairs.clean,
-            pairs.corrupt,
-        ]
-    )
-    return {image.cpu().numpy().tobytes() for group in images for image in group}
 
 
 def class_contrast(
