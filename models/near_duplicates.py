@@ -24,8 +24,9 @@ How near are different images, and how far copies? The nearest neighbours over a
                 digits, noise with a standard deviation of .02       .9972    the lowest of 596
 
 So digits, which are much alike, set SAME. Comparing all pairs at every shift is spared in two steps: pictures of 128
-all are shifted; and unit vectors that agree to SAME lie within sqrt(2 - 2 SAME) of each other in every orthonormal
-projection too, so that a tree over 24 low frequencies finds the few that are worth comparing in full.
+pixels and more are first compared as they stand, at 16 pixels a side, and only those that look alike at all are
+shifted; and unit vectors that agree to SAME lie within sqrt(2 - 2 SAME) of each other in every orthonormal projection
+too, so that a tree over 24 low frequencies finds the few that are worth comparing in full.
 
 Weak spots: crops and zooms (a crop to .95 of a photograph's sides keeps .95), mirror images, turns, and grey copies of
 coloured pictures are not recognised, nor is a change of brightness that clips much. Of thousands of near-equal images
