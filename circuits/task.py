@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation, as_ablation
 from .held_apart import require_held_apart
@@ -26,9 +25,9 @@ from .pairs import Pairs
 class Task:
     """A behaviour of a model on images.
 
-    Discovery and evaluation share no near-duplicate, partners included (`held_apart.py`). A task is *crossed* where clean images show both
-    classes (`design.py`), and *one-sided* where they show the target alone; a circuit that answers one thing to every
-    image cannot be told from a good one on a one-sided task.
+    Discovery and evaluation share no near-duplicate, partners included (`held_apart.py`). A task is *crossed* where
+    clean images show both classes (`design.py`), and *one-sided* where they show the target alone; a circuit that
+    answers one thing to every image cannot be told from a good one on a one-sided task.
 
     Args:
         vit: The opened model.
