@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .report import Figure
 
 if TYPE_CHECKING:
+    from .design import Design
     from .pairs import Pairs
 
 TAIL = 0.025
@@ -65,12 +66,16 @@ class Resamples:
     @classmethod
     def of(cls, pairs: Pairs, n: int, *, seed: int) -> Resamples:
         """`n` draws of a task's pairs: of images where they are crossed."""
-        design = pairs.design
+        return cls.of_design(pairs.design, len(pairs), n, seed=seed)
+
+    @classmethod
+    def of_design(cls, design: Design | None, n_pairs: int, n: int, *, seed: int) -> Resamples:
+        """The same for whoever holds outputs without their images."""
         if design is None:
-            return cls.draw(len(pairs), n, seed=seed)
+            return cls.draw(n_pairs, n, seed=seed)
         smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
         counts = design.image_counts(n if smallest > 1 else 0, seed)
-        weights, whole = design.balanced(counts), design.balanced(np.ones(len(pairs)))
+        weights, whole = design.balanced(counts), design.balanced(np.ones(n_pairs))
         contrasts = [design.contrast(some) if design.sided else some for some in (weights, whole)]
         return cls(weights, contrasts[0], whole, contrasts[1], "images", widened_tail(smallest))
 

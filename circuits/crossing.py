@@ -193,7 +193,7 @@ class Crossing:
         """(clean row, its side, partner row, its side) of each pair, one clean image after the other."""
         match self.partner.kind:
             case "class_swap":
-                return _in_circles(clean, partners, n_partners)
+                return in_circles(clean, partners, n_partners)
             case "nearest":
                 return self._nearest(split, clean, partners)
             case "another":
@@ -226,6 +226,8 @@ class Crossing:
         found = []
         known = {side: self._seen(split, rows) for side, rows in partners.items()}
         for side, rows in clean:
+            if not len(rows):
+                continue
             for row, own in zip(rows.tolist(), self._seen(split, rows), strict=True):
                 for other, pool in partners.items():
                     alike = known[other] @ own
@@ -314,7 +316,7 @@ class _Masks:
         return self.masks[[place[row] for row in rows.tolist()]]
 
 
-def _in_circles(
+def in_circles(
     clean: list[tuple[int, Rows]], partners: dict[int, Rows], n_partners: int
 ) -> list[tuple[int, int, int, int]]:
     """Each clean image meets the partners after it in its own class, and those at its place in the other one."""

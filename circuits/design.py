@@ -91,6 +91,15 @@ class Design:
         """Whether both classes stand among the partners too."""
         return self.sided and {TARGET, FOIL} <= set(self.partner_side.tolist())
 
+    @property
+    def opposed(self) -> Bool[Tensor, " pair"]:
+        """Pairs whose clean image and partner show different classes; all of them where partners have no class.
+
+        Between two images of one class hardly anything differs that the metric speaks of, so effects of what a partner
+        changes are taken over these pairs.
+        """
+        return (self.clean_side != self.partner_side) | (self.partner_side == NEITHER)
+
     def cells(self) -> Iterator[tuple[str, Bools]]:
         """The cells that hold a pair: a name such as `foil_with_target` (clean first), and which pairs are in it."""
         for clean in (TARGET, FOIL, NEITHER):
