@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..circuits.bootstrap import NAMES
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
 from ..circuits.report import Figure
-from ..circuits.shares import NAMES
 
 if TYPE_CHECKING:
     import pandas

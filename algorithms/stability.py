@@ -315,15 +315,9 @@ def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
         "ports": finder.graph.ports,
         "sides": finder.task.sides,
         "n_pairs": len(finder.task.discovery),
-        **_images(finder.task),
+        **({} if finder.task.discovery.design is None else {"n_images": finder.task.discovery.n_images}),
         "n_resamples": len(plan.resamples),
         "n_seeds": len(plan.seeded),
         "n_halvings": len(plan.halvings),
         "seed": seed,
     }
-
-
-def _images(task: Task) -> dict[str, int]:
-    """How many clean images of a crossed task are drawn."""
-    design = task.discovery.design
-    return {} if design is None else {"n_images": design.clean_image.unique().numel()}

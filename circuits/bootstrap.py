@@ -31,6 +31,9 @@ TAIL = 0.025
 FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
 
+NAMES = {"both": "transmission", "one": "faithfulness"}
+"""What the share is called, by the sides of a task."""
+
 Floats = NDArray[np.float64]
 Numbers = Floats | np.float64  # numpy makes arrays without axes into scalars
 

@@ -15,7 +15,6 @@ from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .classes import ClassSpec, image_labels, parse_classes
 from .contrast import Sides, class_contrast, load_images
-from .design import FOIL, TARGET
 from .metrics import MetricKind
 from .pairs import Pairs
 from .partners.partner import Partner, as_partner
@@ -157,11 +156,12 @@ def _restricted(task: Task, kept: Mapping[str, set[bytes]]) -> Task:
         rows = [row for row, image in enumerate(own.clean) if _key(image) in common]
         pairs[split] = some = own if len(rows) == len(own) else met_again(own.select(rows))
         _require_sides(own, some, split)
-        lost = _n_images(own) - _n_images(some)
+        lost = own.n_images - some.n_images
         dropped[split] = {**task.info["dropped"][split], "other_partners": lost}
-        images[split] = {**task.info.get("images", {}).get(split, {}), **_by_side(some)}
+        if some.design is not None:
+            images[split] = {**task.info["images"][split], **some.design.counts}
     info = {**task.info, **{f"n_{split}": len(some) for split, some in pairs.items()}, "dropped": dropped}
-    return dataclasses.replace(task, **pairs, info=info | ({"images": images} if task.sides == "both" else {}))
+    return dataclasses.replace(task, **pairs, info=info | ({"images": images} if images else {}))
 
 
 def _require_sides(before: Pairs, after: Pairs, split: str) -> None:
@@ -170,21 +170,3 @@ def _require_sides(before: Pairs, after: Pairs, split: str) -> None:
             f"no {split} image of one of the two classes is there under all partners: pass more images, or leave out "
             f"the partner with the fewest masks."
         )
-
-
-def _n_images(pairs: Pairs) -> int:
-    """Clean images: of a one-sided task one for each pair."""
-    return len(pairs) if pairs.design is None else pairs.design.clean_image.unique().numel()
-
-
-def _by_side(pairs: Pairs) -> dict[str, int]:
-    """Clean images of each class, those that the model gets right and the others."""
-    design = pairs.design
-    if design is None:
-        return {}
-    sides = {
-        (f"{name}{end}"): (design.clean_side == side) & (design.right == right)
-        for side, name in ((TARGET, "target"), (FOIL, "foil"))
-        for end, right in (("", True), ("_wrong", False))
-    }
-    return {name: design.clean_image[rows].unique().numel() for name, rows in sides.items()}

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from ..models.errors import FormatError, TaskError
 from .ablation import Ablation
 from .bootstrap import FLOOR, Resamples, percentiles, share
-from .design import Design
 from .draw.words import task_words
 from .formats.plain import plain, write_text_atomic
 
 if TYPE_CHECKING:
     import pandas
+
+    from .design import Design
 
 Direction = Literal["noising", "denoising"]
 Shown = Literal["effect", "normalised", "flips"]

@@ -99,6 +99,11 @@ class Pairs:
         return dataclasses.replace(found, design=design)
 
     @property
+    def n_images(self) -> int:
+        """Clean images: as many as pairs, but on a crossed task, where each meets several partners."""
+        return len(self) if self.design is None else self.design.n_images
+
+    @property
     def opposed(self) -> Pairs:
         """The pairs whose clean image and partner show different classes; all where that is not known."""
         if self.design is None or bool(self.design.opposed.all()):

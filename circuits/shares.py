@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .baseline import DEFAULT_MEMORY, make_baseline
-from .bootstrap import Resamples, percentiles
+from .bootstrap import NAMES, Resamples, percentiles
 from .faithfulness import Judged
 from .graph import Graph
 from .mask_runs import run_masks
@@ -25,8 +25,6 @@ from .transmission import Crossed
 
 Bools = NDArray[np.bool_]
 
-NAMES = {"both": "transmission", "one": "faithfulness"}
-"""What the share is called, by the sides of a task."""
 FAITHFULNESS = "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped"
 
 
