@@ -7,7 +7,7 @@ An algorithm that prunes to a size is told the number of edges of a minimal circ
 
 Whether the truth is found is asked on the one-sided task (`planted_task`). What was found is then judged as circuits of
 models are whose truth nobody knows: its transmission, leakage and R^2 (`circuits/transmission.py`) on the crossed task,
-of scores those of their best edges, as many as a minimal circuit has. The truth has 1, 0 and 1
+of scores those of their best edges, as many as precision is taken over. The truth has 1, 0 and 1
 (digit-pairs, whose weights were trained to use it: .99, .005 and .99).
 """
 
@@ -227,7 +227,9 @@ def _measure(model: str, name: str, task: Task, crossed: Task) -> Row:
         precision=figures.precision,
         recall=figures.recall,
         size=figures.size,
-        **{name: figure.value for name, figure in read.items()},
+        transmission=read["transmission"].value,
+        leakage=read["leakage"].value,
+        reproduced_variation=read["reproduced_variation"].value,
         runs=work.runs,
         seconds=seconds,
     )
@@ -240,7 +242,7 @@ def _circuit(found: Scores | Circuit, truths: Sequence[frozenset[str]]) -> Circu
     union = frozenset().union(*truths)
     mask = truth_mask(found.graph, union)
     best: By = max(RANKINGS, key=lambda by: average_precision(found.ranking_values(by), mask))
-    return found.top(len(truths[0]), by=best)
+    return found.top(len(union), by=best)
 
 
 def judge_reading(circuit: Circuit, task: Task) -> dict[str, Figure]:
