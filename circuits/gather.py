@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from .design import one_partner_each
 from .draw.words import shortened
 from .exhibit import Exhibit, PartnerExhibit
 from .metrics import Metric
+from .pairs import Pairs
 from .task import Task
 
 
@@ -59,6 +62,8 @@ def gather_partners(
 ) -> PartnerExhibit:
     """The first clean images of several tasks, each beside its partners, and what changed.
 
+    Of crossed tasks images of target and foil in turn, each beside its first partner of the other class.
+
     Args:
         tasks: Name of the corruption -> task; all with the same clean images, as `partner_contrasts` makes them.
         n: At most so many images.
@@ -69,7 +74,7 @@ def gather_partners(
     """
     if n < 1 or not tasks:
         raise TaskError(f"gather_partners({len(tasks)} tasks, n={n}) is not possible: pass a task and n of at least 1.")
-    shown = {name: getattr(task, split).select(slice(0, n)) for name, task in tasks.items()}
+    shown = {name: in_turn(getattr(task, split).opposed, n) for name, task in tasks.items()}
     first, vit = next(iter(shown.values())).clean, next(iter(tasks.values())).vit
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):
@@ -86,6 +91,17 @@ def gather_partners(
         tokens={name: pairs.changed[:, patches].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
         captions={"clean": _said(vit, first, next(iter(metrics.values())), first), **said},
     )
+
+
+def in_turn(pairs: Pairs, n: int) -> Pairs:
+    """The first pairs; of a crossed task the first of each clean image, target and foil in turn."""
+    design = pairs.design
+    if design is None:
+        return pairs.select(slice(0, n))
+    first = one_partner_each(design)
+    sides = [first[design.clean_side[first] == side].tolist() for side in design.sides]
+    rows = [row for some in zip_longest(*sides) for row in some if row is not None]
+    return pairs.select(rows[:n])
 
 
 def _said(vit: HookedViT, images: Tensor, metric: Metric, clean: Tensor) -> tuple[str, ...]:

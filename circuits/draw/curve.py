@@ -43,15 +43,18 @@ def draw_curves(curves: Sequence[Curve], path: str | Path, *, mark: Mark | None 
     return write_bytes_atomic(path, _drawn(curves, kind, mark, title))
 
 
-def curves_svg(curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "") -> str:
-    """The same picture as SVG text."""
-    return _drawn(curves, "svg", mark, title).decode()
+def curves_svg(
+    curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "", name: str = "faithfulness"
+) -> str:
+    """The same picture as SVG text; `name` is what the curves show."""
+    return _drawn(curves, "svg", mark, title, name).decode()
 
 
-def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str) -> bytes:
+def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str, name: str = "faithfulness") -> bytes:
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
         _fill(axes, curves, mark)
+        axes.set_ylabel(name)
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
 
     return plotted(kind, (6.4, 3.9), fill)
@@ -128,7 +131,6 @@ def _dress(axes: Axes, sizes: list[int], low: float, high: float) -> None:
     spare = 0.07 * (high - low)
     axes.set_ylim(low - spare, high + spare)
     axes.set_xlabel("edges in the circuit")
-    axes.set_ylabel("faithfulness")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#6b7280")
     axes.tick_params(color="#6b7280", labelcolor="#374151")
