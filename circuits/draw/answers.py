@@ -31,8 +31,8 @@ def answers(report: Report, exhibit: Exhibit, circuit: Circuit) -> str:
     worst, best = rows[:WORST], rows[WORST:][-BEST:]
     names = {side: named(circuit.task.get(f"{side}_name", side)) for side in ("target", "foil")}
     note = (
-        "After each name m, the metric that speaks for the target above 0; of the circuit its mean over partners, and "
-        "in brackets the range over them: a circuit that reads the image answers alike whatever the partner. An orange "
+        "m is the metric, which speaks for the target where it is high; of the circuit its mean over partners, and in "
+        "brackets the range over them: a circuit that reads the image answers alike whatever the partner. An orange "
         "frame: circuit and model name different classes."
     )
     groups = [tag("p", text(note)), _group("Furthest off", worst, exhibit, names)]
@@ -50,8 +50,9 @@ def _figure(row: Answer, picture: NDArray[np.float32], names: dict[str, str]) ->
     image, shows, model, circuit, m_model, m_circuit, spread = row
     lines = (
         f"{image}: shows {shortened(names.get(shows, shows), 18)}",
-        f"model: {shortened(model, 18)} {m_model}",
-        f"circuit: {shortened(circuit, 18)} {m_circuit} ({spread})",
+        f"model: {shortened(model, 16)}, m = {m_model}",
+        f"circuit: {shortened(circuit, 16)}, m = {m_circuit}",
+        f"({spread})",
     )
     shown = f'<img alt="{text(lines[0])}" src="{thumbnail_uri(picture)}">'
     said = tag("figcaption", "<br>".join(map(text, lines)))

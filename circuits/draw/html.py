@@ -44,14 +44,16 @@ dl.facts div{display:flex;gap:7px}dt{color:var(--soft)}dd{margin:0;overflow-wrap
 .diagram.wide svg{max-width:none}
 .told{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:0}
 .told .main{font-size:19px;font-weight:600;color:var(--ink)}
-.answers figcaption{max-width:190px}.answers img{height:112px;display:block;border:3px solid transparent}
+.told+p{margin-top:12px}.answers figure{width:196px}.answers img{height:112px;display:block;border:3px solid transparent}
 .answers .other img{border-color:var(--orange)}
 .gallery{display:flex;flex-wrap:wrap;gap:18px}
 figure{margin:0}figcaption{font-size:12.5px;color:var(--soft);margin-top:3px;max-width:330px;overflow-wrap:anywhere}
 .pair{display:flex;gap:10px}.heads{gap:12px}.heads figcaption{max-width:88px}
 .heads img{width:88px;height:88px;object-fit:contain;display:block;border:1px solid var(--line)}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:20px}
-.columns section{min-width:0}.curve{width:100%;height:auto}
+.columns section{min-width:0}.curve{width:100%;max-width:720px;height:auto}
+.figures{table-layout:fixed}.figures th:nth-child(1){width:170px}.figures th:nth-child(2){width:110px}
+.figures th:nth-child(3){width:170px}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
 th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid #cfd4da;padding:5px 14px 5px 0;
 position:sticky;top:0;background:#fff}
@@ -142,7 +144,7 @@ def _headline(circuit: Circuit, report: Report | None) -> str:
         return ""
     rows = told(report)
     if chosen := selection_told(circuit.provenance, len(circuit.graph)):
-        rows.append(("selection", chosen))
+        rows.insert(0, ("selection", chosen))
     terms = (
         tag("dt", text(label)) + tag("dd", text(said), class_="main" if label == measure(report) else None)
         for label, said in rows
@@ -184,15 +186,15 @@ def svg_image(svg: str, alt: str) -> str:
     return f'<img class="curve" alt="{text(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
-def html_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+def html_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], kind: str | None = None) -> str:
     """A table; a column is (heading, class), a cell is markup already."""
-    head = (tag("th", text(name), class_=kind or None) for name, kind in columns)
+    head = (tag("th", text(name), class_=of or None) for name, of in columns)
     lines = (
-        tag("tr", *(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True)))
+        tag("tr", *(f'<td class="{of}">{cell}</td>' for cell, (_, of) in zip(row, columns, strict=True)))
         for row in rows
     )
     top = tag("thead", tag("tr", *head)) if any(name for name, _ in columns) else ""
-    return tag("table", top, tag("tbody", "\n", *lines))
+    return tag("table", top, tag("tbody", "\n", *lines), class_=kind)
 
 
 def _figures(report: Report | None) -> str:
@@ -202,7 +204,7 @@ def _figures(report: Report | None) -> str:
     parts = [tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}."))]
     for heading, figures in grouped(report).items():
         parts.append(tag("h3", text(heading)) if heading else "")
-        parts.append(html_table(columns, [[text(name), *_cells(one)] for name, one in figures.items()]))
+        parts.append(html_table(columns, [[text(name), *_cells(one)] for name, one in figures.items()], "figures"))
     return section("Figures", *parts)
 
 

@@ -106,7 +106,7 @@ def _design(task: Mapping[str, Any]) -> str:
     """Whether clean images show both classes; records from before there was a choice are of one side."""
     if not task:
         return ""
-    return "crossed: clean images of both classes" if task.get("sides") == "both" else "one-sided"
+    return "crossed" if task.get("sides") == "both" else "one-sided"
 
 
 def _selection(provenance: Mapping[str, Any]) -> str:
