@@ -36,7 +36,8 @@ class PartnerComparison:
         chance: The same between a circuit and random circuits of the other's size, made of whole paths and matched by
             layer and kind, shape (circuit, circuit).
         rank_correlation: Spearman's, between the scores of all edges, shape (circuit, circuit); NaN without scores.
-        faithfulness: Of each circuit (outer) under each partner (inner), on held-out pairs.
+        faithfulness: Of each circuit (outer) under each partner (inner), on held-out pairs; of crossed tasks
+            transmission, as `method["measure"]` says.
         random_faithfulness: Under each partner, of random circuits as large as the one found with it.
         dropped: Pairs that were left out under each partner, by split and reason.
         method: How everything was obtained, in plain values.
@@ -58,7 +59,7 @@ class PartnerComparison:
             f"{method['algorithm']}, {len(self.circuits[0].graph):,} edges, {method['n_discovery']} discovery and "
             f"{method['n_evaluation']} evaluation pairs"
         )
-        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out faithfulness under {', '.join(self.names)}"]
+        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out {self.measure} under {', '.join(self.names)}"]
         for name, circuit, row in zip(self.names, self.circuits, self.faithfulness, strict=True):
             lines.append(f"{name:<{width}}  {len(circuit):>6}  {'  '.join(map(str, row))}")
         lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_faithfulness))}")
@@ -68,6 +69,11 @@ class PartnerComparison:
                 f"{self.chance[first, second]:.2f}), rank correlation {self.rank_correlation[first, second]:.2f}"
             )
         return "\n".join(lines)
+
+    @property
+    def measure(self) -> str:
+        """What circuits are judged by: `transmission`, or `faithfulness` on one-sided tasks."""
+        return self.method.get("measure", "faithfulness")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -91,9 +97,9 @@ class PartnerComparison:
         for place, name in enumerate(self.names):
             for other, partner in enumerate(self.names):
                 figure = self.faithfulness[place][other]
-                yield "faithfulness", name, partner, figure.value, figure.low, figure.high, figure.reason
+                yield self.measure, name, partner, figure.value, figure.low, figure.high, figure.reason
         for partner, figure in zip(self.names, self.random_faithfulness, strict=True):
-            yield "faithfulness", "random", partner, figure.value, figure.low, figure.high, figure.reason
+            yield self.measure, "random", partner, figure.value, figure.low, figure.high, figure.reason
         for measure in ("jaccard", "chance", "rank_correlation"):
             for (place, other), value in np.ndenumerate(getattr(self, measure)):
                 yield measure, self.names[place], self.names[other], float(value), None, None, NO_INTERVAL
@@ -143,9 +149,9 @@ class PartnerComparison:
         )  # None: NaN
         empty = np.full((1, len(self.names)), np.nan)
         panels = {
-            "held-out faithfulness": kept[..., 0],
+            f"held-out {self.measure}": kept[..., 0],
             "Jaccard of edges": np.concatenate([self.jaccard, self.chance.mean(0, keepdims=True)]),
             "rank correlation": np.concatenate([self.rank_correlation, empty]),
         }
         rows = [*(f"found with {name}, {size} edges" for name, size in self.sizes.items()), "random circuits"]
-        return draw_grids(panels, rows, list(self.names), path, intervals={"held-out faithfulness": kept[..., 1:]})
+        return draw_grids(panels, rows, list(self.names), path, intervals={f"held-out {self.measure}": kept[..., 1:]})

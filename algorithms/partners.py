@@ -4,6 +4,8 @@
 2. From each the circuit of one size: the highest-ranked edges, as many as leave at most that many on paths.
 3. Every circuit judged under every partner on the same clean evaluation images.
 
+On crossed tasks circuits are judged by transmission, on one-sided ones by faithfulness.
+
 A circuit that is faithful under its own partner only explains how the model tells the image from that partner. Read a
 column, not a row, to compare faithfulness: within a column the partner is one and the same.
 """
@@ -24,15 +26,18 @@ from ..circuits.bootstrap import Resamples, percentiles
 from ..circuits.circuit import Circuit
 from ..circuits.compare.ranks import rank_correlations
 from ..circuits.controls import random_masks
+from ..circuits.design import Design, one_partner_each
 from ..circuits.faithfulness import Judged
 from ..circuits.graph import Graph
 from ..circuits.mask_runs import run_masks
 from ..circuits.nodes import overlap
+from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
 from ..circuits.report import Figure
 from ..circuits.run import require_model
 from ..circuits.scores import By, Scores
 from ..circuits.task import Task
+from ..circuits.transmission import Crossed
 from ..models.errors import GraphError, TaskError
 from .partner_comparison import PartnerComparison
 from .progress import progress_bar
@@ -43,6 +48,8 @@ _ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_d
 Masks = list[NDArray[np.bool_]]
 _METHOD = {
     "faithfulness": "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped",
+    "transmission": "T on evaluation images that the model gets right; (T - T0) / (1 - T0), T0 that of no edge, where "
+    "partners are made from the clean image",
     "random": "mean over random circuits as large as the partner's own, of whole paths, matched by layer and kind; "
     "interval: the middle 95% of the draws",
     "chance": "mean Jaccard of one circuit with random circuits of the other's size, made as above, both ways",
@@ -95,8 +102,10 @@ def compare_partners(
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
     judged = []
     for task, own in zip(tasks.values(), random, strict=True):
-        draws = Resamples.draw(len(task.evaluation), n_bootstrap, seed=seed)
+        draws = Resamples.of(_judged_on(task), n_bootstrap, seed=seed)
         judged.append(_judge(graph, task, [*masks, *own], draws, memory, progress))
+    measure = "transmission" if next(iter(tasks.values())).sides == "both" else "faithfulness"
+    told = {name: words for name, words in _METHOD.items() if name in (measure, "random", "chance")}
     return PartnerComparison(
         names=tuple(tasks),
         circuits=tuple(circuits),
@@ -106,7 +115,14 @@ def compare_partners(
         faithfulness=tuple(tuple(_figure(column, place) for column in judged) for place in range(len(masks))),
         random_faithfulness=tuple(_random_figure(column, len(masks)) for column in judged),
         dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
-        method={**search.method(tasks), "n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed, **_METHOD},
+        method={
+            **search.method(tasks),
+            "n_random": n_random,
+            "n_bootstrap": n_bootstrap,
+            "seed": seed,
+            "measure": measure,
+        }
+        | told,
     )
 
 
@@ -178,30 +194,47 @@ def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
     return rank_correlations(values)
 
 
-def _judge(
-    graph: Graph, task: Task, masks: Masks, resamples: Resamples, memory: int, progress: bool
-) -> tuple[Judged, list[int]]:
-    """All circuits under one partner, and the row of each mask among the outputs."""
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """All circuits under one partner: what they say, the row of each mask among the outputs, and who met whom."""
+
+    judged: Judged
+    rows: list[int]
+    design: Design | None
+
+
+def _judge(graph: Graph, task: Task, masks: Masks, resamples: Resamples, memory: int, progress: bool) -> _Column:
+    """All circuits under one partner."""
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     ordered = [masks[0], np.zeros(len(graph), dtype=np.bool_), *masks[1:]]  # the empty circuit's place is row 1
-    runs = run_masks(task.vit, graph, ordered, task.metric, task.evaluation, baseline, memory=memory, progress=progress)
+    pairs = _judged_on(task)
+    metric = task.metric if pairs.design is None else task.metric.response
+    runs = run_masks(task.vit, graph, ordered, metric, pairs, baseline, memory=memory, progress=progress)
     rows = [0, *range(2, len(ordered))]
-    return Judged(runs.outputs, runs.clean_outputs, resamples), rows
+    return _Column(Judged(runs.outputs, runs.clean_outputs, resamples), rows, pairs.design)
 
 
-def _figure(column: tuple[Judged, list[int]], place: int) -> Figure:
-    """Faithfulness of one circuit."""
-    judged, rows = column
+def _judged_on(task: Task) -> Pairs:
+    """The evaluation pairs; of a crossed task those whose clean image the model gets right."""
+    pairs = task.evaluation
+    return pairs if pairs.design is None else pairs.select(torch.nonzero(pairs.design.right).flatten())
+
+
+def _figure(column: _Column, place: int) -> Figure:
+    """Transmission of one circuit, or faithfulness on a one-sided task."""
+    judged, row = column.judged, column.rows[place]
+    if column.design is not None:
+        found = Crossed(column.design, judged.outputs[row], judged.full, judged.outputs[1], judged.resamples)
+        return found.headline()
     if judged.undefined:
         return Figure(None, "share", reason=judged.undefined, method=_METHOD["faithfulness"])
-    row = rows[place]
     drawn = judged.drawn[:, row]
     return judged.resamples.figure(float(judged.values[row]), drawn, "share", _METHOD["faithfulness"])
 
 
-def _random_figure(column: tuple[Judged, list[int]], n_circuits: int) -> Figure:
-    """Mean faithfulness of the random circuits, which stand behind the others."""
-    judged, rows = column
+def _random_figure(column: _Column, n_circuits: int) -> Figure:
+    """Mean of the random circuits, which stand behind the others."""
+    judged, rows = column.judged, column.rows
     if judged.undefined:
         return Figure(None, "share", reason=judged.undefined, method=_METHOD["random"])
     values = judged.values[rows[n_circuits:]]
@@ -239,8 +272,7 @@ def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
                 f"partners cannot be compared: pass task.with_ablation('partner')."
             )
         same = task.metric == first.metric and all(
-            torch.equal(getattr(task, split).clean, getattr(first, split).clean)
-            for split in ("discovery", "evaluation")
+            _same_clean(getattr(task, split), getattr(first, split)) for split in ("discovery", "evaluation")
         )
         if not same:
             raise TaskError(f"{name!r} has other clean images or another metric: make the tasks by partner_contrasts.")
@@ -250,6 +282,16 @@ def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
             f"{len(found & judged)} images stand in the discovery pairs of one partner and in the evaluation pairs of "
             f"another: a circuit must be judged on images that it was not found on. Leave them out of one of the two."
         )
+
+
+def _same_clean(one: Pairs, other: Pairs) -> bool:
+    """Whether clean images are the same in the same order; on crossed tasks each may meet several partners."""
+    return torch.equal(*(pairs.clean if pairs.design is None else _once(pairs) for pairs in (one, other)))
+
+
+def _once(pairs: Pairs) -> Tensor:
+    assert pairs.design is not None
+    return pairs.clean[one_partner_each(pairs.design)]
 
 
 def _images(tasks: Mapping[str, Task], split: str) -> Iterator[Tensor]:

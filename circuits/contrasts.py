@@ -14,7 +14,7 @@ from ..models.data import ImageData, Split
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .classes import ClassSpec, image_labels, parse_classes
-from .contrast import class_contrast, load_images
+from .contrast import Sides, class_contrast, load_images
 from .metrics import MetricKind
 from .pairs import Pairs
 from .partners.partner import Partner, as_partner
@@ -31,14 +31,17 @@ def partner_contrasts(
     foil: ClassSpec,
     partners: Partners,
     metric: MetricKind | str = "logit_difference",
-    n_discovery: int = 64,
-    n_evaluation: int = 100,
+    sides: Sides | str = "both",
+    n_discovery: int | None = None,
+    n_evaluation: int | None = None,
+    n_partners: int = 2,
     data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> dict[str, Task]:
     """A `class_contrast` for each kind of partner, all with the same clean images in the same order.
 
-    Every pair is checked under every partner, and a clean image stays only if its pair is valid under all. So
+    On crossed tasks a clean image meets as many partners as the kind gives it, and no pair is checked. On one-sided
+    tasks every pair is checked under every partner, and a clean image stays only if its pair is valid under all. So
     `task.info["dropped"]` has beside each partner's own counts `other_partners`: pairs that are valid here and not
     under another. A partner that seldom lowers the metric costs all others their pairs. Where masks are given, clean
     images are those that have one under every partner.
@@ -50,8 +53,10 @@ def partner_contrasts(
         foil: What it is told from.
         partners: Kinds or `Partner`s, or name -> either; names are the kinds where none are given.
         metric: As `class_contrast` takes it.
-        n_discovery: At most so many pairs, before they are checked.
-        n_evaluation: At most so many pairs.
+        sides: `both`, or `one`.
+        n_discovery: As `class_contrast` takes it; of a one-sided task before pairs are checked.
+        n_evaluation: Likewise.
+        n_partners: Partners of each class that a clean image meets in evaluation, of kinds that are other images.
         data_dir: Where MNIST's files lie.
         seed: Draws images and chance.
 
@@ -71,8 +76,10 @@ def partner_contrasts(
             foil=foil,
             metric=metric,
             corruption=partner,
+            sides=sides,
             n_discovery=n_discovery,
             n_evaluation=n_evaluation,
+            n_partners=n_partners,
             seed=seed,
         )
         for name, partner in named.items()

@@ -99,7 +99,7 @@ def _rows_of(pairs: Pairs, images: Sequence[int]) -> dict[int, int]:
 def gather_partners(
     tasks: Mapping[str, Task], *, n: int = 4, split: Literal["evaluation", "discovery"] = "evaluation"
 ) -> PartnerExhibit:
-    """The first clean images of several tasks, each beside its partners, and what changed.
+    """Some clean images of several tasks, of crossed ones from both classes, each beside its partners and what changed.
 
     Args:
         tasks: Name of the corruption -> task; all with the same clean images, as `partner_contrasts` makes them.
@@ -111,7 +111,10 @@ def gather_partners(
     """
     if n < 1 or not tasks:
         raise TaskError(f"gather_partners({len(tasks)} tasks, n={n}) is not possible: pass a task and n of at least 1.")
-    shown = {name: getattr(task, split).select(slice(0, n)) for name, task in tasks.items()}
+    shown = {}
+    for name, task in tasks.items():
+        pairs: Pairs = getattr(task, split)
+        shown[name] = pairs.select(_rows(pairs, n))
     first, vit = next(iter(shown.values())).clean, next(iter(tasks.values())).vit
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):

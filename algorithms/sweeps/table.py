@@ -7,12 +7,13 @@
 | n_edges, n_graph, size | edges of the circuit, of the graph, and the first over the second |
 | n_nodes | heads and MLPs kept whole; empty for circuits of edges |
 | n_pairs | evaluation pairs |
-| faithfulness, ..., accuracy_retained | figures of the report, each with `_low` and `_high` of its 95% interval |
+| transmission, ..., accuracy_retained | figures of the report, each with `_low` and `_high` of its 95% interval |
 | undefined | figures without a value, and why |
 | error | why there are no figures |
 | folder | the cell's run folder, below the sweep's |
 
-It holds no times, so that the same sweep gives the same bytes, killed and resumed or not. Those are in `seconds.csv`.
+Crossed tasks have `transmission`, one-sided ones `faithfulness`; what a report lacks is empty. The table holds no
+times, so that the same sweep gives the same bytes, killed and resumed or not. Those are in `seconds.csv`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from .outcomes import Outcome
 if TYPE_CHECKING:
     import pandas
 
-FIGURES = ("faithfulness", "random_faithfulness", "cpr", "cmd", "kl", "accuracy_retained")
+CROSSED = ("transmission", "leakage", "reproduced_variation", "right", "random_transmission", "one_sided_faithfulness")
+ONE_SIDED = ("faithfulness", "random_faithfulness", "accuracy_retained")
+FIGURES = (*CROSSED, *ONE_SIDED[:2], "cpr", "cmd", "kl", ONE_SIDED[2])
 _STAGES = ("task", "search", "evaluation", "files")
 _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("model", "task", "algorithm"), "str"),
@@ -101,8 +104,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         return row
     row |= {"n_edges": report.n_edges, "n_graph": report.n_graph, "size": report.n_edges / report.n_graph}
     row |= {"n_nodes": report.method.get("n_nodes"), "n_pairs": report.n_pairs}
-    for name in FIGURES:
+    known = [name for name in FIGURES if name in report.figures]
+    for name in known:
         figure = report.figures[name]
         row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    missing = [name for name in FIGURES if report.figures[name].value is None]
+    missing = [name for name in known if report.figures[name].value is None]
     return row | {"undefined": "; ".join(f"{name}: {report.figures[name].reason}" for name in missing)}

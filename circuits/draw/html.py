@@ -1,4 +1,4 @@
-"""One static page that opens from disk: whether the circuit reads the image, the diagram, images, curve and tables.
+"""One static page that opens from disk: does it read the image, diagram, images, curve, tables.
 
 It loads nothing and runs nothing: pictures are inside it, there is no script, and a Content-Security-Policy forbids
 both. Everything that came from outside (class names, model names) is escaped.
@@ -44,7 +44,8 @@ dl.facts div{display:flex;gap:7px}dt{color:var(--soft)}dd{margin:0;overflow-wrap
 .diagram.wide svg{max-width:none}
 .told{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:0}
 .told .main{font-size:19px;font-weight:600;color:var(--ink)}
-.told+p{margin-top:12px}.answers figure{width:196px}.answers img{height:112px;display:block;border:3px solid transparent}
+.told+p{margin-top:12px}.answers figure{width:196px}
+.answers img{height:112px;display:block;border:3px solid transparent}
 .answers .other img{border-color:var(--orange)}
 .gallery{display:flex;flex-wrap:wrap;gap:18px}
 figure{margin:0}figcaption{font-size:12.5px;color:var(--soft);margin-top:3px;max-width:330px;overflow-wrap:anywhere}

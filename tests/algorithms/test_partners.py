@@ -10,6 +10,7 @@ import torch
 from vitcircuits.algorithms import compare_partners, eap, eap_ig
 from vitcircuits.algorithms.partners import at_most
 from vitcircuits.circuits import Pairs, Partner, class_contrast, compile_graph, evaluate, partner_contrasts
+from vitcircuits.circuits.design import one_partner_each
 from vitcircuits.circuits.draw.partners import draw_partners
 from vitcircuits.circuits.gather import gather_partners
 from vitcircuits.circuits.nodes import overlap
@@ -31,7 +32,15 @@ def graph(vit):
 
 @pytest.fixture(scope="module")
 def tasks(vit):
-    return partner_contrasts(vit, "digits", target=3, foil=8, partners=KINDS, n_discovery=20, n_evaluation=24)
+    """One-sided, where every pair is checked."""
+    sizes = {"n_discovery": 20, "n_evaluation": 24}
+    return partner_contrasts(vit, "digits", target=3, foil=8, partners=KINDS, sides="one", **sizes)
+
+
+@pytest.fixture(scope="module")
+def crossed(vit):
+    """Clean images of both classes."""
+    return partner_contrasts(vit, "digits", target=3, foil=8, partners=KINDS, n_discovery=8, n_evaluation=10)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +60,39 @@ def test_all_partners_share_their_clean_images_and_each_pair_is_valid(vit, tasks
             asked = {"discovery": 20, "evaluation": 24}[split]
             assert len(pairs) + sum(task.info["dropped"][split].values()) == asked, name
             assert task.info[f"n_{split}"] == len(pairs)
-    alone = class_contrast(vit, "digits", target=3, foil=8, n_discovery=20, n_evaluation=24)
+    alone = class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=20, n_evaluation=24)
     kept = {image.numpy().tobytes() for image in alone.discovery.clean}
     assert {image.numpy().tobytes() for image in first.discovery.clean} <= kept
+
+
+def test_crossed_tasks_share_their_clean_images_of_both_classes(crossed):
+    first = crossed["swap"]
+    for task in crossed.values():
+        assert task.sides == "both"
+        for split in ("discovery", "evaluation"):
+            own, other = getattr(task, split), getattr(first, split)
+            shown = [pairs.clean[one_partner_each(pairs.design)] for pairs in (own, other)]
+            assert torch.equal(*shown) and set(own.labels.tolist()) == {3, 8}
+
+
+def test_on_crossed_tasks_circuits_are_judged_by_evaluates_transmission(graph, crossed):
+    found = compare_partners(graph, crossed, algorithm="eap", size=40, n_random=1, n_bootstrap=30)
+    assert found.measure == "transmission" and "held-out transmission under" in str(found)
+    assert set(found.frame().measure) >= {"transmission"} and "faithfulness" not in set(found.frame().measure)
+    for circuit, row in zip(found.circuits, found.faithfulness, strict=True):
+        for task, figure in zip(crossed.values(), row, strict=True):
+            wanted = evaluate(circuit, task, curve=False, n_random=0, n_bootstrap=30)["transmission"]
+            assert (figure.value is None) == (wanted.value is None)
+            if wanted.value is not None:
+                assert figure.value == pytest.approx(wanted.value, abs=1e-6)
+                assert figure.low == pytest.approx(wanted.low, abs=1e-6)
+
+
+def test_the_gallery_of_crossed_tasks_shows_both_classes(crossed):
+    exhibit = gather_partners(crossed, n=4)
+    read = [said.split(",")[0] for said in exhibit.captions["clean"]]
+    assert read == ["3", "8", "3", "8"]
+    assert [said.split(",")[0] for said in exhibit.captions["swap"]] == ["8", "3", "3", "8"]
 
 
 def test_a_partner_compared_with_itself_agrees_wholly(graph, tasks):
@@ -142,7 +181,7 @@ def test_images_that_one_partner_was_found_on_are_not_judged_on_under_another(gr
 
 
 def test_partners_that_no_pair_is_valid_under_are_named(vit):
-    clean = class_contrast(vit, "digits", target=3, foil=8, n_discovery=4, n_evaluation=4)
+    clean = class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=4, n_evaluation=4)
     with pytest.raises(TaskError, match="no partners"):
         partner_contrasts(vit, "digits", target=3, foil=8, partners=[])
     assert len(clean.discovery) == 4
