@@ -140,7 +140,7 @@ def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:
     return f"{best}; edges and what they keep: {points(frontier)}" if frontier else best
 
 
-def points(frontier: Sequence[Sequence[float]]) -> str:
+def points(frontier: Sequence[Sequence[int | float]]) -> str:
     """Some of the sizes that were tried, evenly spaced among them, with what each keeps; the best is one of them."""
     best = max(range(len(frontier)), key=lambda place: frontier[place][1])
     step = (len(frontier) - 1) / (MOST_POINTS - 1)

@@ -1,4 +1,4 @@
-"""The smallest circuit that keeps a level: no smaller one does, on small and on large graphs, on crossed tasks and not."""
+"""The smallest circuit that keeps a level: no smaller one does, on small and large graphs, on tasks of both kinds."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from vitcircuits.circuits import Scores, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.select import smallest_faithful
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
-
 
 KEPT = {"both": ("smallest_transmitting", "transmission"), "one": ("smallest_faithful", "faithfulness")}
 
