@@ -3,7 +3,8 @@
 Runs are forward passes' worth of work over all discovery pairs, counted in floating-point operations of matrix products
 and attention, forward and backward. What an algorithm skips, such as unread tokens of the last block, costs it nothing.
 
-An algorithm that prunes to a size is told the number of edges of a minimal circuit.
+An algorithm that prunes to a size is told the number of edges of a minimal circuit. Rankings are judged by all their
+edges, so precision at the true size is that of the highest-ranked edges, those on no path as well: no circuit is made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same behaviour, the same images, other partners: what of a circuit is the behaviour's, and what the partner's.
 
 1. One search for each partner, by one algorithm, on the same clean discovery images.
-2. From each the circuit of one size: the highest-ranked edges, as many as leave at most that many on paths.
+2. From each the circuit of one size: `scores.top(size)`.
 3. Every circuit judged under every partner on the same clean evaluation images.
 
 On crossed tasks circuits are judged by transmission, on one-sided ones by faithfulness.
@@ -35,13 +35,13 @@ from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
 from ..circuits.report import Figure
 from ..circuits.run import require_model
-from ..circuits.scores import By, Scores
+from ..circuits.scores import By
+from ..circuits.sizes import Size, edge_count
 from ..circuits.task import Task
 from ..circuits.transmission import Crossed
-from ..models.errors import GraphError, TaskError
+from ..models.errors import TaskError
 from .partner_comparison import PartnerComparison
 from .progress import progress_bar
-from .pruning.sizes import prefix_within
 from .registry import ALGORITHMS, run_algorithm
 
 _ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
@@ -62,7 +62,7 @@ def compare_partners(
     *,
     algorithm: str = "eap_ig",
     options: Mapping[str, Any] | None = None,
-    size: int | float = 0.1,
+    size: Size = 0.1,
     by: By = "signed",
     n_random: int = 10,
     n_bootstrap: int = 1000,
@@ -80,7 +80,7 @@ def compare_partners(
         algorithm: A registered algorithm. One that decides itself which edges stay is taken at its word: `size` and
             `by` then have no use, and circuits may differ in size.
         options: The algorithm's own.
-        size: Edges of each circuit: a count, or a share of the graph below 1.
+        size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
         by: How edges are ranked, also for the rank correlation.
         n_random: Random circuits beside each.
         n_bootstrap: Draws of the pairs for the 95% intervals of faithfulness.
@@ -96,7 +96,7 @@ def compare_partners(
     _require_comparable(graph, tasks)
     if n_random < 1:
         raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
-    search = _Search(graph, algorithm, dict(options or {}), _count(graph, size), by, memory, progress)
+    search = _Search(graph, algorithm, dict(options or {}), edge_count(size, graph), by, memory, progress)
     circuits = search.circuits(tasks)
     masks = [prune(graph, circuit.mask) for circuit in circuits]
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
@@ -146,7 +146,7 @@ class _Search:
                 bar.set_postfix_str(name)
                 shared = {"memory": self.memory, "progress": self.progress}
                 result = run_algorithm(self.algorithm, self.graph, task, **shared, **self.options)
-                found.append(result if isinstance(result, Circuit) else at_most(result, self.size, by=self.by))
+                found.append(result if isinstance(result, Circuit) else result.top(self.size, by=self.by))
                 bar.update()
         return found
 
@@ -168,15 +168,6 @@ class _Search:
             "partners": {name: _described(task) for name, task in tasks.items()},
             "task": {key: value for key, value in task.info.items() if key in _ABOUT},
         }
-
-
-def at_most(scores: Scores, size: int, *, by: By = "signed") -> Circuit:
-    """The largest `scores.top(n)` with at most `size` edges on paths from input to logits.
-
-    Edges on no path are dropped, so the n highest-ranked edges leave fewer, and how many fewer depends on the scores.
-    Compared at one n, circuits would differ in size.
-    """
-    return scores.top(prefix_within(scores.graph, scores.ranking(by), size), by=by)
 
 
 def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
@@ -246,17 +237,6 @@ def _described(task: Task) -> dict[str, Any]:
     """What a task's record says about its partners."""
     about = ("corruption", "mask", "word")
     return {key: value for key, value in task.info.items() if key.startswith(about)}
-
-
-def _count(graph: Graph, size: int | float) -> int:
-    """Edges that a size means."""
-    n_edges = int(size * len(graph)) if isinstance(size, float) and size < 1 else int(size)
-    if size != size or not 1 <= n_edges <= len(graph):
-        raise GraphError(
-            f"size={size} is not possible: pass a count from 1 to {len(graph)}, or a share of the graph's edges below "
-            f"1 that is at least one edge, such as size=0.1."
-        )
-    return n_edges
 
 
 def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:

@@ -156,17 +156,22 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             {
                 "size": _SIZE,
                 "steps": Option(300, "for each size"),
-                "batch": Option(4, "pairs in a step"),
-                "learning_rate": Option(0.15, "of the gates"),
+                "batch": Option(8, "pairs in a step"),
+                "learning_rate": Option(0.3, "of the gates"),
                 "objective": Option(
-                    "metric", "squared difference of the task's metric to the full model's, or KL", ("metric", "kl")
+                    "auto",
+                    "squared difference of the metric to the full model's, KL, or both; auto: both on crossed tasks",
+                    ("auto", "both", "metric", "kl"),
                 ),
                 "partners": Option(
                     "auto",
                     "whose ablated values an image meets: its own partner's, or another pair's at every step",
                     ("auto", "given", "shuffled"),
                 ),
-                "start": Option("none", "all edges, or an algorithm whose scores open the gates, such as eap_ig"),
+                "start": Option(
+                    "auto",
+                    "all edges (none), or an algorithm whose scores open the gates; auto: eap_ig on crossed tasks",
+                ),
                 "derivative": Option(
                     "auto",
                     "through the gates, or each edge flipped; auto: up to 500 edges",

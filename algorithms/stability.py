@@ -32,6 +32,7 @@ from ..circuits.controls import random_masks
 from ..circuits.graph import Graph
 from ..circuits.reach import prune
 from ..circuits.scores import By, Scores
+from ..circuits.sizes import Size
 from ..circuits.task import Task
 from ..models.errors import TaskError
 from .progress import progress_bar
@@ -46,7 +47,7 @@ def measure_stability(
     graph: Graph,
     task: Task,
     *,
-    size: int | None = None,
+    size: Size | None = None,
     by: By = "signed",
     n_resamples: int = 10,
     n_seeds: int = 3,
@@ -67,8 +68,9 @@ def measure_stability(
         algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit.
         graph: The graph.
         task: The task; only its discovery pairs are used.
-        size: Edges of each circuit, before those on no path are dropped. Needed for scores. An algorithm that finds
-            circuits gets it if it takes a size, and otherwise decides itself.
+        size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
+            Needed for scores. An algorithm that finds circuits gets it if it takes a size, and otherwise decides
+            itself.
         by: How scores are ranked.
         n_resamples: Bootstrap resamples of the pairs, at least 2.
         n_seeds: Other seeds, for algorithms or ablations that draw by chance.
@@ -82,6 +84,7 @@ def measure_stability(
 
     Raises:
         TaskError: There is no such algorithm or option, a size is missing, or there are too few pairs or resamples.
+        GraphError: The size is not possible.
     """
     finder = _Finder(algorithm, graph, task, size, by, memory, options)
     _require(finder, n_resamples, n_halvings)
@@ -146,7 +149,7 @@ class _Finder:
     algorithm: str | Callable[..., Scores | Circuit]
     graph: Graph
     task: Task
-    size: int | None
+    size: Size | None
     by: By
     memory: int
     options: dict[str, Any]

@@ -8,7 +8,7 @@ the foil, and the share is transmission, with what partners show of the clean im
 
 A ratio of sums, never a mean of ratios; not clipped; undefined where |b(E) - b(none)| < 1e-6. Intervals come from
 drawing again with replacement, the same draws for numerator and denominator: the pairs of a one-sided task, the images
-of a crossed one, clean images and partners apart. There the ends are widened as Student's t asks with so few images
+of a crossed one (`design.py`). There the ends are widened as Student's t asks with so few images
 (Hesterberg 2015, section 3.3: percentiles of a small sample are too narrow by sqrt(n / (n - 1)) and the normal tail).
 """
 
@@ -45,6 +45,7 @@ class Resamples:
         behaviour_whole: Likewise in the behaviour.
         unit: What is drawn again, in a word.
         tail: Share of draws beyond each end of an interval.
+        roles: Of a crossed task, weights with clean images drawn alone, and with partners drawn alone.
     """
 
     weights: Floats
@@ -53,6 +54,7 @@ class Resamples:
     behaviour_whole: Floats
     unit: str = "pairs"
     tail: float = TAIL
+    roles: tuple[Floats, Floats] | None = None
 
     @classmethod
     def draw(cls, n_pairs: int, n: int, *, seed: int) -> Resamples:
@@ -69,10 +71,13 @@ class Resamples:
         if design is None:
             return cls.draw(len(pairs), n, seed=seed)
         smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
-        counts = design.image_counts(n if smallest > 1 else 0, seed)
-        weights, whole = design.balanced(counts), design.balanced(np.ones(len(pairs)))
-        contrasts = [design.contrast(some) if design.sided else some for some in (weights, whole)]
-        return cls(weights, contrasts[0], whole, contrasts[1], "images", widened_tail(smallest))
+        clean, partner = design.place_counts(n if smallest > 1 else 0, seed)
+        # what each image adds to a mean, as clean image and as partner, to first order
+        weights = design.balanced(clean if design.follows else clean + partner - 1)
+        whole = design.balanced(np.ones(len(pairs)))
+        drawn = (design.balanced(clean), design.balanced(partner))
+        behaviour = [design.contrast(some) if design.sided else some for some in (drawn[0], whole)]
+        return cls(weights, behaviour[0], whole, behaviour[1], "images", widened_tail(smallest), drawn)
 
     def means(self, values: Floats) -> Floats:
         """Means over pairs in each draw, (..., pair) -> (draw, ...)."""

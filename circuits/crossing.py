@@ -1,9 +1,10 @@
 """Crossed pairs drawn from a split: clean images of target and foil, each met by partners of both (`design.py`).
 
 1. As many images of each class are drawn as were asked for, and the model reads them.
-2. Of those that it gets right, equally many of each class are kept. They are the partners, too: each meets the
-   `n_partners` that come after it in its own class and in the other one, in a circle, so that every image is a partner
-   equally often in every cell and none is its own. So with no edge kept the clean image's class makes no difference.
+2. Of those that it gets right, equally many of each class are kept, one of each at every place. They are the partners,
+   too: both images at a place meet the partners of both classes at the `n_partners` places after it, in a circle. So
+   every image is a partner equally often in every cell, none is its own, and with no edge kept the clean image's class
+   makes no difference.
 3. The model's mistakes are kept where they are wanted, as further clean images that meet the same partners.
 
 Partners made from the clean image stand in for themselves (`follows`), `another` draws them from all classes and the
@@ -226,7 +227,7 @@ class Crossing:
         found = []
         known = {side: self._seen(split, rows) for side, rows in partners.items()}
         for side, rows in clean:
-            for row, own in zip(rows.tolist(), self._seen(split, rows), strict=True):
+            for row, own in zip(rows.tolist(), self._seen(split, rows) if len(rows) else (), strict=True):
                 for other, pool in partners.items():
                     alike = known[other] @ own
                     alike[pool == row] = -float("inf")
@@ -278,8 +279,23 @@ class Crossing:
             rows, place = clean[inside].unique(return_inverse=True)
             if len(rows):
                 right[inside] = self._right(split, rows, value)[place]
-        design = Design(side, other_side, clean, partner_image, right, follows)
+        places = _places(clean, side)
+        at = torch.tensor([places[key] for key in zip(clean.tolist(), side.tolist(), strict=True)])
+        partner_at = self._partner_places(places, other, other_side, at)
+        design = Design(side, other_side, clean, partner_image, right, at, partner_at, follows)
         return Pairs(images, corrupt, split.labels[clean], torch.arange(len(clean)), changed, design)
+
+    def _partner_places(
+        self, places: dict[tuple[int, int], int], other: Tensor, other_side: Tensor, at: Tensor
+    ) -> Int[Tensor, " pair"]:
+        """Places of partners: their own as clean images; else one for each image, after all of those."""
+        if self.partner.aligned:
+            return at
+        found, free = [], len(places)
+        for image, side in zip(other.tolist(), other_side.tolist(), strict=True):
+            own = next((places[image, known] for known in (side, TARGET, FOIL) if (image, known) in places), None)
+            found.append(free + image if own is None else own)
+        return torch.tensor(found)
 
     def _changed(self, images: Tensor, side: Tensor, masks: Tensor | None, generator: torch.Generator) -> Tensor:
         """Partners made from the clean images: a word names the other class, unless it was chosen."""
@@ -317,13 +333,24 @@ class _Masks:
 def _in_circles(
     clean: list[tuple[int, Rows]], partners: dict[int, Rows], n_partners: int
 ) -> list[tuple[int, int, int, int]]:
-    """Each clean image meets the partners after it in its own class, and those at its place in the other one."""
-    found = []
-    pools = {side: rows.tolist() for side, rows in partners.items()}
+    """The clean image at each place of its side meets the partners at the places after it, of both sides."""
+    found, pools = [], {side: rows.tolist() for side, rows in partners.items()}
+    places: dict[int, int] = {}
     for side, rows in clean:
-        for place, row in enumerate(rows.tolist()):
+        for row in rows.tolist():
+            place = places[side] = places.get(side, -1) + 1
             for other, pool in pools.items():
-                n = min(n_partners, len(pool) - 1) if row in pool else min(n_partners, len(pool))
-                first = pool.index(row) + 1 if row in pool else place
-                found += [(row, side, pool[(first + k) % len(pool)], other) for k in range(n)]
+                n = min(n_partners, len(pool) - 1) or 1
+                found += [(row, side, pool[(place + 1 + k) % len(pool)], other) for k in range(n)]
     return found
+
+
+def _places(images: Rows, sides: Tensor) -> dict[tuple[int, int], int]:
+    """(image, side) -> its place among the images of its side, in the order in which they come."""
+    places: dict[tuple[int, int], int] = {}
+    counts: dict[int, int] = {}
+    for image, side in zip(images.tolist(), sides.tolist(), strict=True):
+        if (image, side) not in places:
+            places[image, side] = counts.get(side, 0)
+            counts[side] = counts.get(side, 0) + 1
+    return places

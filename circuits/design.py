@@ -11,6 +11,12 @@ what; every cell counts the same, however many pairs it holds:
 
 The clean contrast of a circuit's metric over that of the model's is its transmission (`transmission.py`). Partners that
 are made from the clean image, and ablations that take no partner, leave two cells and no partner contrast.
+
+Images stand at *places*: one of the target and one of the foil at each, which meet the same partners, and are met as
+partners by the same clean images. So what a partner adds to both cancels in the clean contrast, place by place, and
+what a clean image adds cancels in the partner contrast; and intervals are right where places are drawn again: of clean
+images for the one, of partners for the other. (Drawn apart, pair by pair, with the product of their weights, a nominal
+95% interval of T held it in 99 to 100% of simulations.)
 """
 
 from __future__ import annotations
@@ -43,6 +49,8 @@ class Design:
         clean_image: A number for each clean image; equal numbers are one image, also among `partner_image`.
         partner_image: Likewise for partners.
         right: Where the full model gives the clean image's own classes the highest logit.
+        clean_place: The place of each clean image; each image has a place of its own by default.
+        partner_place: The place of each partner.
         follows: Whether partners are made from, or chosen for, their clean image.
 
     Raises:
@@ -54,15 +62,21 @@ class Design:
     clean_image: Int[Tensor, " pair"]
     partner_image: Int[Tensor, " pair"]
     right: Bool[Tensor, " pair"]
+    clean_place: Int[Tensor, " pair"] = None  # type: ignore[assignment]
+    partner_place: Int[Tensor, " pair"] = None  # type: ignore[assignment]
     follows: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("clean", "partner"):
+            if getattr(self, f"{name}_place") is None:
+                object.__setattr__(self, f"{name}_place", getattr(self, f"{name}_image"))
         lengths = {len(values) for values in self._arrays()}
         if len(lengths) != 1:
             raise TaskError(f"the parts of a design have lengths {sorted(lengths)}: each needs one entry per pair.")
 
     def _arrays(self) -> tuple[Tensor, ...]:
-        return self.clean_side, self.partner_side, self.clean_image, self.partner_image, self.right
+        images = (self.clean_side, self.partner_side, self.clean_image, self.partner_image, self.right)
+        return *images, self.clean_place, self.partner_place
 
     def __len__(self) -> int:
         return len(self.clean_side)
@@ -123,23 +137,27 @@ class Design:
         """The partner contrast, likewise."""
         return _contrast(weights, self.partner_side.numpy())
 
-    def image_counts(self, n: int, seed: int) -> Floats:
-        """How often each pair counts in `n` bootstrap draws of the images, shape (draw, pair).
+    def place_counts(self, n: int, seed: int) -> tuple[Floats, Floats]:
+        """How often each pair's clean image and partner are drawn in `n` bootstrap draws, each of shape (draw, pair).
 
-        Images are drawn with replacement within their class, those that serve as clean images only, as partners only,
-        and as both apart; a pair counts as often as its clean image times its partner. A partner that was made for its
-        clean image goes with it.
+        Places are drawn with replacement, those that are alike in their sides and in serving as clean images, as
+        partners or as both, among themselves: an image that serves as both is one image. A partner that was made from
+        or chosen for its clean image goes with it.
         """
-        rng = np.random.default_rng(seed)
-        clean, partner = self.clean_image.numpy(), self.partner_image.numpy()
-        side = {int(image): int(s) for image, s in zip(clean, self.clean_side.numpy(), strict=True)}
-        if self.follows:
-            return _drawn(rng, n, side)[:, _places(side, clean)]
-        for image, s in zip(partner, self.partner_side.numpy(), strict=True):
-            side.setdefault(int(image), int(s))
-        roles = {image: (s, image in set(clean.tolist()), image in set(partner.tolist())) for image, s in side.items()}
-        counts = _drawn(rng, n, roles)
-        return counts[:, _places(roles, clean)] * counts[:, _places(roles, partner)]
+        clean, partner = self.clean_place.numpy(), self.partner_place.numpy()
+        kinds: dict[int, set[tuple[str, int]]] = {}
+        for role, places, sides in (("clean", clean, self.clean_side), ("partner", partner, self.partner_side)):
+            for place, side in zip(places.tolist(), sides.tolist(), strict=True):
+                if role == "clean" or not self.follows:
+                    kinds.setdefault(place, set()).add((role, side))
+        counts, rng, known = np.zeros((n, len(kinds))), np.random.default_rng(seed), list(kinds)
+        for kind in dict.fromkeys(frozenset(kinds[place]) for place in known):
+            inside = np.array([frozenset(kinds[place]) == kind for place in known])
+            size = int(inside.sum())
+            counts[:, inside] = rng.multinomial(size, np.full(size, 1 / size), size=n)
+        column = {place: at for at, place in enumerate(known)}
+        of_clean = counts[:, [column[place] for place in clean.tolist()]]
+        return of_clean, of_clean if self.follows else counts[:, [column[place] for place in partner.tolist()]]
 
 
 def _contrast(weights: Floats, side: NDArray[np.int64]) -> Floats:
@@ -150,22 +168,6 @@ def _contrast(weights: Floats, side: NDArray[np.int64]) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             found[..., inside] = sign * own / own.sum(-1, keepdims=True)
     return found
-
-
-def _drawn(rng: np.random.Generator, n: int, stratum: dict[int, object]) -> Floats:
-    """How often each image is drawn, (draw, image), as many in each stratum as it holds."""
-    kinds = list(stratum.values())
-    counts = np.zeros((n, len(kinds)))
-    for kind in dict.fromkeys(kinds):
-        inside = np.array([own == kind for own in kinds])
-        size = int(inside.sum())
-        counts[:, inside] = rng.multinomial(size, np.full(size, 1 / size), size=n)
-    return counts
-
-
-def _places(images: dict[int, object], wanted: NDArray[np.int64]) -> NDArray[np.intp]:
-    place = {image: at for at, image in enumerate(images)}
-    return np.array([place[int(image)] for image in wanted], dtype=np.intp)
 
 
 def one_partner_each(design: Design) -> Int[Tensor, " chosen"]:

@@ -2,7 +2,8 @@
 
 On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
-of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions of faithfulness, CPR and CMD: `bootstrap.py`, `curves.py`.
+of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
+of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ def evaluate(
     `images`, the circuit's answer beside the model's, worst first.
 
     Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
-    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`, `cpr_log`, `cpr_random`,
-    and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why. Costs one clean run, the
-    ablation's runs, and one run for each different mask; with `curve` these are up to some hundreds on small graphs.
+    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`,
+    `cpr_log`, `cpr_random`, and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why.
+    Costs one clean run, the ablation's runs, and one run for each different mask; with `curve` these are up to some
+    hundreds on small graphs.
 
     `checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go,
     the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, and the

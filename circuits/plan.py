@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from .circuit import Circuit
 from .controls import random_masks
 from .curves import Grid
+from .graph import Graph
 from .nodes import MATCHED_BY, granularity, matched_masks
 from .reach import prune
 from .scores import By, Scores
+from .sizes import masks_within
 
 Bools = NDArray[np.bool_]
 
@@ -76,21 +78,15 @@ def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed:
         plan.controls[matched] = plan.random[int(own.sum())]
     if curve and scores is not None:
         for ranking in dict.fromkeys((by, "signed", "abs_mean")):
-            masks = ranked_masks(scores, scores.ranking(ranking), grid.n)
-            plan.rankings[ranking] = plan.add(masks)
+            plan.rankings[ranking] = plan.add(ranked_masks(graph, scores.ranking(ranking), grid))
         if n_random:
             _add_random(plan, scores, min(n_random, RANDOM_DRAWS), seed)
     return plan
 
 
-def ranked_masks(scores: Scores, ranking: NDArray[np.intp], sizes: NDArray[np.int64]) -> list[Bools]:
-    """The pruned masks of the first n edges of a ranking, for each n."""
-    masks = []
-    for n in sizes:
-        mask = np.zeros(len(scores), dtype=bool)
-        mask[ranking[:n]] = True
-        masks.append(prune(scores.graph, mask))
-    return masks
+def ranked_masks(graph: Graph, ranking: NDArray[np.intp], grid: Grid) -> list[Bools]:
+    """The circuits of a ranking at the sizes of a grid, as masks."""
+    return masks_within(graph, ranking, grid.n, before_pruning=grid.before_pruning)
 
 
 def _add_random(plan: Plan, scores: Scores, draws: int, seed: int) -> None:
@@ -104,4 +100,4 @@ def _add_random(plan: Plan, scores: Scores, draws: int, seed: int) -> None:
             plan.random[size] = plan.add(random_masks(scores.graph, plan.masks[row], draws, seed=seed))
     for draw in range(min(draws, RANDOM_RANKINGS)):
         ranking = np.random.default_rng([seed, draw, 1]).permutation(len(scores))
-        plan.random_rankings.append(plan.add(ranked_masks(scores, ranking, plan.random_grid.n)))
+        plan.random_rankings.append(plan.add(ranked_masks(scores.graph, ranking, plan.random_grid)))

@@ -16,6 +16,8 @@ from ..models.errors import GraphError
 from .ablation import Ablation
 from .formats.plain import plain
 from .graph import EdgeNames, Graph
+from .reach import prune
+from .sizes import Size, edge_count, largest_within
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -98,27 +100,32 @@ class Scores:
         """Edge indices from the highest score down; equal scores in the graph's order."""
         return np.argsort(-self.ranking_values(by), kind="stable")
 
-    def top(self, n: int, *, by: By = "signed") -> Circuit:
-        """The circuit of the n highest-ranked edges, less those on no path from input to logits.
+    def top(self, n: Size, *, by: By = "signed") -> Circuit:
+        """The circuit of the highest-ranked edges, as many as leave at most n on paths from input to logits.
 
-        Never refilled, so a larger n only adds edges.
+        Edges on no path are dropped and don't count, so circuits of one n are of one size, and a larger n only adds
+        edges. There are fewer than n where the next edge of the ranking connects more than fit: `provenance` has what
+        was asked for as `n`, and what came out as `n_edges`.
+
+        Args:
+            n: A number of edges, or a share of the graph's edges below 1.
+            by: How edges are ranked.
 
         Raises:
-            GraphError: n is negative or larger than the graph.
+            GraphError: n is negative, not whole, or larger than the graph.
         """
-        if not 0 <= n <= len(self):
-            raise GraphError(f"top({n}) is not possible: {self.graph} has {len(self)} edges, so pass 0 to {len(self)}.")
-        mask = np.zeros(len(self), dtype=bool)
-        mask[self.ranking(by)[:n]] = True
-        return self._circuit(mask, {"selection": "top", "n": int(n), "by": by})
+        count = edge_count(n, self.graph, least=0)
+        mask = largest_within(self.graph, self.ranking(by), count)
+        asked = float(n) if 0 < n < 1 else count
+        return self._circuit(mask, {"selection": "top", "n": asked, "n_edges": int(mask.sum()), "by": by})
 
     def threshold(self, tau: float, *, by: By = "signed") -> Circuit:
         """The circuit of all edges that score at least tau, less those on no path from input to logits."""
-        return self._circuit(self.ranking_values(by) >= tau, {"selection": "threshold", "tau": float(tau), "by": by})
+        mask = prune(self.graph, self.ranking_values(by) >= tau)
+        return self._circuit(mask, {"selection": "threshold", "tau": float(tau), "by": by})
 
     def _circuit(self, mask: NDArray[np.bool_], selection: dict[str, Any]) -> Circuit:
         from .circuit import Circuit
-        from .reach import prune
 
         provenance = {"algorithm": self.algorithm, "options": dict(self.options), **selection}
-        return Circuit(self.graph, prune(self.graph, mask), self, self.ablation, dict(self.task), provenance)
+        return Circuit(self.graph, mask, self, self.ablation, dict(self.task), provenance)

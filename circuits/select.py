@@ -3,11 +3,11 @@
 The behaviour is what a circuit transmits of the clean image's class on a crossed task, and faithfulness on a one-sided
 one (`bootstrap.py`).
 
-Sizes are tried from small to large, and the first that reaches the level is taken. On graphs of up to 300 edges every
-size is tried. On larger ones sizes grow by a quarter until the level is reached, and then the gap below is searched
-again in sixteen steps until no size is left between the last that misses and the first that reaches. Faithfulness
-need not rise with size, so there a smaller circuit between two tried sizes can be overlooked. What every tried size
-keeps is recorded: where none reaches the level, that is the finding.
+Sizes, in edges on paths from input to logits, are tried from small to large, and the first that reaches the level is
+taken. On graphs of up to 300 edges every size is tried. On larger ones sizes grow by a quarter until the level is
+reached, and then the gap below is searched again in sixteen steps until no size is left between the last that misses
+and the first that reaches. Faithfulness need not rise with size, so there a smaller circuit between two tried sizes can
+be overlooked. What every tried size keeps is recorded: where none reaches the level, that is the finding.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .metrics import Metric
 from .pairs import Pairs
 from .run import require_model
 from .scores import By, Scores
+from .sizes import masks_within
 from .task import Task
 
 EVERY_SIZE_UP_TO = 300
@@ -105,7 +106,7 @@ class _Search:
     def measure(self, sizes: list[int]) -> list[float]:
         """What the circuits of these sizes keep."""
         graph, task = self.scores.graph, self.task
-        masks = [np.zeros(len(graph), dtype=bool), *(self.scores.top(size, by=self.by).mask for size in sizes)]
+        masks = [np.zeros(len(graph), dtype=bool), *masks_within(graph, self.scores.ranking(self.by), sizes)]
         runs = run_masks(
             task.vit, graph, masks, self.metric, self.pairs, self.baseline, memory=self.memory, progress=self.progress
         )
@@ -113,7 +114,7 @@ class _Search:
         means, full = behaviour(runs.outputs), float(behaviour(runs.clean_outputs))
         if abs(full - means[0]) < FLOOR:
             raise TaskError(
-                f"no share of the behaviour is defined on these {len(self.pairs)} pairs: it is {full:.6g} with all "
+                f"the share of the behaviour is not defined on these {len(self.pairs)} pairs: {full:.6g} with all "
                 f"edges and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
             )
         kept = normalised(means, means[0], np.asarray(full))[1:].tolist()

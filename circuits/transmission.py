@@ -69,13 +69,29 @@ class Crossed:
     resamples: Resamples
     interchange: bool = True
 
+    def _rows(self, drawn: Floats) -> Floats:
+        """Row 0: all pairs; the others: each draw. Shape (1 + draw, pair)."""
+        return np.concatenate([self.resamples.whole[None], drawn])
+
     @cached_property
     def weights(self) -> Floats:
-        """Row 0: all pairs; the others: each draw. Shape (1 + draw, pair)."""
-        return np.concatenate([self.resamples.whole[None], self.resamples.weights])
+        """Of means: images drawn in both their roles."""
+        return self._rows(self.resamples.weights)
+
+    @cached_property
+    def clean_weights(self) -> Floats:
+        """Of what clean images change: clean images drawn."""
+        assert self.resamples.roles is not None
+        return self._rows(self.resamples.roles[0])
+
+    @cached_property
+    def partner_weights(self) -> Floats:
+        """Of what partners change: partners drawn."""
+        assert self.resamples.roles is not None
+        return self._rows(self.resamples.roles[1])
 
     def _contrasts(self, values: Floats) -> Floats:
-        return self.design.contrast(self.weights) @ values
+        return self.design.contrast(self.clean_weights) @ values
 
     def figure(self, rows: Floats, unit: str, method: str) -> Figure:
         """A value and its draws, (1 + draw,), as a figure."""
@@ -131,7 +147,7 @@ class Crossed:
             return Figure(None, "share", reason="removed edges carry no partner's values", method=method)
         if not self.design.crossed:
             return Figure(None, "share", reason="partners have no class of their own", method=method)
-        weights = self.design.partner_contrast(self.weights)
+        weights = self.design.partner_contrast(self.partner_weights)
         return self._ratio(weights @ self.circuit, weights @ self.none, "the model's difference over partners", method)
 
     def offset(self, unit: str) -> Figure:
@@ -141,26 +157,29 @@ class Crossed:
     @cached_property
     def _slopes(self) -> tuple[Floats, Floats, Floats]:
         """T within, L within and the correlation with m(x), each (1 + draw,)."""
-        takes_partner = self.interchange and bool(np.ptp(self.none) > FLOOR)
-        y, x = self._inside(self.circuit, self.circuit), self._inside(self.clean, self.clean)
-        xy = self._inside(self.clean, self.circuit)
+        slope, _, correlation = self._fit(self.clean_weights)
+        return slope, self._fit(self.partner_weights)[1], correlation
+
+    def _fit(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        y, x, xy = (self._inside(*pair, weights) for pair in self._couples(self.circuit, self.clean))
         with np.errstate(invalid="ignore"):
             correlation = divide(xy, np.sqrt(np.maximum(x * y, 0)))
-        if not takes_partner:
+        if not (self.interchange and np.ptp(self.none) > FLOOR):
             return divide(xy, x), np.full(len(x), np.nan), correlation
-        p, xp, py = (
-            self._inside(self.none, self.none),
-            self._inside(self.clean, self.none),
-            self._inside(self.none, self.circuit),
-        )
+        p, _, py = (self._inside(*pair, weights) for pair in self._couples(self.none, self.circuit))
+        xp = self._inside(self.clean, self.none, weights)
         determinant = x * p - xp**2
         return divide(xy * p - py * xp, determinant), divide(py * x - xy * xp, determinant), correlation
 
-    def _inside(self, first: Floats, second: Floats) -> Floats:
+    @staticmethod
+    def _couples(first: Floats, second: Floats) -> list[tuple[Floats, Floats]]:
+        return [(first, first), (second, second), (first, second)]
+
+    def _inside(self, first: Floats, second: Floats, weights: Floats) -> Floats:
         """Covariance inside cells, every cell counting alike, (1 + draw,)."""
-        found = self.weights @ (first * second)
+        found = weights @ (first * second)
         for _, inside in self.design.cells():
-            own = self.weights[:, inside]
+            own = weights[:, inside]
             total = own.sum(-1)
             found = found - divide((own @ first[inside]) * (own @ second[inside]), total)
         return found
@@ -169,6 +188,9 @@ class Crossed:
         """T within, its correlation, and L within."""
         slope, leak, correlation = self._slopes
         joint = "slopes on m(x) and m(x') fitted together, each cell's means taken off"
+        if self._inside(self.clean, self.clean, self.clean_weights)[0] < FLOOR:
+            still = Figure(None, "share", reason="the model's metric does not vary inside the cells", method=joint)
+            return dict.fromkeys(("transmission_within", "correlation_within", "leakage_within"), still)
         found = {
             "transmission_within": self.figure(slope, "share", f"{joint}: that on m(x)"),
             "correlation_within": self.figure(correlation, "", "correlation of m_C with m(x), cell means taken off"),

@@ -7,7 +7,17 @@ from typing import Any
 
 from ..algorithms.registry import ALGORITHMS, Option
 from ..models.errors import TaskError
-from .options import add_memory, add_model, add_out, add_task, load_model, new_parser, task_settings
+from .options import (
+    SIZE_HELP,
+    add_memory,
+    add_model,
+    add_out,
+    add_task,
+    load_model,
+    new_parser,
+    parse_size,
+    task_settings,
+)
 from .pipeline import find_circuit, print_table, summary
 
 EPILOG = """\
@@ -70,7 +80,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         help="smallest circuit that reads the image at this level of transmission (0.8); with --sides one, that has "
         "this faithfulness",
     )
-    size.add_argument("--size", type=int, metavar="N", help="the N highest edges (or nodes)")
+    size.add_argument("--size", type=parse_size, metavar="N", help=f"the highest {SIZE_HELP}; or N nodes")
     size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     add_memory(group)  # type: ignore[arg-type]
@@ -102,7 +112,8 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     options = parse_options(args.option, ALGORITHMS[args.algorithm].options)
     if ALGORITHMS[args.algorithm].finds == "circuit":
         options |= _own_selection(args.algorithm, {name: value for name, value in chosen.items() if value is not None})
-    if args.granularity == "node" and (args.size is None or ALGORITHMS[args.algorithm].finds == "circuit"):
+    by_count = isinstance(args.size, int)
+    if args.granularity == "node" and (not by_count or ALGORITHMS[args.algorithm].finds == "circuit"):
         raise TaskError(
             "--granularity node keeps the N heads and MLPs with the highest scores: pass --size N, and an algorithm "
             "that scores edges, such as --algorithm eap_ig --size 5."

@@ -142,6 +142,22 @@ def add_memory(parser: Any) -> None:
     )
 
 
+SIZE_HELP = "edges on paths from input to logits: at most N of them, or a share of the graph's below 1, such as 0.1"
+
+
+def parse_size(text: str) -> int | float:
+    """A number of edges, or a share of them below 1."""
+    try:
+        size = int(text) if text.isdigit() else float(text)
+    except ValueError:
+        size = 0
+    if not (isinstance(size, int) and size) and not 0 < size < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: write a number of edges such as 40, or a share such as 0.1"
+        )
+    return size
+
+
 def parse_bytes(text: str) -> int:
     """2GB, 500MB or a plain number -> bytes."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
-from .options import add_memory, add_model, add_task, load_model, make_partner, new_parser, task_settings
+from .options import (
+    SIZE_HELP,
+    add_memory,
+    add_model,
+    add_task,
+    load_model,
+    make_partner,
+    new_parser,
+    parse_size,
+    task_settings,
+)
 from .readout import save_beside
 
 if TYPE_CHECKING:
@@ -55,19 +65,12 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
     )
-    group.add_argument("--size", type=_size, default=0.1, metavar="N", help="edges: a count, or a share below 1 (0.1)")
+    group.add_argument("--size", type=parse_size, default=0.1, metavar="N", help=f"{SIZE_HELP} (0.1)")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits beside each (10)")
     group.add_argument("--show", type=int, default=4, metavar="N", help="clean images in the gallery (4)")
     add_memory(group)
     group.add_argument("--out", type=Path, default=Path("vitcircuits-partners"), metavar="DIR", help="where to write")
     parser.set_defaults(run=run)
-
-
-def _size(text: str) -> int | float:
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 40 or 0.1") from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,17 @@ from typing import Any
 from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
-from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, task_settings
+from .options import (
+    SIZE_HELP,
+    add_memory,
+    add_model,
+    add_task,
+    load_model,
+    make_task,
+    new_parser,
+    parse_size,
+    task_settings,
+)
 from .readout import save_beside
 
 EPILOG = """\
@@ -37,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
     )
-    group.add_argument("--size", type=int, metavar="N", help="edges of each circuit; algorithms that score need it")
+    group.add_argument("--size", type=parse_size, metavar="N", help=f"{SIZE_HELP}; algorithms that score need it")
     group.add_argument("--resamples", type=int, default=10, metavar="N", help="bootstrap resamples of the pairs (10)")
     group.add_argument("--seeds", type=int, default=3, metavar="N", help="other seeds, where chance is drawn (3)")
     group.add_argument("--halvings", type=int, default=2, metavar="N", help="divisions into disjoint halves (2)")

@@ -70,7 +70,7 @@ tasks = dict(zip(vits, common.tasks, strict=True))
 circuits = {}
 for name, vit in vits.items():
     graph = compile_graph(vit)
-    circuits[name] = eap_ig(graph, tasks[name]).top(max(1, round(args.share * len(graph))))
+    circuits[name] = eap_ig(graph, tasks[name]).top(args.share)
 measured = measure_subjects(
     {kind: [(circuits[name], tasks[name]) for name in names] for kind, names in kinds.items()},
     progress=sys.stderr.isatty(),

@@ -4,6 +4,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("vitcircuits", "beartype.beartype")  # before anything imports vitcircuits
 
+import os  # noqa: E402
 from functools import partial  # noqa: E402
 
 import pytest  # noqa: E402
@@ -15,7 +16,9 @@ from timm.models.vision_transformer import (  # noqa: E402
     VisionTransformer,
 )
 
-torch.set_num_threads(1)  # tiny tensors: threads that wait for one another on a busy machine took far longer
+# One thread: the tensors are tiny, and threads that wait for one another on a busy machine took far longer. .ci/run
+# asks for two as well: sums over two threads end in other bits. numpy's threads follow OMP_NUM_THREADS.
+torch.set_num_threads(int(os.environ.get("VITCIRCUITS_TEST_THREADS", "1")))
 
 TOKENS = ("all", "role", "each")
 PORTS = ("qkv", "head", "block")

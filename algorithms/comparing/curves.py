@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
@@ -29,7 +31,8 @@ def measure_curves(
 ) -> dict[str, PairCurve]:
     """Faithfulness at many sizes on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
 
-    Sizes are the grid's of `evaluate` and, where that is MIB's, 40 more. Costs one run per different circuit.
+    Sizes are the grid's of `evaluate` and, on large graphs, where that has ten points, 40 more. Costs one run per
+    different circuit.
 
     Args:
         circuit: Its scores rank the edges.
@@ -48,7 +51,7 @@ def measure_curves(
     chosen = task.evaluation if pairs is None else pairs
     grid, on_grid = _fine_grid(len(circuit.graph))
     rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
-    masks = [mask for by in rankings for mask in ranked_masks(scores, scores.ranking(by), grid.n)]
+    masks = [mask for by in rankings for mask in ranked_masks(circuit.graph, scores.ranking(by), grid)]
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     none = np.zeros(len(circuit.graph), dtype=np.bool_)
     runs = run_masks(
@@ -72,4 +75,4 @@ def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:
     extra = np.setdiff1d(fine, own.n) if len(own.n) < FINE_POINTS else np.zeros(0, dtype=np.int64)
     n, share = np.concatenate([own.n, extra]), np.concatenate([own.share, extra / n_graph])
     order = np.argsort(share, kind="stable")
-    return Grid(share[order], n[order], own.method), (np.arange(len(n)) < len(own.n))[order]
+    return replace(own, share=share[order], n=n[order]), (np.arange(len(n)) < len(own.n))[order]

@@ -28,10 +28,10 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
+from ...circuits.sizes import edges_of
 from ...circuits.task import Task
 from .budget_plan import BudgetPlan, Measure, Objective, Start
 from .budget_search import Search
-from .sizes import edges_of
 
 
 @overload
@@ -115,7 +115,7 @@ def budgeted_pruning(
 
     Raises:
         TaskError: An option makes no sense, or slopes of a metric without a gradient are asked for.
-        GraphError: The graph belongs to another model.
+        GraphError: The graph belongs to another model, or a size is not possible.
         FormatError: The journal is another search's, or cannot be written.
     """
     several = isinstance(size, Sequence)

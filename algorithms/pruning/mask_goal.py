@@ -19,7 +19,7 @@ from ...circuits.metrics import Metric, kl_divergence
 from ...circuits.task import Task
 from ...models.errors import TaskError
 
-Objective = Literal["metric", "kl"]
+Objective = Literal["auto", "both", "metric", "kl"]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
@@ -30,12 +30,14 @@ class Goal:
 
     Args:
         metric: What distances are told from: the task's, or kl.
+        blended: Whether KL over all classes is added to the squared difference of the metric over its variance.
         full: Logits of the full model on the clean images, (pair, class), float64 on the CPU.
         none: With no edge kept, likewise.
         signs: 1 where a higher metric speaks for the clean image's class, -1 where a lower one does.
     """
 
     metric: Metric
+    blended: bool
     full: Float[Tensor, "pair class"]
     none: Float[Tensor, "pair class"]
     signs: Float[Tensor, " pair"]
@@ -50,7 +52,7 @@ class Goal:
         metric = replace(task.metric, kind="kl") if objective == "kl" else task.metric
         nothing = np.zeros(len(graph), dtype=bool)
         runs = run_masks(task.vit, graph, [nothing], task.metric, task.searched, baseline, n_logits=1, memory=memory)
-        goal = cls(metric, runs.clean_logits, runs.logits[0], task.signs(task.searched))
+        goal = cls(metric, objective == "both", runs.clean_logits, runs.logits[0], task.signs(task.searched))
         if goal.scale < FLOOR:
             raise TaskError(
                 f"the outputs with all edges and with none are {goal.scale:.1e} apart on these pairs: there is nothing "
@@ -59,10 +61,16 @@ class Goal:
         return goal
 
     def distance(self, logits: Tensor, full: Tensor) -> Float[Tensor, " pair"]:
-        """Per pair: the squared difference of the metric, or KL(full || logits), with a gradient."""
+        """Per pair: the squared difference of the metric, KL(full || logits), or both, with a gradient."""
         if self.metric.kind == "kl":
             return kl_divergence(full, logits)
-        return (self.metric(logits) - self.metric(full)).square()
+        squared = (self.metric(logits) - self.metric(full)).square()
+        return squared / self.variance + kl_divergence(full, logits) if self.blended else squared
+
+    @cached_property
+    def variance(self) -> float:
+        """Of the full model's metric over the pairs."""
+        return max(float(self._outputs[0].var()), FLOOR)
 
     def distances(self, outputs: Floats, pairs: Rows) -> Floats:
         """The same from what the metric said, (..., pair)."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...circuits.graph import Graph
 from ...circuits.partners.partner import SWAPS
-from ...circuits.scores import Scores
+from ...circuits.scores import By, Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from .budget_plan import EXACT_UP_TO, BudgetPlan
@@ -24,8 +24,9 @@ Polish = Literal["auto", "yes", "no"]
 Derivative = Literal["auto", "pathwise", "measured"]
 
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
-WARM_DENSITY = 4  # times the largest size, where masks start from scores
-WARM_SPREAD = 4.0  # log_alpha of the best edge over that of the median
+WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
+WARM_SPREAD = 3.0  # log_alpha of the best edge over that of the median
+WARM_FACTOR, ONE_SIDED_SPREAD = 4, 4.0  # on one-sided tasks: times the largest size
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +59,18 @@ class MaskPlan:
         if not 0 < self.learning_rate < float("inf"):
             raise TaskError(f"learning_rate={self.learning_rate}: pass a number above 0, such as learning_rate=0.15.")
         for name, value, known in (
-            ("objective", self.objective, ("metric", "kl")),
+            ("objective", self.objective, ("auto", "both", "metric", "kl")),
             ("partners", self.partners, ("auto", "given", "shuffled")),
             ("polish", self.polish, ("auto", "yes", "no")),
             ("derivative", self.derivative, ("auto", "pathwise", "measured")),
         ):
             if value not in known:
                 raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
-        if self.objective == "metric" and not self.measures and not self.task.metric.differentiable:
+        if self.objective == "both" and self.measures:
+            raise TaskError(
+                'objective="both" is learned through the gates: pass derivative="pathwise", or objective="metric".'
+            )
+        if self.aim in ("metric", "both") and not self.measures and not self.task.metric.differentiable:
             raise TaskError(
                 f'the metric {self.task.metric.kind} has no gradient: pass objective="kl", derivative="measured", or '
                 f"another metric such as metric='logit_difference'."
@@ -90,6 +95,19 @@ class MaskPlan:
         return self.partners == "shuffled" or (self.partners == "auto" and swapped)
 
     @property
+    def crossed(self) -> bool:
+        """Whether clean images show both classes."""
+        return self.task.sides == "both"
+
+    @property
+    def aim(self) -> Objective:
+        """What is learned, `auto` resolved."""
+        if self.objective != "auto":
+            return self.objective
+        blends = self.crossed and not self.measures and not self.task.metric.relative
+        return "both" if blends and self.task.metric.differentiable else "metric"
+
+    @property
     def measures(self) -> bool:
         """Whether every gate's derivative is measured by opening and shutting it."""
         return self.derivative == "measured" or (self.derivative == "auto" and len(self.graph) <= EXACT_UP_TO)
@@ -101,7 +119,7 @@ class MaskPlan:
 
     def swaps(self, n: int) -> BudgetPlan:
         """How a circuit of n edges is polished."""
-        kl = self.objective == "kl" or self.task.metric.kind == "kl"
+        kl = self.aim == "kl" or self.task.metric.kind == "kl"
         return BudgetPlan(
             self.graph,
             self.task,
@@ -118,24 +136,31 @@ class MaskPlan:
 
     @property
     def first_density(self) -> float:
-        """Where the descent starts."""
+        """Where the descent starts: with scores at WARM_DENSITY, on one-sided tasks at WARM_FACTOR times the size."""
         largest = self.descending[0] / len(self.graph)
-        return min(1.0, WARM_DENSITY * largest) if isinstance(self.start, Scores) else 1.0
+        if not isinstance(self.start, Scores):
+            return 1.0
+        return min(1.0, max(WARM_DENSITY, largest) if self.crossed else WARM_FACTOR * largest)
 
     def density(self, step: int) -> float:
-        """What the gates are held at: from size to size geometrically, and then level."""
+        """What the gates are held at: from size to size, linearly (on one-sided tasks geometrically), then level."""
         place, done = divmod(step, self.steps)
         shares = [self.first_density, *(size / len(self.graph) for size in self.descending)]
         way = min(1.0, (done + 1) / (TIGHTENING * self.steps))
-        return shares[place] * (shares[place + 1] / shares[place]) ** way
+        first, last = shares[place], shares[place + 1]
+        if way == 1:
+            return last
+        return first + (last - first) * way if self.crossed else first * (last / first) ** way
 
     def first_log_alpha(self) -> Edges:
         """All edges alike, or by their rank among the scores."""
         found = torch.full((len(self.graph),), LARGEST / 3, dtype=torch.float64)
         if isinstance(self.start, Scores):
             rank = np.empty(len(self.graph))
-            rank[self.start.ranking()[::-1]] = np.arange(len(self.graph))
-            found = torch.from_numpy(WARM_SPREAD * (2 * rank / len(self.graph) - 1))
+            by: By = "mean_abs" if self.crossed else "signed"
+            rank[self.start.ranking(by)[::-1]] = np.arange(len(self.graph))
+            spread = WARM_SPREAD if self.crossed else ONE_SIDED_SPREAD
+            found = torch.from_numpy(spread * (2 * rank / len(self.graph) - 1))
         return with_density(found, self.first_density)
 
     def pairs_of(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -143,11 +168,22 @@ class MaskPlan:
         n = len(self.task.searched)
         size = min(self.batch, n)
         places = np.arange(step * size, (step + 1) * size)
-        orders = {int(epoch): _order(self.seed, int(epoch), n) for epoch in np.unique(places // n)}
+        orders = {int(epoch): self._order(int(epoch), n) for epoch in np.unique(places // n)}
         chosen = np.array([orders[int(place // n)][place % n] for place in places])
         if not self.shuffles:
             return chosen, chosen
         return chosen, np.random.default_rng([self.seed, 1, step]).permutation(n)[:size]
+
+    def _order(self, epoch: int, n: int) -> NDArray[np.intp]:
+        """The pairs in an order by chance; on a crossed task the two sides of clean images take turns."""
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(n)
+        if not self.crossed:
+            return order
+        signs = self.task.searched.sign.numpy()[order]
+        sides = [order[signs == sign] for sign in (1, -1)]
+        turns = min(map(len, sides))
+        mixed = np.stack([side[:turns] for side in sides], 1).ravel()
+        return np.concatenate([mixed, order[~np.isin(order, mixed)]])
 
     def generator(self, step: int) -> torch.Generator:
         """Chance for the gates of one step, whatever was drawn before."""
@@ -161,7 +197,7 @@ class MaskPlan:
             "steps": self.steps,
             "batch": self.batch,
             "learning_rate": self.learning_rate,
-            "objective": self.objective,
+            "objective": self.aim,
             "partners": self.partners,
             "start": self.start.algorithm if isinstance(self.start, Scores) else self.start,
             "polish": self.polish,
@@ -173,7 +209,3 @@ class MaskPlan:
         """Everything that decides a step or its last bit."""
         same = search_identity(self.graph, self.task, memory=self.memory)
         return {**self.options, **same, "start_digest": scores_digest(self.start), "shuffles": self.shuffles}
-
-
-def _order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(n)

@@ -50,7 +50,7 @@ class Descent:
         bar = progress_bar("learned_masks", plan.total_steps, self._progress, "step")
         with torch.no_grad(), vit.borrowed(), self.journal, bar:
             baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
-            goal = Goal.of(plan.graph, self.task, plan.objective, baseline, memory=plan.memory)
+            goal = Goal.of(plan.graph, self.task, plan.aim, baseline, memory=plan.memory)
             tell: Teller = (Measured if plan.measures else Pathwise)(plan, goal, baseline)
             bar.update(self.step)
             while self.step < plan.total_steps:

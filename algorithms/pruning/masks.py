@@ -2,6 +2,12 @@
 
     minimise over gates    E[ distance(run under the gates, full model) ]    with the gates' density held at a target
 
+On a crossed task the distance is taken on clean images of both classes, so that no constant is near: to (m - m_full)^2
+over the variance of m_full KL over all classes is added, which tells images of one class apart (distillation).
+Measured on DeiT-Tiny, cats against dogs, 20% of the edges under means, held-out photographs: clean images of one class,
+all gates open at first, learning rate .15 end at transmission 0; both classes, KL, gates opened by EAP-IG's mean of
+absolute values and learning rate .3 at .8.
+
 1. Every edge has a hard-concrete gate (`gates`), all open at first, or opened by scores (HAP: attribution first).
 2. At every step gates are drawn, a few pairs are run under them, and the loss's derivative by every gate is taken:
    through the gates, or on small graphs by flipping each edge (`mask_derivatives`).
@@ -28,14 +34,15 @@ from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
+from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import ALGORITHMS, run_algorithm
+from .budget_plan import EXACT_UP_TO
 from .budget_search import Search
 from .mask_goal import Objective
 from .mask_plan import Derivative, MaskPlan, Partners, Polish
 from .mask_training import Descent
-from .sizes import Size, edges_of, largest_within
 
 
 @overload
@@ -82,11 +89,11 @@ def learned_masks(
     *,
     size: Size | Sequence[Size] = 0.05,
     steps: int = 300,
-    batch: int = 4,
-    learning_rate: float = 0.15,
-    objective: Objective = "metric",
+    batch: int = 8,
+    learning_rate: float = 0.3,
+    objective: Objective = "auto",
     partners: Partners = "auto",
-    start: Scores | str = "none",
+    start: Scores | str = "auto",
     derivative: Derivative = "auto",
     polish: Polish = "auto",
     seed: int = 0,
@@ -107,15 +114,17 @@ def learned_masks(
         task: Its discovery pairs are used.
         size: Edges of the circuit, on paths from input to logits: a share of the graph below 1, or a number from 1 on.
         steps: For each size; in the last two fifths of them the density rests.
-        batch: Pairs in a step.
+        batch: Pairs in a step, as many of each class on a crossed task.
         learning_rate: Of `log_alpha`, for an edge whose gradient is as large as the root mean square of all.
         objective: What is learned, relative to a run without any edge: `metric`, the squared difference of the task's
-            metric to the full model's (with the metric kl, the divergence itself), or `kl`.
+            metric to the full model's (with the metric kl, the divergence itself), `kl`, or `both`; `auto`: both on
+            crossed tasks where gates are learned through, else the metric.
         partners: Whose ablated values a clean image meets: its `given` partner's, another pair's at every step
             (`shuffled`: the circuit then holds for partners that nobody has seen), or `auto`: shuffled where partners
             are other images anyway, given where they were made from the clean image.
-        start: `none`: from all edges. Scores, or the name of the algorithm that is to make them: from four times the
-            largest size, by rank.
+        start: `none`: from all edges. Scores, or the name of the algorithm that is to make them: from 80% of the edges
+            by the rank of their mean of absolute values (on one-sided tasks four times the largest size, by the signed
+            mean). `auto`: EAP-IG on crossed tasks of graphs of more than 500 edges.
         derivative: `pathwise`, through the gates, or `measured`, every gate opened and shut around each draw (for
             models whose slopes mislead; a step then costs a run of the rest of the model for each edge); `auto`:
             measured on graphs of up to 500 edges.
@@ -127,11 +136,14 @@ def learned_masks(
 
     Raises:
         TaskError: An option makes no sense, the metric has no gradient, or there is nothing to explain.
-        GraphError: The graph or the scores belong to another model.
+        GraphError: The graph or the scores belong to another model, or a size is not possible.
         FormatError: The journal is another search's, or cannot be written.
     """
     require_model(task.vit, graph)
     sizes = edges_of(size, graph)
+    if start == "auto":
+        warm = task.sides == "both" and len(graph) > EXACT_UP_TO and task.metric.kind not in ("kl", "accuracy")
+        start = "eap_ig" if warm else "none"
     first = _as_start(start, graph, task, memory, progress)
     plan = MaskPlan(
         graph, task, sizes, steps, batch, learning_rate, objective, partners, first, derivative, polish, seed, memory

@@ -113,7 +113,8 @@ def _selection(provenance: Mapping[str, Any]) -> str:
     kind = str(provenance.get("selection") or "")
     by = f" by {str(provenance['by']).replace('_', ' ')}" if provenance.get("by") else ""
     if kind == "top":
-        return f"top {provenance.get('n', '')}{by}"
+        n = provenance.get("n", "")
+        return f"top {f'{100 * n:g}% of the edges' if isinstance(n, float) and n < 1 else n}{by}"
     if kind == "threshold":
         return f"at least {provenance.get('tau', '')}{by}"
     kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}

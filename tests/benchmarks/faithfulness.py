@@ -30,6 +30,7 @@ from vitcircuits.circuits.faithfulness import Judged
 from vitcircuits.circuits.formats.plain import write_text_atomic
 from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.report import Figure
+from vitcircuits.circuits.sizes import edges_of
 from vitcircuits.models import load_vit
 
 N_RANDOM = 10
@@ -113,7 +114,7 @@ def find(method: str, study: Study, task: Task, graph: Graph, journal: Path) -> 
     """
     n_pairs = min(len(task.discovery), study.few.get(method, len(task.discovery)))
     task = replace(task, discovery=task.discovery.select(slice(0, n_pairs)))
-    sizes = [round(part * len(graph)) for part in study.shares]
+    sizes = edges_of(study.shares, graph)
     start = time.perf_counter()
     with counted_work(task) as work:
         masks = _search(method, study, task, graph, sizes, journal)

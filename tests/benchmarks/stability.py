@@ -34,7 +34,7 @@ def measured(name: str, method: str, work: Path) -> dict[str, Any]:
             method,
             graph,
             task,
-            size=round(SHARE * len(graph)),
+            size=SHARE,
             n_resamples=5,
             n_seeds=0,
             consensus_in_halves=True,

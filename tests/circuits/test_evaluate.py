@@ -17,7 +17,7 @@ from vitcircuits.models import load_vit
 
 def digits():
     vit = load_vit("toy/digits-2l")
-    return class_contrast(vit, "digits", target=3, foil=8, n_discovery=16, n_evaluation=24)
+    return class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=16, n_evaluation=24)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, NodeScores, Scores, compile_graph, jaccard, node_circuit
 from vitcircuits.circuits.names import parse_edge
-from vitcircuits.circuits.nodes import among, granularity, leaving, matched_masks, node_names
+from vitcircuits.circuits.nodes import among, granularity, leaving, matched_masks, node_names, nodes_on_paths
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models.errors import GraphError
 
@@ -88,3 +88,17 @@ def test_summed_edge_scores_and_the_highest_nodes(graph_of):
     assert np.isnan(nodes.std_err).all() and not nodes.exact
     with pytest.raises(GraphError, match="0 to"):
         nodes.top(99)
+
+
+def test_under_attention_pooling_nodes_on_no_path_are_not_counted(architecture_named):
+    graph = compile_graph(architecture_named("map"))
+    names = node_names(graph)
+    pool = f"a{graph.cfg.n_layers - 1}.h0"
+    order = [*(name for name in names if name != pool), pool]  # nothing leads to the logits before the last one
+    values = np.array([-order.index(name) for name in names], dtype=np.float64)
+    nodes = NodeScores(graph, values, np.abs(values), True, 4, "by hand")
+    for n in range(len(names) + 1):
+        kept = nodes.top(n).provenance["nodes"]
+        longest = max(k for k in range(len(names) + 1) if len(nodes_on_paths(graph, order[:k])) <= n)
+        assert set(kept) == set(nodes_on_paths(graph, order[:longest])) and len(kept) <= n
+    assert nodes.top(len(names)).provenance["nodes"] == list(names)

@@ -50,7 +50,7 @@ def test_single_checks_and_a_mistyped_one(nodes, tmp_path, capsys):
 
 
 def test_stability_prints_and_writes_a_circuit_that_can_be_judged(tmp_path, capsys):
-    quick = ["--algorithm", "eap", "--size", "20", "--resamples", "3", "--halvings", "1", "--out", str(tmp_path)]
+    quick = ["--algorithm", "eap", "--size", "0.2", "--resamples", "3", "--halvings", "1", "--out", str(tmp_path)]
     assert main(["stability", *DIGITS, *FEW, *quick]) == 0
     said = capsys.readouterr().out
     assert "jaccard_resamples" in said and "consensus" in said
@@ -58,6 +58,7 @@ def test_stability_prints_and_writes_a_circuit_that_can_be_judged(tmp_path, caps
         "stability.json", "stability.svg", "stability.png", "consensus.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "stability.json").read_text())["method"]["n_resamples"] == 3
+    assert 0 < len(Circuit.load(tmp_path / "consensus.json")) <= 22
     assert main(["evaluate", f"{tmp_path}/consensus.json", *FEW, "--no-curve", "--random", "0"]) == 0
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from vitcircuits.circuits import Circuit
 from vitcircuits.cli.main import main
 
 RESULTS = {
@@ -173,6 +174,24 @@ def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
     monkeypatch.setattr("vitcircuits.algorithms.pruning.live.Live.measure", None)  # decisions must not be made again
     assert main(arguments) == 0
     assert (tmp_path / "circuit.json").read_bytes() == before
+
+
+def test_a_size_is_a_number_of_edges_on_paths_or_a_share_of_the_graphs(tmp_path, capsys):
+    arguments = ["discover", *DIGITS, *QUICK]
+    for size, n in (("0.2", 0.2), ("22", 22)):
+        folder = tmp_path / size
+        assert main([*arguments, "--size", size, "--out", str(folder)]) == 0
+        circuit = Circuit.load(folder / "circuit.json")
+        assert circuit.provenance["n"] == n and 0 < len(circuit) <= 22
+    assert Circuit.load(tmp_path / "0.2" / "circuit.json") != circuit  # another n was asked for,
+    assert Circuit.load(tmp_path / "0.2" / "circuit.json").edge_names() == circuit.edge_names()  # and means the same
+    assert "top 20% of the edges" in (tmp_path / "0.2" / "circuit.html").read_text()
+    for size in ("0", "1.5", "-3", "few"):
+        with pytest.raises(SystemExit):
+            main([*arguments, f"--size={size}", "--out", str(tmp_path / "new")])
+        assert "0.1" in capsys.readouterr().err
+    assert "--size N" in refused(capsys, [*arguments, "--granularity", "node", "--size", "0.5"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_size_is_refused_where_the_algorithm_decides_it(tmp_path, capsys):

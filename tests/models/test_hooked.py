@@ -110,7 +110,7 @@ def test_a_wrong_hook_name_is_refused_with_the_nearest(variant_named, images_for
 
 def test_no_hooks_and_idle_hooks_change_nothing(variant, images_for, close):
     images, seen = images_for(variant), []
-    assert torch.equal(variant.run_with_hooks(images), variant(images))
+    close(variant.run_with_hooks(images), variant(images))
     logits = variant.run_with_hooks(images, [(lambda name: True, lambda x, hook: seen.append(hook.name))])
     close(logits, variant(images))
     assert sorted(seen) == sorted(variant.hook_names)

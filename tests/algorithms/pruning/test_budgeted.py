@@ -7,7 +7,7 @@ from vitcircuits.algorithms.pruning.budget_search import Search
 from vitcircuits.circuits import compile_graph, planted_task
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models import load_vit
-from vitcircuits.models.errors import FormatError, TaskError
+from vitcircuits.models.errors import FormatError, GraphError, TaskError
 
 XOR = "planted/neighbour-xor"
 EXACT = (
@@ -125,7 +125,7 @@ def test_another_searchs_journal_is_refused(tmp_path):
 )
 def test_options_that_make_no_sense_are_refused(unchecked, options):
     graph, task = made("planted/bright-column", n=2)
-    with pytest.raises(TaskError, match=next(iter(options))):
+    with pytest.raises((TaskError, GraphError), match=next(iter(options))):
         budgeted_pruning(graph, task, **options)
 
 
