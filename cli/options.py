@@ -74,7 +74,7 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "most similar image of each class), mean, noise, blur, patch_shuffle, object_blur, object_fill, "
         "object_shuffle (these three with --mask), word",
     )
-    _add_design(group)
+    add_design(group)
     group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
     group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
     group.add_argument(
@@ -87,7 +87,7 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     _add_partner(parser.add_argument_group("partners that are the clean image, changed"))
 
 
-def _add_design(group: Any) -> None:
+def add_design(group: Any) -> None:
     """--sides, and how many images stand on each."""
     group.add_argument(
         "--sides",

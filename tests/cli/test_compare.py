@@ -73,6 +73,20 @@ def test_resamples_find_the_circuits_again(runs, tmp_path):
         assert one["CPR"]["low"] < one["CPR"]["value"] < one["CPR"]["high"]
 
 
+def test_all_are_measured_on_both_sides_unless_one_is_asked_for(runs, tmp_path, capsys):
+    record = json.loads((runs / "one" / "circuit.json").read_text())
+    for name in ("sides", "images", "n_partners"):
+        del record["task"][name]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(record))
+    paths = [f"toy={runs / 'two'}", f"toy={old}"]
+    assert main(["compare", *paths, *QUICK, "--eval-pairs", "6", "--pairs", "4", "--out", str(tmp_path / "out")]) == 0
+    assert "pairs valid for all 2 models, 0% of" in capsys.readouterr().out
+    again = ["compare", *paths, *QUICK, "--eval-pairs", "8", "--resamples", "2", "--out", str(tmp_path / "new")]
+    assert "--sides one" in refused(capsys, again)
+    assert "leave --sides out" in refused(capsys, [*again, "--sides", "one"])
+
+
 def test_files_alone_are_compared_in_structure_and_a_circuit_with_itself_agrees(runs, tmp_path, capsys):
     path = str(runs / "one" / "circuit.json")
     assert main(["compare", path, path, "--structure", *QUICK, "--out", str(tmp_path)]) == 0

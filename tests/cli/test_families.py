@@ -17,7 +17,7 @@ from vitcircuits.models.data import load_data
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.preprocess import Preprocess
 
-QUICK = ["--pairs", "2", "--eval-pairs", "2", "--random", "0", "--algorithm", "eap", "--ports", "block"]
+QUICK = ["--pairs", "6", "--eval-pairs", "6", "--random", "0", "--algorithm", "eap", "--ports", "block"]
 SHADES = ["--target", "dark=0", "--foil", "bright=1"]
 BY_NAME = {  # timm's own tiny ViTs: CLS; registers and LayerScale; attention pooling; RMSNorm and average pooling
     "test_vit": ["--size", "60"],
