@@ -1,12 +1,20 @@
-"""Faithfulness of a circuit's rankings at many sizes, pair by pair."""
+"""Faithfulness of a circuit's rankings at many sizes, pair by pair; on crossed tasks transmission.
+
+A pair of a crossed task enters with its weight in the clean contrast (`circuits/design.py`), so that means over pairs
+are differences between the classes of the clean images. Pairs are drawn again one by one, as on one-sided tasks, not
+images: intervals are only about right where a clean image stands in several pairs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.bootstrap import Resamples
 from ...circuits.circuit import Circuit
 from ...circuits.compare.pair_curve import PairCurve
 from ...circuits.curves import Grid, make_grid
@@ -48,24 +56,36 @@ def measure_curves(
     scores = circuit.scores
     if scores is None:
         raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
-    chosen = task.evaluation if pairs is None else pairs
+    chosen = _right(task.evaluation if pairs is None else pairs)
     grid, on_grid = _fine_grid(len(circuit.graph))
     rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
     masks = [mask for by in rankings for mask in ranked_masks(circuit.graph, scores.ranking(by), grid)]
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     none = np.zeros(len(circuit.graph), dtype=np.bool_)
+    metric = task.metric if chosen.design is None else task.metric.response
     runs = run_masks(
-        task.vit, circuit.graph, [none, *masks], task.metric, chosen, baseline, memory=memory, progress=progress
+        task.vit, circuit.graph, [none, *masks], metric, chosen, baseline, memory=memory, progress=progress
     )
+    outputs, clean = runs.outputs * _weights(chosen), runs.clean_outputs * _weights(chosen)
     found, n = {}, len(grid.n)
     for place, by in enumerate(rankings):
         rows = slice(1 + place * n, 1 + (place + 1) * n)
         sizes = np.array([int(mask.sum()) for mask in masks[place * n : (place + 1) * n]], dtype=np.int64)
-        ends = (runs.outputs[0], runs.clean_outputs)
+        ends = (outputs[0], clean)
         ids = chosen.pair_ids.numpy().astype(np.int64)
         which = (on_grid, grid.method, ids, pictures_of(task))
-        found[by] = PairCurve(by, len(circuit.graph), grid.share, sizes, runs.outputs[rows], *ends, *which)
+        found[by] = PairCurve(by, len(circuit.graph), grid.share, sizes, outputs[rows], *ends, *which)
     return found
+
+
+def _right(pairs: Pairs) -> Pairs:
+    """The pairs; of a crossed task those whose clean image the model gets right."""
+    return pairs if pairs.design is None else pairs.select(torch.nonzero(pairs.design.right).flatten())
+
+
+def _weights(pairs: Pairs) -> NDArray[np.float64]:
+    """What makes the mean over pairs the behaviour: ones, or the weights of the clean contrast times their number."""
+    return Resamples.of(pairs, 0, seed=0).behaviour_whole * len(pairs)
 
 
 def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:

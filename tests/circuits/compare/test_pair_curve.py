@@ -13,7 +13,7 @@ from vitcircuits.models import load_vit
 @pytest.fixture(scope="module")
 def measured():
     vit = load_vit("toy/digits-2l")
-    task = class_contrast(vit, "digits", target=3, foil=8, n_discovery=12, n_evaluation=12)
+    task = class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=12, n_evaluation=12)
     circuit = eap(compile_graph(vit, ports="head"), task).top(20)
     return circuit, task, measure_curves(circuit, task)
 
