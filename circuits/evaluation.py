@@ -33,10 +33,9 @@ from .nodes import granularity, kept_nodes, node_names
 from .pairs import Pairs
 from .plan import Plan, make_plan
 from .report import Figure, Report
+from .report_words import ONE_SIDED
 from .run import require_model
 from .task import Task
-
-ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
 
 
 def evaluate(

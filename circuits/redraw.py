@@ -96,7 +96,14 @@ def met_again(pairs: Pairs) -> Pairs:
     first, _, other, other_side = (torch.tensor(column) for column in zip(*jobs, strict=True))
     again = pairs.select(first)
     assert again.design is not None
-    met = dataclasses.replace(again.design, partner_side=other_side, partner_image=design.clean_image[other])
+    place = {row: at for own in sides.values() for at, row in enumerate(own)}
+    met = dataclasses.replace(
+        again.design,
+        partner_side=other_side,
+        partner_image=design.clean_image[other],
+        clean_place=torch.tensor([place[row] for row in first.tolist()]),
+        partner_place=torch.tensor([place[row] for row in other.tolist()]),
+    )
     places = zip(first.tolist(), _earlier(first.numpy()).tolist(), strict=True)
     own = torch.tensor([rows[row][min(place, len(rows[row]) - 1)] for row, place in places])
     return dataclasses.replace(again, corrupt=pairs.clean[other], ids=pairs.pair_ids[own], design=met)

@@ -47,7 +47,7 @@ def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Ta
     return find
 
 
-_SELECTIONS = ("top", "threshold", "smallest_faithful")
+_SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
 
 
 def _select(like: Circuit, scores: Scores, task: Task, memory: int) -> Circuit:

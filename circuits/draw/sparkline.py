@@ -1,8 +1,7 @@
-"""What is kept by size, small enough for the cell of a table: the ranking in blue, random circuits in grey.
+"""A curve of transmission or faithfulness small enough for the cell of a table: the ranking in blue, chance in grey.
 
-The horizontal axis is the logarithm of the number of edges, from 1 to all; the lines are at 0 and 1 of the transmission
-(of one-sided tasks the faithfulness), and what lies further out than a quarter is drawn at the rim. The circuit is a
-dot.
+The horizontal axis is the logarithm of the number of edges, from 1 to all; the lines are at 0 and 1, and what lies
+further out than a quarter is drawn at the rim. The circuit is a dot.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import numpy as np
 
 from ..report import Curve, Report
+from ..report_words import measure
 from .words import tag
 
 WIDTH, HEIGHT = 132, 40
@@ -33,7 +33,7 @@ def sparkline(report: Report) -> str:
         x, y = _x(report.n_edges, report.n_graph), _y(figure.value)
         lines.append(tag("circle", cx=x, cy=y, r=2.6, fill="#fff", stroke=_INK, stroke_width=1.3))
     size = {"width": WIDTH, "height": HEIGHT, "viewBox": f"0 0 {WIDTH} {HEIGHT}"}
-    return tag("svg", *lines, **size, role="img", aria_label="What is kept by size")
+    return tag("svg", *lines, **size, role="img", aria_label=f"{measure(report).capitalize()} by size")
 
 
 def _line(curve: Curve, largest: int, colour: str) -> str:
