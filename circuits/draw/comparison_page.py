@@ -130,7 +130,7 @@ def _kept(comparison: Comparison) -> str:
     note = "Each kind: mean of its seeds, with their range; a single seed: its 95% interval over pairs."
     called = {curve.name for subject in comparison.subjects for curve in subject.curves.values()}
     name = " and ".join(sorted(called)).capitalize()
-    return section(f"{name} by size", svg_image(curves_svg(curves, name=name.lower()), name), tag("p", text(note)))
+    return section(f"{name} by size", svg_image(curves_svg(curves, measure=name.lower()), name), tag("p", text(note)))
 
 
 def _kind_curve(kind: str, subjects: Sequence[Subject]) -> Curve | None:
