@@ -178,6 +178,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
                     ("auto", "pathwise", "measured"),
                 ),
                 "polish": Option("auto", "end with measured swaps; auto: up to 500 edges", ("auto", "yes", "no")),
+                "augment": Option("auto", "photographs mirrored and cropped anew at every step", ("auto", "yes", "no")),
                 "seed": Option(0, "draws gates, batches and partners"),
             },
             finds="circuit",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -74,7 +75,7 @@ class Task:
         design = self.evaluation.design
         return "both" if design is not None and design.sided else "one"
 
-    @property
+    @cached_property
     def searched(self) -> Pairs:
         """The discovery pairs as the ablation needs them: without partners, each clean image once."""
         return self.discovery.under(self.ablation)

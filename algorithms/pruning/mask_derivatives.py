@@ -9,6 +9,7 @@ measured    gates are drawn open or shut, and every edge is flipped by itself (`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from ...circuits.baseline import Baseline
 from ...circuits.pairs import Pairs
 from .around import measure_flips
+from .augment import augmented
 from .gates import Edges, draw_gates, draw_masks
 from .mask_goal import Goal, Rows
 from .mask_plan import MaskPlan
@@ -50,7 +52,7 @@ class Pathwise:
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
         self.runner, self.at_once = SoftRunner(plan.task.vit, plan.graph), _pairs_at_once(plan)
-        self._cached = self._cache()
+        self._cached = None if plan.augments else self._cache()
 
     def _cache(self) -> Float[Tensor, "source pair token model"] | None:
         """Ablated values of all pairs, where they fit."""
@@ -60,10 +62,21 @@ class Pathwise:
             return None
         return torch.cat([self.baseline(batch) for batch in pairs.batches(self.at_once)], 1)
 
-    def _ablated(self, which: Rows) -> Float[Tensor, "source pair token model"]:
+    def _ablated(self, which: Rows, generator: torch.Generator) -> Float[Tensor, "source pair token model"]:
         if self._cached is not None:
             return self._cached[:, which]
-        return self.baseline(self.task.searched.select(which.tolist()))
+        met = self.task.searched.select(which.tolist())
+        if self.plan.augments and self.task.ablation.kind == "partner":
+            met = replace(met, corrupt=augmented(met.corrupt, generator))
+        return self.baseline(met)
+
+    def _clean(self, which: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean images, and what the full model says to them, in float64 on the CPU."""
+        images = self.task.searched.clean[which]
+        if not self.plan.augments:
+            return self.task.vit.check_images(images), self.goal.full[which]
+        images = self.task.vit.check_images(augmented(images, generator))
+        return images, self.task.vit(images).double().cpu()
 
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> Told:
         """A few pairs at a time, under one draw."""
@@ -71,21 +84,21 @@ class Pathwise:
         gradient, outputs, loss = torch.zeros_like(gates), [], 0.0
         for start in range(0, len(clean), self.at_once):
             chosen, others = (which[start : start + self.at_once] for which in (clean, partners))
-            found = self._batch(gates, chosen, others, len(clean))
+            found = self._batch(gates, chosen, others, len(clean), generator)
             outputs.append(self.goal.metric(found.logits.double().cpu(), self.goal.full[chosen]).numpy())
             gradient += found.gradient.double().cpu()
             loss += float(found.loss)
         return Told(loss, self.goal.faithfulness(np.concatenate(outputs), clean), gradient * slope)
 
-    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int) -> SoftResult:
+    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int, generator: torch.Generator) -> SoftResult:
         vit, goal = self.task.vit, self.goal
-        full = goal.full[chosen].to(device=vit.device, dtype=vit.dtype)
-        images = vit.check_images(self.task.searched.clean[chosen])
+        images, full = self._clean(chosen, generator)
+        full = full.to(device=vit.device, dtype=vit.dtype)
 
         def loss(logits: Tensor) -> Tensor:
             return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
 
-        return self.runner(gates, vit.embed(images), self._ablated(others), loss)
+        return self.runner(gates, vit.embed(images), self._ablated(others, generator), loss)
 
 
 def _pairs_at_once(plan: MaskPlan) -> int:

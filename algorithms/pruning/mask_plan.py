@@ -14,6 +14,7 @@ from ...circuits.partners.partner import SWAPS
 from ...circuits.scores import By, Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from .augment import LEAST_SIDE
 from .budget_plan import EXACT_UP_TO, BudgetPlan
 from .gates import LARGEST, Edges, with_density
 from .identity import scores_digest, search_identity
@@ -22,10 +23,12 @@ from .mask_goal import Objective
 Partners = Literal["auto", "given", "shuffled"]
 Polish = Literal["auto", "yes", "no"]
 Derivative = Literal["auto", "pathwise", "measured"]
+Augment = Literal["auto", "yes", "no"]
 
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
 WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
 WARM_SPREAD = 3.0  # log_alpha of the best edge over that of the median
+RESTING_RATE = 1 / 3
 WARM_FACTOR, ONE_SIDED_SPREAD = 4, 4.0  # on one-sided tasks: times the largest size
 
 
@@ -51,6 +54,7 @@ class MaskPlan:
     polish: Polish
     seed: int
     memory: int
+    augment: Augment = "auto"
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("batch", self.batch)):
@@ -63,6 +67,7 @@ class MaskPlan:
             ("partners", self.partners, ("auto", "given", "shuffled")),
             ("polish", self.polish, ("auto", "yes", "no")),
             ("derivative", self.derivative, ("auto", "pathwise", "measured")),
+            ("augment", self.augment, ("auto", "yes", "no")),
         ):
             if value not in known:
                 raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
@@ -106,6 +111,20 @@ class MaskPlan:
             return self.objective
         blends = self.crossed and not self.measures and not self.task.metric.relative
         return "both" if blends and self.task.metric.differentiable else "metric"
+
+    @property
+    def augments(self) -> bool:
+        """Whether photographs are mirrored and cropped anew at every step."""
+        if self.augment != "auto":
+            return self.augment == "yes"
+        aligned = self.task.ablation.kind == "partner" and self.task.info.get("corruption") not in SWAPS
+        photographs = min(self.task.vit.cfg.image_size) >= LEAST_SIDE and self.task.vit.cfg.clip_frames == 1
+        return self.crossed and photographs and not aligned and not self.measures
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: on a crossed task it falls to a third of itself while the density rests."""
+        rest = max(0.0, (step % self.steps + 1) / self.steps - TIGHTENING) / (1 - TIGHTENING)
+        return self.learning_rate * (RESTING_RATE**rest if self.crossed else 1.0)
 
     @property
     def measures(self) -> bool:
@@ -202,6 +221,7 @@ class MaskPlan:
             "start": self.start.algorithm if isinstance(self.start, Scores) else self.start,
             "polish": self.polish,
             "derivative": self.derivative,
+            "augment": self.augment,
             "seed": self.seed,
         }
 

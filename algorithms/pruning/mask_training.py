@@ -63,7 +63,7 @@ class Descent:
         """One step."""
         plan, step = self.plan, self.step
         told = tell(self.log_alpha, plan.generator(step), *plan.pairs_of(step))
-        moved = self.log_alpha - self.mirror.step(told.gradient, plan.learning_rate)
+        moved = self.log_alpha - self.mirror.step(told.gradient, plan.rate(step))
         density = plan.density(step)
         self.log_alpha = with_density(moved, density)
         self.step += 1

@@ -41,7 +41,7 @@ from ..registry import ALGORITHMS, run_algorithm
 from .budget_plan import EXACT_UP_TO
 from .budget_search import Search
 from .mask_goal import Objective
-from .mask_plan import Derivative, MaskPlan, Partners, Polish
+from .mask_plan import Augment, Derivative, MaskPlan, Partners, Polish
 from .mask_training import Descent
 
 
@@ -59,6 +59,7 @@ def learned_masks(
     start: Scores | str = ...,
     derivative: Derivative = ...,
     polish: Polish = ...,
+    augment: Augment = ...,
     seed: int = ...,
     journal: str | Path | None = ...,
     memory: int = ...,
@@ -78,6 +79,7 @@ def learned_masks(
     start: Scores | str = ...,
     derivative: Derivative = ...,
     polish: Polish = ...,
+    augment: Augment = ...,
     seed: int = ...,
     journal: str | Path | None = ...,
     memory: int = ...,
@@ -96,6 +98,7 @@ def learned_masks(
     start: Scores | str = "auto",
     derivative: Derivative = "auto",
     polish: Polish = "auto",
+    augment: Augment = "auto",
     seed: int = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -115,7 +118,8 @@ def learned_masks(
         size: Edges of the circuit, on paths from input to logits: a share of the graph below 1, or a number from 1 on.
         steps: For each size; in the last two fifths of them the density rests.
         batch: Pairs in a step, as many of each class on a crossed task.
-        learning_rate: Of `log_alpha`, for an edge whose gradient is as large as the root mean square of all.
+        learning_rate: Of `log_alpha`, for an edge whose gradient is as large as the root mean square of all; on crossed
+            tasks it falls to a third while the density rests.
         objective: What is learned, relative to a run without any edge: `metric`, the squared difference of the task's
             metric to the full model's (with the metric kl, the divergence itself), `kl`, or `both`; `auto`: both on
             crossed tasks where gates are learned through, else the metric.
@@ -129,6 +133,9 @@ def learned_masks(
             models whose slopes mislead; a step then costs a run of the rest of the model for each edge); `auto`:
             measured on graphs of up to 500 edges.
         polish: Whether circuits end with measured swaps, on the given pairs; `auto`: on graphs of up to 500 edges.
+        augment: Whether images are mirrored and cropped anew at every step, the full model answering anew; `auto`: on
+            crossed tasks with images of 64 pixels and more whose partners are other images, where gates are learned
+            through.
         seed: Draws gates, batches and partners.
         journal: A file for the state; the same call goes on from it, to the same circuit.
         memory: Bytes to hold at once; at least one pair is held.
@@ -146,7 +153,20 @@ def learned_masks(
         start = "eap_ig" if warm else "none"
     first = _as_start(start, graph, task, memory, progress)
     plan = MaskPlan(
-        graph, task, sizes, steps, batch, learning_rate, objective, partners, first, derivative, polish, seed, memory
+        graph,
+        task,
+        sizes,
+        steps,
+        batch,
+        learning_rate,
+        objective,
+        partners,
+        first,
+        derivative,
+        polish,
+        seed,
+        memory,
+        augment,
     )
     reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
     found = [_circuit(plan, n, reached[n], progress) for n in sizes]
