@@ -116,6 +116,31 @@ def control_searches(
     return ControlSearches(tuple(searches), bench.selectivity(searches), left_out, method)
 
 
+def controls_of(circuit: Circuit, task: Task, **settings: Any) -> ControlSearches:
+    """The controls of a circuit that a registered algorithm found: its own algorithm, size, ranking and options again.
+
+    Args:
+        circuit: The circuit, with its provenance.
+        task: The task that it was found on.
+        **settings: `controls`, `n_bootstrap`, `memory`, `progress` of `control_searches`.
+
+    Raises:
+        TaskError: Its provenance names no registered algorithm, or the task is one-sided.
+        GraphError: The circuit belongs to another model.
+    """
+    provenance = circuit.provenance
+    name = provenance.get("algorithm")
+    if name not in ALGORITHMS:
+        raise TaskError(
+            f"the circuit does not record a registered algorithm that found it ({name!r}), so its search cannot be run "
+            f"again: pass the algorithm to control_searches(algorithm, graph, task, size=..., found=circuit)."
+        )
+    recorded = {key: value for key, value in provenance.get("options", {}).items() if key in ALGORITHMS[name].options}
+    own = {"size": provenance.get("n", len(circuit)), "by": provenance.get("by", "signed")}
+    given = {**recorded, **own, "seed": recorded.get("seed", 0), **settings}
+    return control_searches(name, circuit.graph, task, found=circuit, **given)
+
+
 def teach(task: Task, control: str, *, seed: int = 0) -> Task:
     """The task as a control search is given it; the task itself for the true search.
 

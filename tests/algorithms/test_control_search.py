@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import control_searches, run_algorithm
-from vitcircuits.algorithms.control_search import CONTROLS, teach
+from vitcircuits.algorithms.control_search import CONTROLS, controls_of, teach
 from vitcircuits.algorithms.pruning.around import measure_flips
 from vitcircuits.algorithms.pruning.slopes import measure_slopes
-from vitcircuits.circuits import class_contrast, compile_graph, evaluate
+from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.design import FOIL, TARGET
 from vitcircuits.circuits.mask_runs import run_masks
@@ -80,6 +80,17 @@ def test_a_circuit_that_was_found_is_not_searched_again(digits, scored):
     assert found.selectivity == scored.selectivity
     with pytest.raises(GraphError, match="has 21 edges, but control searches of 5"):
         control_searches("eap_ig", graph, task, size=5, found=scored["true"].circuit)
+
+
+def test_the_controls_of_a_circuit_are_its_own_search_again(digits, learned, scored, tmp_path):
+    graph, task = digits
+    for whole in (learned, scored):
+        loaded = Circuit.load(whole["true"].circuit.save(tmp_path / "circuit.json"))
+        found = controls_of(loaded, task, controls=("permuted_labels",), n_bootstrap=200)
+        assert found["permuted_labels"].taught == whole["permuted_labels"].taught
+        np.testing.assert_array_equal(found["permuted_labels"].circuit.mask, whole["permuted_labels"].circuit.mask)
+    with pytest.raises(TaskError, match="does not record a registered algorithm"):
+        controls_of(Circuit(graph, loaded.mask), task)
 
 
 def test_one_seed_gives_one_result(digits, learned):
