@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .attribution.node_effects import node_effects as node_effects
     from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
+    from .control_result import ControlSearches as ControlSearches
+    from .control_search import control_searches as control_searches
     from .interpretability.factor_table import FactorTable as FactorTable
     from .interpretability.lens_table import LensTable as LensTable
     from .interpretability.measure import head_factors as head_factors
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALGORITHMS",
+    "ControlSearches",
     "FactorTable",
     "LensTable",
     "LogitAttribution",
@@ -68,6 +71,7 @@ __all__ = [
     "budgeted_pruning",
     "ceap",
     "compare_partners",
+    "control_searches",
     "direct_logit_attribution",
     "eap",
     "eap_ig",
@@ -95,6 +99,7 @@ __all__ = [
 
 _HOMES = {
     "ALGORITHMS": ".registry",
+    "ControlSearches": ".control_result",
     "FactorTable": ".interpretability.factor_table",
     "LensTable": ".interpretability.lens_table",
     "ModelNumbers": ".interpretability.side_by_side",
@@ -110,6 +115,7 @@ _HOMES = {
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",
+    "control_searches": ".control_search",
     "atp_star": ".attribution.atp_star",
     "ceap": ".attribution.ceap",
     "budgeted_pruning": ".pruning.budgeted",

@@ -77,10 +77,11 @@ def run_masks(
     with torch.no_grad(), vit.borrowed(), bar:
         for batch in pairs.batches(size):
             reference = vit(batch.clean)
+            wanted = batch.wanted(reference)
             found = _one_batch(vit, graph, distinct, batch, baseline, reference, bar)
-            outputs.append(_cpu(metric(found, reference.expand_as(found)))[place])
+            outputs.append(_cpu(metric(found, wanted.expand_as(found)))[place])
             kept.append(_cpu(found[place[:n_logits]]))
-            clean_outputs.append(_cpu(metric(reference, reference)))
+            clean_outputs.append(_cpu(metric(reference, wanted)))
             clean_logits.append(_cpu(reference))
     return MaskRuns(
         torch.cat(outputs, 1).numpy(), torch.cat(clean_outputs).numpy(), torch.cat(kept, 1), torch.cat(clean_logits)

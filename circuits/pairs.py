@@ -27,6 +27,7 @@ class Pairs:
         changed: For partners that are the clean image changed at some places, the tokens whose pixels differ (CLS and
             registers have no pixels); None for partners that are other images.
         design: Classes and images of a crossed task; None where clean images show the target alone.
+        answers: Logits that searches are taught for each clean image (`taught.py`); None for the full model's own.
 
     Raises:
         TaskError: There are no pairs, shapes differ, or an image holds NaN or infinity.
@@ -38,6 +39,7 @@ class Pairs:
     ids: Int[Tensor, " pair"] | None = None
     changed: Bool[Tensor, "pair token"] | None = None
     design: Design | None = None
+    answers: Float[Tensor, "pair class"] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.clean.shape) != tuple(self.corrupt.shape):
@@ -65,6 +67,8 @@ class Pairs:
             )
         if self.design is not None and len(self.design) != len(self.clean):
             raise TaskError(f"the design has {len(self.design)} rows, but there are {len(self.clean)} pairs.")
+        if self.answers is not None and len(self.answers) != len(self.clean):
+            raise TaskError(f"answers have {len(self.answers)} rows, but there are {len(self.clean)} pairs.")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -79,12 +83,17 @@ class Pairs:
         """1 where a higher metric speaks for what the clean image shows, -1 where a lower one does."""
         return torch.ones(len(self), dtype=torch.long) if self.design is None else self.design.sign
 
+    def wanted(self, full: Float[Tensor, "pair class"]) -> Float[Tensor, "pair class"]:
+        """What a search compares with: the full model's logits on the clean images, or the answers taught instead."""
+        return full if self.answers is None else self.answers.to(full)
+
     def select(self, which: Tensor | slice | list[int]) -> Pairs:
-        """Some of the pairs, which keep their labels, ids, changed tokens and sides."""
+        """Some of the pairs, which keep their labels, ids, changed tokens, sides and answers."""
         labels = None if self.labels is None else self.labels[which]
         changed = None if self.changed is None else self.changed[which]
         design = None if self.design is None else self.design.select(which)
-        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed, design)
+        answers = None if self.answers is None else self.answers[which]
+        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed, design, answers)
 
     def under(self, ablation: Ablation) -> Pairs:
         """The pairs as an ablation needs them: each clean image of a crossed task once where no partner is taken."""

@@ -57,6 +57,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--most-edges", type=int, default=300, metavar="N", help="edges taken out one by one; of more, a sample (300)"
     )
+    parser.add_argument(
+        "--control-searches",
+        action="store_true",
+        help="also search again towards permuted labels, with heads exchanged and with random weights",
+    )
     parser.add_argument("--spread", type=Path, metavar="PICTURE", help="also draw the spread (.svg, .png, .pdf)")
     parser.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with everything")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report")
@@ -89,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.circuit}: {task}")
     print(_design(circuit, task))
     print(report)
+    if args.control_searches:
+        from ..algorithms.control_search import controls_of
+
+        print(controls_of(circuit, task, memory=args.memory, progress=True))
     for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
     return 0

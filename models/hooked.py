@@ -88,6 +88,7 @@ class HookedViT:
         self.own_readout, self._own_cfg = self.readout, self.cfg
         self.preprocess = preprocess
         self.labels = labels
+        self.attention_mask = attention_mask
         self.text_tower: TextTower | None = None
         _check_weights(module, name)
         self.parity = self._check_parity()

@@ -238,6 +238,11 @@ class Writes(ABC):
     def bias(self) -> Float[Tensor, " model"]:
         """What is written whatever the heads do."""
 
+    @property
+    @abstractmethod
+    def matrices(self) -> tuple[Float[Tensor, "model columns"], ...]:
+        """The weights that heads' outputs are multiplied with, by reference: one matrix for each attention."""
+
     def __call__(self, flat: Float[Tensor, "*batch token columns"]) -> Float[Tensor, "*batch token model"]:
         """What all heads and the bias write."""
         return flat @ self.weight() + self.bias()
@@ -265,6 +270,11 @@ class LinearWrites(Writes):
         """What each entry writes, LayerScale included."""
         return self.scale(self._matrix.T)
 
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """The layer's weight, or its columns."""
+        return (self._matrix,)
+
     def bias(self) -> Tensor:
         """The layer's bias through LayerScale."""
         if self.module.bias is None:
@@ -290,6 +300,11 @@ class ManyWrites(Writes):
         """What each entry writes."""
         return torch.cat([writes.weight() for writes in self.several])
 
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Each attention's."""
+        return tuple(matrix for writes in self.several for matrix in writes.matrices)
+
     def bias(self) -> Tensor:
         """The sum of the biases."""
         return torch.stack([writes.bias() for writes in self.several]).sum(0)
@@ -306,6 +321,11 @@ class PaddedWrites(Writes):
         """What each entry writes."""
         weight = self.writes.weight()
         return F.pad(weight, (0, 0, 0, self.n_rows - len(weight)))
+
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """The projection's."""
+        return self.writes.matrices
 
     def bias(self) -> Tensor:
         """The projection's bias."""

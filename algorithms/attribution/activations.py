@@ -87,7 +87,7 @@ class _Levels(Plan):
         vit = self.task.vit
         ablated = make_ablated(vit, batch, baseline, inside=self.inside)
         clean = record_writes(vit, vit.embed(vit.check_images(batch.clean)), keys_values=self.inside)
-        run = _Run(self, clean.embedded, self.metric(clean.read))
+        run = _Run(self, clean.embedded, self.metric(batch, clean.read))
         deltas = make_deltas(vit, clean, ablated)
         totals = Totals(self.graph, vit, len(batch))
         for level in _levels(self.graph, vit, deltas):

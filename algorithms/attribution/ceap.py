@@ -94,7 +94,7 @@ class _Conductance(Plan):
         vit = self.task.vit
         clean, ablated = vit.embed(vit.check_images(batch.clean)), ablated_input(batch, baseline)
         last = record_writes(vit, clean, keys_values=self.inside)
-        metric = self.metric(last.read)
+        metric = self.metric(batch, last.read)
         before = record_writes(vit, ablated, keys_values=self.inside)
         found.add_drop(metric(vit.readout(last.read)) - metric(vit.readout(before.read)))
         totals = Totals(self.graph, vit, len(batch))

@@ -158,7 +158,7 @@ class _SingleEdges:
         self.member = torch.tensor(graph.groups.one_hot(), dtype=self.vit.dtype, device=self.vit.device)
         images = self.vit.check_images(batch.clean)
         self.embedded, self.ablated = self.vit.embed(images), baseline(batch)
-        clean, reference = source_values(self.vit, images), self.vit.finish(self.vit.embed(images))
+        clean, reference = source_values(self.vit, images), batch.wanted(self.vit.finish(self.vit.embed(images)))
         self._metric: Callable[[Tensor], Tensor] = lambda found: task.metric(found, reference)
         self.sign, self.restores = 1, direction == "denoising"
         now, other = clean, self.ablated

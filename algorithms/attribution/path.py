@@ -74,7 +74,7 @@ class PathPlan(Plan):
             clean = self._point(embedded, self.task.metric, gradients, between)
         else:
             clean = record_writes(vit, embedded, keys_values=self.inside)
-            metric = self.metric(clean.read)
+            metric = self.metric(batch, clean.read)
             found.add_drop(self._drop(clean, ablated, metric))
             for point in self.points:
                 self._point(torch.lerp(ablated.embedded, embedded, point), metric, gradients, between, clean)

@@ -103,11 +103,11 @@ class Plan(ABC):
             kept=kept,
         )
 
-    def metric(self, last_residual: Tensor) -> Callable[[Tensor], Tensor]:
-        """The metric, which for kl needs the clean run's residual at the read tokens."""
+    def metric(self, batch: Pairs, last_residual: Tensor) -> Callable[[Tensor], Tensor]:
+        """The metric, which for kl needs what is wanted, or the clean run's residual at the read tokens."""
         if not self.task.metric.relative:
             return self.task.metric
-        return partial(self.task.metric, reference=self.task.vit.readout(last_residual))
+        return partial(self.task.metric, reference=batch.wanted(self.task.vit.readout(last_residual)))
 
 
 def require_slope_at_clean(task: Task, name: str) -> None:

@@ -88,14 +88,15 @@ class Search:
         sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
         batches = list(task.searched.batches(sizes.pairs))
         self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
-        self.now = self._metric([live.writes.logits for live in self.lives]).numpy()
+        logits = [live.writes.logits for live in self.lives]
+        self._wanted = [batch.wanted(part).double() for batch, part in zip(batches, logits, strict=True)]
+        self.now = self._metric(logits).numpy()
         self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64."""
-        parts = zip(logits, self.lives, strict=True)
-        judged = self.plan.judged
-        return torch.cat([judged(part.double(), live.writes.logits.double()) for part, live in parts], -1).cpu()
+        parts, judged = zip(logits, self._wanted, strict=True), self.plan.judged
+        return torch.cat([judged(part.double(), wanted) for part, wanted in parts], -1).cpu()
 
     def _destinations(self, place: int) -> Iterator[Destination]:
         blocks = [self.graph.logits]
@@ -205,7 +206,7 @@ class Search:
         """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
         vit, pairs, plan = self.task.vit, self.task.searched, self.plan
         logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
-        clean = torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)]).double()
+        clean = pairs.wanted(torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)])).double()
         return float(plan.judged(logits, clean).mean())
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:

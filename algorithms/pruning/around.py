@@ -80,7 +80,7 @@ def measure_flips(
     now, flipped = [], []
     with torch.no_grad(), vit.borrowed():
         for batch in pairs.batches(size):
-            reference = vit(batch.clean)
+            reference = batch.wanted(vit(batch.clean))
             state = MaskedState(vit, graph, mask, batch, baseline)
             now.append(_numbers(metric(state.logits, reference)))
             found = np.repeat(now[-1][None], len(chosen), 0)

@@ -49,7 +49,7 @@ class LossMeter:
     def _clean_logits(self) -> torch.Tensor:
         pairs = self.plan.task.searched
         with torch.no_grad():
-            return torch.cat([self.plan.task.vit(batch.clean) for batch in pairs.batches(32)])
+            return pairs.wanted(torch.cat([self.plan.task.vit(batch.clean) for batch in pairs.batches(32)]))
 
     def _logits(self, mask: Bools) -> torch.Tensor:
         plan = self.plan

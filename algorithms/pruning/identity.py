@@ -18,6 +18,8 @@ def search_identity(graph: Graph, task: Task, *, memory: int) -> dict[str, Any]:
     images = hashlib.sha256()
     for tensor in (task.discovery.clean, task.discovery.corrupt, task.discovery.pair_ids, task.reference):
         images.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if task.discovery.answers is not None:
+        images.update(task.discovery.answers.detach().cpu().contiguous().numpy().tobytes())
     return {
         "graph": graph.signature,
         "model": task.vit.cfg.name,

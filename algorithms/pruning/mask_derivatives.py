@@ -124,7 +124,8 @@ class Measured:
         """Every edge flipped around one draw."""
         task, goal = self.plan.task, self.goal
         pairs, mask = task.searched, draw_masks(log_alpha, generator)
-        met = Pairs(pairs.clean[clean], pairs.corrupt[partners], None, pairs.pair_ids[partners])
+        answers = None if pairs.answers is None else pairs.answers[clean]
+        met = Pairs(pairs.clean[clean], pairs.corrupt[partners], None, pairs.pair_ids[partners], answers=answers)
         found = measure_flips(
             task.vit, self.plan.graph, mask, self._edges, goal.metric, met, self.baseline, memory=self.plan.memory
         )

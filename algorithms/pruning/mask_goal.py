@@ -31,7 +31,7 @@ class Goal:
     Args:
         metric: What distances are told from: the task's, or kl.
         blended: Whether KL over all classes is added to the squared difference of the metric over its variance.
-        full: Logits of the full model on the clean images, (pair, class), float64 on the CPU.
+        full: Logits of the full model on the clean images, or those taught instead, (pair, class), float64 on the CPU.
         none: With no edge kept, likewise.
         signs: 1 where a higher metric speaks for the clean image's class, -1 where a lower one does.
     """
@@ -51,8 +51,10 @@ class Goal:
         """
         metric = replace(task.metric, kind="kl") if objective == "kl" else task.metric
         nothing = np.zeros(len(graph), dtype=bool)
-        runs = run_masks(task.vit, graph, [nothing], task.metric, task.searched, baseline, n_logits=1, memory=memory)
-        goal = cls(metric, objective == "both", runs.clean_logits, runs.logits[0], task.signs(task.searched))
+        pairs = task.searched
+        runs = run_masks(task.vit, graph, [nothing], task.metric, pairs, baseline, n_logits=1, memory=memory)
+        full = pairs.wanted(runs.clean_logits)
+        goal = cls(metric, objective == "both", full, runs.logits[0], task.signs(pairs))
         if goal.scale < FLOOR:
             raise TaskError(
                 f"the outputs with all edges and with none are {goal.scale:.1e} apart on these pairs: there is nothing "

@@ -56,7 +56,7 @@ def measure_slopes(
     with vit.borrowed():
         for batch in pairs.batches(_pairs_at_once(vit, graph, memory)):
             with torch.no_grad():
-                reference = vit(batch.clean)
+                reference = batch.wanted(vit(batch.clean))
             with torch.enable_grad():
                 state = TapedState(vit, graph, mask, batch, baseline)
                 values = metric(state.logits, reference)
