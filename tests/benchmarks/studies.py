@@ -52,6 +52,7 @@ class Study:
         taus: Of ACDC, whose size cannot be asked for.
         classes: Target and foil.
         toy: A toy model's name; DeiT-Tiny without.
+        data: What a toy reads.
         kinds: Images are labelled by the full model's top-1, so that they can be told into kinds.
         few: Pairs of methods that would take hours on all of them.
         options: Of methods that would take hours without.
@@ -66,6 +67,7 @@ class Study:
     few_shares: tuple[float, ...]
     taus: tuple[float, ...]
     toy: str = ""
+    data: str = "mnist"
     kinds: bool = False
     few: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Study:
         corruption, ablation = REMOVED[removed]
         partner = Partner(corruption, mask=str(MASKS)) if removed in MASKED else Partner(corruption)
         vit = load_vit(self.toy) if self.toy else deit()
-        data: Any = "mnist" if self.toy else named_by_the_model() if self.kinds else str(DATA / "cats_dogs")
+        data: Any = self.data if self.toy else named_by_the_model() if self.kinds else str(DATA / "cats_dogs")
         more: dict[str, Any] = {"data_dir": DATA / "mnist"} if self.toy else {}
         if sides == "both":
             more |= {"n_partners": N_PARTNERS, **self.sizes}

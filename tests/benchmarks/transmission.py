@@ -61,7 +61,7 @@ def minutes(cell: Cell) -> float:
 
 
 def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
-    """Those that --only means: of every kind of word that it holds, one has to fit.
+    """Those that --only means: of every kind of word that it holds one has to fit, or the name.
 
     Raises:
         ValueError: A word is not known.
@@ -72,15 +72,15 @@ def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
         ({LESSON_STUDY, COUNT, *STUDIES}, lambda cell: cell.study),
         ({*METHODS, *LESSON}, lambda cell: cell.method),
         (set(REMOVED), lambda cell: cell.removed),
-        (names, lambda cell: cell.name),
     ]
-    if unknown := words - set().union(*(known for known, _ in kinds)):
+    if unknown := words - names.union(*(known for known, _ in kinds)):
         raise ValueError(
             f"--only {','.join(sorted(unknown))} is not known: choose of {', '.join((LESSON_STUDY, COUNT, *STUDIES))}; "
             f"{', '.join(METHODS)}; {', '.join(REMOVED)}; or names of cells, which --dry-run prints."
         )
     asked = [(words & known, of) for known, of in kinds if words & known]
-    return [cell for cell in cells if all(of(cell) in some for some, of in asked)]
+    fits = [all(of(cell) in some for some, of in asked) and (bool(asked) or not words) for cell in cells]
+    return [cell for cell, fit in zip(cells, fits, strict=True) if fit or cell.name in words]
 
 
 def done(cell: Cell, work: Path) -> bool:
@@ -132,9 +132,8 @@ class Pool:
     def _one(self, cell: Cell) -> bool:
         """One go; whether it has to go on."""
         start, began = time.monotonic(), time.time()
-        command = [sys.executable, __file__, "--cell", cell.name, "--work", str(self.work)]
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            self.command(cell), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )  # fmt: skip
         self._running.append(process)
@@ -153,6 +152,10 @@ class Pool:
         print(f"{cell.name}: {'failed' if process.returncode else 'done'}, {time.monotonic() - start:.0f} s",
               file=sys.stderr)  # fmt: skip
         return False
+
+    def command(self, cell: Cell) -> list[str]:
+        """What makes a cell."""
+        return [sys.executable, __file__, "--cell", cell.name, "--work", str(self.work)]
 
     def _out_of_time(self, cell: Cell, seconds: float, began: float) -> bool:
         """Books a go that was cut off; it is of no use to go on where nothing was written meanwhile."""

@@ -187,23 +187,24 @@ def facts(cells: Sequence[Cell], work: Path) -> str:
 
 def picture(name: str, rows: Mapping[str, Sequence[Row]], folder: Path) -> str:
     """T against the share of the edges, for the first methods under class swap and means; empty without rows."""
-    panels = []
-    for removed in ("swap", "means"):
-        for ranking in RANKINGS[:2]:
-            own = [row for row in rows.get(removed, ()) if row.cell.method in FIRST and not row.cell.seed]
-            lines = [_line(method, ranking, own, STUDIES[name].shares) for method in FIRST]
-            drawn = [line for line in lines if any(figure.value is not None for figure in line.figures)]
-            if drawn:
-                panels.append(Panel(f"T, {CARRIED[removed]}; scores{RANKED[ranking]}", tuple(drawn)))
+    panels, shares = [], STUDIES[name].shares
+    first = {one: [row for row in rows.get(one, ()) if row.cell.method in FIRST and not row.cell.seed]
+             for one in ("swap", "means")}  # fmt: skip
+    methods = [method for method in FIRST if any(row.cell.method == method for own in first.values() for row in own)]
+    for removed, own in first.items():
+        for ranking in RANKINGS[:2] if own else ():
+            lines = tuple(_line(method, ranking, own, shares) for method in methods)
+            panels.append(Panel(f"{CARRIED[removed]}, scores{RANKED[ranking]}", lines))
     if not panels:
         return ""
     for ending in ("svg", "png"):
         draw_panels(
             panels,
             folder / f"transmission-{name}.{ending}",
-            ticks=[size(share) for share in STUDIES[name].shares],
+            ticks=[size(share) for share in shares],
             axis="share of the edges",
-            title=STUDIES[name].title,
+            title=f"{STUDIES[name].title}: T of circuits under",
+            same_scale=True,
         )
     return f"![T against the share of the edges](transmission-{name}.svg)"
 
