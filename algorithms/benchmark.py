@@ -5,6 +5,11 @@ and attention, forward and backward. What an algorithm skips, such as unread tok
 
 An algorithm that prunes to a size is told the number of edges of a minimal circuit. Rankings are judged by all their
 edges, so precision at the true size is that of the highest-ranked edges, those on no path as well: no circuit is made.
+
+Whether the truth is found is asked on the one-sided task (`planted_task`). What was found is then judged as circuits of
+models are whose truth nobody knows: its transmission, leakage and R^2 (`circuits/transmission.py`) on the crossed task,
+of scores those of their best edges, as many as precision is taken over. The truth has 1, 0 and 1
+(digit-pairs, whose weights were trained to use it: .99, .005 and .99).
 """
 
 from __future__ import annotations
@@ -18,20 +23,25 @@ from typing import Any
 
 import numpy as np
 
+from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.circuit import Circuit
+from ..circuits.crossed_report import CrossedRuns
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
 from ..circuits.graph import compile_graph
 from ..circuits.planted import planted_task
-from ..circuits.scores import Scores
+from ..circuits.report import Figure
+from ..circuits.scores import By, Scores
 from ..circuits.task import Task
-from ..circuits.truth import judge
+from ..circuits.truth import average_precision, judge, truth_mask
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
 from .progress import progress_bar
 from .registry import ALGORITHMS, run_algorithm
 from .work import counted_work
+
+LEAST_IMAGES = 4  # of each class: none is its own partner
 
 MODELS = (
     "planted/bright-column",
@@ -43,6 +53,7 @@ MODELS = (
     "planted/majority",
     "planted/digit-pairs",
 )
+RANKINGS: tuple[By, ...] = ("abs_mean", "mean_abs")  # those that `judge` looks at
 SCHEMA = "vitcircuits.benchmark/1"
 
 
@@ -61,6 +72,9 @@ class Row:
         precision: At the true size; of the set as it is for an algorithm that returns a circuit.
         recall: Likewise.
         size: Edges that precision and recall are taken over.
+        transmission: T of the circuit on the crossed task; of scores, of the edges at the true size.
+        leakage: L, likewise.
+        reproduced_variation: R^2, likewise.
         runs: Forward passes' worth of work over all pairs.
         seconds: Wall clock.
         error: Why there are no figures; empty if there are.
@@ -76,6 +90,9 @@ class Row:
     precision: float | None = None
     recall: float | None = None
     size: int | None = None
+    transmission: float | None = None
+    leakage: float | None = None
+    reproduced_variation: float | None = None
     runs: float | None = None
     seconds: float | None = None
     error: str = ""
@@ -96,7 +113,7 @@ def run_benchmark(
         models: Names of planted models.
         algorithms: Registered names; all by default.
         only: Patterns; each must fit a cell's algorithm or model.
-        n: Discovery pairs.
+        n: Discovery pairs; evaluation images of each class of the crossed task.
         seed: Draws them.
         progress: Show a bar on stderr.
 
@@ -110,7 +127,8 @@ def run_benchmark(
             f"no algorithm or model fits {' and '.join(map(repr, only))}: the algorithms are {', '.join(ALGORITHMS)}, "
             f"the models {', '.join(models)}."
         )
-    rows, tasks = [], {}
+    rows: list[Row] = []
+    tasks: dict[str, tuple[Task, Task]] = {}
     with progress_bar("benchmark", len(cells), progress, "cell") as bar:
         for model, name in cells:
             bar.set_postfix_str(f"{name} on {model}")
@@ -157,6 +175,7 @@ def _draw(rows: Sequence[Row], path: Path) -> Path:
         "ROC-AUC": panel(lambda row: None if row.roc_auc is None else max(row.roc_auc, row.roc_auc_per_pair or 0)),
         "average precision": panel(lambda row: row.average_precision),
         "precision at the true size": panel(lambda row: row.precision),
+        "transmission": panel(lambda row: row.transmission),
     }
     return draw_grids(panels, names, [model.removeprefix("planted/") for model in models], path)
 
@@ -165,12 +184,14 @@ def _fits(pattern: str, text: str) -> bool:
     return fnmatch.fnmatch(text, pattern if "*" in pattern else f"*{pattern}*")
 
 
-def _row(model: str, name: str, tasks: dict[str, Task], n: int, seed: int) -> Row:
+def _row(model: str, name: str, tasks: dict[str, tuple[Task, Task]], n: int, seed: int) -> Row:
     """A cell's figures, or what went wrong in it."""
     try:
         if model not in tasks:
-            tasks[model] = planted_task(_planted(model), n=n, seed=seed)
-        return _measure(model, name, tasks[model])
+            vit = _planted(model)
+            crossed = planted_task(vit, n=max(n, LEAST_IMAGES), seed=seed, sides="both")
+            tasks[model] = planted_task(vit, n=n, seed=seed), crossed
+        return _measure(model, name, *tasks[model])
     except Exception as error:  # one cell that fails must not cost the others
         return Row(name, model, error=f"{type(error).__name__}: {error}")
 
@@ -182,7 +203,7 @@ def _planted(model: str) -> PlantedViT:
     return vit
 
 
-def _measure(model: str, name: str, task: Task) -> Row:
+def _measure(model: str, name: str, task: Task, crossed: Task) -> Row:
     vit = task.vit
     assert isinstance(vit, PlantedViT)
     graph, truths = compile_graph(vit), vit.minimal_circuits()
@@ -195,7 +216,7 @@ def _measure(model: str, name: str, task: Task) -> Row:
         run_algorithm(name, graph, task, **options)
     if not isinstance(found, Scores | Circuit):
         raise TaskError(f"{name} returned a {type(found).__name__}: scores or a circuit can be compared.")
-    figures = judge(found, truths)
+    figures, read = judge(found, truths), judge_reading(_circuit(found, truths), crossed)
     return Row(
         name,
         model,
@@ -207,6 +228,40 @@ def _measure(model: str, name: str, task: Task) -> Row:
         precision=figures.precision,
         recall=figures.recall,
         size=figures.size,
+        transmission=read["transmission"].value,
+        leakage=read["leakage"].value,
+        reproduced_variation=read["reproduced_variation"].value,
         runs=work.runs,
         seconds=seconds,
     )
+
+
+def _circuit(found: Scores | Circuit, truths: Sequence[frozenset[str]]) -> Circuit:
+    """The circuit itself; of scores the best edges at the true size, ranked by what ranks the truth higher."""
+    if isinstance(found, Circuit):
+        return found
+    union = frozenset().union(*truths)
+    mask = truth_mask(found.graph, union)
+    best: By = max(RANKINGS, key=lambda by: average_precision(found.ranking_values(by), mask))
+    return found.top(len(union), by=best)
+
+
+def judge_reading(circuit: Circuit, task: Task) -> dict[str, Figure]:
+    """Transmission, leakage and R^2 of a circuit on a crossed task, without intervals."""
+    runs = CrossedRuns.of(
+        task,
+        circuit.graph,
+        circuit.mask,
+        task.evaluation.right.under(task.ablation),
+        make_baseline(task.vit, task.ablation, task.reference),
+        n_bootstrap=0,
+        seed=0,
+        memory=DEFAULT_MEMORY,
+        progress=False,
+    )
+    crossed = runs.crossed
+    return {
+        "transmission": crossed.transmission(),
+        "leakage": crossed.leakage(),
+        "reproduced_variation": crossed.reproduced(),
+    }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..circuits.bootstrap import NAMES
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
@@ -36,9 +37,12 @@ class PartnerComparison:
         chance: The same between a circuit and random circuits of the other's size, made of whole paths and matched by
             layer and kind, shape (circuit, circuit).
         rank_correlation: Spearman's, between the scores of all edges, shape (circuit, circuit); NaN without scores.
-        faithfulness: Of each circuit (outer) under each partner (inner), on held-out pairs.
-        random_faithfulness: Under each partner, of random circuits as large as the one found with it.
-        dropped: Pairs that were left out under each partner, by split and reason.
+        kept: What each circuit (outer) keeps of the behaviour under each partner (inner), on held-out pairs:
+            transmission on crossed tasks, faithfulness on one-sided ones (`measure`).
+        random_kept: Under each partner, of random circuits as large as the one found with it.
+        leakage: As `kept`: how much of the partner's class the circuit lets through, where partners have one.
+        empty: Under each partner, T0, the transmission of no edge: what partners show of the class themselves.
+        dropped: Clean images that were left out under each partner, by split and reason.
         method: How everything was obtained, in plain values.
     """
 
@@ -47,8 +51,10 @@ class PartnerComparison:
     jaccard: NDArray[np.float64]
     chance: NDArray[np.float64]
     rank_correlation: NDArray[np.float64]
-    faithfulness: tuple[tuple[Figure, ...], ...]
-    random_faithfulness: tuple[Figure, ...]
+    kept: tuple[tuple[Figure, ...], ...]
+    random_kept: tuple[Figure, ...]
+    leakage: tuple[tuple[Figure, ...], ...]
+    empty: tuple[Figure, ...]
     dropped: Mapping[str, Mapping[str, Mapping[str, int]]]
     method: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,16 +64,28 @@ class PartnerComparison:
             f"{method['algorithm']}, {len(self.circuits[0].graph):,} edges, {method['n_discovery']} discovery and "
             f"{method['n_evaluation']} evaluation pairs"
         )
-        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out faithfulness under {', '.join(self.names)}"]
-        for name, circuit, row in zip(self.names, self.circuits, self.faithfulness, strict=True):
+        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out {self.measure} under {', '.join(self.names)}"]
+        for name, circuit, row in zip(self.names, self.circuits, self.kept, strict=True):
             lines.append(f"{name:<{width}}  {len(circuit):>6}  {'  '.join(map(str, row))}")
-        lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_faithfulness))}")
+        lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_kept))}")
+        if self.crossed:
+            lines.append(f"{'T0':<{width}}  {'':>6}  {'  '.join(map(str, self.empty))}")
         for first, second in zip(*np.triu_indices(len(self.names), 1), strict=True):
             lines.append(
                 f"{self.names[first]} and {self.names[second]}: Jaccard {self.jaccard[first, second]:.2f} (by chance "
                 f"{self.chance[first, second]:.2f}), rank correlation {self.rank_correlation[first, second]:.2f}"
             )
         return "\n".join(lines)
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the tasks were crossed."""
+        return self.method.get("sides", "one") == "both"
+
+    @property
+    def measure(self) -> str:
+        """What the share that circuits keep is called."""
+        return NAMES["both" if self.crossed else "one"]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,7 +96,8 @@ class PartnerComparison:
         """One row per figure: `measure`, `circuit` (the partner it was found with), `partner`, `value`, `low`, `high`,
         `note`.
 
-        `partner` is the one it was judged under for faithfulness, and the other circuit's for what two circuits share.
+        `partner` is the one it was judged under for what it keeps and lets through, and the other circuit's for what
+        two circuits share. Of no edge, `circuit` is `none`.
         """
         import pandas
 
@@ -88,12 +107,14 @@ class PartnerComparison:
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         for name, size in self.sizes.items():
             yield "edges", name, "", size, None, None, "counted"
-        for place, name in enumerate(self.names):
-            for other, partner in enumerate(self.names):
-                figure = self.faithfulness[place][other]
-                yield "faithfulness", name, partner, figure.value, figure.low, figure.high, figure.reason
-        for partner, figure in zip(self.names, self.random_faithfulness, strict=True):
-            yield "faithfulness", "random", partner, figure.value, figure.low, figure.high, figure.reason
+        rows = [(self.measure, name, row) for name, row in zip(self.names, self.kept, strict=True)]
+        rows.append((self.measure, "random", self.random_kept))
+        if self.crossed:
+            rows.append((self.measure, "none", self.empty))
+            rows += [("leakage", name, row) for name, row in zip(self.names, self.leakage, strict=True)]
+        for measure, name, figures in rows:
+            for partner, figure in zip(self.names, figures, strict=True):
+                yield measure, name, partner, figure.value, figure.low, figure.high, figure.reason
         for measure in ("jaccard", "chance", "rank_correlation"):
             for (place, other), value in np.ndenumerate(getattr(self, measure)):
                 yield measure, self.names[place], self.names[other], float(value), None, None, NO_INTERVAL
@@ -113,8 +134,9 @@ class PartnerComparison:
             "schema": SCHEMA,
             "names": self.names,
             "sizes": self.sizes,
-            "faithfulness": self.faithfulness,
-            "random_faithfulness": self.random_faithfulness,
+            self.measure: self.kept,
+            f"random_{self.measure}": self.random_kept,
+            **({"leakage": self.leakage, "empty_transmission": self.empty} if self.crossed else {}),
             "jaccard": self.jaccard,
             "chance": self.chance,
             "rank_correlation": self.rank_correlation,
@@ -130,22 +152,22 @@ class PartnerComparison:
         ]
 
     def draw(self, path: str | Path) -> Path:
-        """Draws grids of faithfulness, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
+        """Draws grids of what is kept, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
 
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
         from ..circuits.draw.grid import draw_grids
 
-        every = [*self.faithfulness, self.random_faithfulness]
+        every = [*self.kept, self.random_kept]
         kept = np.array(
             [[(cell.value, cell.low, cell.high) for cell in row] for row in every], dtype=float
         )  # None: NaN
         empty = np.full((1, len(self.names)), np.nan)
         panels = {
-            "held-out faithfulness": kept[..., 0],
+            f"held-out {self.measure}": kept[..., 0],
             "Jaccard of edges": np.concatenate([self.jaccard, self.chance.mean(0, keepdims=True)]),
             "rank correlation": np.concatenate([self.rank_correlation, empty]),
         }
         rows = [*(f"found with {name}, {size} edges" for name, size in self.sizes.items()), "random circuits"]
-        return draw_grids(panels, rows, list(self.names), path, intervals={"held-out faithfulness": kept[..., 1:]})
+        return draw_grids(panels, rows, list(self.names), path, intervals={f"held-out {self.measure}": kept[..., 1:]})

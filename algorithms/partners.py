@@ -4,8 +4,10 @@
 2. From each the circuit of one size: `scores.top(size)`.
 3. Every circuit judged under every partner on the same clean evaluation images.
 
-A circuit that is faithful under its own partner only explains how the model tells the image from that partner. Read a
-column, not a row, to compare faithfulness: within a column the partner is one and the same.
+What a circuit keeps is transmission on crossed tasks, with what the partners show of the class themselves (T0) taken
+off and T0 said beside it, and faithfulness on one-sided ones. A circuit that keeps the behaviour under its own partner
+only explains how the model tells the image from that partner. Read a column, not a row: within a column the partner is
+one and the same.
 """
 
 from __future__ import annotations
@@ -19,19 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
-from ..circuits.bootstrap import Resamples, percentiles
+from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.compare.ranks import rank_correlations
 from ..circuits.controls import random_masks
-from ..circuits.faithfulness import Judged
+from ..circuits.design import one_partner_each
 from ..circuits.graph import Graph
-from ..circuits.mask_runs import run_masks
 from ..circuits.nodes import overlap
+from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
-from ..circuits.report import Figure
 from ..circuits.run import require_model
 from ..circuits.scores import By
+from ..circuits.shares import FAITHFULNESS, shares_kept
 from ..circuits.sizes import Size, edge_count
 from ..circuits.task import Task
 from ..models.errors import TaskError
@@ -42,7 +43,9 @@ from .registry import ALGORITHMS, run_algorithm
 _ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
 Masks = list[NDArray[np.bool_]]
 _METHOD = {
-    "faithfulness": "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped",
+    "faithfulness": FAITHFULNESS,
+    "transmission": "T over clean images of evaluation that the model gets right, (T - T0) / (1 - T0) where partners "
+    "are made from or chosen for their image; T0 is that of no edge",
     "random": "mean over random circuits as large as the partner's own, of whole paths, matched by layer and kind; "
     "interval: the middle 95% of the draws",
     "chance": "mean Jaccard of one circuit with random circuits of the other's size, made as above, both ways",
@@ -76,7 +79,7 @@ def compare_partners(
         size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
         by: How edges are ranked, also for the rank correlation.
         n_random: Random circuits beside each.
-        n_bootstrap: Draws of the pairs for the 95% intervals of faithfulness.
+        n_bootstrap: Draws of the pairs (of crossed tasks, of the images) for the 95% intervals of what circuits keep.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
         progress: Show bars on stderr.
@@ -93,18 +96,30 @@ def compare_partners(
     circuits = search.circuits(tasks)
     masks = [prune(graph, circuit.mask) for circuit in circuits]
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
-    judged = []
-    for task, own in zip(tasks.values(), random, strict=True):
-        draws = Resamples.draw(len(task.evaluation), n_bootstrap, seed=seed)
-        judged.append(_judge(graph, task, [*masks, *own], draws, memory, progress))
+    judged = [
+        shares_kept(
+            task,
+            graph,
+            [*masks, *own],
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+            memory=memory,
+            progress=progress,
+            label=name,
+        )
+        for (name, task), own in zip(tasks.items(), random, strict=True)
+    ]
+    places, chosen = range(len(masks)), range(len(masks), len(masks) + n_random)
     return PartnerComparison(
         names=tuple(tasks),
         circuits=tuple(circuits),
         jaccard=np.array([[overlap(first, second) for second in masks] for first in masks]),
         chance=_chance(masks, random),
         rank_correlation=_rank_correlation(circuits, by),
-        faithfulness=tuple(tuple(_figure(column, place) for column in judged) for place in range(len(masks))),
-        random_faithfulness=tuple(_random_figure(column, len(masks)) for column in judged),
+        kept=tuple(tuple(column.kept(place) for column in judged) for place in places),
+        random_kept=tuple(column.spread(chosen, _METHOD["random"]) for column in judged),
+        leakage=tuple(tuple(column.leakage(place) for column in judged) for place in places),
+        empty=tuple(column.empty() for column in judged),
         dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
         method={**search.method(tasks), "n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed, **_METHOD},
     )
@@ -147,6 +162,7 @@ class _Search:
             "ports": self.graph.ports,
             "n_graph": len(self.graph),
             "metric": task.metric.kind,
+            "sides": task.sides,
             "n_discovery": len(task.discovery),
             "n_evaluation": len(task.evaluation),
             "partners": {name: _described(task) for name, task in tasks.items()},
@@ -169,37 +185,6 @@ def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
     return rank_correlations(values)
 
 
-def _judge(
-    graph: Graph, task: Task, masks: Masks, resamples: Resamples, memory: int, progress: bool
-) -> tuple[Judged, list[int]]:
-    """All circuits under one partner, and the row of each mask among the outputs."""
-    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
-    ordered = [masks[0], np.zeros(len(graph), dtype=np.bool_), *masks[1:]]  # the empty circuit's place is row 1
-    runs = run_masks(task.vit, graph, ordered, task.metric, task.evaluation, baseline, memory=memory, progress=progress)
-    rows = [0, *range(2, len(ordered))]
-    return Judged(runs.outputs, runs.clean_outputs, resamples), rows
-
-
-def _figure(column: tuple[Judged, list[int]], place: int) -> Figure:
-    """Faithfulness of one circuit."""
-    judged, rows = column
-    if judged.undefined:
-        return Figure(None, "share", reason=judged.undefined, method=_METHOD["faithfulness"])
-    row = rows[place]
-    drawn = judged.drawn[:, row]
-    return judged.resamples.figure(float(judged.values[row]), drawn, "share", _METHOD["faithfulness"])
-
-
-def _random_figure(column: tuple[Judged, list[int]], n_circuits: int) -> Figure:
-    """Mean faithfulness of the random circuits, which stand behind the others."""
-    judged, rows = column
-    if judged.undefined:
-        return Figure(None, "share", reason=judged.undefined, method=_METHOD["random"])
-    values = judged.values[rows[n_circuits:]]
-    low, high = percentiles(values)
-    return Figure(float(values.mean()), "share", float(low), float(high), method=_METHOD["random"])
-
-
 def _described(task: Task) -> dict[str, Any]:
     """What a task's record says about its partners."""
     about = ("corruption", "mask", "word")
@@ -219,7 +204,7 @@ def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
                 f"partners cannot be compared: pass task.with_ablation('partner')."
             )
         same = task.metric == first.metric and all(
-            torch.equal(getattr(task, split).clean, getattr(first, split).clean)
+            torch.equal(_clean_images(getattr(task, split)), _clean_images(getattr(first, split)))
             for split in ("discovery", "evaluation")
         )
         if not same:
@@ -230,6 +215,11 @@ def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
             f"{len(found & judged)} images stand in the discovery pairs of one partner and in the evaluation pairs of "
             f"another: a circuit must be judged on images that it was not found on. Leave them out of one of the two."
         )
+
+
+def _clean_images(pairs: Pairs) -> Tensor:
+    """Each clean image once."""
+    return pairs.clean if pairs.design is None else pairs.clean[one_partner_each(pairs.design)]
 
 
 def _images(tasks: Mapping[str, Task], split: str) -> Iterator[Tensor]:

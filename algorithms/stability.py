@@ -6,9 +6,14 @@ The same algorithm runs again and again on the discovery pairs
 - with other seeds, where the algorithm or the ablation draws by chance,
 - on two disjoint halves of the pairs, several times divided by chance,
 
-and always keeps a circuit of one size. Circuits are compared by the Jaccard index (edges that both keep over edges that
-one keeps), scores by Spearman's rank correlation. An edge's share is the part of the resamples that keep it; the
-consensus circuit holds the edges above a share. What chance gets stands beside: random circuits of the same size.
+and always keeps a circuit of one size. On a crossed task images are drawn and divided, within their class and with all
+their pairs, and the two halves share no partner either (`circuits/redraw.py`).
+
+Circuits are compared by the Jaccard index (edges that both keep over edges that one keeps), scores by Spearman's rank
+correlation. An edge's share is the part of the resamples that keep it; the consensus circuit holds the edges above a
+share. What chance gets stands beside: random circuits of the same size. So does what the circuits that were found again
+keep of the behaviour on the evaluation pairs: circuits of other edges can do the same, and those of nearly the same
+edges can lose it.
 
 Weak spots: resamples share about 63% of their pairs, so they overlap more than fresh images would; the halves don't,
 but are half as large. The spread over resamples is not an interval of the mean; each figure says which it is.
@@ -23,23 +28,27 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.controls import random_masks
 from ..circuits.graph import Graph
+from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
+from ..circuits.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
+from ..circuits.report import Figure
 from ..circuits.scores import By, Scores
+from ..circuits.shares import Shares, shares_kept
 from ..circuits.sizes import Size
 from ..circuits.task import Task
 from ..models.errors import TaskError
 from .progress import progress_bar
 from .registry import ALGORITHMS, run_algorithm
-from .stability_result import Stability, alike, correlated
+from .stability_result import Stability, alike, correlated, recurring
 
 N_RANDOM = 5  # random circuits: ten comparisons say what chance gets
+N_BOOTSTRAP = 1000  # draws of the evaluation pairs
 
 
 def measure_stability(
@@ -62,12 +71,13 @@ def measure_stability(
     """How much of a circuit stays when the pairs and the seeds change, and the consensus circuit.
 
     Costs 1 + `n_resamples` + `n_seeds` + 2 x `n_halvings` runs of the algorithm; with `consensus_in_halves`, another
-    2 x `n_halvings` x `n_resamples`.
+    2 x `n_halvings` x `n_resamples`. Judging the circuits of all pairs and of the resamples costs one run for each, on
+    the evaluation pairs.
 
     Args:
         algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit.
         graph: The graph.
-        task: The task; only its discovery pairs are used.
+        task: The task; circuits are found on its discovery pairs only.
         size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
             Needed for scores. An algorithm that finds circuits gets it if it takes a size, and otherwise decides
             itself.
@@ -91,20 +101,46 @@ def measure_stability(
     plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
     with progress_bar("stability", plan.total, progress, "search") as bar:
 
-        def find(rows: NDArray[np.intp] | None = None, task: Task = task, **more: Any) -> Circuit:
-            found = finder(task if rows is None else _on(task, rows), **more)
+        def find(draw: _Draw | None = None, task: Task = task, **more: Any) -> Circuit:
+            found = finder(task if draw is None else draw.on(task), **more)
             bar.update()
             return found
 
-        whole, again = find(), [find(rows) for rows in plan.resamples]
+        whole, again = find(), [find(draw) for draw in plan.resamples]
         others = [find(task=one, **more) for one, more in plan.seeded]
         halves = [(find(first), find(second)) for first, second in plan.halvings]
-        inner = [_consensus_pair([find(rows) for rows in drawn], share) for drawn in plan.inside]
+        inner = [_consensus_pair([find(draw) for draw in drawn], share) for drawn in plan.inside]
+    shares = np.mean([circuit.mask for circuit in again], axis=0)
+    masks = [prune(graph, circuit.mask) for circuit in (whole, *again)]
+    kept = shares_kept(task, graph, masks, n_bootstrap=N_BOOTSTRAP, seed=seed, memory=memory)
     figures = _figures(whole, again, others, halves, finder.why_no_seeds(n_seeds))
     figures["jaccard_consensus_halves"] = _consensus_figure(inner, consensus_in_halves, share)
     figures["jaccard_chance"] = _chance(whole, seed)
-    shares = np.mean([circuit.mask for circuit in again], axis=0)
-    return Stability(whole, tuple(again), shares, figures, share, _method(finder, plan, seed))
+    figures |= {"recurring_edges": recurring(whole, shares), **_kept_figures(kept, len(again))}
+    each = tuple(kept.kept(1 + place) for place in range(len(again)))
+    return Stability(whole, tuple(again), shares, figures, share, _method(finder, plan, seed), each)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Draw:
+    """Some of the discovery pairs.
+
+    Args:
+        again: Rows, some more than once: of all pairs, or of those of the half; None for the half as it is.
+        half: Rows of one half of the pairs; None for all.
+    """
+
+    again: NDArray[np.intp] | None = None
+    half: NDArray[np.intp] | None = None
+
+    def of(self, pairs: Pairs) -> Pairs:
+        """Those of the pairs."""
+        own = pairs if self.half is None else half(pairs, self.half)
+        return own if self.again is None else at_rows(own, self.again)
+
+    def on(self, task: Task) -> Task:
+        """The task with these as its discovery pairs."""
+        return dataclasses.replace(task, discovery=self.of(task.discovery))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,15 +148,15 @@ class _Plan:
     """Which searches there will be: rows of the discovery pairs, drawn before anything runs.
 
     Args:
-        resamples: Rows of each resample.
+        resamples: Each resample.
         halvings: The two halves of each division.
         inside: For each division, the resamples of its first half and then those of its second; empty if not wanted.
         seeded: Tasks and options with other seeds.
     """
 
-    resamples: list[NDArray[np.intp]]
-    halvings: list[list[NDArray[np.intp]]]
-    inside: list[list[NDArray[np.intp]]]
+    resamples: list[_Draw]
+    halvings: list[list[_Draw]]
+    inside: list[list[_Draw]]
     seeded: list[tuple[Task, dict[str, Any]]]
 
     @property
@@ -133,12 +169,13 @@ class _Plan:
 def _plan(
     finder: _Finder, n_resamples: int, n_seeds: int, n_halvings: int, consensus_in_halves: bool, seed: int
 ) -> _Plan:
-    rng, n = np.random.default_rng(seed), len(finder.task.discovery)
-    resamples = [rng.integers(n, size=n) for _ in range(n_resamples)]
-    halvings = [np.array_split(rng.permutation(n), 2) for _ in range(n_halvings)]
+    rng, pairs = np.random.default_rng(seed), finder.task.discovery
+    resamples = [_Draw(redrawn_rows(pairs, rng)) for _ in range(n_resamples)]
+    halvings = [[_Draw(half=rows) for rows in halved_rows(pairs, rng)] for _ in range(n_halvings)]
     inside = []
     for halves in halvings if consensus_in_halves else []:
-        inside.append([half[rng.integers(len(half), size=len(half))] for half in halves for _ in range(n_resamples)])
+        own = [(draw.of(pairs), draw.half) for draw in halves]
+        inside.append([_Draw(redrawn_rows(some, rng), rows) for some, rows in own for _ in range(n_resamples)])
     return _Plan(resamples, halvings, inside, finder.seeds(n_seeds))
 
 
@@ -220,11 +257,7 @@ def _require(finder: _Finder, n_resamples: int, n_halvings: int) -> None:
             f"{n_resamples} resamples and {n_halvings} halvings of {n} pairs compare nothing: pass n_resamples of at "
             f"least 2, n_halvings of at least 1, and a task with two discovery pairs or more."
         )
-
-
-def _on(task: Task, rows: NDArray[np.intp]) -> Task:
-    """The task with some of its discovery pairs, some of them more than once."""
-    return dataclasses.replace(task, discovery=task.discovery.select(torch.from_numpy(rows)))
+    require_halves(finder.task.discovery)
 
 
 def _consensus_pair(circuits: Sequence[Circuit], share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -260,6 +293,13 @@ def _consensus_figure(inner: Sequence[tuple[Any, Any]], wanted: bool, share: flo
     return alike(inner, what, why)
 
 
+def _kept_figures(kept: Shares, n: int) -> dict[str, Figure]:
+    """What the circuit of all pairs keeps of the behaviour, and those of the resamples."""
+    method = f"mean {kept.name} of {n} circuits found on bootstrap resamples, on {len(kept.pairs)} evaluation pairs"
+    method += "; interval: the middle 95% of the circuits (their spread, not the error of the mean)"
+    return {kept.name: kept.kept(0), f"{kept.name}_resamples": kept.spread(range(1, n + 1), method)}
+
+
 def _chance(whole: Circuit, seed: int) -> Any:
     masks = random_masks(whole.graph, whole.mask, N_RANDOM, seed=seed)
     return alike(list(combinations(masks, 2)), "two random circuits of the same size, made of whole paths")
@@ -276,7 +316,9 @@ def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
         "metric": finder.task.metric.kind,
         "tokens": finder.graph.groups.kind,
         "ports": finder.graph.ports,
+        "sides": finder.task.sides,
         "n_pairs": len(finder.task.discovery),
+        **({} if finder.task.discovery.design is None else {"n_images": finder.task.discovery.n_images}),
         "n_resamples": len(plan.resamples),
         "n_seeds": len(plan.seeded),
         "n_halvings": len(plan.halvings),

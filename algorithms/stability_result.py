@@ -22,6 +22,9 @@ from ..models.errors import GraphError
 
 SCHEMA = "vitcircuits.stability/1"
 
+RECURS = 0.9
+"""Share of the resamples from which an edge recurs."""
+
 Circuits = Circuit | NDArray[np.bool_]
 
 
@@ -36,6 +39,7 @@ class Stability:
         figures: Jaccard indices and rank correlations, by name.
         share: The consensus circuit keeps edges above it, unless told otherwise.
         method: How the figures were obtained, in plain values.
+        kept: What each of the resampled circuits keeps of the behaviour on the evaluation pairs.
     """
 
     whole: Circuit
@@ -44,6 +48,7 @@ class Stability:
     figures: Mapping[str, Figure]
     share: float
     method: Mapping[str, Any]
+    kept: tuple[Figure, ...] = ()
 
     def __getitem__(self, name: str) -> Figure:
         return self.figures[name]
@@ -52,12 +57,18 @@ class Stability:
         sizes = sorted(len(circuit) for circuit in self.resampled)
         head = (
             f"{self.method['algorithm']}, edge circuits of {sizes[0]} to {sizes[-1]} edges, "
-            f"{self.method['n_resamples']} resamples of {self.method['n_pairs']} pairs"
+            f"{self.method['n_resamples']} resamples of {self.drawn}"
         )
         width = max(map(len, self.figures))
         lines = [f"  {name:<{width}}  {figure}" for name, figure in self.figures.items()]
         kept = len(self.consensus())
         return "\n".join([head, *lines, f"  the consensus circuit (share above {self.share:g}) has {kept} edges"])
+
+    @property
+    def drawn(self) -> str:
+        """What was drawn again: so many pairs, or the clean images of so many."""
+        pairs = f"{self.method['n_pairs']} pairs"
+        return pairs if "n_images" not in self.method else f"{self.method['n_images']} images, {pairs}"
 
     def consensus(self, share: float | None = None) -> Circuit:
         """The circuit of the edges that more than a share of the resamples keep, less those on no path.
@@ -113,6 +124,7 @@ class Stability:
             "method": dict(self.method),
             "share": self.share,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "kept": [asdict(figure) for figure in self.kept],
             "circuit": self.whole.edge_names(),
             "consensus": self.consensus().edge_names(),
             "edges": edges,
@@ -143,6 +155,15 @@ def alike(pairs: Sequence[tuple[Circuits, Circuits]], what: str, why_none: str =
         for first, second in pairs
     ]
     return _spread_figure(found, f"Jaccard index of {what}", why_none)
+
+
+def recurring(whole: Circuit, shares: NDArray[np.float64]) -> Figure:
+    """Share of a circuit's edges that nearly all resamples find again."""
+    method = f"share of the edges of the circuit of all pairs that at least {RECURS:.0%} of the resamples keep"
+    if not len(whole):
+        return Figure(None, "share", reason="the circuit of all pairs has no edge", method=method)
+    value = float(np.mean(shares[whole.mask] >= RECURS))
+    return Figure(value, "share", reason="counted over the edges of one circuit", method=method)
 
 
 def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: str = "") -> Figure:

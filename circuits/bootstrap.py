@@ -24,11 +24,15 @@ from numpy.typing import NDArray
 from .report import Figure
 
 if TYPE_CHECKING:
+    from .design import Design
     from .pairs import Pairs
 
 TAIL = 0.025
 FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
+
+NAMES = {"both": "transmission", "one": "faithfulness"}
+"""What the share is called, by the sides of a task."""
 
 Floats = NDArray[np.float64]
 Numbers = Floats | np.float64  # numpy makes arrays without axes into scalars
@@ -67,14 +71,18 @@ class Resamples:
     @classmethod
     def of(cls, pairs: Pairs, n: int, *, seed: int) -> Resamples:
         """`n` draws of a task's pairs: of images where they are crossed."""
-        design = pairs.design
+        return cls.of_design(pairs.design, len(pairs), n, seed=seed)
+
+    @classmethod
+    def of_design(cls, design: Design | None, n_pairs: int, n: int, *, seed: int) -> Resamples:
+        """The same for whoever holds outputs without their images."""
         if design is None:
-            return cls.draw(len(pairs), n, seed=seed)
+            return cls.draw(n_pairs, n, seed=seed)
         smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
         clean, partner = design.place_counts(n if smallest > 1 else 0, seed)
         # what each image adds to a mean, as clean image and as partner, to first order
         weights = design.balanced(clean if design.follows else clean + partner - 1)
-        whole = design.balanced(np.ones(len(pairs)))
+        whole = design.balanced(np.ones(n_pairs))
         drawn = (design.balanced(clean), design.balanced(partner))
         behaviour = [design.contrast(some) if design.sided else some for some in (drawn[0], whole)]
         return cls(weights, behaviour[0], whole, behaviour[1], "images", widened_tail(smallest), drawn)

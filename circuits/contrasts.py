@@ -14,10 +14,11 @@ from ..models.data import ImageData, Split
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .classes import ClassSpec, image_labels, parse_classes
-from .contrast import class_contrast, load_images
+from .contrast import Sides, class_contrast, load_images
 from .metrics import MetricKind
 from .pairs import Pairs
 from .partners.partner import Partner, as_partner
+from .redraw import met_again
 from .task import Task
 
 Partners = Sequence[Partner | str] | Mapping[str, Partner | str]
@@ -31,17 +32,20 @@ def partner_contrasts(
     foil: ClassSpec,
     partners: Partners,
     metric: MetricKind | str = "logit_difference",
-    n_discovery: int = 64,
-    n_evaluation: int = 100,
+    sides: Sides | str = "both",
+    n_discovery: int | None = None,
+    n_evaluation: int | None = None,
+    n_partners: int = 2,
     data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> dict[str, Task]:
     """A `class_contrast` for each kind of partner, all with the same clean images in the same order.
 
-    Every pair is checked under every partner, and a clean image stays only if its pair is valid under all. So
-    `task.info["dropped"]` has beside each partner's own counts `other_partners`: pairs that are valid here and not
-    under another. A partner that seldom lowers the metric costs all others their pairs. Where masks are given, clean
-    images are those that have one under every partner.
+    A clean image stays only if it is there under every partner: of a crossed task, if it has a usable mask under all
+    that take one; of a one-sided one, if its pair is valid under all, so that a partner that seldom lowers the metric
+    costs all others their pairs. `task.info["dropped"]` has beside each partner's own counts `other_partners`: clean
+    images that are there under this partner and not under another. Where masks are given, clean images are those that
+    have one under every partner. Partners that are clean images themselves are met anew among those that stay.
 
     Args:
         vit: The opened model.
@@ -50,8 +54,10 @@ def partner_contrasts(
         foil: What it is told from.
         partners: Kinds or `Partner`s, or name -> either; names are the kinds where none are given.
         metric: As `class_contrast` takes it.
-        n_discovery: At most so many pairs, before they are checked.
-        n_evaluation: At most so many pairs.
+        sides: `both` or `one`; `nearest` partners need both.
+        n_discovery: As `class_contrast` takes it, before anything is checked.
+        n_evaluation: Likewise.
+        n_partners: Likewise.
         data_dir: Where MNIST's files lie.
         seed: Draws images and chance.
 
@@ -62,7 +68,12 @@ def partner_contrasts(
     named = name_partners(partners)
     classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
-    loaded = _with_masks(loaded, image_labels(classes[0], loaded, vit), list(named.values()))
+    shown = [
+        image_labels(classes[0], loaded, vit),
+        *([image_labels(classes[1], loaded, vit)] if sides == "both" else []),
+    ]
+    for labels in shown:
+        loaded = _with_masks(loaded, labels, list(named.values()))
     tasks = {
         name: class_contrast(
             vit,
@@ -71,8 +82,10 @@ def partner_contrasts(
             foil=foil,
             metric=metric,
             corruption=partner,
+            sides=sides,
             n_discovery=n_discovery,
             n_evaluation=n_evaluation,
+            n_partners=n_partners,
             seed=seed,
         )
         for name, partner in named.items()
@@ -102,16 +115,16 @@ def name_partners(partners: Partners) -> dict[str, Partner]:
     return named
 
 
-def _with_masks(data: ImageData, target: tuple[int, ...], partners: Sequence[Partner]) -> ImageData:
-    """The data without images of the target that lack a mask under some partner; with all where that leaves none."""
+def _with_masks(data: ImageData, labels: tuple[int, ...], partners: Sequence[Partner]) -> ImageData:
+    """The data without images of these labels that lack a mask under some partner; with all where that leaves none."""
     masks = [partner.masks for partner in partners if partner.masks is not None]
 
     def restricted(split: Split) -> Split:
-        is_target = torch.isin(split.labels, torch.tensor(target))
+        own = torch.isin(split.labels, torch.tensor(labels))
         having = torch.tensor([all(mask.has(name, data) for mask in masks) for name in split.names])
-        rows = torch.nonzero(having | ~is_target).flatten()
+        rows = torch.nonzero(having | ~own).flatten()
         names = tuple(split.names[row] for row in rows.tolist())
-        return Split(split.images[rows], split.labels[rows], names) if bool((having & is_target).any()) else split
+        return Split(split.images[rows], split.labels[rows], names) if bool((having & own).any()) else split
 
     if not masks or not data.train.names:
         return data
@@ -137,11 +150,23 @@ def _common(tasks: Mapping[str, Task], split: str) -> set[bytes]:
 
 def _restricted(task: Task, kept: Mapping[str, set[bytes]]) -> Task:
     pairs: dict[str, Pairs] = {}
-    dropped = {}
+    dropped, images = {}, {}
     for split, common in kept.items():
         own: Pairs = getattr(task, split)
         rows = [row for row, image in enumerate(own.clean) if _key(image) in common]
-        pairs[split] = own.select(rows)
-        dropped[split] = {**task.info["dropped"][split], "other_partners": len(own) - len(rows)}
-    counts = {f"n_{split}": len(some) for split, some in pairs.items()}
-    return dataclasses.replace(task, **pairs, info={**task.info, **counts, "dropped": dropped})
+        pairs[split] = some = own if len(rows) == len(own) else met_again(own.select(rows))
+        _require_sides(own, some, split)
+        lost = own.n_images - some.n_images
+        dropped[split] = {**task.info["dropped"][split], "other_partners": lost}
+        if some.design is not None:
+            images[split] = {**task.info["images"][split], **some.design.counts}
+    info = {**task.info, **{f"n_{split}": len(some) for split, some in pairs.items()}, "dropped": dropped}
+    return dataclasses.replace(task, **pairs, info=info | ({"images": images} if images else {}))
+
+
+def _require_sides(before: Pairs, after: Pairs, split: str) -> None:
+    if before.design is not None and after.design is not None and before.design.sides != after.design.sides:
+        raise TaskError(
+            f"no {split} image of one of the two classes is there under all partners: pass more images, or leave out "
+            f"the partner with the fewest masks."
+        )

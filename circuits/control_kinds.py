@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from ..models.errors import GraphError
 from .dealt import dealt_masks
 from .nodes import MATCHED_BY, granularity, matched_masks
-from .renamed import renamed_masks
+from .reach import prune
+from .renamed import can_rename, renamed_masks
 
 if TYPE_CHECKING:
     from .circuit import Circuit
+
+_TIMES = 3  # as many renamings are drawn as are wanted of others: with two heads half of them change nothing
 
 ControlKind = Literal["paths", "dealt", "renamed"]
 """How much of a circuit its controls keep, from least to most."""
@@ -88,3 +91,16 @@ def control_masks(circuit: Circuit, kind: ControlKind | str, n: int, *, seed: in
             f'pass kind="renamed" or kind="paths".'
         )
     return CONTROLS[kind].draw(circuit, n, seed=seed)
+
+
+def kinds_of(circuit: Circuit) -> list[ControlKind]:
+    """The kinds of controls that a circuit has; of a graph with one head in each layer only `paths`."""
+    fits: list[ControlKind] = [kind for kind, control in CONTROLS.items() if granularity(circuit) in control.words]
+    return [kind for kind in fits if kind == "paths" or can_rename(circuit.graph)]
+
+
+def other_masks(circuit: Circuit, kind: ControlKind | str, n: int, *, seed: int) -> list[NDArray[np.bool_]]:
+    """At most `n` masks of `control_masks`, none of them the circuit itself; none where the kind holds no other."""
+    own = prune(circuit.graph, circuit.mask)
+    drawn = control_masks(circuit, kind, _TIMES * n if kind == "renamed" else n, seed=seed)
+    return [mask for mask in drawn if not np.array_equal(mask, own)][:n]

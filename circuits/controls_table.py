@@ -22,7 +22,7 @@ COLUMNS = ("what answers", "transmission", "R^2", "offset")
 
 
 def controls_table(plan: Plan, judged: Judged, runs: MaskRuns, pairs: Pairs, task: Task) -> Table:
-    """The circuit, the model, no edge, equal logits for all classes, and the plan's random circuits, on some pairs."""
+    """The circuit, the model, no edge, equal logits, circuits that were given, and random ones, on some pairs."""
     assert pairs.design is not None
     unit = task.metric.response.unit
     equal = torch.zeros(1, task.vit.cfg.n_classes, dtype=torch.float64)
@@ -32,6 +32,7 @@ def controls_table(plan: Plan, judged: Judged, runs: MaskRuns, pairs: Pairs, tas
         "the full model": runs.clean_outputs,
         "no edge kept": runs.outputs[1],
         "equal logits for all classes": constant,
+        **{name: runs.outputs[row] for name, row in plan.named.items()},
     }
     rows: list[tuple[str | Figure, ...]] = []
     for name, values in answers.items():

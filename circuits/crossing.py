@@ -194,7 +194,7 @@ class Crossing:
         """(clean row, its side, partner row, its side) of each pair, one clean image after the other."""
         match self.partner.kind:
             case "class_swap":
-                return _in_circles(clean, partners, n_partners)
+                return in_circles(clean, partners, n_partners)
             case "nearest":
                 return self._nearest(split, clean, partners)
             case "another":
@@ -227,7 +227,9 @@ class Crossing:
         found = []
         known = {side: self._seen(split, rows) for side, rows in partners.items()}
         for side, rows in clean:
-            for row, own in zip(rows.tolist(), self._seen(split, rows) if len(rows) else (), strict=True):
+            if not len(rows):
+                continue
+            for row, own in zip(rows.tolist(), self._seen(split, rows), strict=True):
                 for other, pool in partners.items():
                     alike = known[other] @ own
                     alike[pool == row] = -float("inf")
@@ -330,7 +332,7 @@ class _Masks:
         return self.masks[[place[row] for row in rows.tolist()]]
 
 
-def _in_circles(
+def in_circles(
     clean: list[tuple[int, Rows]], partners: dict[int, Rows], n_partners: int
 ) -> list[tuple[int, int, int, int]]:
     """The clean image at each place of its side meets the partners at the places after it, of both sides."""

@@ -105,6 +105,29 @@ class Design:
         """Whether both classes stand among the partners too."""
         return self.sided and {TARGET, FOIL} <= set(self.partner_side.tolist())
 
+    @property
+    def opposed(self) -> Bool[Tensor, " pair"]:
+        """Pairs whose clean image and partner show different classes; all of them where partners have no class.
+
+        Between two images of one class hardly anything differs that the metric speaks of, so effects of what a partner
+        changes are taken over these pairs.
+        """
+        return (self.clean_side != self.partner_side) | (self.partner_side == NEITHER)
+
+    @property
+    def n_images(self) -> int:
+        """Clean images."""
+        return len(self.clean_image.unique())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Clean images that the model gets right (`target`, `foil`) and that it doesn't (`target_wrong`, ...)."""
+        return {
+            SIDE_NAMES[side] + end: len(self.clean_image[(self.clean_side == side) & (self.right == right)].unique())
+            for side in (TARGET, FOIL)
+            for end, right in (("", True), ("_wrong", False))
+        }
+
     def cells(self) -> Iterator[tuple[str, Bools]]:
         """The cells that hold a pair: a name such as `foil_with_target` (clean first), and which pairs are in it."""
         for clean in (TARGET, FOIL, NEITHER):

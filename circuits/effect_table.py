@@ -6,8 +6,12 @@ values from, so that a positive effect always says: this place carries the behav
     noising:   the clean run takes an ablated value      effect = m(clean) - m(patched)
     denoising: the corrupted run takes a clean value     effect = m(patched) - m(corrupted)
 
+On a crossed task the metric is turned, so that higher speaks for what the clean image shows, target or foil; means
+count every cell of pairs alike, and intervals draw images (`design.py`).
+
 A pair *flips* if the patch moves its answer from the one side to the other: from target to foil under noising, from
-foil to target under denoising (`Metric.prefers_target`). Holds numpy arrays only.
+foil to target under denoising (`Metric.prefers_target`); with a clean image of the foil the other way round. Holds
+numpy arrays only.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from .formats.plain import plain, write_text_atomic
 if TYPE_CHECKING:
     import pandas
 
+    from .design import Design
+
 Direction = Literal["noising", "denoising"]
 Shown = Literal["effect", "normalised", "flips"]
 
@@ -49,6 +55,7 @@ class EffectTable(ABC):
         unit: The metric's unit.
         ablation: What stands in for clean values.
         task: The task in plain values.
+        design: Classes and images of the pairs of a crossed task.
     """
 
     values: NDArray[np.float64]
@@ -59,6 +66,7 @@ class EffectTable(ABC):
     unit: str = "logits"
     ablation: Ablation = Ablation()
     task: Mapping[str, Any] = field(default_factory=dict)
+    design: Design | None = None
 
     def __post_init__(self) -> None:
         for array in (self.values, self.flips, self.clean, self.corrupt):
@@ -73,7 +81,16 @@ class EffectTable(ABC):
     @property
     def effect(self) -> NDArray[np.float64]:
         """Mean effect over the pairs, shape (*place)."""
-        return self.values.mean(0)
+        return self._mean(self.values)
+
+    def _resamples(self, n: int, seed: int) -> Resamples:
+        return Resamples.of_design(self.design, self.n_pairs, n, seed=seed)
+
+    def _mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the pairs, (pair, *place) -> (*place)."""
+        if self.design is None:
+            return np.asarray(values.mean(0))
+        return np.tensordot(self._resamples(0, 0).whole, values, 1)
 
     def shown(self, what: Shown | str = "effect") -> NDArray[np.float64]:
         """Mean over the pairs of the `effect`, of the `normalised` effect or of the `flips`, shape (*place).
@@ -84,10 +101,10 @@ class EffectTable(ABC):
         if what == "effect":
             return self.effect
         if what == "normalised":
-            gap = float((self.clean - self.corrupt).mean())
+            gap = float(self._mean(self.clean - self.corrupt))
             return self.effect / gap if abs(gap) >= FLOOR else np.full(self.effect.shape, np.nan)
         if what == "flips":
-            return np.where(np.isnan(self.effect), np.nan, self.flips.mean(0))
+            return np.where(np.isnan(self.effect), np.nan, self._mean(self.flips.astype(np.float64)))
         raise TaskError(f"show={what!r} is not known: pass show='effect', 'normalised' or 'flips'.")
 
     def measured(self, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
@@ -98,19 +115,19 @@ class EffectTable(ABC):
         ratio of means (NaN where |m(clean) - m(corrupted)| is below 1e-6).
 
         Args:
-            n_bootstrap: Bootstrap draws of the pairs; 0 leaves the interval NaN.
+            n_bootstrap: Bootstrap draws of the pairs, or images; 0 leaves the interval NaN.
             seed: Draws them.
         """
         values = self.values.reshape(self.n_pairs, -1)
         n = self.n_pairs
         error = values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1], np.nan)
-        low, high = _intervals(values, Resamples.draw(n, n_bootstrap, seed=seed))
+        low, high = _intervals(values, self._resamples(n_bootstrap, seed))
         figures = [share(hits, "") for hits in self.flips.reshape(n, -1).T]
         flips = self.shown("flips").ravel()
         flips_low, flips_high = np.array([(f.low, f.high) for f in figures], dtype=float).reshape(-1, 2).T
         normalised = self.shown("normalised").ravel()
         return {
-            "effect": values.mean(0),
+            "effect": self._mean(values),
             "std_err": error,
             "low": low,
             "high": high,
@@ -165,7 +182,7 @@ def _intervals(values: NDArray[np.float64], resamples: Resamples) -> tuple[NDArr
     if len(resamples.weights):
         for start in range(0, len(known), _CHUNK):
             places = known[start : start + _CHUNK]
-            low[places], high[places] = percentiles(resamples.means(values[:, places].T))
+            low[places], high[places] = percentiles(resamples.means(values[:, places].T), resamples.tail)
     return low, high
 
 

@@ -8,10 +8,13 @@ of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .ablation import Ablation, as_ablation
@@ -23,17 +26,16 @@ from .circuit import Circuit
 from .controls_table import controls_table
 from .crossed_report import CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .curves import GridName, make_grid
-from .faithfulness import Judged, curve_figures, curves, faithfulness, random_faithfulness
+from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .mask_runs import MaskRuns, run_masks
 from .metrics import Metric, kl_divergence
 from .nodes import granularity, kept_nodes, node_names
 from .pairs import Pairs
 from .plan import Plan, make_plan
 from .report import Figure, Report
+from .report_words import ONE_SIDED
 from .run import require_model
 from .task import Task
-
-ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
 
 
 def evaluate(
@@ -46,6 +48,7 @@ def evaluate(
     n_random: int = 10,
     n_bootstrap: int = 1000,
     grid: GridName = "auto",
+    controls: Mapping[str, Circuit] = MappingProxyType({}),
     checks: Checks = (),
     settings: CheckSettings | None = None,
     seed: int = 0,
@@ -57,9 +60,10 @@ def evaluate(
     Figures of a crossed task, over the clean images that the model gets right (the same with `_all_images` over all):
     `transmission`, `leakage`, `offset`, `transmission_within`, `correlation_within`, `leakage_within`,
     `reproduced_variation` (R^2), `right` (the lowest cell; each cell beside it), `kl` (nats), `other_classes`,
-    `random_transmission`, and at the end `one_sided_faithfulness`, which a constant can win, with what a sham and equal
-    logits make of it. `cpr`, `cmd`, `cpr_log` and the curves are those of transmission. Tables: `controls`, and
-    `images`, the circuit's answer beside the model's, worst first.
+    `random_transmission`, `dealt_transmission`, `renamed_transmission` (`control_kinds.py`), and at the end
+    `one_sided_faithfulness`, which a constant can win, with what a sham and equal logits make of it. `cpr`, `cmd`,
+    `cpr_log` and the curves are those of transmission. Tables: `controls`, and `images`, the circuit's answer beside
+    the model's, worst first.
 
     Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
     paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`,
@@ -68,8 +72,9 @@ def evaluate(
     hundreds on small graphs.
 
     `checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go,
-    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, and the
-    spread over ablations and metrics. They cost some hundreds of runs more; `CheckSettings` says how many.
+    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, none of which
+    a circuit passes on a crossed task without reading the image, and the spread over ablations and metrics. They cost
+    some hundreds of runs more; `CheckSettings` says how many.
 
     A circuit of whole heads and MLPs (a node circuit) is judged in the same way, beside random node circuits, and the
     report says so in its first line: its percentage of edges is not to be compared with an edge circuit's.
@@ -80,10 +85,11 @@ def evaluate(
         ablation: What removed edges carry; the task's by default.
         pairs: Pairs to judge on; `task.evaluation` by default.
         curve: Measure faithfulness at many sizes, and with it CPR and CMD.
-        n_random: Random circuits of the same size.
+        n_random: Random circuits of the same size; on a crossed task of each kind.
         n_bootstrap: Bootstrap draws of the pairs for the 95% intervals.
         grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
             MIB's points on larger ones) or `mib`.
+        controls: Circuits of other tasks by name: what they get on a crossed task stands in the table `controls`.
         checks: Further checks by name (see `CHECKS` in `checks/thorough.py`), or `all`.
         settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
@@ -91,7 +97,8 @@ def evaluate(
         progress: Show a bar on stderr.
 
     Raises:
-        GraphError: The circuit belongs to a graph of another model, or an option is out of range.
+        GraphError: The circuit belongs to a graph of another model, a control to another graph, or an option is out of
+            range.
         TaskError: There is no such check.
         DataError: The images don't fit the model.
     """
@@ -100,9 +107,11 @@ def evaluate(
     chosen = task.ablation if ablation is None else as_ablation(ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
-    pairs = pairs.under(chosen)
+    every, pairs = _right(pairs), pairs.under(chosen)
     points = make_grid(len(circuit.graph), grid)
-    plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed)
+    crossed = pairs.design is not None
+    beside = {"every_kind": crossed, "named": controls if crossed else {}}
+    plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed, **beside)
     baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
     method = _method(circuit, task, chosen, which, len(pairs), plan, seed)
     method |= {"n_bootstrap": n_bootstrap, "n_random": n_random}
@@ -113,10 +122,18 @@ def evaluate(
         report, measured = _crossed(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
     resamples = Resamples.of(measured, n_bootstrap, seed=seed)
     metric = task.metric if pairs.design is None else task.metric.response
-    bench = Bench(
-        circuit, task, metric, measured, baseline, resamples, settings or CheckSettings(), seed, memory, progress
-    )
+    settings = settings or CheckSettings()
+    bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
     return add_checks(report, bench, names)
+
+
+def _right(pairs: Pairs) -> Pairs | None:
+    """The pairs of a crossed task whose clean image the model gets right, with all their partners."""
+    if pairs.design is None:
+        return None
+    found = pairs.select(torch.nonzero(pairs.design.right).flatten()) if bool(pairs.design.right.any()) else pairs
+    assert found.design is not None
+    return found if found.design.sides == pairs.design.sides else pairs
 
 
 def _one_sided(
@@ -168,6 +185,7 @@ def _crossed(
         "other_classes": other_classes(others),
         **everything.figures("_all_images"),
         "random_transmission": random_faithfulness(plan, judged),
+        **kind_figures(plan, judged),
         **curve_figures(plan, judged, _why_no_curve(circuit, curve)),
         "m_clean": right.crossed.resamples.mean(right.crossed.clean, task.metric.response.unit, "mean of m(x)"),
         "m_circuit": right.crossed.resamples.mean(right.crossed.circuit, task.metric.response.unit, "mean of m_C"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ class Exhibit:
             without either, over all tokens; in attention pooling, from the pool) to every token, shape (pair, layer,
             head, token).
         frames: Frames of a video's tubelets; 1 for images.
+        pictures: Number of a clean image in a report's table of images -> the image in [0, 1], shape (height, width,
+            channel).
     """
 
     clean: NDArray[np.float32]
@@ -36,6 +38,7 @@ class Exhibit:
     n_prefix: int
     attention: NDArray[np.float32]
     frames: int = 1
+    pictures: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
         """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bootstrap import FLOOR, Numbers, Resamples, normalised, percentiles
+from .control_kinds import CONTROLS, ControlKind
 from .curves import Grid, area, log_area
 from .plan import Plan
 from .report import Curve, Figure
@@ -43,7 +44,7 @@ class Judged:
     @cached_property
     def values(self) -> Floats:
         """The share that each mask keeps, shape (mask,)."""
-        found = self.resamples.behaviour(self.outputs)
+        found = np.asarray(self.resamples.behaviour(self.outputs))
         return normalised(found, found[1], np.asarray(self.resamples.behaviour(self.full)))
 
     @cached_property
@@ -63,10 +64,21 @@ def faithfulness(judged: Judged) -> Figure:
 
 def random_faithfulness(plan: Plan, judged: Judged) -> Figure:
     """Mean f of random circuits of the circuit's size; the interval holds the middle 95% of the draws."""
-    method = f"mean over {plan.matched}"
-    rows = next(iter(plan.random.values()), None)
+    return _control_share(next(iter(plan.random.values()), None), plan.matched, judged)
+
+
+def kind_figures(plan: Plan, judged: Judged) -> dict[str, Figure]:
+    """`dealt_transmission` and `renamed_transmission`: mean T of controls that keep the circuit's structure."""
+    kinds: tuple[ControlKind, ...] = ("dealt", "renamed")
+    words = {kind: next(iter(CONTROLS[kind].words.values())) for kind in kinds}
+    return {f"{kind}_transmission": _control_share(plan.kinds.get(kind), words[kind], judged) for kind in kinds}
+
+
+def _control_share(rows: NDArray[np.intp] | None, words: str, judged: Judged) -> Figure:
+    method = f"mean over {words}"
     if rows is None:
-        return Figure(None, "share", reason="no random circuits were asked for (n_random=0)", method=method)
+        why = "no random circuits were asked for (n_random=0), or there is no other of this kind"
+        return Figure(None, "share", reason=why, method=method)
     if judged.undefined:
         return Figure(None, "share", reason=judged.undefined, method=method)
     values = judged.values[rows]

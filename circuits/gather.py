@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -13,34 +14,48 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from .design import one_partner_each
 from .draw.words import shortened
 from .exhibit import Exhibit, PartnerExhibit
 from .metrics import Metric
+from .pairs import Pairs
 from .task import Task
 
 
-def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] = "evaluation") -> Exhibit:
-    """The first pairs of a task, with logits and attention on the clean images.
+def gather(
+    task: Task,
+    *,
+    n: int | None = None,
+    split: Literal["evaluation", "discovery"] = "evaluation",
+    images: Sequence[int] = (),
+) -> Exhibit:
+    """Some pairs of a task, with logits and attention on the clean images.
+
+    Of a crossed task one pair of each cell in turn, the mixed cells first, each with another clean image and those
+    first that the model gets right; of a one-sided one the first pairs.
 
     Args:
         task: The task.
-        n: At most so many pairs.
+        n: At most so many pairs; by default one of each cell, and three of a one-sided task.
         split: Which pairs.
+        images: Numbers of clean images of a crossed task whose pictures are wanted, too.
 
     Raises:
         TaskError: n is below 1, or the split is not known.
     """
-    if n < 1 or split not in ("evaluation", "discovery"):
+    if (n is not None and n < 1) or split not in ("evaluation", "discovery"):
         raise TaskError(
             f'gather(n={n}, split={split!r}) is not possible: pass n of at least 1, and "evaluation" or "discovery".'
         )
     vit = task.vit
-    pairs = getattr(task, split).select(slice(0, n))
+    every: Pairs = getattr(task, split)
+    pairs = every.select(_rows(every, n))
+    wanted = _rows_of(every, images)
     with torch.no_grad():
         logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
         corrupt_logits = vit(pairs.corrupt)
     gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
-    clean, corrupt = _pixels(vit, pairs.clean, pairs.corrupt)
+    clean, corrupt, alone = _pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
         clean=clean,
         corrupt=corrupt,
@@ -51,13 +66,44 @@ def gather(task: Task, *, n: int = 3, split: Literal["evaluation", "discovery"] 
         n_prefix=vit.cfg.tokens.n_prefix,
         attention=_array(torch.stack(gathered, 1)),
         frames=vit.cfg.tokens.frames,
+        pictures=dict(zip(wanted, alone, strict=True)),
     )
+
+
+def _rows(pairs: Pairs, n: int | None) -> list[int]:
+    """The pairs to look at: one of each cell in turn, no clean image twice."""
+    design = pairs.design
+    if design is None:
+        return list(range(min(3 if n is None else n, len(pairs))))
+    right, images = design.right.tolist(), design.clean_image.tolist()
+    cells = sorted(design.cells(), key=lambda cell: cell[0] in ("target_with_target", "foil_with_foil"))
+    waiting = [sorted(np.flatnonzero(inside).tolist(), key=lambda row: not right[row]) for _, inside in cells]
+    chosen: list[int] = []
+    seen: set[int] = set()
+    for turn in range(len(cells) if n is None else n):
+        free = (row for row in waiting[turn % len(cells)] if images[row] not in seen)
+        if (row := next(free, None)) is not None:
+            chosen.append(row)
+            seen.add(images[row])
+    return chosen
+
+
+def _rows_of(pairs: Pairs, images: Sequence[int]) -> dict[int, int]:
+    """Number of a clean image -> its first pair, for those that stand in the pairs."""
+    if pairs.design is None:
+        return {}
+    first: dict[int, int] = {}
+    for row, image in enumerate(pairs.design.clean_image.tolist()):
+        first.setdefault(image, row)
+    return {image: first[image] for image in images if image in first}
 
 
 def gather_partners(
     tasks: Mapping[str, Task], *, n: int = 4, split: Literal["evaluation", "discovery"] = "evaluation"
 ) -> PartnerExhibit:
-    """The first clean images of several tasks, each beside its partners, and what changed.
+    """Some clean images of several tasks, of crossed ones from both classes, each beside its partners and what changed.
+
+    Of crossed tasks images of target and foil in turn, each beside its first partner of the other class.
 
     Args:
         tasks: Name of the corruption -> task; all with the same clean images, as `partner_contrasts` makes them.
@@ -69,7 +115,7 @@ def gather_partners(
     """
     if n < 1 or not tasks:
         raise TaskError(f"gather_partners({len(tasks)} tasks, n={n}) is not possible: pass a task and n of at least 1.")
-    shown = {name: getattr(task, split).select(slice(0, n)) for name, task in tasks.items()}
+    shown = {name: in_turn(getattr(task, split).opposed, n) for name, task in tasks.items()}
     first, vit = next(iter(shown.values())).clean, next(iter(tasks.values())).vit
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):
@@ -86,6 +132,17 @@ def gather_partners(
         tokens={name: pairs.changed[:, patches].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
         captions={"clean": _said(vit, first, next(iter(metrics.values())), first), **said},
     )
+
+
+def in_turn(pairs: Pairs, n: int) -> Pairs:
+    """The first pairs; of a crossed task the first of each clean image, target and foil in turn."""
+    design = pairs.design
+    if design is None:
+        return pairs.select(slice(0, n))
+    first = one_partner_each(design)
+    sides = [first[design.clean_side[first] == side].tolist() for side in design.sides]
+    rows = [row for some in zip_longest(*sides) for row in some if row is not None]
+    return pairs.select(rows[:n])
 
 
 def _said(vit: HookedViT, images: Tensor, metric: Metric, clean: Tensor) -> tuple[str, ...]:
@@ -112,8 +169,8 @@ def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     if vit.preprocess is not None:
         drawn = [vit.preprocess.denormalise(image) for image in images]
     else:
-        low = min(float(image.min()) for image in images)
-        width = max(float(image.max()) for image in images) - low
+        low = min(float(image.min()) for image in images if len(image))
+        width = max(float(image.max()) for image in images if len(image)) - low
         drawn = [(image - low) / (width or 1.0) for image in images]
     if images[0].shape[1] not in (1, 3):
         drawn = [image.mean(1, keepdim=True) for image in drawn]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,7 +14,7 @@ from .ablation import Ablation
 from .circuit import Circuit
 from .formats.plain import plain
 from .graph import Graph
-from .nodes import leaving, node_circuit, node_names, nodes_on_paths
+from .nodes import leaving, node_circuit, node_names
 from .scores import Scores
 
 NodeBy = Literal["signed", "abs_mean"]
@@ -101,18 +100,14 @@ class NodeScores:
         return np.argsort(-(self.values if by == "signed" else np.abs(self.values)), kind="stable")
 
     def top(self, n: int, *, by: NodeBy = "signed") -> Circuit:
-        """The node circuit of the highest heads and MLPs: all edges among them, `input` and the logits included.
-
-        As many as leave at most n on paths from input to logits; those on no path are dropped and don't count.
+        """The node circuit of the n highest heads and MLPs: all edges among them, `input` and the logits included.
 
         Raises:
             GraphError: n is negative, not whole, or larger than the number of nodes.
         """
         if not 0 <= n <= len(self) or n != int(n):
             raise GraphError(f"top({n}) is not possible: there are {len(self)} heads and MLPs; pass 0 to {len(self)}.")
-        ranked, n = [self.names[place] for place in self.ranking(by)], int(n)
-        lengths = range(n, len(self) + 1)  # fewer than n nodes never leave more than n
-        longest = bisect_right(lengths, n, key=lambda length: len(nodes_on_paths(self.graph, ranked[:length]))) - 1
-        kept = nodes_on_paths(self.graph, ranked[: lengths[longest]])
+        n = int(n)
+        kept = [self.names[place] for place in self.ranking(by)[:n]]
         provenance = {"algorithm": self.algorithm, "options": dict(self.options), "selection": "top", "n": n, "by": by}
         return node_circuit(self.graph, kept, ablation=self.ablation, task=dict(self.task), provenance=provenance)

@@ -103,16 +103,6 @@ def node_circuit(graph: Graph, nodes: Iterable[str], **fields: Any) -> Circuit:
     return Circuit(graph, mask, provenance=provenance, **fields)
 
 
-def nodes_on_paths(graph: Graph, nodes: Sequence[str]) -> list[str]:
-    """Those of some heads and MLPs that a path leads through from input to logits, if no other node is kept.
-
-    Where all of them read the input and are read by the logits, that is all; under attention pooling the logits read
-    only what the pool's heads pass on.
-    """
-    mask = prune(graph, among(graph, nodes))
-    return [name for name in nodes if (mask & leaving(graph, name)).any()]
-
-
 def granularity(circuit: Circuit) -> str:
     """`edge`, or `node` for a circuit of heads and MLPs that were kept or dropped whole."""
     return str(circuit.provenance.get("granularity", "edge"))

@@ -98,6 +98,27 @@ class Pairs:
         )
         return dataclasses.replace(found, design=design)
 
+    @property
+    def n_images(self) -> int:
+        """Clean images: as many as pairs, but on a crossed task, where each meets several partners."""
+        return len(self) if self.design is None else self.design.n_images
+
+    @property
+    def opposed(self) -> Pairs:
+        """The pairs whose clean image and partner show different classes; all where that is not known."""
+        if self.design is None or bool(self.design.opposed.all()):
+            return self
+        return self.select(torch.nonzero(self.design.opposed).flatten())
+
+    @property
+    def right(self) -> Pairs:
+        """The pairs whose clean image the full model gets right; all where it gets none of a class right."""
+        if self.design is None or bool(self.design.right.all()):
+            return self
+        found = self.select(torch.nonzero(self.design.right).flatten()) if bool(self.design.right.any()) else self
+        assert found.design is not None
+        return found if found.design.sides == self.design.sides else self
+
     def batches(self, size: int) -> Iterator[Pairs]:
         """The pairs in order, at most `size` at a time."""
         return (self.select(slice(start, start + size)) for start in range(0, len(self), size))

@@ -5,12 +5,15 @@ Row 0 is the circuit and row 1 the empty mask; the others are found by name in `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .circuit import Circuit
+from .control_kinds import CONTROLS, ControlKind, kinds_of, other_masks
 from .controls import random_masks
 from .curves import Grid
 from .graph import Graph
@@ -42,6 +45,8 @@ class Plan:
         matched: How random circuits are like the circuit, in words.
         random_rankings: Rows of random rankings' curves, shape (ranking, point).
         controls: What a set of control circuits is like, in words -> its rows.
+        kinds: Kind of control (`control_kinds.py`) -> its rows.
+        named: Circuits that were given to be held against, by name -> row.
     """
 
     label: str
@@ -54,6 +59,8 @@ class Plan:
     random: dict[int, NDArray[np.intp]] = field(default_factory=dict)
     random_rankings: list[NDArray[np.intp]] = field(default_factory=list)
     controls: dict[str, NDArray[np.intp]] = field(default_factory=dict)
+    kinds: dict[ControlKind, NDArray[np.intp]] = field(default_factory=dict)
+    named: dict[str, int] = field(default_factory=dict)
 
     def add(self, masks: list[Bools]) -> NDArray[np.intp]:
         """Appends masks and returns their rows."""
@@ -65,8 +72,30 @@ class Plan:
         return np.array([int(self.masks[row].sum()) for row in rows], dtype=np.int64)
 
 
-def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed: int) -> Plan:
-    """The masks for a circuit, its curve and what chance gets."""
+def make_plan(
+    circuit: Circuit,
+    grid: Grid,
+    *,
+    curve: bool,
+    n_random: int,
+    seed: int,
+    every_kind: bool = False,
+    named: Mapping[str, Circuit] = MappingProxyType({}),
+) -> Plan:
+    """The masks for a circuit, its curve and what chance gets.
+
+    Args:
+        circuit: The circuit.
+        grid: Sizes of the curve.
+        curve: Whether there is one.
+        n_random: Random circuits of each kind.
+        seed: Draws them.
+        every_kind: Beside those made of whole paths also edges dealt anew and heads renamed.
+        named: Further circuits by name.
+
+    Raises:
+        GraphError: One of these belongs to another graph.
+    """
     graph, scores = circuit.graph, circuit.scores
     own = prune(graph, circuit.mask)
     by = circuit.provenance.get("by", "signed")
@@ -75,13 +104,27 @@ def make_plan(circuit: Circuit, grid: Grid, *, curve: bool, n_random: int, seed:
     plan.add([own, np.zeros_like(own)])
     if n_random:
         plan.random[int(own.sum())] = plan.add(matched_masks(circuit, n_random, seed=seed))
-        plan.controls[matched] = plan.random[int(own.sum())]
+        plan.controls[matched] = plan.kinds["paths"] = plan.random[int(own.sum())]
+    if n_random and every_kind:
+        _add_kinds(plan, circuit, n_random, seed)
+    for name, other in named.items():
+        graph.require_same(other.graph, "circuits")
+        plan.named[name] = int(plan.add([prune(graph, other.mask)])[0])
     if curve and scores is not None:
         for ranking in dict.fromkeys((by, "signed", "abs_mean")):
             plan.rankings[ranking] = plan.add(ranked_masks(graph, scores.ranking(ranking), grid))
         if n_random:
             _add_random(plan, scores, min(n_random, RANDOM_DRAWS), seed)
     return plan
+
+
+def _add_kinds(plan: Plan, circuit: Circuit, n: int, seed: int) -> None:
+    """Controls of the other kinds that the circuit has."""
+    for kind in kinds_of(circuit):
+        masks = [] if kind == "paths" else other_masks(circuit, kind, n, seed=seed)
+        if masks:
+            plan.kinds[kind] = plan.add(masks)
+            plan.controls[CONTROLS[kind].words[granularity(circuit)]] = plan.kinds[kind]
 
 
 def ranked_masks(graph: Graph, ranking: NDArray[np.intp], grid: Grid) -> list[Bools]:

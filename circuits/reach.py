@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from .edge_blocks import LayerBlocks
 from .graph import Graph
 
 Bools = NDArray[np.bool_]
-Strengths = NDArray[np.bool_] | NDArray[np.intp]
+Strengths = NDArray[Any]  # booleans or whole numbers; what comes out is of the kind that went in
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ between two runs of the same command (times, dates, the machine, versions): ever
 | scores.safetensors | scores of all edges |
 | circuit.json | the circuit, without loss |
 | edges.csv, circuit.graphml, circuit.dot | the kept edges for other tools |
-| circuit.svg, circuit.html, faithfulness.svg | the circuit to look at |
+| circuit.svg, circuit.html, faithfulness.svg | the circuit to look at, and what circuits of every size keep |
 | report.json | every figure of the evaluation |
 | journal.jsonl | what a search has decided so far, for resuming (ACDC) |
 """
@@ -178,13 +178,14 @@ class RunFolder:
         from .draw import draw_circuit
         from .draw.curve import draw_curves
         from .draw.html import write_html
+        from .report_words import measure
 
         picture, curve = self.path / "circuit.svg", self.path / "faithfulness.svg"
         page, curve_svg = self.path / "circuit.html", None
         written = [picture, page]
         draw_circuit(circuit, picture, exhibit=exhibit)
         if report is not None and report.curves:
-            draw_curves(report.curves, curve, mark=_mark(report))
+            draw_curves(report.curves, curve, mark=_mark(report), measure=measure(report))
             curve_svg = curve.read_text(encoding="utf-8")
             written.append(curve)
         write_html(circuit, page, report=report, exhibit=exhibit, curve_svg=curve_svg)
@@ -268,7 +269,7 @@ def _repair(path: Path) -> str:
 
 def _mark(report: Report) -> tuple[int, float] | tuple[int, float, float, float] | None:
     """The circuit's own point on the curve, with its interval where it has one."""
-    figure = report.figures.get("faithfulness")
+    figure = report.figures.get("transmission", report.figures.get("faithfulness"))
     if figure is None or figure.value is None:
         return None
     point = (report.n_edges, figure.value)

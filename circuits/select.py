@@ -7,14 +7,14 @@ Sizes, in edges on paths from input to logits, are tried from small to large, an
 taken. On graphs of up to 300 edges every size is tried. On larger ones sizes grow by a quarter until the level is
 reached, and then the gap below is searched again in sixteen steps until no size is left between the last that misses
 and the first that reaches. Faithfulness need not rise with size, so there a smaller circuit between two tried sizes can
-be overlooked.
+be overlooked. What every tried size keeps is recorded: where none reaches the level, that is the finding.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,15 +45,17 @@ def smallest_faithful(
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Circuit:
-    """The smallest `scores.top(n, by=by)` whose normalised faithfulness is at least `level`.
+    """The smallest `scores.top(n, by=by)` that keeps at least `level` of the behaviour.
 
-    If no size reaches it, the most faithful one that was tried. `provenance` says which: `reached`, the size `n`, and
-    the `faithfulness` on the pairs it was chosen on (optimistic: report that of other pairs).
+    That is transmission on a crossed task (`selection: smallest_transmitting`), and normalised faithfulness on a
+    one-sided one (`smallest_faithful`). If no size reaches the level, the best one that was tried. `provenance` says
+    which: `reached`, the size `n`, the `transmission` or `faithfulness` on the pairs it was chosen on (optimistic:
+    report that of other pairs), and as `frontier` the same for every size that was tried, as [edges, share].
 
     Args:
         scores: What edges are ranked by.
         task: The model, the metric and the ablation.
-        level: Share of the metric to keep, above 0.
+        level: Share of the behaviour to keep, above 0.
         by: How edges are ranked.
         pairs: Pairs to choose on; `task.discovery` by default.
         memory: Bytes to hold at once.
@@ -61,7 +63,7 @@ def smallest_faithful(
 
     Raises:
         GraphError: The level is not above 0, or the scores belong to a graph of another model.
-        TaskError: Faithfulness is not defined on these pairs.
+        TaskError: The share is not defined on these pairs.
     """
     if not 0 < level < float("inf"):
         raise GraphError(f"level={level} is not possible: pass a share above 0, such as level=0.8.")
@@ -71,19 +73,21 @@ def smallest_faithful(
     search = _Search(scores, task, by, chosen, baseline, memory, progress)
     size, value = _scan(search, level)
     circuit = scores.top(size, by=by)
+    kept = "faithfulness" if chosen.design is None else "transmission"
     found = {
-        "selection": "smallest_faithful",
+        "selection": "smallest_faithful" if chosen.design is None else "smallest_transmitting",
         "level": level,
         "reached": value >= level,
-        "faithfulness": value,
+        kept: value,
         "n_pairs": len(chosen),
+        "frontier": [[edges, search.tried[edges]] for edges in sorted(search.tried)],
     }
     return dataclasses.replace(circuit, ablation=task.ablation, provenance={**circuit.provenance, **found})
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What measuring a few sizes needs."""
+    """What measuring a few sizes needs, and what has been measured: edges -> share of the behaviour."""
 
     scores: Scores
     task: Task
@@ -92,6 +96,7 @@ class _Search:
     baseline: Baseline
     memory: int
     progress: bool
+    tried: dict[int, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
@@ -99,7 +104,7 @@ class _Search:
         return self.task.metric if self.pairs.design is None else self.task.metric.response
 
     def measure(self, sizes: list[int]) -> list[float]:
-        """Faithfulness of the circuits of these sizes."""
+        """What the circuits of these sizes keep."""
         graph, task = self.scores.graph, self.task
         masks = [np.zeros(len(graph), dtype=bool), *masks_within(graph, self.scores.ranking(self.by), sizes)]
         runs = run_masks(
@@ -112,10 +117,12 @@ class _Search:
                 f"the share of the behaviour is not defined on these {len(self.pairs)} pairs: {full:.6g} with all "
                 f"edges and {means[0]:.6g} with none, less than {FLOOR} apart. Choose another corruption or ablation."
             )
-        return normalised(means, means[0], np.asarray(full))[1:].tolist()
+        kept = normalised(means, means[0], np.asarray(full))[1:].tolist()
+        self.tried.update(zip((int(mask.sum()) for mask in masks[1:]), kept, strict=True))
+        return kept
 
     def first(self, sizes: list[int], level: float) -> tuple[int, int, float]:
-        """The last size before the first that reaches the level, that one, and its faithfulness (else the best)."""
+        """The last size before the first that reaches the level, that one, and what it keeps (else the best)."""
         best, before = (0, 0, -float("inf")), 0
         for start in range(0, len(sizes), STEPS):
             some = sizes[start : start + STEPS]

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation, as_ablation
+from .held_apart import require_held_apart
 from .metrics import Metric
 from .pairs import Pairs
 
@@ -25,9 +25,9 @@ from .pairs import Pairs
 class Task:
     """A behaviour of a model on images.
 
-    Discovery and evaluation share no image, partners included. A task is *crossed* where clean images show both
-    classes (`design.py`), and *one-sided* where they show the target alone; a circuit that answers one thing to every
-    image cannot be told from a good one on a one-sided task.
+    Discovery and evaluation share no near-duplicate, partners included (`held_apart.py`). A task is *crossed* where
+    clean images show both classes (`design.py`), and *one-sided* where they show the target alone; a circuit that
+    answers one thing to every image cannot be told from a good one on a one-sided task.
 
     Args:
         vit: The opened model.
@@ -41,7 +41,7 @@ class Task:
             show neither class.
 
     Raises:
-        TaskError: A clean or corrupted image stands in both sets of pairs.
+        TaskError: A near-duplicate stands in both sets of pairs, or one photograph is every partner in both.
         DataError: The images don't fit the model.
     """
 
@@ -57,13 +57,7 @@ class Task:
     def __post_init__(self) -> None:
         for pairs in (self.discovery, self.evaluation):
             self.vit.check_images(pairs.clean)
-        seen = _hashes(self.discovery)
-        shared = len(seen & _hashes(self.evaluation))
-        if shared:
-            raise TaskError(
-                f"{shared} images stand in the discovery pairs and in the evaluation pairs: a circuit must be judged "
-                f"on images that it was not found on. Leave them out of one of the two."
-            )
+        require_held_apart(self.discovery, self.evaluation, self.info)
 
     def __str__(self) -> str:
         metric = (
@@ -104,16 +98,3 @@ class Task:
     def with_ablation(self, ablation: Ablation | str) -> Task:
         """The same task under another ablation."""
         return dataclasses.replace(self, ablation=as_ablation(ablation))
-
-
-def _hashes(pairs: Pairs) -> set[bytes]:
-    """The bytes of every image, except partners that every pair shares (a mean image)."""
-    images = (
-        [pairs.clean]
-        if len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all())
-        else [
-            pairs.clean,
-            pairs.corrupt,
-        ]
-    )
-    return {image.cpu().numpy().tobytes() for group in images for image in group}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import FormatError, TaskError
-from .options import add_memory, load_model, make_task, new_parser, recorded_settings
+from .options import add_design, add_memory, load_model, make_task, new_parser, recorded_settings
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -24,12 +24,13 @@ examples:
   vitcircuits compare runs/vit runs/clip --resamples 10 --heads free
 
 Circuits that are given one KIND are seeds of one kind of model; without seeds nothing can be said of kinds.
-Models and tasks are those that the run folders or the circuits record. Curves are measured on the pairs that are valid
-for every model; with --structure nothing is run. Open comparison.html in the folder: it needs no network.
+Models and tasks are those that the run folders or the circuits record; but all are measured on clean images of target
+and foil, unless --sides one asks for the target alone. Curves are measured on the pairs that are valid for every model;
+with --structure nothing is run. Open comparison.html in the folder: it needs no network.
 """
 
 _READOUT = ("readout", "prompts", "templates", "clip", "probe", "pool")  # the saved one is taken
-_TASK_OPTIONS = ("data", "data_dir", "eval_pairs")
+_TASK_OPTIONS = ("data", "data_dir", "sides", "pairs", "eval_pairs", "n_partners")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--resamples", type=int, default=0, metavar="N", help="find each again on N resamples (0)")
     group.add_argument("--data", metavar="DATA", help="instead of the data that is recorded")
     group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
-    group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most, before they are checked")
+    add_design(group)
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
     add_memory(group)
     group = parser.add_argument_group("comparison")
@@ -192,12 +193,37 @@ def _task(args: argparse.Namespace, given: Given) -> Task:
     options = argparse.Namespace(**dict.fromkeys((*DEFAULTS, *_READOUT)), circuit=given.path)
     vars(options).update({name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
     options.device = args.device or config.get("device")
-    for name, value in {**config.get("task", {}), **_options(args)}.items():
+    for name, value in {**_recorded(config.get("task", {}), args.sides or "both"), **_options(args)}.items():
         setattr(options, name, value)
     settings = recorded_settings(options, circuit)
+    _require_findable(args, given, settings["sides"])
     folder = given.path if given.path.is_dir() else given.path.parent
     saved = (folder, circuit.task["readout"]) if "readout" in circuit.task else None
     return make_task(load_model(options, settings, saved), settings)
+
+
+def _recorded(task: dict[str, Any], sides: str) -> dict[str, Any]:
+    """A run's settings but its sides; counts are of images or of pairs, and go too where the sides differ."""
+    gone = {"sides"} if task.get("sides", "one") == sides else {"sides", "pairs", "eval_pairs"}
+    return {name: value for name, value in task.items() if name not in gone}
+
+
+def _require_findable(args: argparse.Namespace, given: Given, sides: str) -> None:
+    """Does nothing unless a circuit would be found again on a task of another kind than its own.
+
+    Raises:
+        TaskError: It would.
+    """
+    own = given.circuit.task.get("sides", "one")
+    if args.resamples and own != sides:
+        repaired = f"pass --sides {own}, " if own == "one" else "leave --sides out, "
+        raise TaskError(
+            f"{given.path} was found on {_SIDES[own]} and cannot be found again on {_SIDES[sides]}: {repaired}or do "
+            f"without --resamples."
+        )
+
+
+_SIDES = {"both": "a crossed task", "one": "a one-sided task"}
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,8 @@ examples:
   vitcircuits demo --out somewhere/else
 
 It opens toy/digits-2l, a ViT trained on real handwritten digits; scores its edges on pairs of a 3 and an 8; keeps the
-smallest circuit with faithfulness .8 on those pairs; and judges it on digits that were not used. No network needed.
+smallest circuit that reads the image (transmission .8) on those pairs; and judges it on digits that were not used. No
+network needed.
 """
 
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, and says what was found and which file to open."""
+    from ..circuits.report_words import verdict
     from ..models.load import load_vit
 
     start = time.perf_counter()
@@ -48,11 +50,9 @@ def run(args: argparse.Namespace) -> int:
     vit = load_vit("toy/digits-2l")
     found = find_circuit(vit, config, out=args.out, command=args.command_line, overwrite=args.overwrite)
     print_table(summary(found))
-    figures, circuit = found.report.figures, found.circuit
     print(
-        f"\nFound: {len(circuit)} of {len(circuit.graph)} edges tell a 3 from an 8. On digits that were not used to "
-        f"find them they keep {figures['faithfulness']} of the behaviour; random circuits of that size keep "
-        f"{figures['random_faithfulness']}."
+        f"\nFound: {len(found.circuit)} of {len(found.circuit.graph)} edges tell a 3 from an 8. On digits that were not"
     )
+    print(f"used to find them, {verdict(found.report)}.")
     print(f"Done in {time.perf_counter() - start:.0f} s. Open {args.out / 'circuit.html'} in a browser.")
     return 0

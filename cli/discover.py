@@ -71,7 +71,15 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         "--granularity", default="edge", choices=("edge", "node"), help="keep edges, or heads and MLPs whole (--size N)"
     )
     size = group.add_mutually_exclusive_group()
-    size.add_argument("--faithfulness", type=float, metavar="LEVEL", help="smallest circuit that keeps it (0.8)")
+    size.add_argument(
+        "--level",
+        "--faithfulness",
+        dest="faithfulness",
+        type=float,
+        metavar="LEVEL",
+        help="smallest circuit that reads the image at this level of transmission (0.8); with --sides one, that has "
+        "this faithfulness",
+    )
     size.add_argument("--size", type=parse_size, metavar="N", help=f"the highest {SIZE_HELP}; or N nodes")
     size.add_argument("--threshold", type=float, metavar="TAU", help="all edges that score at least TAU")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
@@ -80,11 +88,14 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, writes the run folder, prints a summary."""
+    from ..circuits.report_words import verdict
+
     config = configuration(args)
     vit = load_model(args, config["task"])
     found = find_circuit(vit, config, out=args.out, command=args.command_line, overwrite=args.overwrite)
     print_table(summary(found))
-    print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in found.files))}")
+    print(f"\n{verdict(found.report)}")
+    print(f"files in {args.out}: {', '.join(sorted(path.name for path in found.files))}")
     print(f"open {args.out / 'circuit.html'}")
     return 0
 

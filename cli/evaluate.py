@@ -11,6 +11,7 @@ from .options import add_memory, add_model, add_task, load_model, make_task, new
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.report import Report
+    from ..circuits.task import Task
 
 EPILOG = """\
 examples:
@@ -22,7 +23,8 @@ examples:
       --target cats=281-285 --foil dogs=151-268 --report cats-again.json
 
 Model and task are those recorded in the circuit, unless options say otherwise; so is the readout that was saved beside
-it.
+it. Whatever task a circuit was found on, it is judged on clean images of target and foil, which tells whether it reads
+the image at all; --sides one judges it on the target alone, as circuits were judged before.
 --thorough asks what a sceptical reader asks: is it complete, can single edges go, does it pass the tests of
 equivalence, independence, minimality, sufficiency and partial necessity, and what do other ablations and metrics say?
 """
@@ -85,25 +87,38 @@ def run(args: argparse.Namespace) -> int:
         progress=True,
     )
     print(f"{args.circuit}: {task}")
+    print(_design(circuit, task))
     print(report)
-    for path in _write(args, circuit, report):
+    for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
     return 0
 
 
-def _write(args: argparse.Namespace, circuit: Circuit, report: Report) -> list[Path]:
+def _design(circuit: Circuit, task: Task) -> str:
+    """On which sides the circuit was found, and on which it is judged."""
+    from ..circuits.report_words import ONE_SIDED
+
+    found = "both sides" if circuit.task.get("sides") == "both" else "a one-sided task"
+    judged = "both sides" if task.sides == "both" else f"one side: {ONE_SIDED}"
+    return f"found on {found}; judged on {judged}"
+
+
+def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Task) -> list[Path]:
     """The report, the picture of the spread and the page, as far as they were asked for."""
     from ..circuits.draw.curve import curves_svg
     from ..circuits.draw.html import write_html
     from ..circuits.draw.intervals import draw_spread
     from ..circuits.formats.reports import save_report
+    from ..circuits.gather import gather
+    from ..circuits.report_words import images_shown, measure
 
     written = []
     if args.report is not None:
         written.append(save_report(report, args.report))
     if args.spread is not None:
-        written.append(draw_spread(report.tables["spread"], args.spread, title="faithfulness under each choice"))
+        written.append(draw_spread(report.tables["spread"], args.spread, title=f"{measure(report)} under each choice"))
     if args.page is not None:
-        curve = curves_svg(report.curves) if report.curves else None
-        written.append(write_html(circuit, args.page, report=report, curve_svg=curve))
+        curve = curves_svg(report.curves, measure=measure(report)) if report.curves else None
+        exhibit = gather(task, images=images_shown(report))
+        written.append(write_html(circuit, args.page, report=report, exhibit=exhibit, curve_svg=curve))
     return written

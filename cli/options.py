@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TaskError
 from .readout import add_readout, read_out
+from .reference import ALL, reference_folder, with_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,15 +70,47 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     group.add_argument(
         "--corruption",
         metavar="KIND",
-        help="what partners are: class_swap (default), another, mean, noise, blur, patch_shuffle, object_blur, "
-        "object_fill, object_shuffle (these three with --mask), word",
+        help="what partners are: class_swap (default: images of both classes), another (of any class), nearest (the "
+        "most similar image of each class), mean, noise, blur, patch_shuffle, object_blur, object_fill, "
+        "object_shuffle (these three with --mask), word",
     )
+    add_design(group)
     group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
     group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
-    group.add_argument("--pairs", type=int, metavar="N", help="discovery pairs at most (64)")
-    group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most (100)")
+    group.add_argument(
+        "--reference",
+        metavar="IMAGES",
+        help="what means, noise and `another` are taken over: all (default: images of all classes of the data), "
+        "discovery (the discovery images), or a folder of pictures",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="draws images and partners (0)")
     _add_partner(parser.add_argument_group("partners that are the clean image, changed"))
+
+
+def add_design(group: Any) -> None:
+    """--sides, and how many images stand on each."""
+    group.add_argument(
+        "--sides",
+        choices=("both", "one"),
+        help="both (default): clean images of target and foil, each met by partners of both, so that a circuit that "
+        "answers one thing to every image is found out; one: clean images of the target alone, as most of the field "
+        "measures",
+    )
+    group.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="clean images of each class in discovery at most (48); with --sides one pairs (64)",
+    )
+    group.add_argument(
+        "--eval-pairs",
+        type=int,
+        metavar="N",
+        help="clean images of each class in evaluation at most (64); with --sides one pairs (100)",
+    )
+    group.add_argument(
+        "--n-partners", type=int, metavar="N", help="partners of each class that a clean image meets in evaluation (2)"
+    )
 
 
 def _add_partner(group: Any) -> None:
@@ -224,7 +257,7 @@ def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
     from ..circuits.contrast import class_contrast
 
     ablation = Ablation(settings["ablation"], over=settings["ablation_over"], seed=settings["seed"])
-    return class_contrast(
+    task = class_contrast(
         vit,
         settings["data"],
         target=settings["target"],
@@ -232,11 +265,15 @@ def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
         metric=settings["metric"],
         corruption=make_partner(settings["corruption"], settings),
         ablation=ablation,
+        sides=settings["sides"],
         n_discovery=settings["pairs"],
         n_evaluation=settings["eval_pairs"],
+        n_partners=settings["n_partners"],
+        reference=reference_folder(vit, settings["reference"]),
         data_dir=settings["data_dir"],
         seed=settings["seed"],
     )
+    return with_reference(task, settings["reference"])
 
 
 DEFAULTS: dict[str, Any] = {
@@ -248,8 +285,11 @@ DEFAULTS: dict[str, Any] = {
     "corruption": "class_swap",
     "ablation": "partner",
     "ablation_over": "token",
-    "pairs": 64,
-    "eval_pairs": 100,
+    "sides": "both",
+    "pairs": None,
+    "eval_pairs": None,
+    "n_partners": 2,
+    "reference": ALL,
     "seed": 0,
     "mask": None,
     "mask_coordinates": None,
@@ -279,10 +319,13 @@ def task_settings(args: argparse.Namespace, recorded: dict[str, Any] | None = No
 def recorded_settings(args: argparse.Namespace, circuit: Circuit) -> dict[str, Any]:
     """The task's settings: what the options say, else what the circuit records; `args.model` is filled in likewise.
 
+    The sides are not taken from the record: a circuit that was found on a one-sided task is judged on a crossed one,
+    unless --sides one asks for the other.
+
     Raises:
         TaskError: Something is neither given nor recorded.
     """
-    recorded = dict(circuit.task)
+    recorded = {key: value for key, value in circuit.task.items() if key != "sides"}
     args.model = args.model or recorded.get("model")
     for side in ("target", "foil"):
         if isinstance(recorded.get(side), list):

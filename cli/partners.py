@@ -35,7 +35,8 @@ examples:
   vitcircuits partners --model deit_tiny_patch16_224 --checkpoint model.safetensors --data photos/ \\
       --target cats=281-285 --foil dogs=151-268 --partners class_swap object_fill word --mask boxes.csv
 
-All circuits are found and judged on the same clean images, so a pair stays only if it is valid under every partner.
+All circuits are found and judged on the same clean images, of target and foil; with --sides one of the target, and a
+pair stays only if it is valid under every partner.
 The folder holds the tables, the circuits, and gallery.png: look at what the partners are.
 """
 
@@ -113,7 +114,8 @@ def _counts(reasons: Any) -> str:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    for option, repaired in (("corruption", "name the kinds after --partners"), ("ablation", "leave it out")):
+    no_use = {"corruption": "name the kinds after --partners", "ablation": "leave it out", "reference": "leave it out"}
+    for option, repaired in no_use.items():
         if getattr(args, option) not in (None, "partner"):
             raise TaskError(f"--{option} has no use here, where removed edges carry the partners' values: {repaired}.")
     return task_settings(args)
@@ -129,8 +131,10 @@ def _tasks(vit: HookedViT, kinds: list[str], settings: dict[str, Any]) -> dict[s
         foil=settings["foil"],
         partners=[make_partner(kind, settings) for kind in kinds],
         metric=settings["metric"],
+        sides=settings["sides"],
         n_discovery=settings["pairs"],
         n_evaluation=settings["eval_pairs"],
+        n_partners=settings["n_partners"],
         data_dir=settings["data_dir"],
         seed=settings["seed"],
     )

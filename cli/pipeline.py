@@ -53,6 +53,7 @@ def find_circuit(
     """
     from ..circuits.evaluation import evaluate
     from ..circuits.gather import gather
+    from ..circuits.report_words import images_shown
     from ..circuits.run_folder import RunFolder
 
     clock, seconds = time.perf_counter(), {}
@@ -60,8 +61,9 @@ def find_circuit(
     if "sha256" in vit.readout.info:
         config["readout"] = dict(vit.readout.info)
     task = make_task(vit, config["task"])
-    if "mask_digest" in task.info:  # boxes and pictures of masks may change under the same name
-        config["masks"] = task.info["mask_digest"]
+    for name, digest in (("masks", "mask_digest"), ("reference", "reference_digest")):
+        if digest in task.info:  # boxes and pictures may change under the same name
+            config[name] = task.info[digest]
     folder = RunFolder.open(
         out,
         config,
@@ -84,7 +86,7 @@ def find_circuit(
         progress=progress,
     )
     seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
-    files = [*written, *folder.write_all(circuit, report, gather(task))]
+    files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
     seconds["files"] = time.perf_counter() - clock
     files.append(folder.finish(seconds))
     return Found(task, circuit, report, files, seconds)
@@ -126,33 +128,40 @@ def _select(scores: Scores, task: Task, config: dict[str, Any], progress: bool) 
 
 
 def summary(found: Found) -> list[tuple[str, str]]:
-    """Rows of the table that a run ends with."""
-    task, circuit, report = found.task, found.circuit, found.report
-    dropped = task.info["dropped"]
-    figure = report.figures
-    rows = [
+    """Rows of the table that a run ends with: what was asked, and what the report says first."""
+    from ..circuits.report_words import selection_told, told
+
+    task, circuit = found.task, found.circuit
+    chosen = selection_told(circuit.provenance, len(circuit.graph))
+    return [
         ("model", str(task.vit)),
         *([("readout", describe(task.vit.readout.info))] if task.vit.readout.info else []),
         ("task", f"{task.info['target_name']} against {task.info['foil_name']}, {task.metric.kind}"),
         ("ablation", f"{task.ablation}; partners by {_partners(task)}"),
-        ("pairs", f"{len(task.discovery)} for discovery, {len(task.evaluation)} for evaluation"),
-        ("dropped pairs", "; ".join(f"{name}: {_counts(counts)}" for name, counts in dropped.items())),
-        ("algorithm", f"{circuit.provenance['algorithm']} {_options(circuit.provenance['options'])}"),
-        ("circuit", f"{report.headline.split(', ')[0]}")
-        if report.method.get("granularity") == "node"
-        else ("circuit", f"{len(circuit)} of {len(circuit.graph)} edges ({len(circuit) / len(circuit.graph):.1%})"),
-        ("faithfulness", f"{figure['faithfulness']} on evaluation pairs"),
-        ("random circuits", f"{figure['random_faithfulness']} faithfulness at the same size"),
-        ("accuracy", str(figure["accuracy"])),
-        ("KL", str(figure["kl"])),
+        *_pairs(task),
+        ("algorithm", f"{circuit.provenance['algorithm']} {_options(circuit.provenance['options'])}".rstrip()),
+        *([("selection", chosen)] if chosen else []),
+        *told(found.report),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items())),
     ]
-    provenance = circuit.provenance
-    if provenance.get("selection") == "smallest_faithful":
-        word = "reached" if provenance["reached"] else "NOT reached; best found"
-        place = [name for name, _ in rows].index("faithfulness")
-        rows.insert(place, ("selection", f"faithfulness {provenance['level']} on discovery pairs: {word}"))
-    return rows
+
+
+def _pairs(task: Task) -> list[tuple[str, str]]:
+    """How many images and pairs there are, and what was left out."""
+    n = {"discovery": len(task.discovery), "evaluation": len(task.evaluation)}
+    if task.sides == "one":
+        dropped = "; ".join(f"{name}: {_counts(counts)}" for name, counts in task.info["dropped"].items())
+        said = f"{n['discovery']} one-sided for discovery, {n['evaluation']} for evaluation"
+        return [("pairs", said), ("dropped pairs", dropped)]
+    images = task.info["images"]
+    parts = [
+        f"{name}: {counts['target'] + counts['foil']} clean images that the model gets right, in {n[name]} pairs"
+        + (f" ({counts['no_mask']} images without a usable mask left out)" if counts.get("no_mask") else "")
+        for name, counts in images.items()
+    ]
+    wrong = images["discovery"]["target_wrong"] + images["discovery"]["foil_wrong"]
+    left_out = f"{wrong} images of discovery that the model gets wrong were left out"
+    return [("images", parts[0]), ("", left_out), ("", f"{parts[1]}, its mistakes among them")]
 
 
 def print_table(rows: list[tuple[str, str]]) -> None:

@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 from vitcircuits.algorithms import activation_patch, path_patch
-from vitcircuits.circuits import Pairs, class_contrast, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import ModelError
 
@@ -43,38 +41,39 @@ def load_photographs():
     return load_vit("toy/digits-2l", device=args.device), "digits", "3", "8"
 
 
-# 1. The task: an image of a cat, its partner an image of a dog, and the logit difference cats minus dogs.
+# 1. The task: images of cats and of dogs that the model gets right, each met by others of both, and the logits of cats
+#    minus dogs. Effects are turned towards what the image shows, so both directions stand in one table.
 vit, data, target, foil = load_photographs()
 task = class_contrast(vit, data, target=target, foil=foil)
+held_out = task.evaluation.right.opposed
 print(vit, task, sep="\n")
+wrong = {split: counts["clean_wrong"] for split, counts in task.info["dropped"].items()}
+print(f"images that the model gets wrong: {wrong['discovery']} of discovery, {wrong['evaluation']} of evaluation\n")
 
-# 2. All valid pairs. The task has checked the cats; both directions need dogs that are seen as dogs, too. Nothing is
-#    fitted here, so the evaluation pairs serve as well.
-clean = torch.cat([task.discovery.clean, task.evaluation.clean])
-pairs = Pairs(clean, torch.cat([task.discovery.corrupt, task.evaluation.corrupt]))
-with torch.no_grad():
-    dogs = torch.cat([Metric("logit", task.metric.foil).correct(vit(batch.corrupt)) for batch in pairs.batches(32)])
-pairs = pairs.select(dogs.nonzero().flatten().cpu())
-print(f"{len(pairs)} of {len(dogs)} pairs have both images classified right\n")
-
-# 3. Every head's write at CLS, from dog to cat (noising: cat images with dogs' writes) and back (denoising).
+# 2. Every head's write at CLS exchanged for the one on an image of the other class (noising), and put back into the run
+#    on that image (denoising). On discovery images, where the head is chosen, and on others, where it is judged: the
+#    best of 36 heads on the images that it was chosen on looks better than it is.
 graph = compile_graph(vit)
 cls = "cls" if vit.cfg.tokens.has_cls else "all"
 tables = {
-    direction: activation_patch(
+    (name, direction): activation_patch(
         graph, task, "head_out", tokens=cls, direction=direction, pairs=pairs, progress=sys.stderr.isatty()
     )
+    for name, pairs in (("chosen", task.discovery), ("held-out", held_out))
     for direction in ("noising", "denoising")
 }
-for direction, table in tables.items():
-    table.draw(args.out / f"heads-{direction}.svg")
-    table.draw(args.out / f"heads-{direction}.png")
-    table.save(args.out / f"heads-{direction}.csv")
+for (name, direction), table in tables.items():
+    table.draw(args.out / f"heads-{direction}-{name}.svg")
+    table.draw(args.out / f"heads-{direction}-{name}.png")
+    table.save(args.out / f"heads-{direction}-{name}.csv")
 
-# 4. The ranking: by the share of pairs that flip, then by the logit difference moved, each the mean of both directions.
-frames = {direction: table.frame().set_index(["layer", "head"]) for direction, table in tables.items()}
-both = pd.DataFrame({key: (frames["noising"][key] + frames["denoising"][key]) / 2 for key in ("flips", "effect")})
-ranked = both.sort_values(["flips", "effect"], ascending=False).index
+# 3. The choice, on discovery images: by the share of pairs that flip, then by the logits moved, each the mean of both.
+frames = {key: table.frame().set_index(["layer", "head"]) for key, table in tables.items()}
+columns = ("flips", "effect")
+both = pd.DataFrame(
+    {column: (frames["chosen", "noising"][column] + frames["chosen", "denoising"][column]) / 2 for column in columns}
+)
+ranked = both.sort_values(list(columns), ascending=False).index
 best = "a{}.h{}".format(*ranked[0])
 
 
@@ -83,27 +82,35 @@ def interval(row, key, low, high, factor=1.0):
     return f"{factor * row[key]:.2f} [{factor * row[low]:.2f}, {factor * row[high]:.2f}]"
 
 
+# 4. The judgement, on images that had no part in the choice.
 lines = {
     "a{}.h{}".format(*place): {
-        f"{direction} {name}": interval(frame.loc[place], *columns)
-        for direction, frame in frames.items()
-        for name, columns in (
+        f"{direction} {name}": interval(frames["held-out", direction].loc[place], *parts)
+        for direction in ("noising", "denoising")
+        for name, parts in (
             ("flips %", ("flips", "flips_low", "flips_high", 100.0)),
             ("moved", ("effect", "low", "high")),
         )
     }
     for place in ranked[:10]
 }
+print(f"the ten strongest heads of {len(task.discovery.opposed)} discovery pairs, on {len(held_out)} others")
 print(pd.DataFrame(lines).T.to_string(), "\n")
 
-# 5. What the strongest head reads, and who reads it: the exact effect of every direct path into and out of it.
-read = path_patch(graph, task, destinations=best, progress=sys.stderr.isatty())
-written = path_patch(graph, task, sources=best, progress=sys.stderr.isatty())
-for name, table in (("into", read), ("out-of", written)):
-    table.draw(args.out / f"{name}-{best}.svg")
-    table.save(args.out / f"{name}-{best}.csv")
-paths = pd.concat([read.frame(), written.frame()]).sort_values("effect", key=abs, ascending=False)
+# 5. What the strongest head reads, and who reads it: the exact effect of every direct path into and out of it. The
+#    paths are ordered on discovery images and told on the others.
+found = {}
+for name, pairs in (("chosen", task.discovery), ("held-out", held_out)):
+    options = {"pairs": pairs, "progress": sys.stderr.isatty()}
+    parts = {"into": path_patch(graph, task, destinations=best, **options)}
+    parts["out-of"] = path_patch(graph, task, sources=best, **options)
+    found[name] = pd.concat([part.frame() for part in parts.values()]).set_index(["source", "destination"])
+    for way, part in parts.items():
+        part.draw(args.out / f"{way}-{best}-{name}.svg")
+        part.save(args.out / f"{way}-{best}-{name}.csv")
+order = found["chosen"]["effect"].abs().sort_values(ascending=False).index
+paths = found["held-out"].loc[order[:12]].reset_index()
 paths["effect"] = [interval(row, "effect", "low", "high") for _, row in paths.iterrows()]
-print(f"paths into and out of {best}, by the size of their exact effect on {len(task.discovery)} discovery pairs")
-print(paths[["source", "destination", "effect"]][:12].to_string(index=False))
+print(f"paths into and out of {best}, strongest on discovery pairs first, their exact effect on {len(held_out)} others")
+print(paths[["source", "destination", "effect"]].to_string(index=False))
 print(f"\npictures and tables are in {args.out}")

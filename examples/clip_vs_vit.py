@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vitcircuits.algorithms import ModelNumbers, eap_ig, head_factors, head_texts, logit_lens, side_by_side
 from vitcircuits.algorithms.comparing import common_pairs, measure_subjects
-from vitcircuits.circuits import class_contrast, compile_graph
+from vitcircuits.circuits import Ablation, class_contrast, compile_graph
 from vitcircuits.circuits.compare import compare
 from vitcircuits.models import load_vit
 from vitcircuits.models.census import describe
@@ -35,7 +35,7 @@ parser.add_argument("--data", default="sprites", help="sprites, or a folder of c
 parser.add_argument("--target", default="square", help="the class to explain")
 parser.add_argument("--foil", default="ellipse", help="what it is told from")
 parser.add_argument("--share", type=float, default=0.25, help="part of the edges that every circuit keeps")
-parser.add_argument("--pairs", type=int, default=64, help="discovery pairs, and as many for judging")
+parser.add_argument("--pairs", type=int, default=32, help="discovery images of each class, and as many for judging")
 parser.add_argument("--out", type=Path, default=Path("clip-vs-vit"), help="folder to write")
 parser.add_argument("--quick", action="store_true", help="two seeds and few pairs, to see that it runs")
 args = parser.parse_args()
@@ -84,7 +84,7 @@ numbers = []
 n_images = 200 if args.quick else 1000
 for kind, names in kinds.items():
     for name in names:
-        vit, images = vits[name], tasks[name].evaluation.clean
+        vit, images = vits[name], tasks[name].evaluation.under(Ablation("mean")).clean  # each image once
         factors = texts = None
         if args.data == "sprites":
             test = load_data("sprites", vit.preprocess).test
@@ -95,7 +95,7 @@ for kind, names in kinds.items():
                 phrases = [phrase for _, phrase in said.phrases]
                 texts = head_texts(vit, images, phrases, said.phrase_embeddings, heads=circuits[name], n=3)
         found = comparison.figures[list(vits).index(name)]
-        sizes = {figure: value for figure, value in found.items() if figure.startswith("edges for faithfulness")}
+        sizes = {figure: value for figure, value in found.items() if figure.startswith("edges for ")}
         numbers.append(ModelNumbers(vit.cfg.name, factors, texts, logit_lens(vit, images), sizes))
 if args.data == "sprites":  # what can be read off a network that has learnt nothing
     untrained = load_vit(build(get_recipe("vit-sprites")), name="untrained", preprocess=vit.preprocess)

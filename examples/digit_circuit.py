@@ -22,8 +22,8 @@ args = parser.parse_args()
 vit = load_vit("toy/digits-2l")
 print(vit)
 
-# 2. The task. A clean image of the target, a partner of the foil, and the logit difference between the two classes.
-#    Pairs are checked; discovery and evaluation pairs share no image.
+# 2. The task. Clean images of target and foil, each met by partners of both, and the logit difference of the two.
+#    Discovery takes images that the model gets right; discovery and evaluation share no image, and no near-duplicate.
 task = class_contrast(vit, "digits", target=args.target, foil=args.foil)
 print(task)
 
@@ -46,21 +46,24 @@ print(
     "edges with the largest exact effect:", [(graph.edge(int(i)).name, round(float(exact.values[i]), 2)) for i in best]
 )
 
-# 6. The circuit: the smallest one that keeps .8 of the behaviour on the discovery pairs.
+# 6. The circuit: the smallest one that reads the image: it transmits .8 of the difference that the clean image's class
+#    makes to the model, on the discovery pairs.
 circuit = smallest_faithful(scores, task, level=0.8)
 print(circuit)
 
-# 7. The judgement, on pairs that were not used so far, beside random circuits of the same size.
+# 7. The judgement, on pairs that were not used so far: what it transmits, what leaks in from partners, whether it is
+#    right in every cell; then what random circuits and a constant get.
 report = evaluate(circuit, task)
 print(report)
 
 # 8. The same circuit when removed edges carry a mean instead of the partner's value: a different question.
-print("under mean ablation:", evaluate(circuit, task.with_ablation(Ablation("mean")), curve=False)["faithfulness"])
+print("under mean ablation:", evaluate(circuit, task.with_ablation(Ablation("mean")), curve=False)["transmission"])
 
 # 9. A circuit by hand. Edges on no path from input to logits are dropped.
 by_hand = Circuit.from_edges(graph, ["input->m0", "m0->a1.h0<v>", "a1.h0->logits", "a0.h1->m1"])
 logits = run_circuit(vit, by_hand, task.evaluation.clean, task.evaluation.corrupt)
-print(len(by_hand), "edges by hand; logit difference", round(float(task.metric(logits).mean()), 2))
+shown = task.evaluation.sign.to(logits)  # 1 where the clean image shows the target, -1 the foil
+print(len(by_hand), "edges by hand; logits for what is shown", round(float((shown * task.metric(logits)).mean()), 2))
 
 # 10. Keeping and looking.
 circuit.save(args.out / "circuit.json")

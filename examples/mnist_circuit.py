@@ -19,8 +19,8 @@ from vitcircuits.models import load_vit
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data-dir", type=Path, default=None, help="where MNIST's four idx files lie")
-parser.add_argument("--pairs", type=int, default=64, help="discovery pairs of each contrast")
-parser.add_argument("--level", type=float, default=0.8, help="faithfulness to keep")
+parser.add_argument("--pairs", type=int, default=48, help="discovery images of each digit")
+parser.add_argument("--level", type=float, default=0.8, help="transmission to keep")
 parser.add_argument("--quick", action="store_true", help="three digits only")
 args = parser.parse_args()
 
@@ -42,7 +42,7 @@ for target, foil in itertools.permutations(digits, 2):
     circuit = smallest_faithful(eap_ig(graph, task), task, level=args.level)
     masks[target, foil] = circuit.mask
     sizes.loc[target, foil] = len(circuit)
-print(f"\nedges of {len(graph)} needed to keep {args.level} of the logit difference (rows: target, columns: foil)")
+print(f"\nedges of {len(graph)} that transmit {args.level} of what tells the two apart (rows: target, columns: foil)")
 print(sizes.to_string())
 
 

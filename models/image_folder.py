@@ -41,7 +41,7 @@ def image_folder(
         files = {split: [every[row] for row in chosen.tolist()] for split, chosen in rows.items()}
 
     def read(split: str, rows: Rows) -> Float[Tensor, "image channel height width"]:
-        return torch.stack([_picture(files[split][row][0], preprocess) for row in rows.tolist()])
+        return torch.stack([read_picture(files[split][row][0], preprocess) for row in rows.tolist()])
 
     labels = {split: torch.tensor([label for _, label in found], dtype=torch.long) for split, found in files.items()}
     called = {split: [path.relative_to(root).as_posix() for path, _ in found] for split, found in files.items()}
@@ -99,7 +99,12 @@ def _files(folder: Path, names: tuple[str, ...], classes: Sequence[str] | None) 
     return files
 
 
-def _picture(path: Path, preprocess: Preprocess) -> Float[Tensor, "channel height width"]:
+def read_picture(path: Path, preprocess: Preprocess) -> Float[Tensor, "channel height width"]:
+    """A picture as the model takes it.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     from PIL import Image, ImageOps
 
     try:

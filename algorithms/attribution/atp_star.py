@@ -118,7 +118,7 @@ class _Star(Plan):
             totals.add(self._weighed(self._first_order(tape, contraction, deltas, ablated.keys_values)))
         assert tape is not None and deltas is not None
         if self.grad_drop:
-            found.moments.signs = None  # means of absolute values have no sign
+            found.moments.begin(None)  # means of absolute values have no sign
         for layer in range(self.graph.cfg.n_layers):
             gradients = torch.stack([of_layer[layer] for of_layer in at_z])
             self._recompute(layer, tape, gradients, deltas, totals)

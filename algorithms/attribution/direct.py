@@ -94,7 +94,7 @@ def direct_logit_attribution(
             values = source_values(vit, vit.check_images(batch.clean))
             gradient, _ = _readout_gradient(vit, values, task.metric)
             products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
-            moments.signs = task.signs(batch)
+            moments.begin(task.signs(batch))
             moments.add(graph.logits, sum_groups(products, graph)[:, None])
             moments.n_pairs += len(batch)
             bar.update(len(batch))

@@ -84,7 +84,7 @@ def exact_effects(
     ):
         for batch in pairs.batches(sizes.pairs):
             run = _SingleEdges(graph, task, batch, baseline, direction, max(1, sizes.runs // len(batch)))
-            moments.signs = task.signs(batch)
+            moments.begin(task.signs(batch))
             for block in graph.blocks:
                 moments.add(block, run.effects(block, bar.update))
             moments.n_pairs += len(batch)

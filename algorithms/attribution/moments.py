@@ -24,12 +24,20 @@ class Moments:
         self._sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
         self.n_pairs = 0
         self.signs: Tensor | None = None  # of the batch's pairs, which scores are multiplied by
+        self._seen: dict[tuple[str, int], int] = {}  # pairs of the batch whose scores of a block have come
+
+    def begin(self, signs: Float[Tensor, " pair"] | None) -> None:
+        """A new batch, whose scores are multiplied by a sign for each pair (None: left as they are)."""
+        self.signs, self._seen = signs, {}
 
     def add(self, block: EdgeBlock, scores: Float[Tensor, "pair row group column"]) -> None:
-        """Adds a batch's scores of one edge block."""
+        """Adds scores of one edge block, of a batch's pairs or of the next few of them."""
         values = scores.double()
         if self.signs is not None:
-            values = values * self.signs.to(values)[:, None, None, None]
+            first = self._seen.get(block.key, 0)
+            self._seen[block.key] = first + len(values)
+            signs = self.signs[first : first + len(values)]
+            values = values * signs.to(values)[:, None, None, None]
         for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
             total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
 

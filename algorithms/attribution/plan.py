@@ -81,7 +81,7 @@ class Plan(ABC):
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
             contraction = Contraction(vit, self.graph)
             for batch in pairs.batches(size):
-                found.moments.signs = self.task.signs(batch)
+                found.moments.begin(self.task.signs(batch))
                 self.score(batch, baseline, contraction, found)
                 found.moments.n_pairs += len(batch)
                 bar.update(len(batch))

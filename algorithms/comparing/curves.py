@@ -1,19 +1,22 @@
-"""Faithfulness of a circuit's rankings at many sizes, pair by pair."""
+"""What a circuit's rankings keep of the behaviour at many sizes, pair by pair: transmission, one-sided faithfulness."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.compare.pair_curve import PairCurve
+from ...circuits.crossed_report import fewer
 from ...circuits.curves import Grid, make_grid
 from ...circuits.mask_runs import run_masks
 from ...circuits.pairs import Pairs
 from ...circuits.plan import ranked_masks
 from ...circuits.run import require_model
+from ...circuits.shares import judged_pairs
 from ...circuits.task import Task
 from ...models.errors import GraphError
 from .pairs_in_common import pictures_of
@@ -29,7 +32,7 @@ def measure_curves(
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> dict[str, PairCurve]:
-    """Faithfulness at many sizes on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
+    """What circuits of many sizes keep, on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
 
     Sizes are the grid's of `evaluate` and, on large graphs, where that has ten points, 40 more. Costs one run per
     different circuit.
@@ -37,7 +40,8 @@ def measure_curves(
     Args:
         circuit: Its scores rank the edges.
         task: The model, the metric and the ablation.
-        pairs: Pairs to measure on; `task.evaluation` by default.
+        pairs: Pairs to measure on; by default the evaluation's, of a crossed task those that `evaluate` takes for
+            curves: the first clean images of each class that the model gets right.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
 
@@ -48,24 +52,37 @@ def measure_curves(
     scores = circuit.scores
     if scores is None:
         raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
-    chosen = task.evaluation if pairs is None else pairs
+    chosen = _pairs(task) if pairs is None else pairs.under(task.ablation)
+    metric = task.metric if chosen.design is None else task.metric.response
     grid, on_grid = _fine_grid(len(circuit.graph))
     rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
     masks = [mask for by in rankings for mask in ranked_masks(circuit.graph, scores.ranking(by), grid)]
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     none = np.zeros(len(circuit.graph), dtype=np.bool_)
     runs = run_masks(
-        task.vit, circuit.graph, [none, *masks], task.metric, chosen, baseline, memory=memory, progress=progress
+        task.vit, circuit.graph, [none, *masks], metric, chosen, baseline, memory=memory, progress=progress
     )
     found, n = {}, len(grid.n)
     for place, by in enumerate(rankings):
         rows = slice(1 + place * n, 1 + (place + 1) * n)
         sizes = np.array([int(mask.sum()) for mask in masks[place * n : (place + 1) * n]], dtype=np.int64)
         ends = (runs.outputs[0], runs.clean_outputs)
-        ids = chosen.pair_ids.numpy().astype(np.int64)
-        which = (on_grid, grid.method, ids, pictures_of(task))
+        which = (on_grid, grid.method, _ids(chosen), pictures_of(task), chosen.design)
         found[by] = PairCurve(by, len(circuit.graph), grid.share, sizes, runs.outputs[rows], *ends, *which)
     return found
+
+
+def _pairs(task: Task) -> Pairs:
+    pairs = judged_pairs(task)
+    return pairs if pairs.design is None else fewer(pairs)
+
+
+def _ids(pairs: Pairs) -> NDArray[np.int64]:
+    """A number for each pair, the same for all models: of a crossed task it says which two images meet."""
+    design = pairs.design
+    if design is None:
+        return pairs.pair_ids.numpy().astype(np.int64)
+    return ((design.clean_image << 32) + design.partner_image).numpy().astype(np.int64)
 
 
 def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:

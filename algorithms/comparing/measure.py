@@ -9,6 +9,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.compare.heads import gather_heads
 from ...circuits.compare.matching import HeadFeatures
 from ...circuits.compare.subject import Subject
+from ...circuits.gather import in_turn
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
@@ -32,7 +33,7 @@ def measure_subjects(
 
     Args:
         circuits: Kind -> (circuit, task) of each seed; tasks on common pairs (see `common_pairs`).
-        curves: Measure faithfulness by size, for circuits with scores.
+        curves: Measure what is kept by size, for circuits with scores.
         heads: Gather what heads do on the evaluation images, for matching.
         resampled: Kind -> for each seed, the circuits found on resamples of its discovery pairs.
         head_images: Images for matching, at most.
@@ -65,9 +66,9 @@ def measure_subjects(
 
 
 def heads_of(task: Task, grid: tuple[int, int] | None = None, *, n: int = HEAD_IMAGES) -> HeadFeatures:
-    """What the heads do on the first evaluation images, and towards the metric's classes."""
+    """What the heads do on the first evaluation images, of a crossed task of both classes, and towards the metric's."""
     classes = list(dict.fromkeys((*task.metric.target, *task.metric.foil)))[:MOST_CLASSES]
-    return gather_heads(task.vit, task.evaluation.clean[:n], classes=classes, grid=grid)
+    return gather_heads(task.vit, in_turn(task.evaluation.right, n).clean, classes=classes, grid=grid)
 
 
 def _coarsest(tasks: Sequence[Task]) -> tuple[int, int]:

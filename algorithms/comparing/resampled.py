@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.node_scores import NodeScores
 from ...circuits.nodes import granularity
+from ...circuits.redraw import at_rows, redrawn_rows
 from ...circuits.scores import Scores
 from ...circuits.select import smallest_faithful
 from ...circuits.task import Task
@@ -47,7 +47,7 @@ def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Ta
     return find
 
 
-_SELECTIONS = ("top", "threshold", "smallest_faithful")
+_SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
 
 
 def _select(like: Circuit, scores: Scores, task: Task, memory: int) -> Circuit:
@@ -65,7 +65,7 @@ def _select(like: Circuit, scores: Scores, task: Task, memory: int) -> Circuit:
 def resampled_circuits(
     find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool = False
 ) -> tuple[Circuit, ...]:
-    """Circuits found on `n` bootstrap resamples of the discovery pairs.
+    """Circuits found on `n` bootstrap resamples of the discovery pairs, of a crossed task of its images in each class.
 
     The draws depend on the seed and the number of pairs only, so models with common pairs get the same resamples.
 
@@ -79,7 +79,6 @@ def resampled_circuits(
     rng, pairs, found = np.random.default_rng(seed), task.discovery, []
     with progress_bar("resamples", n, progress, "search") as bar:
         for _ in range(n):
-            rows = torch.from_numpy(rng.integers(len(pairs), size=len(pairs)))
-            found.append(find(dataclasses.replace(task, discovery=pairs.select(rows))))
+            found.append(find(dataclasses.replace(task, discovery=at_rows(pairs, redrawn_rows(pairs, rng)))))
             bar.update()
     return tuple(found)

@@ -31,7 +31,7 @@ from ...circuits.task import Task
 from ...circuits.token_columns import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar
-from .contrast import Contrast
+from .contrast import Contrast, contrasted
 from .donors import Donor, ablated_embedded, clean_embedded, make_donor
 from .patch_table import PatchTable
 from .walk import PER_HEAD, Stop, What, require_what, stops, write_change
@@ -67,7 +67,7 @@ def activation_patch(
         tokens: Which are patched: `all` at once, `each` on its own, by `role`, or a name or names such as "cls" or
             "r2c3", each on its own. For `k` and `v` they are source tokens, for `pattern` rows, that is target tokens.
         direction: `noising` or `denoising`.
-        pairs: Other pairs than the discovery pairs.
+        pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
 
@@ -81,7 +81,7 @@ def activation_patch(
         task.vit.require_separate_heads(f"patches of {what}")
     require_direction(direction)
     columns = token_columns(task.vit.cfg.tokens, tokens)
-    pairs = task.discovery if pairs is None else pairs
+    pairs = contrasted(task, pairs)
     values, flips, clean, corrupt = _measure(_Patches(task, what, direction, columns), pairs, memory, progress)
     values[:, ~_exists(task.vit.cfg, what)] = np.nan
     return PatchTable(
@@ -95,6 +95,7 @@ def activation_patch(
         unit=task.metric.unit,
         ablation=task.ablation,
         task=task.info,
+        design=pairs.design,
     )
 
 
@@ -143,7 +144,7 @@ class _Patches:
         """Of one batch of pairs: effects and flips (pair, layer, head, column), the metric of both runs (pair,)."""
         vit = self.task.vit
         clean, corrupt = clean_embedded(vit, batch), ablated_embedded(baseline, batch)
-        contrast = Contrast.of(self.task, clean, corrupt, self.direction)
+        contrast = Contrast.of(self.task, batch, clean, corrupt, self.direction)
         base = clean if self.direction == "noising" else corrupt
         values, flips = [], []
         for stop, donated in zip(stops(vit, base, self.what), donor(batch), strict=True):

@@ -35,7 +35,7 @@ from ...circuits.sources import batch_size_for, values_from
 from ...circuits.task import Task
 from ...models.errors import GraphError
 from ..progress import progress_bar
-from .contrast import Contrast
+from .contrast import Contrast, contrasted
 from .donors import ablated_embedded, clean_embedded
 from .path_table import PathTable
 from .walk import Step, walk
@@ -72,7 +72,7 @@ def path_patch(
         direction: `noising` or `denoising`; the latter restores into the model's run on the partner (or on another
             image), or run on from the ablated input.
         together: Patch all of them at once instead of each alone.
-        pairs: Other pairs than the discovery pairs.
+        pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
 
@@ -84,7 +84,7 @@ def path_patch(
     require_model(task.vit, graph)
     require_direction(direction)
     cells = _find_cells(graph, sources, destinations, together)
-    pairs = task.discovery if pairs is None else pairs
+    pairs = contrasted(task, pairs)
     values, flips, clean, corrupt = _measure(graph, task, cells, pairs, direction, memory, progress)
     return PathTable(
         sources=cells.sources,
@@ -98,6 +98,7 @@ def path_patch(
         unit=task.metric.unit,
         ablation=task.ablation,
         task=task.info,
+        design=pairs.design,
     )
 
 
@@ -157,7 +158,7 @@ def _measure(
     with torch.no_grad(), vit.borrowed(), progress_bar("path_patch", total, progress, "run") as bar:
         for batch in pairs.batches(size):
             clean, corrupt = clean_embedded(vit, batch), ablated_embedded(baseline, batch)
-            contrast = Contrast.of(task, clean, corrupt, direction)
+            contrast = Contrast.of(task, batch, clean, corrupt, direction)
             noising = direction == "noising"
             donated = baseline(batch) if noising else values_from(vit, clean)
             run = _Paths(task, graph, clean if noising else corrupt, donated)

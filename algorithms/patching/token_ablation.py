@@ -55,8 +55,8 @@ class TokenEffect:
     Args:
         effect: Mean over pairs of m(clean) - m(ablated), with its interval; positive if the tokens help.
         normalised: That over m(clean) - m(corrupted), a ratio of means.
-        clean: Metric of the clean run, shape (pair,).
-        ablated: Metric with the tokens ablated, shape (pair,).
+        clean: Metric of the clean run, shape (pair,); turned on a crossed task.
+        ablated: The same with the tokens ablated, shape (pair,).
     """
 
     effect: Figure
@@ -136,12 +136,14 @@ def token_effect(
 ) -> TokenEffect:
     """How much of a task's metric some tokens carry: the clean images' with and without what the residual holds there.
 
+    On a crossed task the metric is turned, so that higher speaks for what the clean image shows, target or foil.
+
     Args:
         task: Its model, metric, discovery pairs and reference images are used.
         tokens: Names such as "reg", or several; see `ablate_tokens`, likewise for `by` and `at`.
         by: What replaces it.
         at: In front of which blocks.
-        pairs: Other pairs than the discovery pairs.
+        pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         n_bootstrap: Bootstrap draws of the pairs.
         seed: Draws other images, and the pairs of the bootstrap.
         memory: Bytes to hold at once.
@@ -150,7 +152,7 @@ def token_effect(
         TaskError: A choice is not possible, or there is no other image.
         GraphError: A token is not known.
     """
-    vit, pairs = task.vit, task.discovery if pairs is None else pairs
+    vit, pairs = task.vit, (task.discovery if pairs is None else pairs).opposed
     ablation = _plan(vit, tokens, by, vit.check_images(task.reference), at, seed, memory)
     found: list[list[Tensor]] = [[], [], []]
     with torch.no_grad():
@@ -158,8 +160,9 @@ def token_effect(
             clean = vit(batch.clean)
             for values, some in zip(found, (clean, vit(batch.corrupt), logits), strict=True):
                 values.append(task.metric(some, clean))
-    clean, corrupt, ablated = (torch.cat(values).double().cpu().numpy() for values in found)
-    draws, method = Resamples.draw(len(pairs), n_bootstrap, seed=seed), f"{ablation}, mean over {len(pairs)} pairs"
+    signs = task.signs(pairs).numpy()
+    clean, corrupt, ablated = (signs * torch.cat(values).double().cpu().numpy() for values in found)
+    draws, method = Resamples.of(pairs, n_bootstrap, seed=seed), f"{ablation}, mean over {len(pairs)} pairs"
     effect = draws.mean(clean - ablated, task.metric.unit, method)
     normalised = draws.ratio(clean - ablated, clean - corrupt, "m(clean) - m(corrupted)", method)
     return TokenEffect(effect, normalised, clean, ablated)

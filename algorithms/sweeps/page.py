@@ -17,20 +17,28 @@ from ...circuits.draw.words import tag, text
 from ...circuits.formats.plain import write_text_atomic
 from ...circuits.report import Figure, Report
 from .outcomes import ERROR_FILE, Outcome
+from .table import figure_of
 
 _NONE = "\N{EN DASH}"
 _FIGURES = {
-    "faithfulness": "faithfulness",
-    "random_faithfulness": "random circuits",
+    "transmission": "transmission",
+    "leakage": "leakage",
+    "reproduced_variation": "R\N{SUPERSCRIPT TWO}",
+    "right": "right",
+    "random_transmission": "T of random circuits",
     "cpr": "CPR",
     "cmd": "CMD",
     "kl": "KL (nats)",
     "accuracy_retained": "accuracy kept",
+    "random_faithfulness": "f of random circuits",
+    "faithfulness": "faithfulness (one-sided)",
 }
 _NOTE = (
     "Figures are on evaluation pairs, with their 95% interval below; random circuits are of the same size, and their "
-    "interval is the spread of the draws. CPR and CMD are areas under the curve; 1 and 0 are best. Curves: "
-    "faithfulness by size, up to all edges on a logarithmic axis, random circuits in grey, the circuit as a dot."
+    "interval is the spread of the draws. A circuit that does not read the image has transmission 0, and can have "
+    "one-sided faithfulness 1; right is of the worst cell. CPR and CMD are areas under the curve; 1 and 0 are best. "
+    "Curves: what is kept (transmission; on one-sided tasks faithfulness) by size, up to all edges on a logarithmic "
+    "axis, random circuits in grey, the circuit as a dot. Columns that no cell has a figure for are left out."
 )
 _STYLE = """
 :root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--blue:#2b6cb0;--orange:#c2511d}
@@ -126,8 +134,16 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
 
 def _cells(outcomes: Sequence[Outcome]) -> str:
     columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seed", "n"), ("edges", "n")]
-    columns += [(name, "n") for name in _FIGURES.values()]
-    return _table([*columns, ("curve", ""), ("status", "")], map(_row, outcomes))
+    names = _names(outcomes)
+    columns += [(_FIGURES[name], "n") for name in names]
+    rows = (_row(outcome, names) for outcome in outcomes)
+    return _table([*columns, ("curve", ""), ("status", "")], rows)
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[str]:
+    """Figures that some cell has; all where none is done."""
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    return [name for name in _FIGURES if not reports or any(figure_of(report, name) for report in reports)]
 
 
 def _seeds(outcomes: Sequence[Outcome]) -> str:
@@ -139,19 +155,20 @@ def _seeds(outcomes: Sequence[Outcome]) -> str:
     if max(map(len, together.values()), default=0) < 2:
         return ""
     columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seeds", "n"), ("edges", "n")]
-    columns += [(name, "n") for name in _FIGURES.values()]
-    rows = ([*[_cell(text(name), name) for name in names], *_spread(same)] for names, same in together.items())
+    figures = _names(outcomes)
+    columns += [(_FIGURES[name], "n") for name in figures]
+    rows = ([*[_cell(text(name), name) for name in names], *_spread(same, figures)] for names, same in together.items())
     note = "Mean over the seeds that are done, and the lowest and the highest below: a range, not an interval."
     return tag("section", tag("h2", "Seeds together"), tag("p", note), _table(columns, rows))
 
 
-def _spread(outcomes: Sequence[Outcome]) -> list[str]:
+def _spread(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     cells = [_cell(f"{len(reports)} of {len(outcomes)}", str(len(reports)), "n")]
     cells.append(_range([float(report.n_edges) for report in reports], ",.0f"))
-    for name in _FIGURES:
-        values = [report.figures[name].value for report in reports]
-        cells.append(_range([value for value in values if value is not None], ".3f"))
+    for name in names:
+        figures = [figure for report in reports if (figure := figure_of(report, name)) is not None]
+        cells.append(_range([figure.value for figure in figures if figure.value is not None], ".3f"))
     return cells
 
 
@@ -173,13 +190,13 @@ def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) ->
     return tag("table", tag("thead", tag("tr", *head)), tag("tbody", "\n", "\n".join(lines)))
 
 
-def _row(outcome: Outcome) -> list[str]:
+def _row(outcome: Outcome, names: Sequence[str]) -> list[str]:
     cell, report = outcome.cell, outcome.report
     named = [_cell(text(name), name) for name in (cell.model, cell.task, cell.algorithm)]
     named.append(_cell(str(cell.seed), str(cell.seed), "n"))
     if report is None:
-        return [*named, *[_cell(_NONE, "", "n")] * (1 + len(_FIGURES)), _cell("", ""), _status(outcome)]
-    figures = [_figure(report.figures[name]) for name in _FIGURES]
+        return [*named, *[_cell(_NONE, "", "n")] * (1 + len(names)), _cell("", ""), _status(outcome)]
+    figures = [_figure(figure_of(report, name)) for name in names]
     return [*named, _size(report), *figures, _cell(sparkline(report), ""), _status(outcome)]
 
 
@@ -195,7 +212,9 @@ def _size(report: Report) -> str:
     return _cell(kept + share, str(report.n_edges), "n")
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure | None) -> str:
+    if figure is None:
+        return _cell(f'<span class="soft" title="the report has no such figure">{_NONE}</span>', "", "n")
     if figure.value is None:
         return _cell(f'<span class="soft" title="{text(figure.reason)}">undefined</span>', "", "n")
     interval = figure.interval if figure.low is not None else "no interval"

@@ -7,10 +7,13 @@
 | n_edges, n_graph, size | edges of the circuit, of the graph, and the first over the second |
 | n_nodes | heads and MLPs kept whole; empty for circuits of edges |
 | n_pairs | evaluation pairs |
-| faithfulness, ..., accuracy_retained | figures of the report, each with `_low` and `_high` of its 95% interval |
+| transmission, ..., faithfulness | figures of the report, each with `_low` and `_high` of its 95% interval |
 | undefined | figures without a value, and why |
 | error | why there are no figures |
 | folder | the cell's run folder, below the sweep's |
+
+What reads the image comes first, one-sided faithfulness last. A figure that a report does not have, since its task is
+of the other kind or an older version wrote it, is empty and not among the undefined ones.
 
 It holds no times, so that the same sweep gives the same bytes, killed and resumed or not. Those are in `seconds.csv`.
 """
@@ -22,13 +25,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...circuits.formats.plain import write_bytes_atomic, write_text_atomic
+from ...circuits.report import Figure, Report
 from ...models.errors import TaskError
 from .outcomes import Outcome
 
 if TYPE_CHECKING:
     import pandas
 
-FIGURES = ("faithfulness", "random_faithfulness", "cpr", "cmd", "kl", "accuracy_retained")
+FIGURES = (
+    "transmission",
+    "leakage",
+    "reproduced_variation",
+    "right",
+    "random_transmission",
+    "cpr",
+    "cmd",
+    "kl",
+    "accuracy_retained",
+    "random_faithfulness",
+    "faithfulness",
+)
+_ELSEWHERE = {"faithfulness": "one_sided_faithfulness"}
+"""What crossed tasks call a figure of one-sided ones."""
 _STAGES = ("task", "search", "evaluation", "files")
 _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("model", "task", "algorithm"), "str"),
@@ -101,8 +119,13 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         return row
     row |= {"n_edges": report.n_edges, "n_graph": report.n_graph, "size": report.n_edges / report.n_graph}
     row |= {"n_nodes": report.method.get("n_nodes"), "n_pairs": report.n_pairs}
-    for name in FIGURES:
-        figure = report.figures[name]
+    known = {name: figure for name in FIGURES if (figure := figure_of(report, name)) is not None}
+    for name, figure in known.items():
         row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    missing = [name for name in FIGURES if report.figures[name].value is None]
-    return row | {"undefined": "; ".join(f"{name}: {report.figures[name].reason}" for name in missing)}
+    missing = {name: figure.reason for name, figure in known.items() if figure.value is None}
+    return row | {"undefined": "; ".join(f"{name}: {reason}" for name, reason in missing.items())}
+
+
+def figure_of(report: Report, name: str) -> Figure | None:
+    """A figure of a report, under its name in the table; None where the report has none."""
+    return report.figures.get(name, report.figures.get(_ELSEWHERE.get(name, name)))

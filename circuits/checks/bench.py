@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..baseline import DEFAULT_MEMORY, Baseline
@@ -21,9 +22,13 @@ from ..pairs import Pairs
 from ..reach import prune
 from ..report import Figure, Table, Verdict
 from ..task import Task
+from ..transmission import Crossed
+from .units import Units
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}  # times the largest output: planted models differ by up to 3e-6
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Bench:
         memory: Bytes to hold at once.
         progress: Show bars on stderr.
         known: Outputs of masks that ran before.
+        every_partner: The pairs with all their partners, where the ablation takes none and `pairs` lacks them.
     """
 
     circuit: Circuit
@@ -99,6 +105,36 @@ class Bench:
     memory: int = DEFAULT_MEMORY
     progress: bool = False
     known: dict[bytes, Floats] = field(default_factory=dict)
+    every_partner: Pairs | None = None
+
+    @property
+    def sided(self) -> bool:
+        """Whether clean images show both classes, so that a circuit can be told from a constant."""
+        return self.pairs.design is not None and self.pairs.design.sided
+
+    @property
+    def letter(self) -> str:
+        """The share of the behaviour: T where clean images show both classes, else f."""
+        return "T" if self.sided else "f"
+
+    @cached_property
+    def units(self) -> Units:
+        """What tests on outputs count."""
+        return Units.of(self.pairs)
+
+    @cached_property
+    def transmission(self) -> Figure:
+        """The circuit's, on pairs that are sided."""
+        assert self.pairs.design is not None
+        interchange = self.baseline.ablation.kind == "partner"
+        return Crossed(self.pairs.design, self.kept, self.full, self.none, self.resamples, interchange).headline()
+
+    def distance(self, first: Floats, second: Floats) -> Floats:
+        """How far outputs lie apart, (..., pair) -> (...), in the metric's unit: the root of the mean square.
+
+        Taken pair by pair, every cell of a crossed task counting alike: means that agree say nothing of the images.
+        """
+        return np.sqrt(np.asarray(self.resamples.mean_of((first - second) ** 2)))
 
     @property
     def graph(self) -> Graph:
@@ -125,6 +161,12 @@ class Bench:
         """The metric of the circuit, shape (pair,)."""
         return self.outputs([self.own], "circuit")[0]
 
+    @cached_property
+    def rounding(self) -> float:
+        """Differences of outputs that are no larger are rounding."""
+        largest = float(max(np.abs(self.full).max(), np.abs(self.none).max()))
+        return ROUNDING.get(self.task.vit.dtype, 1e-5) * max(1.0, largest)
+
     def outputs(self, masks: Sequence[Bools], label: str) -> Floats:
         """The metric of each mask on each pair, shape (mask, pair); `label` names the progress bar."""
         keys = [hashlib.sha256(np.packbits(mask).tobytes()).digest() for mask in masks]
@@ -148,7 +190,8 @@ class Bench:
     def undefined(self) -> str:
         """Why shares of the behaviour are not defined; empty where they are."""
         gap = float(self.resamples.behaviour(self.full - self.none))
-        return "" if abs(gap) >= FLOOR else f"|m(E) - m(none)| is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
+        what = "the clean contrast of m(E) - m(none)" if self.sided else "|m(E) - m(none)|"
+        return "" if abs(gap) >= FLOOR else f"{what} is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
 
     def shares(self, differences: Floats) -> tuple[Floats, Floats]:
         """Mean differences over m(E) - m(none): (..., pair) -> (...) and, in each bootstrap draw, (draw, ...)."""

@@ -9,6 +9,9 @@ and for K from a greedy search that adds, node by node, what tears the two furth
 f(E without C), what is left when the circuit is ablated: 0 for a complete one. It sees redundancy that faithfulness
 cannot: a backup outside C keeps f(E without C) high.
 
+On a crossed task m is the clean contrast (`bootstrap.py`) and f the transmission T: what a circuit answers to all
+images alike is no part of it.
+
 Weak spots: a maximum over subsets that were looked at is a lower bound of the largest; and its interval is that of the
 subset's own pairs, not of the search. An edge that hurts and is left out of C raises f(E without C) above 0 too.
 """
@@ -47,7 +50,9 @@ def completeness(bench: Bench) -> Findings:
 def _complement(bench: Bench) -> Figure:
     left = bench.outputs([~bench.own], "complement")[0]
     value, drawn = bench.shares(left - bench.none)
-    return bench.share(value[()], drawn, "f(E without C): what is left without the circuit, 0 if it is complete")
+    return bench.share(
+        value[()], drawn, f"{bench.letter}(E without C): what is left without the circuit, 0 if complete"
+    )
 
 
 def _node_parts(bench: Bench) -> list[Bools]:
@@ -71,6 +76,11 @@ def _torn(bench: Bench, parts: list[Bools], label: str) -> NDArray[np.float64]:
     return outputs[: len(parts)] - outputs[len(parts) :]
 
 
+def _size(bench: Bench, parts: list[Bools]) -> NDArray[np.float64]:
+    """How much of the behaviour, in the metric's unit, circuit and model differ by without each part, shape (part,)."""
+    return np.abs(np.asarray(bench.resamples.behaviour(_torn(bench, parts, "completeness, greedy"))))
+
+
 def _figures(bench: Bench, name: str, parts: list[Bools], over: str) -> dict[str, Figure]:
     """Mean and largest incompleteness over parts."""
     found, difference = {}, _torn(bench, parts, f"completeness, {name}")
@@ -91,13 +101,13 @@ def _greedy(bench: Bench, nodes: list[Bools], rng: np.random.Generator) -> Figur
     best, best_size = np.zeros_like(bench.own), -1.0
     now, left, tried = best, list(range(len(nodes))), 0
     for _ in range(1 + min(settings.greedy_steps, len(nodes))):
-        found = np.abs(_torn(bench, [now], "completeness, greedy").mean(-1))[0]
+        found = _size(bench, [now])[0]
         if found > best_size:
             best, best_size = now, float(found)
         if not left:
             break
         some = rng.choice(left, min(settings.greedy_candidates, len(left)), replace=False).tolist()
-        torn = np.abs(_torn(bench, [now | nodes[place] for place in some], "completeness, greedy").mean(-1))
+        torn = _size(bench, [now | nodes[place] for place in some])
         step = some[int(torn.argmax())]
         now, tried = now | nodes[step], tried + len(some)
         left.remove(step)

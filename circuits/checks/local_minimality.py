@@ -4,9 +4,10 @@ For every edge e of C (of a node circuit: every node), one run gives f(C without
 
     loss(e) = f(C) - f(C without e)
 
-with a bootstrap interval over pairs, the same draws for both. An edge *can go* if the whole interval lies at or below
-the tolerance, *is needed* if it lies above, and is *undecided* otherwise: too few pairs. So an edge is flagged only on
-evidence, and what rests on few pairs flags little. Without an interval (a single pair) the loss itself decides.
+(on a crossed task T in place of f) with a bootstrap interval, the same draws for both. An edge *can go* if the whole
+interval lies at or below the tolerance, *is needed* if it lies above, and is *undecided* otherwise: too few pairs. So
+an edge is flagged only on evidence, and what rests on few pairs flags little. Without an interval (a single pair) the
+loss itself decides.
 
 Each edge is taken out alone. Flagged edges that stand in for one another cannot all go: one more run takes all of them
 out together and says what is left. An edge whose removal raises f can go as well; loss is negative then.
@@ -52,7 +53,7 @@ def local_minimality(bench: Bench) -> Findings:
     return Findings(figures, tables={TABLE: _table(bench, names, outputs, losses, drawn, words, over)})
 
 
-_FIGURES = ("can_go", "faithfulness_without_all_that_can_go")
+_FIGURES = ("can_go", "faithfulness_without_all_that_can_go")  # on a crossed task transmission without them
 
 
 def flagged(table: Table) -> list[str]:
@@ -71,10 +72,12 @@ def _words(losses: NDArray[np.float64], drawn: NDArray[np.float64], tolerance: f
 def _share(
     bench: Bench, losses: NDArray[np.float64], drawn: NDArray[np.float64], words: list[str], over: str
 ) -> Figure:
-    """Share of the edges whose loss is at most the tolerance; the interval is over pairs."""
+    """Share of the edges whose loss is at most the tolerance; the interval is over pairs, or images."""
     tolerance = bench.settings.tolerance
     counts = {word: words.count(word) for word in (CAN_GO, NEEDED, UNDECIDED)}
-    method = f"share of {over} without which f falls by at most {tolerance:g}, one at a time; by interval: "
+    method = (
+        f"share of {over} without which {bench.letter} falls by at most {tolerance:g}, one at a time; by interval: "
+    )
     method += ", ".join(f"{count} {word}" for word, count in counts.items())
     return bench.share((losses <= tolerance).mean(), (drawn <= tolerance).mean(-1), method)
 
@@ -87,8 +90,9 @@ def _together(bench: Bench, names: list[str], words: list[str]) -> Figure:
     else:
         mask = bench.own.copy()
         mask[[bench.graph.index(name) for name in gone]] = False
+    method = f"{bench.letter} of the circuit without all {len(gone)} {bench.part}s that can go at once"
     value, drawn = bench.shares(bench.outputs([mask], "local minimality")[0] - bench.none)
-    return bench.share(value[()], drawn, f"f of the circuit without all {len(gone)} {bench.part}s that can go at once")
+    return bench.share(value[()], drawn, method)
 
 
 def _table(
@@ -107,12 +111,12 @@ def _table(
         without = bench.share(left[place], left_drawn[:, place], "")
         loss = bench.share(losses[place], drawn[:, place], "")
         rows.append((names[place], _bare(without), _bare(loss), words[place]))
-    tolerance = bench.settings.tolerance
+    tolerance, share = bench.settings.tolerance, bench.letter
     method = (
-        f"f(C) - f(C without one {bench.part}), {over}; can go: the whole 95% interval (bootstrap over pairs) "
-        f"is at most {tolerance:g}; needed: all of it is above; one at a time"
+        f"{share}(C) - {share}(C without one {bench.part}), {over}; can go: the whole 95% interval (bootstrap over "
+        f"{bench.resamples.unit}) is at most {tolerance:g}; needed: all of it is above; one at a time"
     )
-    return Table((bench.part, "f without it", "loss", "verdict"), tuple(rows), method)
+    return Table((bench.part, f"{share} without it", "loss", "verdict"), tuple(rows), method)
 
 
 def _bare(figure: Figure) -> Figure:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..bootstrap import wilson
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -65,23 +66,66 @@ def fewest_pairs(*, epsilon: float, level: float) -> int:
     return next(n for n in range(10, 1_000_000, 10) if can_pass(n, epsilon=epsilon, level=level))
 
 
-def independence(first: Floats, second: Floats, *, n_permutations: int, seed: int) -> Tested:
-    """HSIC of two columns of numbers, shape (pair,), and how often shuffled pairs reach it.
+def independence(
+    first: Floats,
+    second: Floats,
+    *,
+    n_permutations: int,
+    seed: int,
+    unit: Ints | None = None,
+    place: Ints | None = None,
+) -> Tested:
+    """HSIC of two columns of numbers, shape (pair,), and how often shuffled ones reach it.
 
         HSIC = trace(K H L H) / n^2
 
     K and L are Gaussian kernels whose width is the median distance; H centres. A permutation test has the level
     exactly for any number of pairs: p = (1 + draws at least as large) / (1 + draws). There is no interval.
+
+    Where several entries of the first column belong to one image, the images are shuffled as wholes; where images
+    stand at places (`design.py`), places are shuffled, and the images at each, so that every draw is one that the
+    design could have been. (Freely shuffled, images of both classes that meet the same partners, as the design has
+    them, would look more independent than chance.)
+
+    Args:
+        first: One column.
+        second: The other: one number per unit.
+        n_permutations: Draws.
+        seed: Of the draws.
+        unit: For each entry of the first column its row in the second; by default its own.
+        place: For each entry of the second column where it stands; by default each alone.
     """
-    n = len(first)
-    kernels = [_kernel(values) for values in (first, second)]
-    centred = kernels[0] - kernels[0].mean(0) - kernels[0].mean(1)[:, None] + kernels[0].mean()
-    rng, found = np.random.default_rng(seed), float((centred * kernels[1]).sum()) / n**2
+    unit = np.arange(len(first)) if unit is None else unit
+    member = (unit == np.arange(len(second))[:, None]).astype(float)  # unit, pair
+    kernel, other = _kernel(first), _kernel(second)
+    centred = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    summed = member @ centred @ member.T  # over the pairs of two units, whose L is the same
+    rows, rng = _rows(np.arange(len(second)) if place is None else place), np.random.default_rng(seed)
+    found = float((summed * other).sum()) / len(first) ** 2
     reached = 0
     for _ in range(n_permutations):
-        order = rng.permutation(n)
-        reached += float((centred * kernels[1][np.ix_(order, order)]).sum()) / n**2 >= found * (1 - 1e-12)
+        order = _shuffled(rows, rng)
+        shuffled = float((summed * other[np.ix_(order, order)]).sum()) / len(first) ** 2
+        reached += shuffled >= found * (1 - 1e-12)
     return Tested(found, None, None, (1 + reached) / (1 + n_permutations))
+
+
+def _rows(place: Ints) -> list[NDArray[np.intp]]:
+    """Entries at places of one size each, shape (place, entry at it)."""
+    found: dict[int, list[NDArray[np.intp]]] = {}
+    for one in np.unique(place):
+        inside = np.flatnonzero(place == one)
+        found.setdefault(len(inside), []).append(inside)
+    return [np.stack(inside) for inside in found.values()]
+
+
+def _shuffled(rows: list[NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Which entry comes to stand where each stood: places of one size change, and entries at each."""
+    order = np.empty(sum(inside.size for inside in rows), dtype=np.intp)
+    for inside in rows:
+        moved = inside[rng.permutation(len(inside))]
+        order[inside] = rng.permuted(moved, axis=1) if moved.shape[1] > 1 else moved
+    return order
 
 
 def _kernel(values: Floats) -> Floats:

@@ -10,14 +10,9 @@ from ...models.errors import TaskError
 from ..metrics import Metric
 from ..report import Report
 from .bench import Bench, Findings
+from .by_chance import check_partial_necessity, check_sufficiency
 from .completeness import completeness
-from .hypotheses import (
-    check_equivalence,
-    check_independence,
-    check_minimality,
-    check_partial_necessity,
-    check_sufficiency,
-)
+from .hypotheses import check_equivalence, check_independence, check_minimality
 from .local_minimality import local_minimality
 from .spread import evaluate_spread
 
@@ -32,14 +27,15 @@ def _spread(bench: Bench) -> Findings:
         bench.task,
         ablations=settings.ablations,
         metrics=settings.metrics,
-        pairs=bench.pairs,
+        pairs=bench.every_partner or bench.pairs,
         n_bootstrap=n,
         seed=bench.seed,
         memory=bench.memory,
         progress=bench.progress,
     )
-    figures = {"lowest_faithfulness": found.lowest, "highest_faithfulness": found.highest}
-    return Findings(figures, tables={"spread": found.table})
+    figures = {f"lowest_{found.share}": found.lowest, f"highest_{found.share}": found.highest}
+    tables = {"spread": found.table}
+    return Findings(figures, tables=tables | ({"spread_distances": found.distance_table} if found.distances else {}))
 
 
 CHECKS: dict[str, Callable[[Bench], Findings]] = {

@@ -4,7 +4,7 @@
     print(report); report.save("comparison/")
 
 A circuit alone can be compared in its structure. `measure_subjects` of `algorithms/comparing` adds what needs models:
-faithfulness by size on pairs that are valid for all, and what heads do.
+what is kept by size, on pairs that are valid for all, and what heads do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import GraphError
-from ..bootstrap import Resamples, percentiles
+from ..bootstrap import TAIL, Resamples, percentiles
 from ..circuit import Circuit
 from ..nodes import MATCHED_BY, matched_masks
 from ..report import Figure
@@ -26,6 +26,7 @@ from .conditions import conditions, differences, same_shape
 from .findings import compare_figures, compare_overlap, judged
 from .matching import Window
 from .null import random_figures
+from .pair_curve import PairCurve, curve_figures
 from .rank_curves import rank_curves
 from .ranks import RBO_P
 from .result import Comparison
@@ -35,12 +36,15 @@ from .weisfeiler_lehman import ROUNDS
 Floats = NDArray[np.float64]
 
 TESTED = ("edges for faithfulness 0.8", "CPR", "effective edges", "depth read", "path length", "modularity")
-"""Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power."""
+"""Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power.
+
+Where curves are of crossed tasks, the first is the size for a transmission."""
 
 _METHOD = {
     "random_circuits": f"{MATCHED_BY['edge']} (node circuits: {MATCHED_BY['node']}); the own strengths dealt out anew",
     "correction": "Holm, over all findings",
-    "interval": "95%, bootstrap over evaluation pairs (curves) or over discovery pairs (circuits found again)",
+    "interval": "95%, bootstrap over evaluation pairs (curves) or over discovery pairs (circuits found again), "
+    "of crossed tasks over their images",
 }
 _OVERLAPS = ("edges, heads matched", "edges", "Weisfeiler-Lehman")
 """Measures of overlap, of which the first that is known between all is tested; the last always is."""
@@ -85,7 +89,8 @@ def compare(
     resamples = _resamples(subjects, n_bootstrap, seed)
     drawn = [subject.drawn(draws) for subject, draws in zip(subjects, resamples, strict=True)]
     shared, names = agreement(subjects, like, p=rbo_p, rounds=rounds, window=window), _tested(subjects, figures)
-    found = compare_figures(subjects, names, drawn=drawn, chance=chance, seed=seed)
+    tail = min((draws.tail for draws in resamples if draws is not None), default=TAIL)
+    found = compare_figures(subjects, names, drawn=drawn, chance=chance, seed=seed, tail=tail)
     measure = next(name for name in _OVERLAPS if not np.isnan(shared.values[name]).any())
     found += compare_overlap(subjects, measure, shared.values[measure], seed=seed)
     method = {"level": level, "tested": list(names), "rbo_p": rbo_p, "weisfeiler_lehman_rounds": rounds}
@@ -96,7 +101,7 @@ def compare(
         differences=differences(subjects),
         agreement=shared,
         rank_curves=rank_curves(subjects),
-        figures=tuple(_figures(subject, one) for subject, one in zip(subjects, drawn, strict=True)),
+        figures=tuple(_figures(subject, one, tail) for subject, one in zip(subjects, drawn, strict=True)),
         chance=tuple(chance),
         findings=judged(found, level),
         pairs={**(pairs or {}), **kept},
@@ -114,7 +119,7 @@ def _aligned(subjects: list[Subject]) -> tuple[list[Subject], dict[str, Any]]:
 
     Curves of other pictures (another task) stay on their own pairs.
     """
-    every = [curve for subject in subjects for curve in subject.curves.values()]
+    every = _curves(subjects)
     if not every:
         return subjects, {}
     if len({curve.pictures for curve in every}) > 1:
@@ -130,8 +135,24 @@ def _aligned(subjects: list[Subject]) -> tuple[list[Subject], dict[str, Any]]:
     found = []
     for subject in subjects:
         curves = {by: curve.at(_rows(curve.ids, wanted)) for by, curve in subject.curves.items()}
+        _require_sides(subject, curves)
         found.append(dataclasses.replace(subject, curves=curves))
     return found, {"compared": {"pairs": len(shared), "share_dropped": 1 - len(shared) / len(either)}}
+
+
+def _curves(subjects: Sequence[Subject]) -> list[PairCurve]:
+    return [curve for subject in subjects for curve in subject.curves.values()]
+
+
+def _require_sides(subject: Subject, shared: Mapping[str, PairCurve]) -> None:
+    """Does nothing if the shared pairs of a crossed task still show both classes."""
+    for by, curve in shared.items():
+        before = subject.curves[by].design
+        if before is not None and curve.design is not None and before.sides != curve.design.sides:
+            raise GraphError(
+                f"the pairs that {subject.name} shares with the other circuits show one class only: measure the curves "
+                f"on common pairs, such as common_pairs([first_task, second_task])."
+            )
 
 
 def _rows(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -149,12 +170,11 @@ def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _resamples(subjects: Sequence[Subject], n: int, seed: int) -> list[Resamples | None]:
     """Draws of each subject's pairs: one and the same for all on common pairs, independent ones otherwise."""
-    every = [curve for subject in subjects for curve in subject.curves.values()]
-    common = len({curve.pictures for curve in every}) <= 1
+    common = len({curve.pictures for curve in _curves(subjects)}) <= 1
     found: list[Resamples | None] = []
     for place, subject in enumerate(subjects):
-        n_pairs = next((curve.n_pairs for curve in subject.curves.values()), 0)
-        found.append(Resamples.draw(n_pairs, n, seed=seed + (0 if common else place)) if n_pairs else None)
+        curve = next(iter(subject.curves.values()), None)
+        found.append(None if curve is None else curve.resamples(n, seed=seed + (0 if common else place)))
     return found
 
 
@@ -162,7 +182,9 @@ def _tested(subjects: Sequence[Subject], figures: Sequence[str] | None) -> tuple
     known = {name for subject in subjects for name in subject.figures}
     if figures is None:
         alike = len({len(subject.circuit.graph) for subject in subjects}) == 1
-        wanted = (name if alike else name.replace("edges for", "share of edges for") for name in TESTED)
+        called = {curve.name for curve in _curves(subjects)}
+        named = (name.replace("faithfulness", called.copy().pop()) if len(called) == 1 else name for name in TESTED)
+        wanted = (name if alike else name.replace("edges for", "share of edges for") for name in named)
         return tuple(name for name in wanted if name in known)
     for name in figures:
         if name not in known:
@@ -170,14 +192,15 @@ def _tested(subjects: Sequence[Subject], figures: Sequence[str] | None) -> tuple
     return tuple(figures)
 
 
-def _figures(subject: Subject, drawn: Mapping[str, Floats]) -> dict[str, Figure]:
-    """The figures with their intervals."""
+def _figures(subject: Subject, drawn: Mapping[str, Floats], tail: float) -> dict[str, Figure]:
+    """The figures with their intervals; `tail` is the share of draws beyond each end of what is read off curves."""
+    read = curve_figures(subject.curves, subject.by)
     found = {}
     for name, value in subject.figures.items():
         if np.isnan(value):
             found[name] = Figure(None, reason="undefined for this circuit")
         elif name in drawn and len(drawn[name]) > 1 and not np.isnan(drawn[name]).all():
-            low, high = percentiles(drawn[name])
+            low, high = percentiles(drawn[name], tail if name in read else TAIL)
             found[name] = Figure(value, "", float(low), float(high), method=f"interval: {len(drawn[name])} resamples")
         else:
             found[name] = Figure(value, reason="its circuit was not found again on resampled pairs")

@@ -7,7 +7,8 @@
 | agreement.csv | one row per two circuits and measure: value, and by chance |
 | findings.csv | one row per two kinds and figure: difference, what seeds, pairs and chance show, p-values, verdict |
 | rank_overlap.csv | overlap at each rank |
-| faithfulness.csv | faithfulness of each circuit's ranking at each size, where it was measured |
+| transmission.csv | of crossed tasks: transmission of each circuit's ranking at each size, where it was measured |
+| faithfulness.csv | of one-sided tasks: faithfulness likewise |
 | comparison.html | all of it, with the circuits side by side |
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bootstrap import NAMES
 from ..formats.plain import plain, write_text_atomic
 from ..formats.schema import json_text
 from .findings import Finding
@@ -45,8 +47,11 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
         "agreement": (("first", "second", "measure", "value", "chance", "note"), _agreement(comparison)),
         "findings": (_FINDING, _findings(comparison)),
         "rank_overlap": (("of", "between", "rank", "overlap"), _rank_overlap(comparison)),
-        "faithfulness": (("circuit", "by", "edges", "share", "faithfulness"), _faithfulness(comparison)),
     }
+    for name in dict.fromkeys(curve.name for one in comparison.subjects for curve in one.curves.values()) or [
+        NAMES["one"]
+    ]:
+        tables[name] = (("circuit", "by", "edges", "share", name), _kept(comparison, name))
     written = [write_text_atomic(folder / "report.json", json_text(to_dict(comparison)))]
     for name, (columns, rows) in tables.items():
         written.append(write_text_atomic(folder / f"{name}.csv", _csv(columns, rows)))
@@ -135,10 +140,12 @@ def _rank_overlap(comparison: Comparison) -> Iterable[Sequence[Any]]:
                 yield of, between, rank, value
 
 
-def _faithfulness(comparison: Comparison) -> Iterable[Sequence[Any]]:
+def _kept(comparison: Comparison, name: str) -> Iterable[Sequence[Any]]:
     for subject in comparison.subjects:
         for by, curve in subject.curves.items():
-            for size, share, value in zip(curve.n_edges, curve.share, curve.faithfulness(), strict=True):
+            if curve.name != name:
+                continue
+            for size, share, value in zip(curve.n_edges, curve.share, curve.kept(), strict=True):
                 yield subject.name, by, int(size), float(share), float(value)
 
 

@@ -33,7 +33,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import percentiles
+from ..bootstrap import TAIL, percentiles
 from .null import Permuted, distinctness_test, holm, permutation_test
 from .subject import Subject
 
@@ -142,6 +142,7 @@ def compare_figures(
     drawn: Sequence[Mapping[str, Floats]],
     chance: Sequence[Mapping[str, float]],
     seed: int,
+    tail: float = TAIL,
 ) -> list[Finding]:
     """Findings, without correction and verdict, of each two kinds and each figure.
 
@@ -151,6 +152,7 @@ def compare_figures(
         drawn: Of each subject: figure -> values on resamples of the pairs.
         chance: Of each subject: figure -> mean over random circuits.
         seed: Draws divisions where there are too many.
+        tail: Share of the draws beyond each end of an interval.
     """
     kinds = list(dict.fromkeys(subject.kind for subject in subjects))
     found = []
@@ -165,7 +167,7 @@ def compare_figures(
                 ]
                 found.append(replace(finding, reason=f"it is not known of {', '.join(missing)}"))
                 continue
-            low, high = _interval([[drawn[row].get(name) for row in group] for group in rows])
+            low, high = _interval([[drawn[row].get(name) for row in group] for group in rows], tail)
             by_chance = _means([[chance[row].get(name, np.nan) for row in group] for group in rows])
             test = permutation_test(*values, seed=seed)  # type: ignore[arg-type]
             spread = _between_seeds(values)
@@ -232,7 +234,7 @@ def _between_seeds(values: tuple[tuple[float, ...], ...]) -> float | None:
     return max(spreads) if spreads else None
 
 
-def _interval(drawn: Sequence[Sequence[Floats | None]]) -> tuple[float | None, float | None]:
+def _interval(drawn: Sequence[Sequence[Floats | None]], tail: float) -> tuple[float | None, float | None]:
     """Of the difference of means over seeds, draw by draw; None where a seed has no draws."""
     if any(one is None or not len(one) for group in drawn for one in group):
         return None, None
@@ -241,7 +243,7 @@ def _interval(drawn: Sequence[Sequence[Floats | None]]) -> tuple[float | None, f
     difference = first - second
     if np.isnan(difference).mean() > 0.5:
         return None, None
-    low, high = percentiles(difference)
+    low, high = percentiles(difference, tail)
     return float(low), float(high)
 
 

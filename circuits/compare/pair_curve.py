@@ -1,23 +1,28 @@
-"""Faithfulness of circuits of many sizes, pair by pair, and what is read off it: size at equal faithfulness, CPR, CMD.
+"""What circuits of many sizes keep, pair by pair, and what is read off it: size at an equal share, CPR, CMD.
 
-    edges needed for f = the smallest measured size whose normalised faithfulness is at least f
+    edges needed for s = the smallest measured size that keeps at least the share s of the behaviour
 
-Kept by pair, so that every figure can be had on any resample of the pairs, the same resample for all models. Sizes are
-those that were measured, without interpolation; faithfulness need not rise with size, and the first that reaches the
-level counts.
+The share is transmission on a crossed task and normalised faithfulness on a one-sided one (`bootstrap.py`). Outputs
+are held by pair, with the design of the pairs, so that every figure can be had on any resample, the same one for all
+models. Sizes are those that were measured, without interpolation; the share need not rise with size, and the first
+that reaches the level counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import Resamples, normalised, percentiles
+from ..bootstrap import NAMES, Resamples, normalised, percentiles
 from ..curves import area
 from ..report import Curve
+
+if TYPE_CHECKING:
+    from ..design import Design
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +45,7 @@ class PairCurve:
         grid: Which points these are, in words.
         ids: A number for each pair, the same for all models, shape (pair,).
         pictures: Where the pairs come from, in words: ids mean the same pictures only where these are equal.
+        design: Classes and images of the pairs of a crossed task; None of a one-sided one.
     """
 
     by: str
@@ -53,45 +59,55 @@ class PairCurve:
     grid: str
     ids: NDArray[np.int64]
     pictures: str = ""
+    design: Design | None = None
 
     @property
     def n_pairs(self) -> int:
         """Number of pairs."""
         return self.outputs.shape[1]
 
-    def faithfulness(self, resamples: Resamples | None = None) -> Floats:
-        """f at each size, shape (point,); or in each draw, (draw, point). NaN where it is undefined."""
-        if resamples is None:
-            return normalised(self.outputs.mean(-1), self.none.mean(), np.asarray(self.full.mean()))
-        means = resamples.means
-        return normalised(means(self.outputs), means(self.none), means(self.full))
+    @property
+    def name(self) -> str:
+        """What the share is called: `transmission` or `faithfulness`."""
+        return NAMES["one" if self.design is None else "both"]
+
+    def resamples(self, n: int, *, seed: int) -> Resamples:
+        """Bootstrap draws of its pairs, of a crossed task of its images."""
+        return Resamples.of_design(self.design, self.n_pairs, n, seed=seed)
+
+    def kept(self, resamples: Resamples | None = None) -> Floats:
+        """The share kept at each size, shape (point,); or in each draw, (draw, point). NaN where it is undefined."""
+        behaviour = self.resamples(0, seed=0).behaviour if resamples is None else resamples.behaviours
+        none, full = (np.asarray(behaviour(values)) for values in (self.none, self.full))
+        return normalised(np.asarray(behaviour(self.outputs)), none, full)
 
     def edges_needed(self, level: float, resamples: Resamples | None = None) -> Floats:
         """The smallest measured size that reaches a level: a number (), or one in each draw, (draw,); NaN for never."""
-        reached = self.faithfulness(resamples) >= level
+        reached = self.kept(resamples) >= level
         found = self.n_edges[reached.argmax(-1)].astype(np.float64)
         return np.where(reached.any(-1), found, np.nan)
 
     def cpr(self, resamples: Resamples | None = None) -> Floats:
         """Area under f over the nominal share: () or (draw,)."""
-        return np.asarray(area(self.share[self.on_grid], self.faithfulness(resamples)[..., self.on_grid]))
+        return np.asarray(area(self.share[self.on_grid], self.kept(resamples)[..., self.on_grid]))
 
     def cmd(self, resamples: Resamples | None = None) -> Floats:
         """Area under |1 - f| over the nominal share: () or (draw,)."""
-        distance = np.abs(1 - self.faithfulness(resamples)[..., self.on_grid])
+        distance = np.abs(1 - self.kept(resamples)[..., self.on_grid])
         return np.asarray(area(self.share[self.on_grid], distance))
 
     def at(self, rows: NDArray[np.integer]) -> PairCurve:
         """The curve on some of its pairs."""
         of_pair = {name: getattr(self, name)[rows] for name in ("none", "full", "ids")}
-        return replace(self, outputs=self.outputs[:, rows], **of_pair)
+        design = None if self.design is None else self.design.select(rows.tolist())
+        return replace(self, outputs=self.outputs[:, rows], design=design, **of_pair)
 
     def to_curve(self, label: str, resamples: Resamples) -> Curve:
         """For drawing, with a 95% interval over the pairs."""
         nominal = np.round(self.share * self.n_graph).astype(np.int64)
-        drawn = self.faithfulness(resamples)
-        low, high = map(np.asarray, percentiles(drawn)) if len(drawn) else (None, None)
-        return Curve(label, nominal, self.n_edges, self.faithfulness(), low, high)
+        drawn = self.kept(resamples)
+        low, high = map(np.asarray, percentiles(drawn, resamples.tail)) if len(drawn) else (None, None)
+        return Curve(label, nominal, self.n_edges, self.kept(), low, high)
 
 
 def curve_figures(curves: Mapping[str, PairCurve], by: str, resamples: Resamples | None = None) -> dict[str, Floats]:
@@ -106,8 +122,8 @@ def curve_figures(curves: Mapping[str, PairCurve], by: str, resamples: Resamples
     if by in curves:
         for level in LEVELS:
             needed = curves[by].edges_needed(level, resamples)
-            found[f"edges for faithfulness {level:g}"] = needed
-            found[f"share of edges for faithfulness {level:g}"] = needed / curves[by].n_graph
+            found[f"edges for {curves[by].name} {level:g}"] = needed
+            found[f"share of edges for {curves[by].name} {level:g}"] = needed / curves[by].n_graph
     if "signed" in curves:
         found["CPR"] = curves["signed"].cpr(resamples)
     if "abs_mean" in curves:

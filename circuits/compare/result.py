@@ -101,10 +101,11 @@ class Comparison:
         said = []
         for split, counts in self.pairs.items():
             if "valid_for_all" in counts:
-                each = ", ".join(map(str, counts["valid_for_each"]))
+                each, what = ", ".join(map(str, counts["valid_for_each"])), counts.get("of", "pairs")
                 said.append(
-                    f"{split}: {counts['valid_for_all']} pairs valid for every model, {counts['share_dropped']:.0%} of "
-                    f"the {counts['valid_for_any']} valid for any dropped (valid for each: {each})"
+                    f"{split}: {counts['valid_for_all']} {what} valid for every model, "
+                    f"{counts['share_dropped']:.0%} of the {counts['valid_for_any']} valid for any dropped "
+                    f"(valid for each: {each})"
                 )
             elif "pairs" in counts:
                 said.append(

@@ -31,7 +31,7 @@ class Subject:
         circuit: The circuit.
         name: What to call it.
         kind: The kind of model that it is one seed of.
-        curves: Ranking -> faithfulness by size on each pair.
+        curves: Ranking -> what is kept by size, on each pair.
         heads: What the model's heads do, for matching.
         resampled: The circuits found on bootstrap resamples of the discovery pairs, for intervals.
     """

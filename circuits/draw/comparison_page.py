@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import Resamples
 from ..compare.findings import Finding
 from ..compare.result import Comparison
 from ..compare.subject import Subject
@@ -66,7 +65,7 @@ def comparison_page(comparison: Comparison) -> str:
         tag("header", tag("h1", text(heading)), tag("dl", *_facts(comparison), class_="facts")),
         section("What may be said", _says(comparison)),
         *_pictures(comparison),
-        tag("div", _faithfulness(comparison), _rank_overlap(comparison), class_="columns"),
+        tag("div", _kept(comparison), _rank_overlap(comparison), class_="columns"),
         section("Kinds against each other", *_findings(comparison)),
         section("What each two circuits share", *_agreement(comparison)),
         section("Each circuit in figures", *_figures(comparison)),
@@ -124,12 +123,14 @@ def _sizes(subject: Subject) -> str:
     return f"{len(circuit):,} of {len(circuit.graph):,} edges, {circuit.graph.cfg.name}"
 
 
-def _faithfulness(comparison: Comparison) -> str:
+def _kept(comparison: Comparison) -> str:
     curves = [curve for kind, some in comparison.kinds.items() if (curve := _kind_curve(kind, some)) is not None]
     if not curves:
         return ""
     note = "Each kind: mean of its seeds, with their range; a single seed: its 95% interval over pairs."
-    return section("Faithfulness by size", svg_image(curves_svg(curves), "Faithfulness"), tag("p", text(note)))
+    called = {curve.name for subject in comparison.subjects for curve in subject.curves.values()}
+    name = " and ".join(sorted(called)).capitalize()
+    return section(f"{name} by size", svg_image(curves_svg(curves, measure=name.lower()), name), tag("p", text(note)))
 
 
 def _kind_curve(kind: str, subjects: Sequence[Subject]) -> Curve | None:
@@ -138,8 +139,8 @@ def _kind_curve(kind: str, subjects: Sequence[Subject]) -> Curve | None:
     if not own:
         return None
     if len(own) == 1 or len({len(curve.share) for curve in own}) > 1:
-        return own[0].to_curve(kind, Resamples.draw(own[0].n_pairs, _N_DRAWS, seed=0))
-    values = np.array([curve.faithfulness() for curve in own])
+        return own[0].to_curve(kind, own[0].resamples(_N_DRAWS, seed=0))
+    values = np.array([curve.kept() for curve in own])
     sizes = np.mean([curve.n_edges for curve in own], axis=0).round().astype(np.int64)
     return Curve(f"{kind}, {len(own)} seeds", sizes, sizes, values.mean(0), values.min(0), values.max(0))
 

@@ -1,4 +1,4 @@
-"""Faithfulness against the number of edges.
+"""What circuits keep against the number of edges: transmission on a crossed task, faithfulness on a one-sided one.
 
 A ranking that knows something rises early and stays near 1; random circuits of the same sizes, in grey, are what it has
 to beat. Values are not clipped: a circuit can do better than the model, or worse than none of it.
@@ -26,32 +26,43 @@ _COLOURS = ("#2b6cb0", "#d9622b", "#2f855a", "#7b5ea7", "#b7791f")
 _RANDOM = "#8b929c"
 
 
-def draw_curves(curves: Sequence[Curve], path: str | Path, *, mark: Mark | None = None, title: str = "") -> Path:
-    """Draws faithfulness curves to an .svg, .pdf or .png, and returns the path.
+def draw_curves(
+    curves: Sequence[Curve],
+    path: str | Path,
+    *,
+    mark: Mark | None = None,
+    title: str = "",
+    measure: str = "faithfulness",
+) -> Path:
+    """Draws curves to an .svg, .pdf or .png, and returns the path.
 
     Args:
         curves: The curves; those whose label holds `random` are drawn in grey. Points without edges are left out,
             because the axis is logarithmic, and so are undefined ones.
         path: Where to.
-        mark: A circuit to point out, as (edges, faithfulness), or (edges, faithfulness, low, high) with its interval.
+        mark: A circuit to point out, as (edges, value), or (edges, value, low, high) with its interval.
         title: Stands above.
+        measure: What is drawn, for the vertical axis.
 
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
     kind = plot_kind(path, "curves")
-    return write_bytes_atomic(path, _drawn(curves, kind, mark, title))
+    return write_bytes_atomic(path, _drawn(curves, kind, mark, title, measure))
 
 
-def curves_svg(curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "") -> str:
+def curves_svg(
+    curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "", measure: str = "faithfulness"
+) -> str:
     """The same picture as SVG text."""
-    return _drawn(curves, "svg", mark, title).decode()
+    return _drawn(curves, "svg", mark, title, measure).decode()
 
 
-def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str) -> bytes:
+def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str, measure: str) -> bytes:
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
         _fill(axes, curves, mark)
+        axes.set_ylabel(measure)
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
 
     return plotted(kind, (6.4, 3.9), fill)
@@ -128,7 +139,6 @@ def _dress(axes: Axes, sizes: list[int], low: float, high: float) -> None:
     spare = 0.07 * (high - low)
     axes.set_ylim(low - spare, high + spare)
     axes.set_xlabel("edges in the circuit")
-    axes.set_ylabel("faithfulness")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#6b7280")
     axes.tick_params(color="#6b7280", labelcolor="#374151")

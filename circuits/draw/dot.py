@@ -38,7 +38,7 @@ def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
         max_edges: The most edges to write, the strongest; all by default. The title says how many were left out.
     """
     drawn = strokes(circuit, limit=max_edges)
-    heading = [title(circuit), *(f"{label}: {value}" for label, value in facts(circuit)[:5])]
+    heading = [title(circuit), *(f"{label}: {value}" for label, value in facts(circuit)[:6])]
     if len(drawn) < len(circuit):
         heading.append(f"{len(drawn)} strongest edges drawn, {len(circuit) - len(drawn)} left out")
     ends = _nodes(stroke.edge for stroke in drawn)

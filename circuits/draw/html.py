@@ -1,4 +1,4 @@
-"""One static page that opens from disk: the diagram, the images, attention, the curve and the tables.
+"""One static page that opens from disk: does it read the image, diagram, images, curve, tables.
 
 It loads nothing and runs nothing: pictures are inside it, there is no script, and a Content-Security-Policy forbids
 both. Everything that came from outside (class names, model names) is escaped.
@@ -15,6 +15,9 @@ from ..circuit import Circuit
 from ..exhibit import Exhibit
 from ..formats.plain import write_text_atomic
 from ..report import Figure, Report, Table, Verdict
+from ..report_words import is_crossed, measure, selection_told, told
+from .answers import answers
+from .figure_groups import grouped
 from .gallery import attention, images
 from .strokes import Stroke, number, strokes
 from .svg import to_svg
@@ -25,7 +28,6 @@ MAX_ROWS = 2000
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NONE = "\N{EN DASH}"
-_NAMES = {"cpr": "CPR", "cmd": "CMD", "kl": "KL"}
 STYLE = """
 :root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--blue:#2b6cb0;--orange:#c2511d}
 *{box-sizing:border-box}
@@ -33,19 +35,26 @@ body{margin:0;background:#f6f7f9;color:var(--ink);
 font:15px/1.55 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 main{max-width:1180px;margin:0 auto;padding:28px 24px 64px}
 h1{font-size:26px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
-h2{font-size:16px;margin:0 0 12px}
+h2{font-size:16px;margin:0 0 12px}h3{font-size:14px;margin:18px 0 8px}
 p{margin:0 0 10px;color:var(--soft);max-width:75ch}
 section{background:#fff;border:1px solid var(--line);border-radius:10px;padding:20px 22px;margin-top:20px}
 dl.facts{display:flex;flex-wrap:wrap;gap:6px 26px;margin:10px 0 0}
 dl.facts div{display:flex;gap:7px}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .diagram{overflow-x:auto;text-align:center}.diagram svg{height:auto;max-width:100%;min-width:min(100%,560px)}
 .diagram.wide svg{max-width:none}
+.told{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:0}
+.told .main{font-size:19px;font-weight:600;color:var(--ink)}
+.told+p{margin-top:12px}.answers figure{width:196px}
+.answers img{height:112px;display:block;border:3px solid transparent}
+.answers .other img{border-color:var(--orange)}
 .gallery{display:flex;flex-wrap:wrap;gap:18px}
 figure{margin:0}figcaption{font-size:12.5px;color:var(--soft);margin-top:3px;max-width:330px;overflow-wrap:anywhere}
 .pair{display:flex;gap:10px}.heads{gap:12px}.heads figcaption{max-width:88px}
 .heads img{width:88px;height:88px;object-fit:contain;display:block;border:1px solid var(--line)}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:20px}
-.columns section{min-width:0}.curve{width:100%;height:auto}
+.columns section{min-width:0}.curve{width:100%;max-width:720px;height:auto}
+.figures{table-layout:fixed}.figures th:nth-child(1){width:170px}.figures th:nth-child(2){width:110px}
+.figures th:nth-child(3){width:170px}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
 th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid #cfd4da;padding:5px 14px 5px 0;
 position:sticky;top:0;background:#fff}
@@ -69,8 +78,8 @@ def write_html(
 
     Args:
         report: Figures with their intervals and methods.
-        exhibit: Images, and the attention of the circuit's heads over the first one.
-        curve_svg: The faithfulness curve as SVG text, from `curve.curves_svg`.
+        exhibit: Images, the attention of the circuit's heads over the first one, and pictures of single images.
+        curve_svg: The curve as SVG text, from `curve.curves_svg`.
 
     Raises:
         FormatError: The file cannot be written.
@@ -84,10 +93,13 @@ def to_html(
     """The page as text."""
     body = [
         _header(circuit),
+        _headline(circuit, report),
         _diagram(circuit),
         section("Images", images(exhibit, circuit)) if exhibit is not None else "",
         section("Where the circuit's heads look", attention(exhibit, circuit)) if exhibit is not None else "",
-        tag("div", _curve(curve_svg), _figures(report), class_="columns") if curve_svg or report else "",
+        section("Image by image", answers(report, exhibit, circuit)) if exhibit is not None and report else "",
+        _curve(curve_svg, report),
+        _figures(report),
         _verdicts(report),
         _tables(report),
         _edges(circuit),
@@ -127,6 +139,29 @@ def _version() -> str:
         return "not installed"
 
 
+def _headline(circuit: Circuit, report: Report | None) -> str:
+    """What the report says first; the line with the verdict stands out."""
+    if report is None or measure(report) not in report.figures:
+        return ""
+    rows = told(report)
+    if chosen := selection_told(circuit.provenance, len(circuit.graph)):
+        rows.insert(0, ("selection", chosen))
+    terms = (
+        tag("dt", text(label)) + tag("dd", text(said), class_="main" if label == measure(report) else None)
+        for label, said in rows
+    )
+    heading = "Does it read the image?" if is_crossed(report) else "Faithfulness, on one side"
+    return section(heading, tag("dl", *terms, class_="told"), tag("p", text(_MEANING[measure(report)])))
+
+
+_MEANING = {
+    "transmission": "T, transmission: what the class of the clean image changes in the circuit's answer, over what it "
+    "changes in the model's. The model has 1; a constant, whatever it says, has 0.",
+    "faithfulness": "f, faithfulness: how far the circuit goes from the answer without edges to the model's, on images "
+    "of the target. Whether it reads the image is told by a crossed task: vitcircuits evaluate CIRCUIT.json.",
+}
+
+
 def _diagram(circuit: Circuit) -> str:
     drawing = to_svg(circuit, header=False)
     wide = float(drawing.split('width="', 1)[1].split('"', 1)[0]) > 2200
@@ -137,8 +172,13 @@ def _diagram(circuit: Circuit) -> str:
     )
 
 
-def _curve(curve_svg: str | None) -> str:
-    return section("Faithfulness by size", svg_image(curve_svg, "Faithfulness against edges")) if curve_svg else ""
+def _curve(curve_svg: str | None, report: Report | None) -> str:
+    if not curve_svg:
+        return ""
+    name = "Faithfulness" if report is None else measure(report).capitalize()
+    some = None if report is None else report.method.get("n_curve_pairs")
+    note = f"On {some} pairs that the model gets right, a part of those that the figures are taken on." if some else ""
+    return section(f"{name} by size", svg_image(curve_svg, f"{name} against edges"), tag("p", note) if note else "")
 
 
 def svg_image(svg: str, alt: str) -> str:
@@ -147,25 +187,26 @@ def svg_image(svg: str, alt: str) -> str:
     return f'<img class="curve" alt="{text(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
-def html_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+def html_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], kind: str | None = None) -> str:
     """A table; a column is (heading, class), a cell is markup already."""
-    head = (tag("th", text(name), class_=kind or None) for name, kind in columns)
+    head = (tag("th", text(name), class_=of or None) for name, of in columns)
     lines = (
-        tag("tr", *(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True)))
+        tag("tr", *(f'<td class="{of}">{cell}</td>' for cell, (_, of) in zip(row, columns, strict=True)))
         for row in rows
     )
     top = tag("thead", tag("tr", *head)) if any(name for name, _ in columns) else ""
-    return tag("table", top, tag("tbody", "\n", *lines))
+    return tag("table", top, tag("tbody", "\n", *lines), class_=kind)
 
 
 def _figures(report: Report | None) -> str:
     if report is None or not report.figures:
         return ""
     columns = [("", ""), ("value", "n"), ("95% interval", "n"), ("how", "soft")]
-    rows = [[text(_NAMES.get(name, name.replace("_", " "))), *_cells(one)] for name, one in report.figures.items()]
-    return section(
-        "Figures", tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}.")), html_table(columns, rows)
-    )
+    parts = [tag("p", text(f"{report.headline[0].upper()}{report.headline[1:]}."))]
+    for heading, figures in grouped(report).items():
+        parts.append(tag("h3", text(heading)) if heading else "")
+        parts.append(html_table(columns, [[text(name), *_cells(one)] for name, one in figures.items()], "figures"))
+    return section("Figures", *parts)
 
 
 def _cells(figure: Figure) -> list[str]:
@@ -213,12 +254,17 @@ def _tables(report: Report | None) -> str:
     return "" if report is None else "\n".join(_any_table(name, table) for name, table in report.tables.items())
 
 
+_TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
+
+
 def _any_table(name: str, table: Table) -> str:
     shown = table.rows[:MAX_ROWS]
     left_out = f" The first {len(shown):,} of {len(table.rows):,} rows." * (len(shown) < len(table.rows))
     rows = ([text(str(cell)) for cell in row] for row in shown)
     content = tag("div", html_table([(column, "") for column in table.columns], rows), class_="scroll")
-    return section(name.replace("_", " ").capitalize(), tag("p", text(table.method + left_out)), content)
+    return section(
+        _TABLES.get(name, name.replace("_", " ").capitalize()), tag("p", text(table.method + left_out)), content
+    )
 
 
 def _edges(circuit: Circuit) -> str:

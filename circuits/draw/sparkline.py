@@ -1,7 +1,7 @@
-"""A faithfulness curve small enough for the cell of a table: the ranking in blue, random circuits in grey.
+"""A curve of transmission or faithfulness small enough for the cell of a table: the ranking in blue, chance in grey.
 
-The horizontal axis is the logarithm of the number of edges, from 1 to all; the lines are at faithfulness 0 and 1, and
-what lies further out than a quarter is drawn at the rim. The circuit is a dot.
+The horizontal axis is the logarithm of the number of edges, from 1 to all; the lines are at 0 and 1, and what lies
+further out than a quarter is drawn at the rim. The circuit is a dot.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from ..report import Curve, Report
+from ..report_words import measure
 from .words import tag
 
 WIDTH, HEIGHT = 132, 40
@@ -27,12 +28,12 @@ def sparkline(report: Report) -> str:
     lines = [tag("path", d=f"M0 {_y(level)}H{WIDTH}", stroke="#e5e7eb", fill="none") for level in (0.0, 1.0)]
     lines += [_line(curve, report.n_graph, _GREY) for curve in random]
     lines += [_line(curve, report.n_graph, _BLUE) for curve in known]
-    figure = report.figures.get("faithfulness")
+    figure = report.figures.get("transmission", report.figures.get("faithfulness"))
     if figure is not None and figure.value is not None and report.n_edges:
         x, y = _x(report.n_edges, report.n_graph), _y(figure.value)
         lines.append(tag("circle", cx=x, cy=y, r=2.6, fill="#fff", stroke=_INK, stroke_width=1.3))
     size = {"width": WIDTH, "height": HEIGHT, "viewBox": f"0 0 {WIDTH} {HEIGHT}"}
-    return tag("svg", *lines, **size, role="img", aria_label="Faithfulness by size")
+    return tag("svg", *lines, **size, role="img", aria_label=f"{measure(report).capitalize()} by size")
 
 
 def _line(curve: Curve, largest: int, colour: str) -> str:

@@ -41,6 +41,7 @@ def facts(circuit: Circuit) -> list[tuple[str, str]]:
         ("algorithm", _algorithm(circuit.provenance)),
         ("selection", _selection(circuit.provenance)),
         ("ablation", str(circuit.ablation)),
+        ("design", _design(task)),
         ("metric", str(task.get("metric") or "").replace("_", " ")),
         ("graph", f"tokens={graph.groups.kind}, ports={graph.ports}"),
         ("data", str(task.get("data") or "")),
@@ -101,6 +102,13 @@ def _nodes(provenance: Mapping[str, Any]) -> str:
     return f"{len(provenance['nodes'])} heads and MLPs kept whole" if provenance.get("granularity") == "node" else ""
 
 
+def _design(task: Mapping[str, Any]) -> str:
+    """Whether clean images show both classes; records from before there was a choice are of one side."""
+    if not task:
+        return ""
+    return "crossed" if task.get("sides") == "both" else "one-sided"
+
+
 def _selection(provenance: Mapping[str, Any]) -> str:
     kind = str(provenance.get("selection") or "")
     by = f" by {str(provenance['by']).replace('_', ' ')}" if provenance.get("by") else ""
@@ -109,4 +117,8 @@ def _selection(provenance: Mapping[str, Any]) -> str:
         return f"top {f'{100 * n:g}% of the edges' if isinstance(n, float) and n < 1 else n}{by}"
     if kind == "threshold":
         return f"at least {provenance.get('tau', '')}{by}"
+    kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
+    if kind in kept and "level" in provenance:
+        missed = "" if provenance.get("reached", True) else " (no size reaches it: the best)"
+        return f"smallest with {kept[kind]} {provenance['level']:g}{missed}{by}"
     return kind + by

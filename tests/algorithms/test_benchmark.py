@@ -5,7 +5,7 @@ import json
 
 import pytest
 from vitcircuits.algorithms import ALGORITHMS, eap, run_benchmark
-from vitcircuits.algorithms.benchmark import save_benchmark
+from vitcircuits.algorithms.benchmark import MODELS, judge_reading, save_benchmark
 from vitcircuits.algorithms.registry import AlgorithmEntry
 from vitcircuits.circuits import Circuit, compile_graph, judge, planted_task
 from vitcircuits.models import load_vit
@@ -44,6 +44,36 @@ def test_an_algorithm_that_returns_a_circuit_is_judged_as_a_set(monkeypatch):
     assert (row.precision, row.recall, row.size, row.roc_auc) == (1, 1, 13, None)
 
 
+EXACT = [name for name in MODELS if name != "planted/digit-pairs"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_truth_transmits_all_leaks_nothing_and_reproduces_every_image(model):
+    vit = load_vit(model)
+    task, graph = planted_task(vit, n=8, sides="both"), compile_graph(vit)
+    tolerance = 1e-6 if model in EXACT else 0.01
+    for truth in vit.minimal_circuits():
+        read = judge_reading(Circuit.from_edges(graph, truth), task)
+        assert [figure.value for figure in read.values()] == pytest.approx([1, 0, 1], abs=tolerance)
+    nothing = judge_reading(Circuit.empty(graph), task)
+    assert nothing["transmission"].value == pytest.approx(0, abs=1e-6)
+    assert nothing["leakage"].value == pytest.approx(1, abs=1e-6) and nothing["reproduced_variation"].value < 0.5
+
+
+def test_what_was_found_is_judged_on_the_crossed_task():
+    (exact,) = run_benchmark(models=["planted/neighbour-xor"], algorithms=["exact_effects"], n=8)
+    vit = load_vit("planted/neighbour-xor")
+    assert (
+        exact.precision == 1 and exact.transmission == pytest.approx(1) and exact.leakage == pytest.approx(0, abs=1e-6)
+    )
+    assert exact.reproduced_variation == pytest.approx(1)
+    found = eap(compile_graph(vit), planted_task(vit, n=8))
+    (row,) = run_benchmark(models=["planted/neighbour-xor"], algorithms=["eap"], n=8)
+    crossed = planted_task(vit, n=8, sides="both")
+    sets = [judge_reading(found.top(13, by=by), crossed)["transmission"].value for by in ("abs_mean", "mean_abs")]
+    assert any(row.transmission == pytest.approx(one) for one in sets)
+
+
 def test_one_failing_cell_is_a_row_with_its_error(monkeypatch):
     monkeypatch.setitem(ALGORITHMS, "broken", AlgorithmEntry("broken", ".nowhere", ""))
     good, bad = run_benchmark(models=[SMALL], algorithms=["eap", "broken"], n=4)
@@ -70,6 +100,7 @@ def test_what_is_written_is_what_was_measured(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
     with (tmp_path / "new" / "benchmark.csv").open() as file:
         table = list(csv.DictReader(file))
+    assert float(table[0]["transmission"]) == rows[0].transmission and table[1]["leakage"] == ""
     assert float(table[0]["roc_auc"]) == rows[0].roc_auc and table[1]["roc_auc"] == "" and table[1]["error"]
     record = json.loads((tmp_path / "new" / "benchmark.json").read_text())
     assert record["rows"][0]["runs"] == rows[0].runs and record["rows"][1]["roc_auc"] is None

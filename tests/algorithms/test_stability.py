@@ -6,9 +6,20 @@ from itertools import combinations
 import numpy as np
 import pytest
 from vitcircuits.algorithms import exact_effects, measure_stability
-from vitcircuits.circuits import Ablation, Circuit, Scores, class_contrast, compile_graph, jaccard, planted_task
+from vitcircuits.circuits import (
+    Ablation,
+    Circuit,
+    Scores,
+    class_contrast,
+    compile_graph,
+    evaluate,
+    jaccard,
+    planted_task,
+)
 from vitcircuits.circuits import truth_mask as truth_of
+from vitcircuits.circuits.bootstrap import Resamples
 from vitcircuits.circuits.reach import prune
+from vitcircuits.circuits.redraw import at_rows
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
 
@@ -27,7 +38,7 @@ def found(digits):
 
 def by_chance(graph, task, *, seed=0):
     """An algorithm that looks at nothing but which pairs there are, and at its seed."""
-    first = int(abs(float(task.discovery.clean[0].sum())) * 1e4) + len(task.discovery)
+    first = int(abs(float(task.discovery.clean.sum())) * 1e4) + len(task.discovery)
     values = np.random.default_rng([first, seed]).normal(size=len(graph))
     n = len(graph)
     return Scores(graph, values, np.abs(values), np.zeros(n), np.zeros(n, bool), len(task.discovery), "chance")
@@ -147,8 +158,9 @@ def test_mistakes_say_the_repaired_call(algorithm, options, said, digits):
 
 
 def test_resamples_draw_with_replacement_and_halves_share_no_pair(digits):
-    graph, task = digits
-    seen = []
+    vit = digits[1].vit
+    task = class_contrast(vit, "digits", target=3, foil=8, sides="one", n_discovery=16, n_evaluation=8)
+    graph, seen = digits[0], []
 
     def recorded(graph, task):
         seen.append(task.discovery.pair_ids.tolist())
@@ -162,3 +174,76 @@ def test_resamples_draw_with_replacement_and_halves_share_no_pair(digits):
     for first, second in (seen[4:6], seen[6:8]):
         assert not set(first) & set(second) and set(first) | set(second) == every
     assert set(seen[8]) <= set(seen[4]) and set(seen[11]) <= set(seen[5])  # resamples inside a half
+
+
+def test_images_are_drawn_and_divided_whole_within_their_class(digits):
+    graph, task = digits
+    seen = []
+
+    def recorded(graph, task):
+        seen.append(task.discovery)
+        return whole_circuits(graph, task)
+
+    measure_stability(recorded, graph, task, n_resamples=3, n_halvings=2, consensus_in_halves=True)
+    every, stride = task.discovery.design, 1 + int(task.discovery.design.clean_image.max())
+    stride = max(stride, 1 + int(every.partner_image.max()))
+    per_image = {int(image): int((every.clean_image == image).sum()) for image in every.clean_image}
+    assert len(seen) == 1 + 3 + 4 + 2 * 2 * 3 and seen[0] is task.discovery
+    for pairs in seen[1:4]:
+        design = pairs.design
+        for image in design.clean_image.unique().tolist():
+            assert int((design.clean_image == image).sum()) == per_image[image % stride]
+        assert [int((design.clean_side == side).sum()) for side in (1, 0)] == [32, 32]  # 16 images with 2 pairs each
+        assert len((design.clean_image % stride).unique()) < len(design.clean_image.unique()) == 32
+        assert {name: own.sum() for name, own in design.cells()} == {name: 16 for name, _ in every.cells()}
+        met = set(zip((design.clean_image % stride).tolist(), design.partner_image.tolist(), strict=True))
+        assert met <= set(zip(every.clean_image.tolist(), every.partner_image.tolist(), strict=True))
+    for first, second in (seen[4:6], seen[6:8]):
+        images = [set(half.design.clean_image.tolist()) for half in (first, second)]
+        assert not images[0] & images[1] and images[0] | images[1] == set(every.clean_image.tolist())
+        for half, own in zip((first, second), images, strict=True):
+            assert set(half.design.partner_image.tolist()) == own, "partners are of the same half"
+            assert {int(inside.sum()) for _, inside in half.design.cells()} == {8}
+            hashes = {image.numpy().tobytes() for image in half.clean}
+            assert {image.numpy().tobytes() for image in half.corrupt} == hashes
+    for inside, half in ((seen[8], seen[4]), (seen[11], seen[5])):  # resamples inside a half
+        hashes = [{image.numpy().tobytes() for image in pairs.clean} for pairs in (inside, half)]
+        assert hashes[0] < hashes[1] and len(inside) == len(half)
+
+
+def test_an_image_drawn_twice_counts_twice_without_partners_too(digits):
+    pairs = digits[1].discovery
+    rows = np.array([0, 1, 0, 1, 2, 3, 32, 33, 34, 35])  # the first image twice, with both of its partners
+    again = at_rows(pairs, rows)
+    assert again.under(Ablation("mean")).design.clean_image.tolist()[1] != again.design.clean_image[0]
+    assert len(again.under(Ablation("mean"))) == 5
+    found, wanted = (
+        Resamples.of(some, 0, seed=0).behaviour_whole for some in (again, pairs.select([0, 1, 2, 3, 32, 33, 34, 35]))
+    )
+    np.testing.assert_allclose([found[[0, 2]].sum(), found[4]], [2 / 6, 1 / 6])
+    np.testing.assert_allclose([wanted[0], wanted[2]], [1 / 4, 1 / 4])
+
+
+def test_what_refound_circuits_keep_is_evaluates_own(digits, found):
+    report = evaluate(found.whole, digits[1], curve=False, n_random=0, seed=3)
+    for end in ("value", "low", "high"):
+        assert getattr(found["transmission"], end) == pytest.approx(getattr(report["transmission"], end), abs=1e-6)
+    each = [evaluate(circuit, digits[1], curve=False, n_random=0)["transmission"].value for circuit in found.resampled]
+    assert [figure.value for figure in found.kept] == pytest.approx(each, abs=1e-6)
+    assert found["transmission_resamples"].value == pytest.approx(np.mean(each))
+    one = class_contrast(digits[1].vit, "digits", target=3, foil=8, sides="one", n_discovery=8, n_evaluation=8)
+    again = measure_stability("eap", digits[0], one, size=30, n_resamples=2)
+    report = evaluate(again.whole, one, curve=False, n_random=0)
+    assert again["faithfulness"].value == pytest.approx(report["faithfulness"].value, abs=1e-6)
+
+
+def test_edges_recur_where_nearly_all_resamples_keep_them(found):
+    always = np.mean([circuit.mask for circuit in found.resampled], 0) >= 0.9
+    assert found["recurring_edges"].value == pytest.approx(always[found.whole.mask].mean())
+    assert found["recurring_edges"].reason
+
+
+def test_too_few_images_to_halve_are_refused(digits):
+    task = class_contrast(digits[1].vit, "digits", target=3, foil=8, n_discovery=3, n_evaluation=8)
+    with pytest.raises(TaskError, match="n_discovery=8"):
+        measure_stability("eap", digits[0], task, size=20)

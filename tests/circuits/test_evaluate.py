@@ -13,6 +13,7 @@ from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.run import run_pairs
 from vitcircuits.models import load_vit
+from vitcircuits.models.errors import GraphError
 
 
 def digits():
@@ -179,3 +180,22 @@ def test_a_single_pair_has_no_interval():
 def test_wilsons_interval_is_not_empty_where_all_hit():
     figure = share(np.ones(100, bool), "")
     assert figure.value == 1.0 and figure.low == pytest.approx(0.963, abs=1e-3) and figure.high == 1.0
+
+
+def test_what_chance_other_tasks_and_renamed_heads_get_stands_beside_transmission():
+    vit = load_vit("toy/digits-2l")
+    task = class_contrast(vit, "digits", target=3, foil=8, n_discovery=8, n_evaluation=16)
+    graph = compile_graph(task.vit)
+    circuit, other = random_scores(graph).top(60), random_scores(graph, seed=1).top(60)
+    options = {"curve": False, "n_random": 3, "n_bootstrap": 50}
+    report = evaluate(circuit, task, controls={"another": other, "everything": Circuit.full(graph)}, **options)
+    rows = {row[0]: row for row in report.tables["controls"].rows}
+    alone = evaluate(other, task, **options).tables["controls"].rows[0]
+    assert rows["another"][1:] == alone[1:] and rows["everything"][1].value == pytest.approx(1)
+    for kind in ("random", "dealt", "renamed"):
+        figure = report[f"{kind}_transmission"]
+        assert figure.low <= figure.value <= figure.high < 1
+    assert sum("exchanged at random" in name or "dealt anew" in name for name in rows) == 2
+    elsewhere = Circuit.full(compile_graph(task.vit, tokens="role"))
+    with pytest.raises(GraphError, match="another graph"):
+        evaluate(circuit, task, controls={"elsewhere": elsewhere}, **options)

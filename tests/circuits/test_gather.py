@@ -11,7 +11,8 @@ from vitcircuits.models.errors import TaskError
 
 
 def test_digits_come_back_as_pixels_with_attention():
-    task = class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=4, n_evaluation=6)
+    sizes = {"n_discovery": 4, "n_evaluation": 6, "sides": "one"}
+    task = class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, **sizes)
     found = gather(task, n=2)
     assert found.clean.shape == found.corrupt.shape == (2, 8, 8, 1)
     assert found.clean.dtype == np.float32 and found.clean.min() >= 0 and 0.5 < found.clean.max() <= 1
@@ -23,6 +24,32 @@ def test_digits_come_back_as_pixels_with_attention():
     assert not np.array_equal(gather(task, n=2, split="discovery").clean, found.clean)
     with pytest.raises(TaskError, match="n=0"):
         gather(task, n=0)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    return class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=4, n_evaluation=20)
+
+
+def test_pairs_of_a_crossed_task_are_of_every_cell_and_no_clean_image_twice(crossed):
+    found = gather(crossed)
+    assert found.clean_logits.argmax(-1).tolist() == [3, 8, 3, 8]
+    assert found.corrupt_logits.argmax(-1).tolist() == [8, 3, 3, 8]
+    assert len({image.tobytes() for image in found.clean}) == 4
+    assert len(gather(crossed, n=2).clean) == 2
+    many = gather(crossed, n=200).clean
+    assert len({image.tobytes() for image in many}) == len(many) >= 20
+
+
+def test_pictures_of_single_images_are_those_that_were_asked_for(crossed):
+    pairs = crossed.evaluation
+    wanted = [int(pairs.design.clean_image[-1]), int(pairs.design.clean_image[0])]
+    found = gather(crossed, images=[*wanted, 10**6])
+    assert list(found.pictures) == wanted
+    shown = crossed.vit.preprocess.denormalise(pairs.clean[[-1, 0]]).clamp(0, 1).permute(0, 2, 3, 1)
+    for picture, image in zip(found.pictures.values(), shown, strict=True):
+        np.testing.assert_allclose(picture, image.numpy(), atol=1e-6)
+    assert gather(crossed).pictures == {}
 
 
 def test_without_cls_attention_is_the_mean_over_targets():

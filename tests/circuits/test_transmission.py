@@ -6,7 +6,7 @@ import torch
 from vitcircuits.circuits import compile_graph, evaluate, planted_task, truth_mask
 from vitcircuits.circuits.bootstrap import Resamples
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.crossing import _in_circles
+from vitcircuits.circuits.crossing import in_circles
 from vitcircuits.circuits.design import FOIL, NEITHER, TARGET, Design
 from vitcircuits.circuits.pairs import Pairs
 from vitcircuits.circuits.transmission import Crossed, reads, right_figures
@@ -18,7 +18,7 @@ PLANTED = ("planted/bright-column", "planted/neighbour-xor", "planted/majority")
 def circle(n, n_partners):
     """A crossed design of n images a side."""
     pools = {TARGET: torch.arange(n), FOIL: torch.arange(n, 2 * n)}
-    columns = zip(*_in_circles(list(pools.items()), pools, n_partners), strict=True)
+    columns = zip(*in_circles(list(pools.items()), pools, n_partners), strict=True)
     clean, side, partner, partner_side = (torch.tensor(column) for column in columns)
     right = torch.ones(len(clean), dtype=torch.bool)
     return Design(side, partner_side, clean, partner, right, clean % n, partner % n)

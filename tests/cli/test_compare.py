@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from vitcircuits.algorithms import eap
-from vitcircuits.circuits import Circuit, compile_graph
+from vitcircuits.circuits import Circuit, compile_graph, evaluate
 from vitcircuits.circuits.run_folder import RunFolder
 from vitcircuits.cli.main import main
 from vitcircuits.cli.options import DEFAULTS, make_task
@@ -71,6 +71,26 @@ def test_resamples_find_the_circuits_again(runs, tmp_path):
     for one in report["figures"]:
         assert one["path length"]["low"] <= one["path length"]["high"]
         assert one["CPR"]["low"] < one["CPR"]["value"] < one["CPR"]["high"]
+
+
+def test_all_are_measured_on_both_sides_unless_one_is_asked_for(runs, tmp_path, capsys):
+    record = json.loads((runs / "one" / "circuit.json").read_text())
+    for name in ("sides", "images", "n_partners"):
+        del record["task"][name]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(record))
+    paths = [f"toy={runs / 'two'}", f"toy={old}"]
+    few = ["--pairs", "4", "--eval-pairs", "6", "--n-partners", "1"]
+    assert main(["compare", *paths, *QUICK, *few, "--out", str(tmp_path / "out")]) == 0
+    assert "pairs valid for all 2 models, 0% of" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())["figures"]
+    vit, settings = load_vit("toy/digits-2l"), {**DEFAULTS, "data": "digits", "target": "3", "foil": "8"}
+    task = make_task(vit, {**settings, "pairs": 4, "eval_pairs": 6, "n_partners": 1})
+    judged = evaluate(Circuit.load(runs / "two" / "circuit.json"), task, n_random=0, n_bootstrap=0)
+    assert figures[0]["CPR"]["value"] == pytest.approx(judged["cpr"].value, abs=1e-5)  # of transmission
+    again = ["compare", *paths, *QUICK, "--eval-pairs", "8", "--resamples", "2", "--out", str(tmp_path / "new")]
+    assert "--sides one" in refused(capsys, again)
+    assert "leave --sides out" in refused(capsys, [*again, "--sides", "one"])
 
 
 def test_files_alone_are_compared_in_structure_and_a_circuit_with_itself_agrees(runs, tmp_path, capsys):

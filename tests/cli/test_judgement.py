@@ -37,7 +37,7 @@ def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_pat
     for word in ("complement", "equivalence", "p = ", "local minimality", "spread", "node circuit"):
         assert word in said
     report = load_report(files["json"])
-    assert len(report.verdicts) == 5 and set(report.tables) == {"local_minimality", "spread"}
+    assert len(report.verdicts) == 5 and set(report.tables) == {"local_minimality", "spread", "controls", "images"}
     assert "null hypothesis" in files["html"].read_text() and "faithfulness" in files["svg"].read_text()
 
 

@@ -60,9 +60,94 @@ def test_the_demo_leaves_everything_and_the_same_bytes_again(demo, tmp_path, cap
     assert main(["demo", "--out", str(tmp_path)]) == 0
     for name in RESULTS - {"run.json"}:
         assert (tmp_path / name).read_bytes() == (demo / name).read_bytes(), name
-    last = capsys.readouterr().out.strip().splitlines()[-2:]
-    assert last[0].startswith("Found:")
-    assert "circuit.html" in last[1]
+    said = capsys.readouterr().out.strip().splitlines()
+    assert said[-3].startswith("Found:") and "reads the image" in said[-2] and "circuit.html" in said[-1]
+
+
+def test_the_summary_says_first_what_the_model_gets_wrong_and_last_the_one_sided_figure(tmp_path, capsys):
+    level = ["--pairs", "8", "--eval-pairs", "10", "--random", "2", "--algorithm", "eap", "--level", "0.9"]
+    assert main(["discover", *DIGITS, *level, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    labels = [line[:18].strip() for line in said]
+    wanted = ["selection", "evaluation images", "transmission", "leakage", "offset", "T within", "R^2", "right", "KL"]
+    wanted += ["other classes", "all images", "control", "control", "one-sided f", "seconds"]
+    assert [label for label in labels if label in wanted] == wanted
+    rows = dict(zip(labels, said, strict=True))
+    assert "transmission 0.9 on discovery images" in rows["selection"] and "sham" in rows["one-sided f"]
+    report, circuit = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "circuit.json").read_text()
+    value, edges = report["figures"]["transmission"]["value"], report["n_edges"]
+    assert f"T = {value:.2f} [" in rows["transmission"] and f"with {edges} of 110 edges" in rows["transmission"]
+    assert rows["transmission"].endswith(report["method"]["verdict"])
+    assert '"smallest_transmitting"' in circuit and '"sides": "both"' in circuit
+
+
+def test_a_level_that_no_size_reaches_is_said_with_what_the_sizes_keep(tmp_path, capsys):
+    level = ["--pairs", "4", "--eval-pairs", "6", "--random", "0", "--algorithm", "eap", "--faithfulness", "9"]
+    assert main(["discover", *DIGITS, *level, "--out", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("selection"))
+    assert "no size reads the image at 9 on discovery images; the best is 1.0" in line and "110: 1.00" in line
+    assert "no size reads the image at 9" in (tmp_path / "circuit.html").read_text()
+
+
+def test_a_one_sided_task_says_that_a_constant_cannot_be_told(tmp_path, capsys):
+    one = [*DIGITS, *QUICK, "--sides", "one"]
+    assert main(["discover", *one, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "one-sided f = " in said and "passes every figure" in said and "T = " not in said
+    page = (tmp_path / "circuit.html").read_text()
+    assert "one-sided" in page and "one-sided" in (tmp_path / "circuit.svg").read_text()
+    quick = ["--eval-pairs", "8", "--no-curve", "--random", "0"]
+    assert main(["evaluate", f"{tmp_path}/circuit.json", *quick]) == 0  # whatever the record says
+    said = capsys.readouterr().out
+    assert "found on a one-sided task; judged on both sides" in said and "transmission" in said
+    assert main(["evaluate", f"{tmp_path}/circuit.json", *quick, "--sides", "one"]) == 0
+    said = capsys.readouterr().out
+    assert "judged on one side: clean images show the target alone" in said and "transmission" not in said
+
+
+def test_circuits_of_before_there_were_sides_are_one_sided_and_judged_on_both(demo, tmp_path, capsys):
+    record = json.loads((demo / "circuit.json").read_text())
+    for name in ("sides", "images", "n_partners", "reference", "n_reference"):
+        del record["task"][name]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(record))
+    files = ["--page", f"{tmp_path}/old.html", "--report", f"{tmp_path}/old-report.json"]
+    assert main(["evaluate", str(old), "--eval-pairs", "8", "--no-curve", "--random", "0", *files]) == 0
+    assert "found on a one-sided task; judged on both sides" in capsys.readouterr().out
+    page = (tmp_path / "old.html").read_text()
+    assert "<dd>one-sided</dd>" in page and "Image by image" in page and "Does it read the image?" in page
+    assert json.loads((tmp_path / "old-report.json").read_text())["method"]["sides"] == "both"
+    assert main(["draw", str(old), f"{tmp_path}/old.svg"]) == 0
+    assert "design: one-sided" in (tmp_path / "old.svg").read_text()
+    assert "design: crossed" in (demo / "circuit.svg").read_text()
+
+
+def test_partners_nearest_images_and_reference_images_are_chosen_by_options(demo, tmp_path, capsys):
+    own = ["--n-partners", "1", "--corruption", "nearest", "--ablation", "mean", "--reference", "discovery"]
+    assert main(["discover", *DIGITS, *QUICK, *own, "--out", str(tmp_path)]) == 0
+    task = json.loads((tmp_path / "circuit.json").read_text())["task"]
+    assert (task["corruption"], task["n_partners"], task["reference"]) == ("nearest", 1, "discovery")
+    assert task["n_reference"] < json.loads((demo / "circuit.json").read_text())["task"]["n_reference"]
+    capsys.readouterr()
+    quick = ["--eval-pairs", "6", "--no-curve", "--random", "0"]
+    assert main(["evaluate", f"{tmp_path}/circuit.json", *quick, "--report", f"{tmp_path}/again.json"]) == 0
+    assert "nearest" in json.dumps(json.loads((tmp_path / "circuit.json").read_text()))
+
+
+def test_a_folder_of_pictures_is_the_reference_and_part_of_the_configuration(tmp_path, capsys):
+    from PIL import Image
+
+    (tmp_path / "grey" / "deeper").mkdir(parents=True)
+    for name, shade in (("a.png", 20), ("deeper/b.png", 200)):
+        Image.new("L", (8, 8), shade).save(tmp_path / "grey" / name)
+    arguments = ["discover", *DIGITS, *QUICK, "--ablation", "mean", "--reference", str(tmp_path / "grey")]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    task = json.loads((tmp_path / "run" / "circuit.json").read_text())["task"]
+    assert task["n_reference"] == 2 and task["reference"] == str(tmp_path / "grey")
+    Image.new("L", (8, 8), 90).save(tmp_path / "grey" / "a.png")
+    assert "another configuration" in refused(capsys, [*arguments, "--out", str(tmp_path / "run")])
+    nowhere = [*arguments[:-1], str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]
+    assert "no pictures are there" in refused(capsys, nowhere)
 
 
 def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path, capsys, monkeypatch):
@@ -130,7 +215,7 @@ def test_a_search_takes_its_size_or_its_level_from_the_command(tmp_path, capsys,
 
 def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
     assert main(["evaluate", f"{demo}/circuit.json", "--no-curve", "--random", "2", "--ablation", "zero"]) == 0
-    assert "faithfulness" in capsys.readouterr().out
+    assert "transmission" in capsys.readouterr().out
     for name in ("c.svg", "c.dot", "c.html"):
         assert main(["draw", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
     for name in ("c.csv", "c.graphml", "c.json"):

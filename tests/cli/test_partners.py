@@ -27,6 +27,7 @@ def test_partners_leaves_tables_circuits_and_pictures(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == names | circuits
     said = capsys.readouterr().out
     assert "class_swap and word: Jaccard" in said and "other_partners" in said
+    assert "held-out transmission under class_swap, object_fill, word" in said
     assert main(["evaluate", f"{tmp_path}/circuit-object_fill.json", "--data", "digits", "--no-curve"]) == 0
     assert main(["partners", *DIGITS, *QUICK, *kinds, "--out", str(tmp_path / "again")]) == 0
     for name in names | circuits:
@@ -61,12 +62,14 @@ def test_boxes_beside_pictures_make_partners_and_are_part_of_the_configuration(s
     boxes.write_text("name,left,top,right,bottom\n" + "".join(f"threes/{n}.png,1,1,7,5\n" for n in range(30)))
     task = ["--data", str(scans), "--corruption", "object_fill", "--mask", str(boxes), *QUICK[2:]]
     names = ["--model", "toy/digits-2l", "--target", "threes=3", "--foil", "eights=8", "--pairs", "15"]
-    arguments = ["discover", *names, *task, "--out", str(out)]
+    crossed = ["discover", *names, *task, "--out", str(out)]
+    assert "masks of both classes" in refused(capsys, crossed)  # there are boxes of threes alone
+    arguments = [*crossed, "--sides", "one"]
     assert main(arguments) == 0
     recorded = json.loads((out / "circuit.json").read_text())["task"]
     assert recorded["mask"] == str(boxes) and recorded["corruption"] == "object_fill"
     assert str(boxes) in capsys.readouterr().out
     again = ["evaluate", f"{out}/circuit.json", "--data", str(scans), "--target", "threes=3", "--foil", "eights=8"]
-    assert main([*again, "--no-curve", "--random", "0"]) == 0
+    assert main([*again, "--sides", "one", "--no-curve", "--random", "0"]) == 0
     boxes.write_text(boxes.read_text().replace(",7,5", ",6,5"))
     assert "another configuration" in refused(capsys, arguments)

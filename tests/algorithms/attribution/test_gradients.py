@@ -249,3 +249,26 @@ def test_the_same_call_gives_the_same_bytes():
     graph = compile_graph(make_task({}).vit, tokens="role")
     first, second = (eap_ig(graph, make_task({}, "noise")).values.tobytes() for _ in range(2))
     assert first == second
+
+
+def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and_batches(monkeypatch):
+    """Oriented by what the clean image shows, and equal where pairs come a few at a time."""
+    from dataclasses import replace
+
+    from vitcircuits.algorithms.attribution import contraction
+    from vitcircuits.circuits import class_contrast
+
+    vit = load_vit("toy/digits-2l")
+    graph = compile_graph(vit)
+    task = class_contrast(vit, "digits", target=3, foil=8, n_discovery=6, n_evaluation=4)
+    whole = eap(graph, task)
+    sides = []
+    for sign in (1, -1):
+        rows = torch.nonzero(task.discovery.sign == sign).flatten()
+        pairs = replace(task.discovery.select(rows), design=None)
+        sides.append(sign * eap(graph, replace(task, discovery=pairs)).values)
+    np.testing.assert_allclose(whole.values, np.mean(sides, 0), rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(contraction, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(contraction.Contraction.__init__, "__kwdefaults__", {"chunk_bytes": 200_000})
+    few = eap(graph, task, memory=2_000_000)
+    np.testing.assert_allclose(few.values, whole.values, rtol=1e-4, atol=1e-6)

@@ -24,4 +24,11 @@ def vits():
 
 @pytest.fixture(scope="session")
 def tasks(vits):
+    """Tasks whose clean images show the target alone."""
+    return [class_contrast(vit, "digits", sides="one", **ASKED) for vit in vits]
+
+
+@pytest.fixture(scope="session")
+def crossed(vits):
+    """Tasks whose clean images show target and foil."""
     return [class_contrast(vit, "digits", **ASKED) for vit in vits]

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from vitcircuits.algorithms import eap
-from vitcircuits.algorithms.comparing import common_pairs, measure_curves, measure_subjects, resampled_circuits
+from vitcircuits.algorithms.comparing import common_pairs, measure, measure_curves, measure_subjects, resampled_circuits
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.compare import compare
+from vitcircuits.circuits.crossed_report import fewer
 from vitcircuits.models.errors import GraphError
 
 
-def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tasks):
-    found = common_pairs(tasks)
+@pytest.mark.parametrize("sides", ["one", "both"])
+def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tasks, crossed, sides, tmp_path):
+    found = common_pairs(tasks if sides == "one" else crossed)
+    name, unnamed = ("faithfulness", "transmission")[:: 1 if sides == "one" else -1]
     graph = compile_graph(vits[0], ports="block")
 
     def find(task):
@@ -25,12 +29,15 @@ def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tas
     )
     report = compare(measured, n_random=2, n_bootstrap=30, pairs=found.as_dict())
     assert report.names == ("toy", "noisy 1", "noisy 2")
-    assert (
-        report.pairs["evaluation"]["valid_for_all"]
-        == report.pairs["compared"]["pairs"]
-        == len(found.tasks[0].evaluation)
-    )
-    assert all(name in report.figures[0] for name in ("edges for faithfulness 0.8", "CPR", "CMD", "path length"))
+    judged = found.tasks[0].evaluation if sides == "one" else fewer(found.tasks[0].evaluation)
+    assert report.pairs["evaluation"]["valid_for_all"] == judged.n_images
+    assert report.pairs["compared"] == {"pairs": len(judged), "share_dropped": 0}
+    assert all(figure in report.figures[0] for figure in (f"edges for {name} 0.8", "CPR", "CMD", "path length"))
+    assert any(one.figure == f"edges for {name} 0.8" for one in report.findings) and unnamed not in str(report)
+    report.save(tmp_path)
+    assert (tmp_path / f"{name}.csv").read_text().startswith(f"circuit,by,edges,share,{name}\n")
+    assert not (tmp_path / f"{unnamed}.csv").exists()
+    assert f"{name.capitalize()} by size" in (tmp_path / "comparison.html").read_text()
     assert report.figures[0]["CPR"].low is not None and report.figures[0]["path length"].low is not None
     assert not np.isnan(report["edges, heads matched"]).any()
     matching = report.agreement.matchings[0, 1]
@@ -52,6 +59,33 @@ def test_the_same_resamples_for_all_and_only_of_discovery_pairs(tasks):
     assert len({tuple(ids) for ids, _ in seen}) == 4 and all(
         pairs is found.tasks[i // 4].evaluation for i, (_, pairs) in enumerate(seen)
     )
+
+
+def test_crossed_resamples_hold_whole_images_and_are_the_same_for_all(crossed):
+    seen = []
+
+    def find(task):
+        seen.append(task.discovery)
+        return Circuit.empty(compile_graph(task.vit, ports="block"))
+
+    found = common_pairs(crossed)
+    for task in found.tasks[:2]:
+        resampled_circuits(find, task, 3, seed=3)
+    for one, other in zip(seen[:3], seen[3:], strict=True):
+        assert torch.equal(one.clean, other.clean) and torch.equal(one.corrupt, other.corrupt)
+        counts = one.design.counts
+        assert counts == found.tasks[0].discovery.design.counts
+        assert {int((one.design.clean_image == image).sum()) for image in one.design.clean_image} == {2}
+
+
+def test_heads_are_seen_on_images_of_both_classes(crossed, monkeypatch):
+    shown, gather = [], measure.gather_heads
+    monkeypatch.setattr(
+        measure, "gather_heads", lambda vit, some, **more: shown.append(some) or gather(vit, some, **more)
+    )
+    measure.heads_of(crossed[0], n=6)
+    assert crossed[0].vit(shown[0]).argmax(1).tolist() == [3, 8, 3, 8, 3, 8]
+    assert len({image.numpy().tobytes() for image in shown[0]}) == 6
 
 
 def test_circuits_without_scores_have_no_curve(tasks):

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from vitcircuits.algorithms.sweeps.outcomes import Outcome
 from vitcircuits.algorithms.sweeps.page import sweep_page
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
 from vitcircuits.circuits.draw.sparkline import HEIGHT, WIDTH, sparkline
@@ -26,6 +27,23 @@ def test_every_cell_is_a_row_with_a_link_to_its_circuit_or_its_error(page, cells
     assert "[-0.167, 0.833]" in rows[0] and f'data-v="{1 / 3}"' in rows[0]
 
 
+def headings(page):
+    return re.findall(r"<button>(.*?)</button>", page.split("<tbody>")[0])
+
+
+def test_columns_are_those_that_some_report_has_and_what_one_lacks_is_a_dash(cells):
+    older = Report({"faithfulness": Figure(0.5, low=0.4, high=0.6)}, (), 25, 100, 8)
+    crossed = Report({"transmission": Figure(0.25), "one_sided_faithfulness": Figure(0.75)}, (), 25, 100, 8)
+    outcomes = [Outcome(cells[0], "done", older), Outcome(cells[1], "done", crossed)]
+    page = sweep_page(outcomes)
+    assert headings(page)[5:-1] == ["transmission", "faithfulness (one-sided)"]
+    rows = page.split("<tbody>")[1].split("</tr>")
+    assert 'no such figure">\N{EN DASH}' in rows[0] and "0.500" in rows[0]
+    assert "0.250" in rows[1] and "0.750" in rows[1] and "no such figure" not in rows[1]
+    assert "0.625<small>0.500 to 0.750</small>" in page.split("<tbody>")[2]
+    assert "transmission" not in headings(sweep_page(outcomes[:1]))
+
+
 def test_nothing_is_loaded_and_only_its_own_script_may_run(page):
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     assert script is not None and page.count("<script") == 1
@@ -40,7 +58,10 @@ def test_a_sparkline_stays_inside_its_frame_whatever_the_values():
         Curve(label, sizes, sizes, np.array(values))
         for label, values in {"eap": [0, -3.0, np.nan, 9.0], "random circuits": [0.0, np.inf, 0.1, 1.0]}.items()
     ]
-    drawing = ElementTree.fromstring(sparkline(Report({"faithfulness": Figure(7.0)}, tuple(curves), 50, 50, 3)))
+    figures = ({"faithfulness": Figure(7.0)}, {"transmission": Figure(7.0), "one_sided_faithfulness": Figure(0.2)})
+    drawn = [sparkline(Report(some, tuple(curves), 50, 50, 3)) for some in figures]
+    assert drawn[0] == drawn[1]
+    drawing = ElementTree.fromstring(drawn[0])
     lines = drawing.findall("polyline")
     assert len(lines) == 2 and len(drawing.findall("circle")) == 1
     for line in lines:

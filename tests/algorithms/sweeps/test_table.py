@@ -5,8 +5,10 @@ from importlib.util import find_spec
 
 import pandas
 import pytest
+from vitcircuits.algorithms.sweeps.outcomes import Outcome
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
-from vitcircuits.algorithms.sweeps.table import save_table, sweep_table
+from vitcircuits.algorithms.sweeps.table import FIGURES, save_table, sweep_table
+from vitcircuits.circuits.report import Figure, Report
 from vitcircuits.models.errors import TaskError
 
 
@@ -21,6 +23,24 @@ def test_a_row_holds_the_figures_with_their_intervals(outcomes):
     wanted |= {"n_graph": 100, "size": 0.25, "n_pairs": 8, "faithfulness": 4 / 3, "faithfulness_low": 4 / 3 - 0.5}
     assert {name: row[name] for name in wanted} == wanted
     assert row["undefined"] == "cmd: no <scores>" and pandas.isna(row["cmd"]) and pandas.isna(row["n_nodes"])
+
+
+def outcome_of(cell, figures):
+    return Outcome(cell, "done", Report(figures, (), 25, 100, 8))
+
+
+def test_what_reads_the_image_stands_first_and_one_sided_faithfulness_last(outcomes):
+    names = [name for name in sweep_table(outcomes).columns if name in FIGURES]
+    assert names[:4] == ["transmission", "leakage", "reproduced_variation", "right"] and names[-1] == "faithfulness"
+
+
+def test_a_figure_that_a_report_lacks_is_absent_and_not_undefined(cells):
+    older = outcome_of(cells[0], {"faithfulness": Figure(0.5), "kl": Figure(None, reason="why")})
+    crossed = outcome_of(cells[1], {"transmission": Figure(0.25), "one_sided_faithfulness": Figure(0.75, low=0.7)})
+    first, second = (row for _, row in sweep_table([older, crossed]).iterrows())
+    assert pandas.isna(first["transmission"]) and first["faithfulness"] == 0.5 and first["undefined"] == "kl: why"
+    assert (second["transmission"], second["faithfulness"], second["faithfulness_low"]) == (0.25, 0.75, 0.7)
+    assert pandas.isna(second["cpr"]) and second["undefined"] == ""
 
 
 def test_rows_are_in_the_order_of_the_cells_and_point_to_their_folders(tmp_path, outcomes):

@@ -13,7 +13,7 @@ from vitcircuits.models import load_vit
 
 def _bench(circuit, task, *, n_bootstrap=200, seed=0, **settings):
     baseline = make_baseline(task.vit, task.ablation, task.reference)
-    resamples = Resamples.draw(len(task.evaluation), n_bootstrap, seed=seed)
+    resamples = Resamples.of(task.evaluation, n_bootstrap, seed=seed)
     return Bench(circuit, task, task.metric, task.evaluation, baseline, resamples, CheckSettings(**settings), seed)
 
 
@@ -25,15 +25,19 @@ def bench_of():
 
 @pytest.fixture(scope="session")
 def planted():
-    """Opens a planted model once: its task of 96 pairs, its graph and the mask of its (first) minimal circuit."""
+    """Opens a planted model once: its task of 96 pairs (images), its graph and the mask of a minimal circuit."""
     made = {}
 
-    def get(name):
-        if name not in made:
+    def get(name, sides="one"):
+        if (name, sides) not in made:
             vit = load_vit(name)
-            graph = compile_graph(vit)
-            made[name] = (planted_task(vit, n=96), graph, truth_mask(graph, vit.minimal_circuits()[0]))
-        return made[name]
+            graph, n = compile_graph(vit), {"one": 96, "both": 48}[sides]
+            made[name, sides] = (
+                planted_task(vit, n=n, sides=sides),
+                graph,
+                truth_mask(graph, vit.minimal_circuits()[0]),
+            )
+        return made[name, sides]
 
     return get
 

@@ -5,15 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, compile_graph
-from vitcircuits.circuits.checks.hypotheses import (
-    check_equivalence,
-    check_independence,
-    check_minimality,
-    check_partial_necessity,
-    check_sufficiency,
-)
+from vitcircuits.circuits.checks.by_chance import check_partial_necessity, check_sufficiency, others
+from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_independence, check_minimality
 from vitcircuits.circuits.checks.inflate import inflate
-from vitcircuits.circuits.nodes import matched_masks, node_circuit
+from vitcircuits.circuits.control_kinds import kinds_of
+from vitcircuits.circuits.nodes import node_circuit
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.walks import Walks
 
@@ -56,19 +52,21 @@ def test_independence_says_where_it_cannot_decide(planted, bench_of, tiny_task, 
 )
 def test_random_circuits_are_counted_as_by_hand(check, name, tiny_task, tiny_circuit, bench_of):
     bench = bench_of(tiny_circuit, tiny_task, n_draws=20, quantile=0.5)
-    verdict = check(bench).verdicts[name]
-    masks = matched_masks(tiny_circuit, 20, seed=bench.seed + 7)
-    inside = name == "sufficiency"
-    away = [abs(bench.outputs([mask if inside else ~mask], "")[0].mean() - bench.full.mean())
-            for mask in (bench.own, *masks)]  # fmt: skip
-    wins = sum(other > away[0] if inside else other < away[0] for other in away[1:])
-    assert verdict.statistic.value == pytest.approx(wins / 20)
+    verdict, inside, wins = check(bench).verdicts[name], name == "sufficiency", {}
+    for kind in kinds_of(tiny_circuit):
+        masks = others(bench, kind)
+        away = [np.sqrt(np.mean((bench.outputs([mask if inside else ~mask], "")[0] - bench.full) ** 2))
+                for mask in (bench.own, *masks)]  # fmt: skip
+        wins[kind] = sum(other > away[0] if inside else other < away[0] for other in away[1:]) / len(masks)
+    assert set(wins) == {"paths", "dealt", "renamed"}
+    assert verdict.statistic.value == pytest.approx(min(wins.values())) and "hardest of 3 kinds" in verdict.words
     assert verdict.n == 20 and verdict.statistic.low is not None and verdict.p_value is not None
 
 
-def test_sufficiency_passes_on_the_truth_and_ties_leave_necessity_open(planted, bench_of):
-    task, graph, truth = planted(XOR)
-    few = dataclasses.replace(task, evaluation=task.evaluation.select(slice(0, 30)))
+@pytest.mark.parametrize("sides", ["one", "both"])
+def test_sufficiency_passes_on_the_truth_and_ties_leave_necessity_open(sides, planted, bench_of):
+    task, graph, truth = planted(XOR, sides)
+    few = dataclasses.replace(task, evaluation=task.evaluation.select(slice(0, None, len(task.evaluation) // 30)))
     bench = bench_of(Circuit(graph, truth), few)
     assert check_sufficiency(bench).verdicts["sufficiency"].passed is True
     verdict = check_partial_necessity(bench).verdicts["partial_necessity"]

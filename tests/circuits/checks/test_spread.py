@@ -26,6 +26,28 @@ def test_each_cell_is_the_evaluation_of_that_choice(tiny_task, tiny_circuit):
         assert "[" in line
 
 
+def test_on_both_sides_each_cell_is_the_transmission_of_that_choice_and_kl_stands_beside(planted):
+    task, graph, truth = planted("planted/neighbour-xor", "both")
+    circuit = Circuit(graph, np.where(np.arange(len(graph)) == np.flatnonzero(truth)[0], False, truth))
+    found = evaluate_spread(circuit, task, ablations=("partner", "zero", "mean"), n_bootstrap=50)
+    assert found.share == "transmission" and {metric for _, metric in found.cells} == {
+        "logit_difference",
+        "probability",
+    }
+    for (ablation, metric), figure in found.cells.items():
+        choice = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind=metric))
+        kind = ablation.split(" ")[0]
+        report = evaluate(circuit, choice, ablation=kind, curve=False, n_random=0, n_bootstrap=50)
+        wanted = report["transmission_all_images"]
+        assert (figure.value, figure.low, figure.high) == pytest.approx(
+            (wanted.value, wanted.low, wanted.high), abs=1e-6
+        )
+        assert found.distances[ablation, "kl"].value == pytest.approx(report["kl_all_images"].value)
+    values = [figure.value for figure in found.cells.values()]
+    assert found.lowest.value == min(values) and found.highest.value == max(values)
+    assert "distance" in str(found)
+
+
 def test_the_defaults_are_three_ablations_and_two_metrics(tiny_task, tiny_circuit):
     found = evaluate_spread(tiny_circuit, tiny_task, n_bootstrap=10)
     assert len({ablation for ablation, _ in found.cells}) == 3 and len({metric for _, metric in found.cells}) == 2

@@ -71,6 +71,40 @@ def test_hsic_is_its_trace():
     assert independence(x, y, n_permutations=5, seed=0).statistic == pytest.approx(wanted)
 
 
+def test_hsic_shuffles_whole_images():
+    """Pairs of one image alike: counted one by one they find a dependence that few images don't show."""
+    rng, n_images, n_each, n_draws = np.random.default_rng(4), 12, 6, 200
+    unit = np.repeat(np.arange(n_images), n_each)
+    by_image, by_pair = [], []
+    for draw in range(n_draws):
+        first, second = rng.normal(size=n_images)[unit] + 0.1 * rng.normal(size=len(unit)), rng.normal(size=n_images)
+        by_image.append(independence(first, second, n_permutations=99, seed=draw, unit=unit).p_value)
+        if draw < 20:
+            by_pair.append(independence(first, second[unit], n_permutations=99, seed=draw).p_value)
+    assert least(n_draws) <= np.mean(np.array(by_image) <= LEVEL) <= most(n_draws)
+    assert np.mean(np.array(by_pair) <= LEVEL) > 0.5
+    each = np.arange(n_images)
+    assert independence(second, second, n_permutations=99, seed=0, unit=each) == independence(
+        second, second, n_permutations=99, seed=0
+    )
+
+
+def test_hsic_shuffles_places_where_both_classes_meet_the_same_partners():
+    """The output hangs on the partner alone, and an image of each class meets it: rejected as often as the level."""
+    rng, n_places, n_draws = np.random.default_rng(5), 12, 300
+    place = np.repeat(np.arange(n_places), 2)
+    side = np.tile([1.0, -1.0], n_places)
+    size, power = [], []
+    for draw in range(n_draws):
+        first, second = rng.normal(size=n_places)[place], 3 * side + rng.normal(size=len(side))
+        first = first + 0.01 * rng.normal(size=len(side))
+        size.append(independence(first, second, n_permutations=99, seed=draw, place=place).p_value)
+        if draw < 40:
+            power.append(independence(first + second, second, n_permutations=99, seed=draw, place=place).p_value)
+    assert least(n_draws) <= np.mean(np.array(size) <= LEVEL) <= most(n_draws)
+    assert np.mean(np.array(power) <= LEVEL) > 0.9
+
+
 def test_the_size_and_the_power_of_hsic():
     rng, n_draws = np.random.default_rng(2), 300
     p_values = [

@@ -47,6 +47,19 @@ def test_every_figure_has_an_interval_or_a_reason(report):
         assert (figure.low is not None and figure.high is not None) or figure.reason, name
 
 
+@pytest.mark.parametrize("ablation", ["partner", "mean"])
+def test_on_both_sides_it_is_all_there_too(ablation, planted):
+    task, graph, truth = planted("planted/bright-column", "both")
+    options = {"curve": False, "n_random": 3, "n_bootstrap": 50, "settings": QUICK, "ablation": ablation}
+    found = evaluate(Circuit(graph, truth), task, checks="all", **options)
+    assert set(found.tables) == {"controls", "images", "local_minimality", "spread", "spread_distances"}
+    assert {"lowest_transmission", "dealt_transmission", "complement"} <= set(found.figures)
+    assert {row[0] for row in found.tables["spread"].rows} >= {"partner", "mean (per token)"}
+    assert len(found.verdicts) == 5 and not any("one-sided" in verdict.words for verdict in found.verdicts.values())
+    for name, figure in every_figure(found):
+        assert (figure.low is not None and figure.high is not None) or figure.reason, name
+
+
 def test_the_printed_report_never_shows_a_bare_figure(report):
     _, found = report
     for line in str(found).splitlines():

@@ -35,6 +35,11 @@ def test_it_parses_and_names_its_curves_axes_and_mark():
         assert expected in words
 
 
+def test_the_axis_says_what_is_drawn():
+    words = said(curves_svg(CURVES, measure="transmission"))
+    assert "transmission" in words and "faithfulness" not in words
+
+
 def test_the_same_curves_give_the_same_bytes():
     assert curves_svg(CURVES, mark=(20, 0.9)) == curves_svg(CURVES, mark=(20, 0.9))
 

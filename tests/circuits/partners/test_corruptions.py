@@ -112,15 +112,30 @@ def test_tasks_say_who_chose_the_mask_and_count_images_without_one(vit):
         name: some for name, y in zip(data.test.names, data.test.labels.tolist(), strict=True) if y == 3
     }
     given = Partner("object_fill", mask=table)
-    task = class_contrast(vit, data, target=3, foil=8, corruption=given, n_discovery=30, n_evaluation=10)
+    of_threes = {"target": 3, "foil": 8, "sides": "one", "n_discovery": 30, "n_evaluation": 10}
+    task = class_contrast(vit, data, corruption=given, **of_threes)
     dropped = task.info["dropped"]["discovery"]
     assert dropped["no_mask"] == 10 and len(task.discovery) + sum(dropped.values()) == 30
     assert "mask_chosen_by" not in task.info and len(task.info["mask_digest"]) == 64
     with pytest.raises(TaskError, match="train/"):
-        class_contrast(vit, data, target=3, foil=8, corruption=Partner("object_fill", mask={"nobody": some}))
+        class_contrast(vit, data, corruption=Partner("object_fill", mask={"nobody": some}), **of_threes)
+    with pytest.raises(TaskError, match='masks of both classes; with masks of the target alone, pass sides="one"'):
+        class_contrast(vit, data, corruption=given, **{**of_threes, "sides": "both"})
     nothing = Partner("object_fill", mask=some & False)
     with pytest.raises(TaskError, match="widen it"):
-        class_contrast(vit, data, target=3, foil=8, corruption=nothing)
+        class_contrast(vit, data, corruption=nothing, **of_threes)
+
+
+def test_a_crossed_task_counts_images_of_both_classes_without_a_usable_mask(vit):
+    some = torch.zeros(8, 8, dtype=torch.bool)
+    some[2:6, 2:6] = True
+    data = load_data("digits", vit.preprocess)
+    names = [*data.train.names, *data.test.names]
+    given = Partner("object_fill", mask={name: some if place % 3 else some & False for place, name in enumerate(names)})
+    info = class_contrast(vit, data, target=3, foil=8, corruption=given, n_discovery=30, n_evaluation=10).info
+    counts = info["images"]["discovery"]
+    assert 0 < info["dropped"]["discovery"]["no_mask"] == counts["no_mask"] < 60
+    assert counts["target"] == counts["foil"] <= 60 - counts["no_mask"]
 
 
 def test_the_foils_name_is_painted_unless_another_is_given(vit):

@@ -1,0 +1,175 @@
+"""A report in words, in the order in which it should be read: what the command line and the page say first.
+
+Of a crossed task: how many images the model itself gets wrong; what the circuit transmits, and whether that means that
+it reads the image; what else tells a reader from a cheat; what chance and cheats get; and at the end one-sided
+faithfulness, which a constant can win. Of a one-sided task: faithfulness, and that a constant cannot be told there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .report import Figure, Report
+
+Row = tuple[str, str]
+"""A label and what is said under it."""
+
+ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
+MOST_POINTS = 8
+"""Sizes of a frontier that are printed."""
+
+_NOT_CONTROLS = 3  # rows of the controls table before them: the circuit, the full model, no edge kept
+
+
+def told(report: Report) -> list[Row]:
+    """What a report says first, line by line."""
+    return _crossed(report) if is_crossed(report) else _one_sided(report)
+
+
+def is_crossed(report: Report) -> bool:
+    """Whether the clean images showed both classes."""
+    return report.method.get("sides") == "both"
+
+
+def short(figure: Figure) -> str:
+    """A figure in two decimals with its interval, or why there is none."""
+    if figure.value is None:
+        return f"undefined ({figure.reason})"
+    unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.2f}{unit} ({figure.interval})"
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]{unit}"
+
+
+def verdict(report: Report) -> str:
+    """The transmission, the size, and whether the circuit reads the image; or one-sided faithfulness."""
+    size = f"with {report.n_edges:,} of {report.n_graph:,} edges ({report.n_edges / report.n_graph:.0%})"
+    if report.method.get("granularity") == "node":
+        kept = f"{report.method['n_nodes']} of {report.method['n_graph_nodes']} heads and MLPs kept whole"
+        size = f"with {kept} ({report.n_edges:,} of {report.n_graph:,} edges run among them)"
+    if not is_crossed(report):
+        return f"one-sided f = {short(report['faithfulness'])} {size}"
+    figure = report["transmission"]
+    known = f"T = {short(figure)} {size}: {report.method['verdict']}"
+    return known if figure.value is not None else f"{report.method['verdict']}, {size}"
+
+
+def images_told(report: Report) -> str:
+    """How many clean images there are, and how many of them the model gets wrong."""
+    counts = {side: report.method[f"n_{side}_images"] for side in ("target", "foil")}
+    wrong = {side: n - report.method[f"n_{side}_images_right"] for side, n in counts.items()}
+    sides = ", ".join(f"{wrong[side]} of {n} of the {side}" for side, n in counts.items())
+    return f"the model gets {sum(wrong.values())} of {sum(counts.values())} wrong ({sides})"
+
+
+def _crossed(report: Report) -> list[Row]:
+    figures = report.figures
+    rows = [("evaluation images", images_told(report)), ("transmission", verdict(report))]
+    if "transmission_raw" in figures:
+        raw, empty = short(figures["transmission_raw"]), short(figures["transmission_empty"])
+        rows.append(("", f"that is (T - T0) / (1 - T0): T = {raw}, and T0 = {empty} is what partners show themselves"))
+    said = {
+        "leakage": ("leakage", "L = {}: 0 is right, 1 with no edge kept"),
+        "offset": ("offset", "{}: the circuit's mean over the model's"),
+        "transmission_within": ("T within", "{}: 1 follows the model image by image, inside each class"),
+        "reproduced_variation": ("R^2", "{} of the model's variation is reproduced"),
+    }
+    rows += [(label, words.format(short(figures[name]))) for name, (label, words) in said.items() if name in figures]
+    rows += [("right", f"{short(figures['right'])} in the lowest cell, {_lowest_cell(figures)}")]
+    rows += [("KL", f"{short(figures['kl'])}: 0 is best")]
+    rows += [("other classes", f"R^2 = {short(figures['other_classes'])}")] if "other_classes" in figures else []
+    if "transmission_all_images" in figures:
+        rows.append(("all images", f"T = {short(figures['transmission_all_images'])}, the model's mistakes included"))
+    return [*rows, *_controls(report), *_older(figures)]
+
+
+def _lowest_cell(figures: Mapping[str, Figure]) -> str:
+    cells = {name: one for name, one in figures.items() if re.fullmatch(r"right_.*(?<!all_images)", name)}
+    worst = min(cells, key=lambda name: cells[name].value or 0.0)
+    return worst.removeprefix("right_").replace("_", " ")
+
+
+def _controls(report: Report) -> list[Row]:
+    """What answers without reading, or by chance, gets."""
+    table = report.tables.get("controls")
+    if table is None:
+        return []
+    return [("control", f"{name}: T = {_cell(value)}") for name, value, *_ in table.rows[_NOT_CONTROLS:]]
+
+
+def _cell(value: str | Figure) -> str:
+    return short(value) if isinstance(value, Figure) else value
+
+
+def _older(figures: Mapping[str, Figure]) -> list[Row]:
+    """One-sided faithfulness, with what a sham and equal logits make of it."""
+    if "one_sided_faithfulness" not in figures:
+        return []
+    parts = [f"{short(figures['one_sided_faithfulness'])}: a constant can reach 1"]
+    if "one_sided_sham" in figures:
+        parts.append(f"sham (the clean image shows the foil) {short(figures['one_sided_sham'])}")
+    if "no_opinion" in figures:
+        parts.append(f"equal logits {figures['no_opinion'].value:.2f}")
+    return [("one-sided f", "; ".join(parts))]
+
+
+def _one_sided(report: Report) -> list[Row]:
+    figures = report.figures
+    rows = [("faithfulness", verdict(report)), ("", report.method.get("sides_in_words", ONE_SIDED))]
+    labels = {"random_faithfulness": "random circuits", "accuracy": "accuracy", "kl": "KL"}
+    return [*rows, *((label, short(figures[name])) for name, label in labels.items() if name in figures)]
+
+
+def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:
+    """How a size was chosen by level, and what other sizes kept where none reaches it; empty for other selections."""
+    level = provenance.get("level")
+    kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
+    name = kept.get(str(provenance.get("selection")), "")
+    if not name or level is None:
+        return ""
+    where = "discovery images" if name == "transmission" else "discovery pairs"
+    frontier = provenance.get("frontier", ())
+    if provenance["reached"]:
+        found = f"the smallest that keeps {name} {level:g} on {where} ({provenance[name]:.2f} there)"
+        late = frontier and frontier[-1][0] > n_graph / 2
+        return f"{found}; it takes more than half of all edges: {points(frontier)}" if late else found
+    missed = f"reads the image at {level:g}" if name == "transmission" else f"keeps faithfulness {level:g}"
+    best = f"no size {missed} on {where}; the best is {provenance[name]:.2f}"
+    return f"{best}; edges and what they keep: {points(frontier)}" if frontier else best
+
+
+def points(frontier: Sequence[Sequence[int | float]]) -> str:
+    """Some of the sizes that were tried, evenly spaced among them, with what each keeps; the best is one of them."""
+    best = max(range(len(frontier)), key=lambda place: frontier[place][1])
+    step = (len(frontier) - 1) / (MOST_POINTS - 1)
+    places = sorted({best, *(round(place * step) for place in range(MOST_POINTS))})
+    return ", ".join(f"{int(frontier[place][0])}: {frontier[place][1]:.2f}" for place in places)
+
+
+WORST, BEST = 12, 4
+"""Images that the page shows: those that the circuit is furthest off on, and the closest."""
+
+
+def image_rows(report: Report) -> list[tuple[str, ...]]:
+    """Rows of the report's table of images, furthest off first."""
+    table = report.tables.get("images")
+    return [] if table is None else [tuple(map(str, row)) for row in table.rows]
+
+
+def image_number(row: Sequence[str]) -> int:
+    """The number that a row of the table of images gives its image; -1 for an image with a name of its own."""
+    found = re.fullmatch(r"image (\d+)", row[0])
+    return int(found[1]) if found else -1
+
+
+def images_shown(report: Report) -> list[int]:
+    """The numbers of the images that a page shows."""
+    rows = image_rows(report)
+    return [number for row in [*rows[:WORST], *rows[WORST:][-BEST:]] if (number := image_number(row)) >= 0]
+
+
+def measure(report: Report) -> str:
+    """What a report's curves are of: `transmission` or `faithfulness`."""
+    return "transmission" if is_crossed(report) else "faithfulness"

@@ -1,0 +1,118 @@
+"""No verdict of a crossed task is won by a constant, or by a circuit that does not read the image."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms import eap
+from vitcircuits.circuits import Circuit, class_contrast, compile_graph
+from vitcircuits.circuits.checks.by_chance import check_partial_necessity, check_sufficiency, others
+from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_independence, check_minimality
+from vitcircuits.circuits.checks.units import Units
+from vitcircuits.circuits.checks.verdicts import CANNOT_TELL, gated
+from vitcircuits.circuits.control_kinds import kinds_of
+from vitcircuits.circuits.design import TARGET
+from vitcircuits.models import load_vit
+
+COLUMN, XOR = "planted/bright-column", "planted/neighbour-xor"
+CHECKS = {"equivalence": check_equivalence, "minimality": check_minimality, "sufficiency": check_sufficiency,
+          "partial_necessity": check_partial_necessity, "independence": check_independence}  # fmt: skip
+
+
+def key(mask):
+    return hashlib.sha256(np.packbits(mask).tobytes()).digest()
+
+
+def constant_bench(planted, bench_of, sides):
+    """A circuit that answers what the model says of the target, whatever it is shown, and does all the model's work.
+
+    Its answers are put in place of the truth's: the circuit's the constant with f = 1, those of the circuit less an
+    edge, of the model without the circuit, and of other circuits what no edge gives, in another order.
+    """
+    task, graph, truth = planted(XOR, sides)
+    bench = bench_of(Circuit(graph, truth), task, n_draws=40, n_permutations=200)
+    shows_target = (
+        np.ones(len(bench.pairs), bool) if sides == "one" else bench.pairs.design.clean_side.numpy() == TARGET
+    )
+    left = np.random.default_rng(0).permutation(bench.none)
+    bench.known[key(truth)] = np.full(len(bench.pairs), np.median(bench.full[shows_target]))
+    for mask in (~truth, *(mask for _, mask in bench.parts())):
+        bench.known[key(mask)] = left
+    for kind in kinds_of(bench.circuit):
+        for mask in others(bench, kind):
+            bench.known.update({key(mask): left, key(~mask): bench.full})
+    return bench
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name != "independence"])
+def test_a_constant_passes_on_one_side_and_is_told_there(name, planted, bench_of):
+    bench = constant_bench(planted, bench_of, "one")
+    assert bench.shares(bench.kept - bench.none)[0] == pytest.approx(1, abs=0.1)
+    found = CHECKS[name](bench).verdicts[name]
+    assert found.passed is True and CANNOT_TELL in found.words
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_constant_fails_on_both_sides(name, planted, bench_of):
+    bench = constant_bench(planted, bench_of, "both")
+    assert bench.transmission.value == pytest.approx(0, abs=1e-9)
+    found = CHECKS[name](bench).verdicts[name]
+    assert found.passed is False and CANNOT_TELL not in found.words
+
+
+def test_no_edge_is_not_equivalent_though_it_lies_above_the_model_half_of_the_time(planted, bench_of):
+    task, graph, _ = planted(COLUMN, "both")
+    found = check_equivalence(bench_of(Circuit.empty(graph), task)).verdicts["equivalence"]
+    assert found.passed is False and "void" not in found.words  # by the side that is shown, without the gate
+    assert found.statistic.value < 0.1
+
+
+@pytest.mark.parametrize("passed", [True, None, False])
+def test_the_gate_turns_what_did_not_fail(passed, planted, bench_of):
+    task, graph, truth = planted(COLUMN, "both")
+    assert gated(bench_of(Circuit(graph, truth), task), passed, "said") == (passed, "said")
+    bench = bench_of(Circuit.empty(graph), task)
+    assert gated(bench, passed, "said")[0] is False
+    assert ("does not read the image" in gated(bench, passed, "said")[1]) == (passed is not False)
+    if passed:
+        assert gated(bench_of(Circuit(graph, truth), task, n_bootstrap=0), passed, "said")[0] is None  # not known
+
+
+def test_the_gate_closes_where_transmission_is_undefined(planted, bench_of):
+    task, graph, truth = planted(COLUMN, "both")
+    same = dataclasses.replace(task.evaluation, clean=task.evaluation.clean[:1].expand_as(task.evaluation.clean))
+    bench = bench_of(Circuit(graph, truth), dataclasses.replace(task, evaluation=same))
+    passed, words = gated(bench, True, "said")
+    assert passed is False and "undefined" in words
+
+
+def test_a_clean_image_counts_once_and_partners_of_both_sides_alike(planted):
+    task, _, _ = planted(COLUMN, "both")
+    pairs = task.evaluation.select(list(range(len(task.evaluation) - 1)))  # one pair fewer, so that sides differ
+    units, design = Units.of(pairs), pairs.design
+    assert len(units) == design.clean_image.unique().numel() < len(pairs)
+    np.testing.assert_array_equal(units.sign[units.of_pair], design.sign.numpy())
+    values = np.random.default_rng(0).normal(size=len(pairs))
+    for unit in (0, len(units) - 1):
+        own = units.of_pair == unit
+        sides = design.partner_side.numpy()
+        wanted = np.mean([values[own & (sides == side)].mean() for side in (0, 1) if (own & (sides == side)).any()])
+        assert units.means(values)[unit] == pytest.approx(wanted)
+
+
+def test_six_edges_that_hardly_say_anything_are_not_sufficient(bench_of):
+    """They come closer to the model than all 50 random circuits made of whole paths: chance does worse than nothing."""
+    vit = load_vit("toy/digits-2l")
+    graph = compile_graph(vit)
+    one = class_contrast(vit, "digits", target=0, foil=6, sides="one", n_discovery=32, n_evaluation=40)
+    circuit = eap(graph, one).top(9, by="abs_mean")
+    bench = bench_of(circuit, one)
+    assert bench.own.sum() == 6 and bench.shares(bench.kept - bench.none)[0] < 0.08
+    away = bench.distance(bench.outputs([bench.own, *others(bench, "paths")], ""), bench.full)
+    assert (away[1:] > away[0]).all()
+    both = class_contrast(vit, "digits", target=0, foil=6, n_discovery=8, n_evaluation=24)
+    crossed = bench_of(circuit, both, n_permutations=200)
+    found = check_sufficiency(crossed).verdicts["sufficiency"]
+    assert found.passed is False and "does not read the image" in found.words
+    assert not any(check(crossed).verdicts[name].passed for name, check in CHECKS.items())
