@@ -249,7 +249,9 @@ def judge(task: Task, graph: Graph, found: Found, folder: Path) -> dict[str, Any
         figures = figures_of(everything.of(row), None if others is None else others.of(row))
         figures["random_transmission"] = chance[asked]
         plain = {name: as_list(figure) for name, figure in figures.items()}
-        rows.append({"ranking": ranking, "asked": asked, "edges": int(mask.sum()), "figures": plain})
+        rows.append(
+            {"ranking": ranking, "asked": asked, "edges": int(mask.sum()), "mask": as_text(mask), "figures": plain}
+        )
     return {"rows": rows, "images": describe_images(everything.of(1))}
 
 
@@ -281,6 +283,11 @@ def random_transmission(
             else Figure(None, reason="undefined")
         )
     return values
+
+
+def as_text(mask: Bools) -> str:
+    """A mask in hexadecimal, eight edges in two digits; `np.unpackbits` of `bytes.fromhex` reads it back."""
+    return np.packbits(mask).tobytes().hex()
 
 
 def as_list(figure: Figure) -> list[Any]:

@@ -13,9 +13,10 @@ import torch
 from exact_engine import DATA, DEIT
 from vitcircuits.circuits import Task, class_contrast
 from vitcircuits.circuits.ablation import Kind
+from vitcircuits.circuits.classes import parse_classes
 from vitcircuits.circuits.partners.partner import Partner
 from vitcircuits.models import HookedViT, load_vit
-from vitcircuits.models.data import ImageData, Split, load_data
+from vitcircuits.models.data import ImageData, load_data
 
 SCORED = ("eap", "eap_ig", "relp", "ceap", "atp_star", "rank_ensemble", "hybrid")
 METHODS = ("eap", "eap_ig", "relp", "learned_masks", "budgeted_pruning", *SCORED[3:], "acdc")
@@ -124,7 +125,7 @@ STUDIES: dict[str, Study] = {
     ),
     "kinds": Study(
         "DeiT-Tiny, tabby and tiger cats against Persian, Siamese and Egyptian cats",
-        ("281-282", "283-285"),
+        ("striped=281-282", "other_cats=283-285"),
         (0.1, 0.2, 0.4),
         (0.2, 0.4),
         kinds=True,
@@ -149,29 +150,39 @@ CANDIDATES = {
 
 
 @cache
+def photographs() -> ImageData:
+    """The photographs of cats and dogs."""
+    return load_data(str(DATA / "cats_dogs"), deit().preprocess)
+
+
+@cache
+def top_classes() -> dict[str, torch.Tensor]:
+    """What the full model calls each photograph, by split."""
+    found = {}
+    for name in ("train", "test"):
+        with torch.no_grad():
+            images = getattr(photographs(), name).images.split(16)
+            found[name] = torch.cat([deit()(some).argmax(-1).cpu() for some in images])
+    return found
+
+
 def named_by_the_model() -> ImageData:
-    """The photographs of cats and dogs under the names that the full model gives them."""
-    vit, data = deit(), load_data(str(DATA / "cats_dogs"), deit().preprocess)
-    train, test = (_named(vit, split) for split in (data.train, data.test))
-    return dataclasses.replace(data, name="cats_dogs, named by the model", train=train, test=test,
-                               class_names=tuple(vit.class_names))  # fmt: skip
-
-
-def _named(vit: HookedViT, split: Split) -> Split:
-    with torch.no_grad():
-        top = torch.cat([vit(images).argmax(-1).cpu() for images in split.images.split(16)])
-    return dataclasses.replace(split, labels=top)
+    """The photographs in three classes by the names that the full model gives them: both kinds, and the rest."""
+    kinds, splits = [part.split("=") for part in STUDIES["kinds"].classes], {}
+    for name, top in top_classes().items():
+        labels = torch.full_like(top, len(kinds))
+        for label, (_, spec) in enumerate(kinds):
+            labels[torch.isin(top, torch.tensor(parse_classes(spec, deit()).indices))] = label
+        splits[name] = dataclasses.replace(getattr(photographs(), name), labels=labels)
+    names = (*(folder for folder, _ in kinds), "rest")
+    return dataclasses.replace(photographs(), name="cats_dogs, named by the model", class_names=names, **splits)
 
 
 def count_kinds() -> dict[str, dict[str, list[int]]]:
     """How many images of each side of each candidate the full model's top-1 names, (target, foil), by split."""
-    from vitcircuits.circuits.classes import parse_classes
-
-    data, found = named_by_the_model(), {}
+    found = {}
     for name, sides in CANDIDATES.items():
         classes = [torch.tensor(parse_classes(spec, deit()).indices) for spec in sides]
-        found[name] = {
-            which: [int(torch.isin(split.labels, own).sum()) for own in classes]
-            for which, split in (("discovery", data.train), ("held_out", data.test))
-        }
+        counts = {split: [int(torch.isin(top, own).sum()) for own in classes] for split, top in top_classes().items()}
+        found[name] = {"discovery": counts["train"], "held_out": counts["test"]}
     return found

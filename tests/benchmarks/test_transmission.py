@@ -86,7 +86,7 @@ def test_a_process_that_dies_leaves_its_error_and_one_without_progress_is_not_tr
     pool = _Fake([CELL], tmp_path)
     pool.code = "raise ValueError('broken')"
     pool.run(1)
-    assert read(CELL, tmp_path) == {"error": "ValueError: broken"}
+    assert read(CELL, tmp_path)["error"] == "ValueError: broken" and "Traceback" in read(CELL, tmp_path)["said"]
     pool = _Fake([CELL], tmp_path, go=0.5)
     pool.code = "import time; time.sleep(60)"
     pool.run(2)

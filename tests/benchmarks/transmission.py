@@ -148,7 +148,7 @@ class Pool:
         finally:
             self._running.remove(process)
         if process.returncode:
-            self.fail(cell, (said.strip().splitlines() or [f"ended with {process.returncode}"])[-1])
+            self.fail(cell, (said.strip().splitlines() or [f"ended with {process.returncode}"])[-1], said)
         print(f"{cell.name}: {'failed' if process.returncode else 'done'}, {time.monotonic() - start:.0f} s",
               file=sys.stderr)  # fmt: skip
         return False
@@ -169,9 +169,9 @@ class Pool:
         write_text_atomic(folder / "spent.json", json.dumps(record))
         return True
 
-    def fail(self, cell: Cell, why: str) -> None:
-        """Leaves an error in place of a result."""
-        write_text_atomic(self.work / f"{cell.name}.json", json.dumps({"error": why[:300]}))
+    def fail(self, cell: Cell, why: str, said: str = "") -> None:
+        """Leaves an error in place of a result, with the end of what the process said."""
+        write_text_atomic(self.work / f"{cell.name}.json", json.dumps({"error": why[:300], "said": said[-4000:]}))
 
 
 def show(cells: Sequence[Cell], work: Path, workers: int) -> None:
@@ -187,11 +187,12 @@ def show(cells: Sequence[Cell], work: Path, workers: int) -> None:
     print(f"{len(cells)} cells; about {left / 60:.1f} hours of one core left, {left / 60 / workers:.1f} with {workers}")
 
 
-def write(path: Path, work: Path) -> None:
-    """Puts tables and pictures of whatever cells are there into a page."""
+def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
+    """Puts tables and pictures of whatever cells are there into a page: of the lesson, the rest or both, as chosen."""
+    asked = {"lesson" if cell.study == LESSON_STUDY else "measured" for cell in cells}
     text = path.read_text() if path.exists() else "# Circuits that read the image\n"
     for name, measured in sections(plan(work), work, path.parent).items():
-        text = put_between_marks(text, measured, *MARKS[name])
+        text = put_between_marks(text, measured, *MARKS[name]) if name in asked else text
     write_text_atomic(path, text)
 
 
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Pool(left, options.work, deadline).run(options.workers)
         cells = chosen(plan(options.work), options.only)  # kinds of cat are planned once they have been counted
     if options.write:
-        write(options.write, options.work)
+        write(options.write, options.work, cells)
 
 
 if __name__ == "__main__":
