@@ -165,9 +165,9 @@ def cost_table(cells: Sequence[Cell], work: Path) -> str:
             part = " (last go)" * (record["goes"] > 1)
             shown = (f"{record['seconds']:,.0f}{part}", f"{record['passes']:,.0f}{part}", f"{record['goes']}")
             out.append((f"`{cell.method}`", CARRIED[cell.removed], f"{cell.seed}", f"{record['n_pairs']}", *shown,
-                        f"{record['whole_seconds']:,.0f}"))  # fmt: skip
+                        f"{record['whole_seconds'] / 3600:.2f}"))  # fmt: skip
     return table(("method", "removed edges carry", "seed", "pairs", "seconds", "forward passes", "goes",
-                  "seconds with judging"), out)  # fmt: skip
+                  "hours on the clock"), out)  # fmt: skip
 
 
 def facts(cells: Sequence[Cell], work: Path) -> str:
