@@ -78,8 +78,8 @@ def cells_of(name: str) -> Iterator[Cell]:
             if first or usual:
                 shares = study.shares if first and usual else study.few_shares
                 yield Cell(name, method, removed, 0, shares)
-                if usual and "seed" in ALGORITHMS[method].options:
-                    yield Cell(name, method, removed, 1, shares if study.toy else study.few_shares)
+                for seed in range(1, study.seeds if usual and "seed" in ALGORITHMS[method].options else 1):
+                    yield Cell(name, method, removed, seed, shares if study.toy else study.few_shares)
 
 
 def plan(work: Path) -> list[Cell]:

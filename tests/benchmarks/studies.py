@@ -59,6 +59,7 @@ class Study:
         options: Of methods that would take hours without.
         methods: Those that are tried.
         removed: What removed edges carry.
+        seeds: Of methods with chance in them, under class swap and means.
         sizes: Images of each class at most, `n_discovery` and `n_evaluation`.
     """
 
@@ -74,6 +75,7 @@ class Study:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     methods: tuple[str, ...] = METHODS
     removed: tuple[str, ...] = tuple(REMOVED)
+    seeds: int = 2
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def task(self, removed: str = "swap", *, sides: str = "both") -> Task:
@@ -104,7 +106,7 @@ def deit() -> HookedViT:
 
 _DEIT = {
     "taus": (0.044, 0.02, 0.008, 0.003),
-    "few": {"acdc": 8, "hybrid": 8, "budgeted_pruning": 48},
+    "few": {"acdc": 8, "hybrid": 8, "budgeted_pruning": 32},
     "options": {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 0}, "hybrid": {"budget": 0.25}},
 }
 _TOY = {
@@ -131,6 +133,7 @@ STUDIES: dict[str, Study] = {
         kinds=True,
         methods=FIRST,
         removed=("swap", "means"),
+        seeds=1,
         **_DEIT,
     ),
     "3v8": Study("toy/mnist-2l, 3 against 8", (3, 8), **_TOY),
