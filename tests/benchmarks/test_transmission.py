@@ -122,7 +122,7 @@ def test_the_page_shows_the_cells_that_are_there_and_names_the_others(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Title\n\nBefore.\n")
     known = [*cells.cells_of("tiny"), Cell("lesson", "relp-20", "swap", 0, (0.2,))]
-    found = transmission_page.sections(known, tmp_path, tmp_path)
+    found = transmission_page.sections(("lesson", "measured"), known, tmp_path, tmp_path)
     assert "RelP, signed, 20% |  | not run yet" in found["lesson"]
     shown = found["measured"]
     assert "`eap`, mean of abs | 40%" in shown and "failed: out / of memory" in shown

@@ -194,8 +194,8 @@ def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
     """Puts tables and pictures of whatever cells are there into a page: of the lesson, the rest or both, as chosen."""
     asked = {"lesson" if cell.study == LESSON_STUDY else "measured" for cell in cells}
     text = path.read_text() if path.exists() else "# Circuits that read the image\n"
-    for name, measured in sections(plan(work), work, path.parent).items():
-        text = put_between_marks(text, measured, *MARKS[name]) if name in asked else text
+    for name, found in sections(asked, plan(work), work, path.parent).items():
+        text = put_between_marks(text, found, *MARKS[name])
     write_text_atomic(path, text)
 
 

@@ -188,7 +188,7 @@ def facts(cells: Sequence[Cell], work: Path) -> str:
 def picture(name: str, rows: Mapping[str, Sequence[Row]], folder: Path) -> str:
     """T against the share of the edges, for the first methods under class swap and means; empty without rows."""
     panels, shares = [], STUDIES[name].shares
-    first = {one: [row for row in rows.get(one, ()) if row.cell.method in FIRST and not row.cell.seed]
+    first = {one: [row for row in rows.get(one, ()) if row.figures and row.cell.method in FIRST and not row.cell.seed]
              for one in ("swap", "means")}  # fmt: skip
     methods = [method for method in FIRST if any(row.cell.method == method for own in first.values() for row in own)]
     for removed, own in first.items():
@@ -262,8 +262,8 @@ def kinds(work: Path) -> str:
     return f"{text}\n\n{table(('contrast', 'discovery images', 'held-out images'), rows)}"
 
 
-def sections(cells: Sequence[Cell], work: Path, folder: Path) -> dict[str, str]:
-    """What stands between the page's marks."""
+def measured(cells: Sequence[Cell], work: Path, folder: Path) -> str:
+    """Every behaviour."""
     by_study = {name: [cell for cell in cells if cell.study == name] for name in STUDIES}
     parts = [machine()]
     for name, own in by_study.items():
@@ -271,7 +271,13 @@ def sections(cells: Sequence[Cell], work: Path, folder: Path) -> dict[str, str]:
             parts += ["### Kinds of cat, breeds of dog", kinds(work)]
         if own:
             parts.append(study(name, own, work, folder))
-    return {
-        "lesson": lesson([cell for cell in cells if cell.study == LESSON_STUDY], work),
-        "measured": "\n\n".join(parts),
+    return "\n\n".join(parts)
+
+
+def sections(asked: Iterable[str], cells: Sequence[Cell], work: Path, folder: Path) -> dict[str, str]:
+    """What stands between the page's marks, of those that are asked for; pictures are drawn into the folder."""
+    make = {
+        "lesson": lambda: lesson([cell for cell in cells if cell.study == LESSON_STUDY], work),
+        "measured": lambda: measured(cells, work, folder),
     }
+    return {name: make[name]() for name in MARKS if name in asked}
