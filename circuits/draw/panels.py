@@ -49,7 +49,13 @@ class Panel:
 
 
 def draw_panels(
-    panels: Sequence[Panel], path: str | Path, *, ticks: Sequence[str] = (), axis: str = "layer", title: str = ""
+    panels: Sequence[Panel],
+    path: str | Path,
+    *,
+    ticks: Sequence[str] = (),
+    axis: str = "layer",
+    title: str = "",
+    same_scale: bool = False,
 ) -> Path:
     """Draws panels beside one another to an .svg, .pdf or .png, and returns the path.
 
@@ -59,6 +65,7 @@ def draw_panels(
         ticks: Names of the layers; without them, lines of any length reach from 0 to 1.
         axis: What goes across.
         title: Stands above.
+        same_scale: One scale upwards for all panels, for those that show one number.
 
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
@@ -66,7 +73,7 @@ def draw_panels(
     kind = plot_kind(path, "panels")
 
     def fill(drawing: Drawing) -> None:
-        places = drawing.subplots(1, len(panels), squeeze=False)[0]
+        places = drawing.subplots(1, len(panels), squeeze=False, sharey=same_scale)[0]
         for panel, axes in zip(panels, places, strict=True):
             _fill(axes, panel, ticks)
             axes.set_xlabel(axis, color=LABEL)

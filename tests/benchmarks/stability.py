@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/stability.py --write docs/faithfulness.md
 
-Needs the data folder of `faithfulness.py`. What was measured is kept in the folder --work, so that a run that was
+Needs the data folder of `transmission.py`. What was measured is kept in the folder --work, so that a run that was
 interrupted goes on; --only takes some of the studies and methods.
 """
 
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faithfulness import METHODS, STUDIES
 from performance import put_between_marks
+from studies import METHODS, STUDIES
 from vitcircuits.algorithms import measure_stability
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.formats.plain import write_text_atomic
@@ -58,7 +58,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help=f"of {', '.join((*STUDIES, *METHODS))}; all by default")
-    parser.add_argument("--work", type=Path, default=Path("faithfulness-work"), help="where figures are kept")
+    parser.add_argument("--work", type=Path, default=Path("stability-work"), help="where figures are kept")
     parser.add_argument("--write", type=Path, help="a Markdown file to write the table into")
     options = parser.parse_args()
     chosen = [part for part in options.only.split(",") if part]

@@ -1,0 +1,191 @@
+"""What the tables of docs/faithfulness.md are about: contrasts, methods, and what removed edges carry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from exact_engine import DATA, DEIT
+from vitcircuits.circuits import Task, class_contrast
+from vitcircuits.circuits.ablation import Kind
+from vitcircuits.circuits.classes import parse_classes
+from vitcircuits.circuits.partners.partner import Partner
+from vitcircuits.models import HookedViT, load_vit
+from vitcircuits.models.data import ImageData, load_data
+
+SCORED = ("eap", "eap_ig", "relp", "ceap", "atp_star", "rank_ensemble", "hybrid")
+METHODS = ("eap", "eap_ig", "relp", "learned_masks", "budgeted_pruning", *SCORED[3:], "acdc")
+FIRST = METHODS[:5]  # at all sizes
+RANKINGS = ("signed", "mean_abs", "abs_mean")
+N_PARTNERS = 4  # of each class that a clean image meets where circuits are judged
+LEAST = 15  # held-out images of each class for a contrast of kinds
+
+MASKS = DATA / "cats_dogs_masks"
+REMOVED: dict[str, tuple[str, str]] = {  # name -> how partners are made, and the ablation
+    "swap": ("class_swap", "partner"),
+    "means": ("class_swap", "mean"),
+    "nearest": ("nearest", "partner"),
+    "optimal": ("class_swap", "optimal"),
+    "object_fill": ("object_fill", "partner"),
+    "object_blur": ("object_blur", "partner"),
+}
+MASKED = ("object_fill", "object_blur")
+
+
+def available(removed: str) -> bool:
+    """Whether the library has this ablation."""
+    return REMOVED[removed][1] in get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A behaviour, the sizes at which circuits of it are judged, and what single methods need to know.
+
+    Args:
+        title: What the page calls it.
+        shares: Of the edges, for the first methods under class swap and means.
+        few_shares: For the others.
+        taus: Of ACDC, whose size cannot be asked for.
+        classes: Target and foil.
+        toy: A toy model's name; DeiT-Tiny without.
+        data: What a toy reads.
+        kinds: Images are labelled by the full model's top-1, so that they can be told into kinds.
+        few: Pairs of methods that would take hours on all of them.
+        options: Of methods that would take hours without.
+        methods: Those that are tried.
+        removed: What removed edges carry.
+        seeds: Of methods with chance in them, under class swap and means.
+        sizes: Images of each class at most, `n_discovery` and `n_evaluation`.
+    """
+
+    title: str
+    classes: tuple[Any, Any]
+    shares: tuple[float, ...]
+    few_shares: tuple[float, ...]
+    taus: tuple[float, ...]
+    toy: str = ""
+    data: str = "mnist"
+    kinds: bool = False
+    few: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: tuple[str, ...] = METHODS
+    removed: tuple[str, ...] = tuple(REMOVED)
+    seeds: int = 2
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def task(self, removed: str = "swap", *, sides: str = "both") -> Task:
+        """The task, on images that discovery and evaluation don't share.
+
+        Args:
+            removed: A key of `REMOVED`.
+            sides: `one` for clean images of the target alone.
+        """
+        corruption, ablation = REMOVED[removed]
+        partner = Partner(corruption, mask=str(MASKS)) if removed in MASKED else Partner(corruption)
+        vit = load_vit(self.toy) if self.toy else deit()
+        data: Any = self.data if self.toy else named_by_the_model() if self.kinds else str(DATA / "cats_dogs")
+        more: dict[str, Any] = {"data_dir": DATA / "mnist"} if self.toy else {}
+        if sides == "both":
+            more |= {"n_partners": N_PARTNERS, **self.sizes}
+        target, foil = self.classes
+        return class_contrast(
+            vit, data, target=target, foil=foil, corruption=partner, ablation=ablation, sides=sides, **more
+        )
+
+
+@cache
+def deit() -> HookedViT:
+    """DeiT-Tiny."""
+    return load_vit(DEIT, checkpoint=DATA / DEIT / "model.safetensors")
+
+
+_DEIT = {
+    "taus": (0.044, 0.02, 0.008, 0.003),
+    "few": {"acdc": 8, "hybrid": 8, "budgeted_pruning": 32},
+    "options": {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 0}, "hybrid": {"budget": 0.25}},
+}
+_TOY = {
+    "shares": (0.05, 0.1, 0.2, 0.4),
+    "few_shares": (0.05, 0.1, 0.2, 0.4),
+    "taus": tuple(float(tau) for tau in np.geomspace(3, 1e-4, 16)),
+    "toy": "toy/mnist-2l",
+    "removed": ("swap", "means", "nearest", "optimal"),
+    "sizes": {"n_discovery": 48, "n_evaluation": 64},
+}
+STUDIES: dict[str, Study] = {
+    "deit": Study(
+        "DeiT-Tiny, cats against dogs",
+        ("cats=281-285", "dogs=151-268"),
+        (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
+        (0.2, 0.4),
+        **_DEIT,
+    ),
+    "kinds": Study(
+        "DeiT-Tiny, tabby and tiger cats against Persian, Siamese and Egyptian cats",
+        ("striped=281-282", "other_cats=283-285"),
+        (0.1, 0.2, 0.4),
+        (0.2, 0.4),
+        kinds=True,
+        methods=FIRST,
+        removed=("swap", "means"),
+        seeds=1,
+        **_DEIT,
+    ),
+    "3v8": Study("toy/mnist-2l, 3 against 8", (3, 8), **_TOY),
+    "4v9": Study("toy/mnist-2l, 4 against 9", (4, 9), **_TOY),
+    "7v1": Study("toy/mnist-2l, 7 against 1", (7, 1), **_TOY),
+}
+
+
+# Kinds of cat and breeds of dog, which the photographs don't come with.
+
+CANDIDATES = {
+    "tabby and tiger cats against Persian, Siamese and Egyptian cats": ("281-282", "283-285"),
+    "tabbies against Egyptian cats": ("281", "285"),
+    "retrievers against terriers": ("205-209", "179-202"),
+    "Labradors against other retrievers": ("208", "205-207,209"),
+}
+
+
+@cache
+def photographs() -> ImageData:
+    """The photographs of cats and dogs."""
+    return load_data(str(DATA / "cats_dogs"), deit().preprocess)
+
+
+@cache
+def top_classes() -> dict[str, torch.Tensor]:
+    """What the full model calls each photograph, by split."""
+    found = {}
+    for name in ("train", "test"):
+        with torch.no_grad():
+            images = getattr(photographs(), name).images.split(16)
+            found[name] = torch.cat([deit()(some).argmax(-1).cpu() for some in images])
+    return found
+
+
+def named_by_the_model() -> ImageData:
+    """The photographs in three classes by the names that the full model gives them: both kinds, and the rest."""
+    kinds, splits = [part.split("=") for part in STUDIES["kinds"].classes], {}
+    for name, top in top_classes().items():
+        labels = torch.full_like(top, len(kinds))
+        for label, (_, spec) in enumerate(kinds):
+            labels[torch.isin(top, torch.tensor(parse_classes(spec, deit()).indices))] = label
+        splits[name] = dataclasses.replace(getattr(photographs(), name), labels=labels)
+    names = (*(folder for folder, _ in kinds), "rest")
+    return dataclasses.replace(photographs(), name="cats_dogs, named by the model", class_names=names, **splits)
+
+
+def count_kinds() -> dict[str, dict[str, list[int]]]:
+    """How many images of each side of each candidate the full model's top-1 names, (target, foil), by split."""
+    found = {}
+    for name, sides in CANDIDATES.items():
+        classes = [torch.tensor(parse_classes(spec, deit()).indices) for spec in sides]
+        counts = {split: [int(torch.isin(top, own).sum()) for own in classes] for split, top in top_classes().items()}
+        found[name] = {"discovery": counts["train"], "held_out": counts["test"]}
+    return found
