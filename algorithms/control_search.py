@@ -66,7 +66,7 @@ def control_searches(
     size: Size,
     controls: Sequence[Control | str] = CONTROLS,
     found: Circuit | None = None,
-    by: By = "signed",
+    by: By = "auto",
     seed: int = 0,
     n_bootstrap: int = 1000,
     memory: int = DEFAULT_MEMORY,

@@ -59,7 +59,7 @@ def compare_partners(
     algorithm: str = "eap_ig",
     options: Mapping[str, Any] | None = None,
     size: Size = 0.1,
-    by: By = "signed",
+    by: By = "auto",
     n_random: int = 10,
     n_bootstrap: int = 1000,
     seed: int = 0,

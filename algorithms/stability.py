@@ -57,7 +57,7 @@ def measure_stability(
     task: Task,
     *,
     size: Size | None = None,
-    by: By = "signed",
+    by: By = "auto",
     n_resamples: int = 10,
     n_seeds: int = 3,
     n_halvings: int = 2,

@@ -40,7 +40,7 @@ def smallest_faithful(
     task: Task,
     *,
     level: float = 0.8,
-    by: By = "signed",
+    by: By = "auto",
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,

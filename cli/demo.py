@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         "options": {"steps": 5, "rule": "midpoint", "freeze_norm": True},
         "tokens": "all",
         "ports": "qkv",
-        "by": "signed",
+        "by": "auto",
         "faithfulness": 0.8,
         "size": None,
         "threshold": None,

@@ -8,6 +8,7 @@ from typing import Any
 from ..algorithms.registry import ALGORITHMS, Option
 from ..models.errors import TaskError
 from .options import (
+    BY,
     SIZE_HELP,
     add_memory,
     add_model,
@@ -65,7 +66,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
-        "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
+        "--by", default="auto", choices=BY, help="how edges are ranked (auto: mean_abs, one-sided signed)"
     )
     group.add_argument(
         "--granularity", default="edge", choices=("edge", "node"), help="keep edges, or heads and MLPs whole (--size N)"

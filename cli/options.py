@@ -276,6 +276,9 @@ def make_task(vit: HookedViT, settings: dict[str, Any]) -> Task:
     return with_reference(task, settings["reference"])
 
 
+BY = ("auto", "signed", "abs_mean", "mean_abs")
+"""How edges are ranked; see `Scores.top`."""
+
 DEFAULTS: dict[str, Any] = {
     "data": None,
     "data_dir": None,

@@ -9,6 +9,7 @@ from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
 from .options import (
+    BY,
     SIZE_HELP,
     add_memory,
     add_model,
@@ -63,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
-        "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
+        "--by", default="auto", choices=BY, help="how edges are ranked (auto: mean_abs, one-sided signed)"
     )
     group.add_argument("--size", type=parse_size, default=0.1, metavar="N", help=f"{SIZE_HELP} (0.1)")
     group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits beside each (10)")

@@ -118,7 +118,7 @@ def _select(scores: Scores, task: Task, config: dict[str, Any], progress: bool) 
 
     by = config["by"]
     if config.get("granularity") == "node":
-        return NodeScores.from_edges(scores).top(config["size"], by=by)
+        return NodeScores.from_edges(scores).top(config["size"], by="signed" if by == "auto" else by)
     if config["size"] is not None:
         return scores.top(config["size"], by=by)
     if config["threshold"] is not None:

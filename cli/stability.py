@@ -10,6 +10,7 @@ from ..algorithms.registry import ALGORITHMS
 from ..models.errors import TaskError
 from .discover import parse_options
 from .options import (
+    BY,
     SIZE_HELP,
     add_memory,
     add_model,
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--tokens", default="all", metavar="CHOICE", help="all (default), role, frame (videos), each")
     group.add_argument("--ports", default="qkv", metavar="CHOICE", help="qkv (default), head, block")
     group.add_argument(
-        "--by", default="signed", choices=("signed", "abs_mean", "mean_abs"), help="how edges are ranked"
+        "--by", default="auto", choices=BY, help="how edges are ranked (auto: mean_abs, one-sided signed)"
     )
     group.add_argument("--size", type=parse_size, metavar="N", help=f"{SIZE_HELP}; algorithms that score need it")
     group.add_argument("--resamples", type=int, default=10, metavar="N", help="bootstrap resamples of the pairs (10)")

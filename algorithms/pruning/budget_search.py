@@ -98,7 +98,9 @@ class Search:
         def by_scores(mask: Bools) -> Bools:
             scores = run_algorithm(plan.start, self.graph, plan.task, memory=plan.memory, progress=self.progress)
             assert isinstance(scores, Scores)
-            return scores.top(min(START_FACTOR * largest, len(self.graph)), by="abs_mean").mask.copy()
+            return scores.top(
+                min(START_FACTOR * largest, len(self.graph)), by="mean_abs" if plan.task.sides == "both" else "abs_mean"
+            ).mask.copy()
 
         found = self._step("start", everything, by_scores)
         assert found is not None
