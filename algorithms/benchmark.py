@@ -25,7 +25,7 @@ import numpy as np
 
 from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.circuit import Circuit
-from ..circuits.crossed_report import CrossedRuns
+from ..circuits.crossed_runs import CrossedRuns
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
 from ..circuits.graph import compile_graph

@@ -9,31 +9,23 @@ of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from .ablation import Ablation, as_ablation
-from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
-from .bootstrap import FLOOR, Resamples, share
+from .baseline import DEFAULT_MEMORY, make_baseline
+from .bootstrap import FLOOR
 from .checks.bench import Bench, CheckSettings
 from .checks.thorough import Checks, add_checks, check_names
 from .circuit import Circuit
-from .controls_table import controls_table
-from .crossed_report import CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_report import crossed_report
 from .curves import GridName, make_grid
-from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
-from .mask_runs import MaskRuns, run_masks
-from .metrics import Metric, kl_divergence
+from .judging import Judging
 from .nodes import granularity, kept_nodes, node_names
+from .one_sided_report import one_sided_report
 from .pairs import Pairs
 from .plan import Plan, make_plan
-from .report import Figure, Report
-from .report_words import ONE_SIDED
+from .report import Report
 from .run import require_model
 from .task import Task
 
@@ -107,7 +99,7 @@ def evaluate(
     chosen = task.ablation if ablation is None else as_ablation(ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
-    every, pairs = _right(pairs), pairs.under(chosen)
+    every, pairs = None if pairs.design is None else pairs.right, pairs.under(chosen)
     points = make_grid(len(circuit.graph), grid)
     crossed = pairs.design is not None
     beside = {"every_kind": crossed, "named": controls if crossed else {}}
@@ -115,150 +107,12 @@ def evaluate(
     baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
     method = _method(circuit, task, chosen, which, len(pairs), plan, seed)
     method |= {"n_bootstrap": n_bootstrap, "n_random": n_random}
-    options = {"memory": memory, "progress": progress}
-    if pairs.design is None:
-        report, measured = _one_sided(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
-    else:
-        report, measured = _crossed(circuit, task, plan, pairs, baseline, method, curve, n_bootstrap, seed, options)
-    resamples = Resamples.of(measured, n_bootstrap, seed=seed)
-    metric = task.metric if pairs.design is None else task.metric.response
+    judging = Judging(circuit, task, plan, pairs, baseline, curve, n_bootstrap, seed, memory, progress)
+    report, measured = crossed_report(judging, method) if crossed else (one_sided_report(judging, method), pairs)
+    resamples, metric = judging.resamples(measured), task.metric.response if crossed else task.metric
     settings = settings or CheckSettings()
     bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
     return add_checks(report, bench, names)
-
-
-def _right(pairs: Pairs) -> Pairs | None:
-    """The pairs of a crossed task whose clean image the model gets right, with all their partners."""
-    if pairs.design is None:
-        return None
-    found = pairs.select(torch.nonzero(pairs.design.right).flatten()) if bool(pairs.design.right.any()) else pairs
-    assert found.design is not None
-    return found if found.design.sides == pairs.design.sides else pairs
-
-
-def _one_sided(
-    circuit: Circuit,
-    task: Task,
-    plan: Plan,
-    pairs: Pairs,
-    baseline: Baseline,
-    method: dict[str, Any],
-    curve: bool,
-    n_bootstrap: int,
-    seed: int,
-    options: dict[str, Any],
-) -> tuple[Report, Pairs]:
-    """On pairs whose clean images show the target alone, and the pairs that checks run on."""
-    runs = run_masks(task.vit, circuit.graph, plan.masks, task.metric, pairs, baseline, n_logits=1, **options)
-    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.of(pairs, n_bootstrap, seed=seed))
-    figures = _figures(circuit, task.metric, plan, runs, judged, curve)
-    method = {"sides": "one", "sides_in_words": ONE_SIDED, **method}
-    size = int(plan.masks[0].sum())
-    return Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method), pairs
-
-
-def _crossed(
-    circuit: Circuit,
-    task: Task,
-    plan: Plan,
-    pairs: Pairs,
-    baseline: Baseline,
-    method: dict[str, Any],
-    curve: bool,
-    n_bootstrap: int,
-    seed: int,
-    options: dict[str, Any],
-) -> tuple[Report, Pairs]:
-    """On pairs whose clean images show both classes, and the pairs that checks run on."""
-    measure = partial(CrossedRuns.of, task, circuit.graph, plan.masks[0], n_bootstrap=n_bootstrap, seed=seed, **options)
-    everything = measure(pairs, baseline)
-    right = everything.right or everything
-    part = fewer(right.pairs)
-    runs = run_masks(
-        task.vit, circuit.graph, plan.masks, task.metric.response, part, baseline, n_logits=len(plan.masks), **options
-    )
-    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.of(part, n_bootstrap, seed=seed))
-    others = None if task.others is None else measure(task.others.under(baseline.ablation), baseline, label="others")
-    one_sided = right.one_sided()
-    figures = {
-        **right.figures(),
-        "other_classes": other_classes(others),
-        **everything.figures("_all_images"),
-        "random_transmission": random_faithfulness(plan, judged),
-        **kind_figures(plan, judged),
-        **curve_figures(plan, judged, _why_no_curve(circuit, curve)),
-        "m_clean": right.crossed.resamples.mean(right.crossed.clean, task.metric.response.unit, "mean of m(x)"),
-        "m_circuit": right.crossed.resamples.mean(right.crossed.circuit, task.metric.response.unit, "mean of m_C"),
-        **one_sided,
-    }
-    method = {"sides": "both", "verdict": words(figures["transmission"]), **describe_images(everything), **method}
-    method |= {"n_curve_pairs": len(part), "aggregation": "ratio of differences of means over cells"}
-    tables = {"controls": controls_table(plan, judged, runs, part, task), "images": image_table(everything)}
-    size = int(plan.masks[0].sum())
-    found = Report(figures, curves(plan, judged), size, len(circuit.graph), len(pairs), method, {}, tables)
-    return found, right.pairs
-
-
-def _why_no_curve(circuit: Circuit, curve: bool) -> str:
-    why = "" if circuit.scores is not None else "the circuit has no scores to rank edges by"
-    return why if curve else "the curve was not asked for (curve=False)"
-
-
-def _figures(
-    circuit: Circuit, metric: Metric, plan: Plan, runs: MaskRuns, judged: Judged, curve: bool
-) -> dict[str, Figure]:
-    why = _why_no_curve(circuit, curve)
-    return {
-        "faithfulness": faithfulness(judged),
-        "random_faithfulness": random_faithfulness(plan, judged),
-        **_accuracy_figures(metric, runs, judged.resamples),
-        "kl": _kl(runs, judged.resamples),
-        "logit_difference_retained": _logit_difference(metric, runs, judged.resamples),
-        **curve_figures(plan, judged, why),
-        **_means(metric, judged),
-    }
-
-
-def _accuracy_figures(metric: Metric, runs: MaskRuns, resamples: Resamples) -> dict[str, Figure]:
-    right, right_clean = _hits(metric.correct(runs.logits[0])), _hits(metric.correct(runs.clean_logits))
-    same = _hits(runs.logits[0].argmax(-1) == runs.clean_logits.argmax(-1))
-    retained = resamples.ratio(
-        right.astype(float),
-        right_clean.astype(float),
-        "the full model's accuracy",
-        "the circuit's accuracy over the full model's",
-    )
-    return {
-        "accuracy": share(right, "pairs where the circuit gives a target class the highest logit"),
-        "accuracy_retained": retained,
-        "agreement": share(same, "pairs where circuit and full model give one class the highest logit"),
-    }
-
-
-def _hits(values: Any) -> NDArray[np.bool_]:
-    return values.numpy().astype(bool)
-
-
-def _kl(runs: MaskRuns, resamples: Resamples) -> Figure:
-    values = kl_divergence(runs.clean_logits, runs.logits[0]).numpy()
-    return resamples.mean(values, "nats", "mean KL(p of the full model || p of the circuit), 0 is best")
-
-
-def _logit_difference(metric: Metric, runs: MaskRuns, resamples: Resamples) -> Figure:
-    method = "mean logit difference of the circuit over the full model's"
-    if not metric.foil:
-        return Figure(None, "share", reason="the metric has no foil", method=method)
-    difference = Metric("logit_difference", metric.target, metric.foil)
-    kept, full = difference(runs.logits[0]).numpy(), difference(runs.clean_logits).numpy()
-    return resamples.ratio(kept, full, "the full model's mean logit difference", method)
-
-
-def _means(metric: Metric, judged: Judged) -> dict[str, Figure]:
-    return {
-        "m_clean": judged.resamples.mean(judged.full, metric.unit, "mean metric of the clean run, m(E)"),
-        "m_none": judged.resamples.mean(judged.outputs[1], metric.unit, "mean metric with no edge kept, m(none)"),
-        "m_circuit": judged.resamples.mean(judged.outputs[0], metric.unit, "mean metric of the circuit, m(C)"),
-    }
 
 
 def _method(

@@ -27,7 +27,7 @@ from vitcircuits.algorithms.work import counted_work
 from vitcircuits.circuits import Graph, Task, compile_graph
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.controls import random_masks
-from vitcircuits.circuits.crossed_report import CrossedRuns, describe_images, fewer, other_classes
+from vitcircuits.circuits.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
 from vitcircuits.circuits.formats.plain import write_bytes_atomic, write_text_atomic
 from vitcircuits.circuits.mask_runs import MaskRuns, run_masks
 from vitcircuits.circuits.pairs import Pairs
