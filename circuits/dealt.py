@@ -94,7 +94,7 @@ def _chances(layer: HeadEdges, differ: Bools, rng: np.random.Generator) -> NDArr
     halvings = rng.integers(_HALVINGS, size=(len(differ), 1))
     n_ports, n_groups, _ = layer.into
     if n_groups == 1:
-        return 0.5**halvings
+        return np.float_power(0.5, halvings)
     through = np.where(differ, rng.random(differ.shape), -1.0).argmax(1)
     port, source, target = layer.threads[:, through, None]  # pair, 1
     port = np.where(port < 0, rng.integers(max(1, n_ports), size=port.shape), port)

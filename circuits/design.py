@@ -83,7 +83,8 @@ class Design:
 
     def select(self, which: Tensor | slice | list[int]) -> Design:
         """That of some of the pairs."""
-        return Design(*(values[which] for values in self._arrays()), self.follows)
+        arrays = [values[which] for values in self._arrays()]
+        return Design(*arrays[:5], clean_place=arrays[5], partner_place=arrays[6], follows=self.follows)
 
     @property
     def sign(self) -> Int[Tensor, " pair"]:

@@ -122,6 +122,7 @@ def gather_partners(
             raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
     clean, *partners = _pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
     aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
+    tokens = {name: pairs.changed for name, pairs in shown.items() if pairs.changed is not None}
     patches, grid = vit.cfg.tokens.patches, vit.cfg.tokens.grid
     metrics = {name: task.metric for name, task in tasks.items()}
     said = {name: _said(vit, pairs.corrupt, metrics[name], first) for name, pairs in shown.items()}
@@ -129,7 +130,7 @@ def gather_partners(
         clean=clean,
         partners=dict(zip(shown, partners, strict=True)),
         changed={name: (pairs.clean != pairs.corrupt).any(1).cpu().numpy() for name, pairs in aligned.items()},
-        tokens={name: pairs.changed[:, patches].reshape(-1, *grid).numpy() for name, pairs in aligned.items()},
+        tokens={name: changed[:, patches].reshape(-1, *grid).numpy() for name, changed in tokens.items()},
         captions={"clean": _said(vit, first, next(iter(metrics.values())), first), **said},
     )
 

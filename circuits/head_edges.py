@@ -76,23 +76,27 @@ class HeadEdges:
             kept: Which edges are kept, shape (head, place).
         """
         n_into, n_inside = prod(self.into), prod(self.inside)
-        fed = kept[:, :n_into].reshape(len(kept), *self.into).any(-1)  # head, port, group
+        fed: Bools = np.any(kept[:, :n_into].reshape(len(kept), *self.into), axis=-1)  # head, port, group
         inside = kept[:, n_into : n_into + n_inside].reshape(len(kept), *self.inside)
-        needed = self._shared(kept[:, n_into + n_inside :].reshape(len(kept), -1, self.into[1]).any(1))  # head, group
+        goes: Bools = np.any(kept[:, n_into + n_inside :].reshape(len(kept), -1, self.into[1]), axis=1)
+        needed = self._shared(goes)  # head, group
         if not self.into[0]:
             return np.ones(len(kept), dtype=bool)
         if not self.inside[0]:
-            alive, leads, loose = fed.any(1), needed[:, None], False
+            alive: Bools = np.any(fed, axis=1)
+            leads, loose = needed[:, None], np.zeros(len(kept), dtype=bool)
         else:
             n_ports = self.inside[0]
             arrives = inside & fed[:, -n_ports:, None, :]  # head, port, target group, source group
             goes_on = inside & needed[:, None, :, None]
-            alive = fed[:, 0] | arrives.any((1, 3))
+            alive = fed[:, 0] | np.any(arrives, axis=(1, 3))
             leads = np.zeros_like(fed)
             leads[:, 0] = needed
             leads[:, -n_ports:] |= goes_on.any(2)
             loose = (inside & ~(arrives & goes_on)).any((1, 2, 3))
-        return ~((fed & ~leads).any((1, 2)) | (needed & ~self._shared(alive)).any(1) | loose)
+        unread: Bools = np.any(fed & ~leads, axis=(1, 2))
+        unfed: Bools = np.any(needed & ~self._shared(alive), axis=1)
+        return ~(unread | unfed | loose)
 
     def _shared(self, state: Bools) -> Bools:
         """(head, group), or what any head has where a norm couples them."""

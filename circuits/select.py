@@ -111,7 +111,7 @@ class _Search:
             task.vit, graph, masks, self.metric, self.pairs, self.baseline, memory=self.memory, progress=self.progress
         )
         behaviour = Resamples.of(self.pairs, 0, seed=0).behaviour
-        means, full = behaviour(runs.outputs), float(behaviour(runs.clean_outputs))
+        means, full = np.asarray(behaviour(runs.outputs)), float(behaviour(runs.clean_outputs))
         if abs(full - means[0]) < FLOOR:
             raise TaskError(
                 f"the share of the behaviour is not defined on these {len(self.pairs)} pairs: {full:.6g} with all "

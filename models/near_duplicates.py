@@ -136,13 +136,13 @@ def _look_alike(images: Tensor, others: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 def _same(units: Tensor, others: Tensor) -> np.ndarray:
     """For each unit vector, the row of another that it agrees with, or -1."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    tree = cKDTree(_low_frequencies(others).numpy())
+    tree = KDTree(_low_frequencies(others).numpy())
     reach = math.sqrt(2 - 2 * SAME)
     nearest, places = tree.query(_low_frequencies(units).numpy(), k=CANDIDATES, distance_upper_bound=reach)
     row, rank = np.nonzero(np.isfinite(nearest))
-    place, found = places[row, rank], np.full(len(units), -1)
+    place, found = np.asarray(places)[row, rank], np.full(len(units), -1)
     for start in range(0, len(row), BLOCK):
         some = slice(start, start + BLOCK)
         same = ((units[row[some]] * others[place[some]]).flatten(1).sum(1) > SAME).numpy()
