@@ -36,6 +36,7 @@ from .report import Figure, Report
 from .run import require_model
 from .task import Task
 
+LEARNED = "learned for this circuit: other sizes and other circuits, random ones too, carry constants not their own"
 ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
 
 
@@ -83,7 +84,9 @@ def evaluate(
     Args:
         circuit: The circuit; its scores give the curve.
         task: The model, the metric, the pairs and the ablation.
-        ablation: What removed edges carry; the task's by default.
+        ablation: What removed edges carry; by default what was learned for the circuit (`optimal`), else the task's.
+            Learned constants are this circuit's: random circuits, controls and the curve carry the same ones, which
+            nobody learned for them, and the report says so.
         pairs: Pairs to judge on; `task.evaluation` by default.
         curve: Measure faithfulness at many sizes, and with it CPR and CMD.
         n_random: Random circuits of the same size; on a crossed task of each kind.
@@ -105,7 +108,8 @@ def evaluate(
     """
     require_model(task.vit, circuit.graph)
     names = check_names(checks)
-    chosen = task.ablation if ablation is None else as_ablation(ablation)
+    own = circuit.ablation if circuit.ablation.kind == "optimal" else task.ablation
+    chosen = own if ablation is None else as_ablation(ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = _right(pairs), pairs.under(chosen)
@@ -272,8 +276,9 @@ def _method(
         "token_specific": len(circuit.graph.groups) > 1,
         "tokens": circuit.graph.groups.kind,
         "ports": circuit.graph.ports,
-        "ablation": ablation.as_dict(),
-        "ablation_of_circuit": circuit.ablation.as_dict(),
+        "ablation": ablation.as_record(),
+        **({"constants": LEARNED} if ablation.kind == "optimal" else {}),
+        "ablation_of_circuit": circuit.ablation.as_record(),
         "metric": task.metric.kind,
         "metric_unit": task.metric.unit,
         "aggregation": "ratio of means over pairs",
