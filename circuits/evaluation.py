@@ -108,8 +108,7 @@ def evaluate(
     """
     require_model(task.vit, circuit.graph)
     names = check_names(checks)
-    own = circuit.ablation if circuit.ablation.kind == "optimal" else task.ablation
-    chosen = own if ablation is None else as_ablation(ablation)
+    chosen = _ablation_of(circuit, task, ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = _right(pairs), pairs.under(chosen)
@@ -130,6 +129,13 @@ def evaluate(
     settings = settings or CheckSettings()
     bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
     return add_checks(report, bench, names)
+
+
+def _ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:
+    """What was asked for, else the task's; what was learned for the circuit, unless another is asked for."""
+    chosen = task.ablation if wanted is None else as_ablation(wanted)
+    own = wanted is None or (chosen.kind == "optimal" and chosen.shifts is None)
+    return circuit.ablation if own and circuit.ablation.kind == "optimal" else chosen
 
 
 def _right(pairs: Pairs) -> Pairs | None:

@@ -72,8 +72,15 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="what partners are: class_swap (default), another, mean, noise, blur, patch_shuffle, object_blur, "
         "object_fill, object_shuffle (these three with --mask), word",
     )
-    group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
-    group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
+    group.add_argument(
+        "--ablation",
+        metavar="KIND",
+        help="what removed edges carry: partner (default), another, mean, zero, noise; optimal (`discover` searches "
+        "under mean, then learns constants for the circuit; `evaluate` takes those that a circuit brings)",
+    )
+    group.add_argument(
+        "--ablation-over", choices=("token", "tokens"), help="mean, noise, optimal: per token, or over tokens"
+    )
     group.add_argument("--pairs", type=int, metavar="N", help="discovery pairs at most (64)")
     group.add_argument("--eval-pairs", type=int, metavar="N", help="evaluation pairs at most (100)")
     group.add_argument("--seed", type=int, metavar="N", help="draws images and partners (0)")
