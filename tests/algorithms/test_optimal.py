@@ -129,7 +129,7 @@ def test_a_known_optimum_is_reached(images_for):
     task, graph = tiny_task(vit, images_for, n=12), compile_graph(vit)
     mask = np.ones(len(graph), dtype=bool)
     mask[graph.index("m1->logits")] = False
-    found = optimal_ablation(Circuit(graph, mask), task, steps=300, batch=12, learning_rate=0.2)
+    found = optimal_ablation(Circuit(graph, mask), task, steps=300, batch=12)
 
     full, (_, cache) = vit(task.discovery.clean).detach(), vit.run_with_cache(task.discovery.clean)
     lacking = cache["mlp_out", 1][:, 0].detach() @ module.head.weight.detach().T
