@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .interpretability.side_by_side import SideBySide as SideBySide
     from .interpretability.side_by_side import side_by_side as side_by_side
     from .interpretability.text_table import TextTable as TextTable
+    from .optimal import optimal_ablation as optimal_ablation
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
@@ -133,6 +134,7 @@ _HOMES = {
     "mean_ranks": ".attribution.ensemble",
     "measure_stability": ".stability",
     "node_effects": ".attribution.node_effects",
+    "optimal_ablation": ".optimal",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",
     "read_sweep": ".sweeps.read",

@@ -312,7 +312,7 @@ def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
         "granularity": "edge",
         "size": finder.size,
         "by": finder.by,
-        "ablation": finder.task.ablation.as_dict(),
+        "ablation": finder.task.ablation.as_record(),
         "metric": finder.task.metric.kind,
         "tokens": finder.graph.groups.kind,
         "ports": finder.graph.ports,

@@ -6,12 +6,14 @@ compared without one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..models.errors import TaskError
+from .shifts import Shifts
 
-Kind = Literal["partner", "another", "mean", "zero", "noise"]
+Kind = Literal["partner", "another", "mean", "zero", "noise", "optimal"]
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,25 @@ class Ablation:
     - `zero`: nothing.
     - `noise`: Gaussian noise with its own mean and standard deviation over the reference images, drawn once per
       source and pair.
+    - `optimal`: a constant learned so that one circuit comes as close to the full model as constants let it
+      (`optimal_ablation`): the mean, and for each token role a shift.
 
     The reference images are the task's discovery images, clean and corrupted, in discovery and evaluation alike.
 
     Args:
         kind: One of the above.
-        over: For `mean` and `noise`: statistics for each `token`, or one over all `tokens`.
+        over: For `mean`, `noise` and `optimal`: statistics for each `token`, or one over all `tokens`.
         seed: For `another` and `noise`.
+        shifts: For `optimal`: what was learned. Without it the ablation is a wish, and has no values yet.
 
     Raises:
-        TaskError: A choice is not known.
+        TaskError: A choice is not known, or there are shifts where none are wanted.
     """
 
     kind: Kind | str = "partner"
     over: Literal["token", "tokens"] | str = "token"
     seed: int = 0
+    shifts: Shifts | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -48,20 +54,38 @@ class Ablation:
             )
         if self.over not in ("token", "tokens"):
             raise TaskError(f'over={self.over!r} is not known: pass over="token" or over="tokens".')
+        if self.shifts is not None and self.kind != "optimal":
+            raise TaskError(f'the ablation {self.kind!r} takes no shifts: leave them out, or pass kind="optimal".')
 
     def __str__(self) -> str:
         if self.kind in ("mean", "noise"):
             return f"{self.kind} ({'per token' if self.over == 'token' else 'over tokens'})"
-        return self.kind
+        return self.kind if self.shifts is None else f"{self.kind} (learned)"
 
     @property
     def needs_reference(self) -> bool:
         """Whether its values depend on reference images beside the pair."""
-        return self.kind in ("another", "mean", "noise")
+        return self.kind in ("another", "mean", "noise", "optimal")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain fields, which `Ablation(**fields)` reads back."""
-        return asdict(self)
+        """Plain fields without loss, which `Ablation.from_dict` reads back."""
+        learned = {} if self.shifts is None else {"shifts": self.shifts.as_dict()}
+        return {**self._chosen, **learned}
+
+    def as_record(self) -> dict[str, Any]:
+        """The same for reports and journals: a hash in place of what was learned."""
+        learned = {} if self.shifts is None else {"shifts": self.shifts.digest}
+        return {**self._chosen, **learned}
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        return {"kind": self.kind, "over": self.over, "seed": self.seed}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Ablation:
+        """What `as_dict` described."""
+        learned = {"shifts": Shifts.from_dict(fields["shifts"])} if "shifts" in fields else {}
+        return cls(**{**fields, **learned})
 
 
 def as_ablation(ablation: Ablation | str) -> Ablation:

@@ -17,6 +17,7 @@ from ..models.hooked import HookedViT
 from .ablation import Ablation
 from .pairs import Pairs
 from .sources import batch_size_for, source_values
+from .tokens import group_tokens
 
 DEFAULT_MEMORY = 2_000_000_000
 """Bytes that a run may hold at once, unless told otherwise."""
@@ -29,8 +30,9 @@ class Baseline:
     Args:
         vit: The opened model.
         ablation: The description.
-        reference: Images that `another`, `mean` and `noise` draw on.
-        mean: Mean of each source over the reference, (source, 1, token, model); None where it is not needed.
+        reference: Images that `another`, `mean`, `noise` and `optimal` draw on.
+        mean: Mean of each source over the reference, (source, 1, token, model); None where it is not needed. Under
+            `optimal` with what was learned added.
         std: Its standard deviation, likewise.
     """
 
@@ -56,7 +58,7 @@ class Baseline:
         if images is not None:
             return source_values(self.vit, images)
         match self.ablation.kind:
-            case "mean":
+            case "mean" | "optimal":
                 assert self.mean is not None
                 return self.mean.expand(-1, len(pairs), -1, -1)
             case "noise":
@@ -108,12 +110,15 @@ def make_baseline(
     Args:
         vit: The opened model.
         ablation: What a removed edge carries.
-        reference: Images that `another`, `mean` and `noise` draw on, shape (image, channel, height, width).
+        reference: Images that all but `partner` and `zero` draw on, shape (image, channel, height, width).
         memory: Bytes to hold at once.
 
     Raises:
-        TaskError: The ablation needs reference images and there are none.
+        TaskError: The ablation needs reference images and there are none, or constants that nobody has learned or
+            that were learned for another model.
     """
+    if ablation.kind == "optimal":
+        _require_learned(vit, ablation)
     if not ablation.needs_reference:
         return Baseline(vit, ablation)
     if reference is None or len(reference) == 0:
@@ -124,7 +129,34 @@ def make_baseline(
     if ablation.kind == "another":
         return Baseline(vit, ablation, reference)
     mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
+    if ablation.shifts is not None:
+        mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values).to(mean))
     return Baseline(vit, ablation, reference, mean, std if ablation.kind == "noise" else None)
+
+
+def shifts_of_tokens(
+    vit: HookedViT, shifts: Float[Tensor, "source role model"]
+) -> Float[Tensor, "source 1 token model"]:
+    """What every token's role says, for all tokens."""
+    roles = group_tokens(vit.cfg.tokens, "role")
+    member = torch.tensor(roles.one_hot().T).to(shifts)  # a product, whose backward pass adds up in one order
+    return torch.einsum("srd,tr->std", shifts, member)[:, None]
+
+
+def _require_learned(vit: HookedViT, ablation: Ablation) -> None:
+    if ablation.shifts is None:
+        raise TaskError(
+            'the ablation "optimal" has no values before they are learned, and they are learned for one circuit: '
+            'search under another, such as task.with_ablation("mean"), then call optimal_ablation(circuit, task).'
+        )
+    sources = 1 + vit.cfg.n_layers * (vit.cfg.n_heads + 1)
+    wanted = (sources, len(group_tokens(vit.cfg.tokens, "role")), vit.cfg.d_model)
+    if ablation.shifts.values.shape != wanted:
+        raise TaskError(
+            f"the optimal ablation was learned for another model: its shifts have shape "
+            f"{ablation.shifts.values.shape}, but {vit.cfg.name} needs {wanted}. Call optimal_ablation(circuit, task) "
+            f"with a task of this model."
+        )
 
 
 def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: int) -> tuple[Tensor, Tensor]:

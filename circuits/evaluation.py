@@ -29,6 +29,8 @@ from .report import Report
 from .run import require_model
 from .task import Task
 
+LEARNED = "learned for this circuit: other sizes and other circuits, random ones too, carry constants not their own"
+
 
 def evaluate(
     circuit: Circuit,
@@ -74,7 +76,9 @@ def evaluate(
     Args:
         circuit: The circuit; its scores give the curve.
         task: The model, the metric, the pairs and the ablation.
-        ablation: What removed edges carry; the task's by default.
+        ablation: What removed edges carry; by default what was learned for the circuit (`optimal`), else the task's.
+            Learned constants are this circuit's: random circuits, controls and the curve carry the same ones, which
+            nobody learned for them, and the report says so.
         pairs: Pairs to judge on; `task.evaluation` by default.
         curve: Measure faithfulness at many sizes, and with it CPR and CMD.
         n_random: Random circuits of the same size; on a crossed task of each kind.
@@ -96,7 +100,7 @@ def evaluate(
     """
     require_model(task.vit, circuit.graph)
     names = check_names(checks)
-    chosen = task.ablation if ablation is None else as_ablation(ablation)
+    chosen = _ablation_of(circuit, task, ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = None if pairs.design is None else pairs.right, pairs.under(chosen)
@@ -115,6 +119,13 @@ def evaluate(
     return add_checks(report, bench, names)
 
 
+def _ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:
+    """What was asked for, else the task's; what was learned for the circuit, unless another is asked for."""
+    chosen = task.ablation if wanted is None else as_ablation(wanted)
+    own = wanted is None or (chosen.kind == "optimal" and chosen.shifts is None)
+    return circuit.ablation if own and circuit.ablation.kind == "optimal" else chosen
+
+
 def _method(
     circuit: Circuit, task: Task, ablation: Ablation, which: str, n_pairs: int, plan: Plan, seed: int
 ) -> dict[str, Any]:
@@ -125,8 +136,9 @@ def _method(
         "token_specific": len(circuit.graph.groups) > 1,
         "tokens": circuit.graph.groups.kind,
         "ports": circuit.graph.ports,
-        "ablation": ablation.as_dict(),
-        "ablation_of_circuit": circuit.ablation.as_dict(),
+        "ablation": ablation.as_record(),
+        **({"constants": LEARNED} if ablation.kind == "optimal" else {}),
+        "ablation_of_circuit": circuit.ablation.as_record(),
         "metric": task.metric.kind,
         "metric_unit": task.metric.unit,
         "aggregation": "ratio of means over pairs",

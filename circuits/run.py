@@ -53,7 +53,8 @@ def run_circuit(
         clean: Preprocessed images.
         corrupt: Their corrupted partners.
         ablation: What the other edges carry; the circuit's own description by default.
-        reference: Images that the ablations `another`, `mean` and `noise` draw on, such as `task.reference`.
+        reference: Images that all ablations but `partner` and `zero` draw on, such as `task.reference`; those of
+            `optimal` are to be the ones that it was learned with.
         ids: A number of its own for each pair, by which `another` and `noise` are drawn.
         memory: Bytes to hold at once; pairs are run in batches that fit.
 
@@ -180,7 +181,8 @@ class _MaskedRun:
         self.weights = weights
         self.graph = weights.graph
         self.groups = torch.tensor(self.graph.groups.of_token, device=vit.device)
-        self.ablated = ablated
+        # learned values: unbound once, or every use of one source would send back an array of all
+        self.ablated = ablated.unbind() if ablated.requires_grad else ablated
         self.x_ablated = ablated[0]
         self.x_now = embedded
         self.differences: list[Tensor | None] = [embedded - ablated[0]]  # None: carries its ablated value
@@ -225,7 +227,9 @@ class _MaskedRun:
             for row, head in enumerate(computed.tolist()):
                 if live[head]:
                     self._record(first + head, writes[row])
-        self.x_ablated = self.x_ablated + self.ablated[first:stop].sum(0) + block.attn_bias
+        written = self.ablated[first:stop]
+        written = written if isinstance(written, Tensor) else torch.stack(written)
+        self.x_ablated = self.x_ablated + written.sum(0) + block.attn_bias
         self.x_now = self.x_now + block.attn_bias
         self._advance(range(first, stop))
 

@@ -37,7 +37,7 @@ class Task:
         evaluation: Pairs that they are judged on.
         ablation: What a removed edge carries, in both.
         info: The task in plain values, for records and pictures.
-        reference_images: What `mean`, `noise` and `another` draw on; the discovery images by default.
+        reference_images: What `mean`, `noise`, `another` and `optimal` draw on; the discovery images by default.
         others: Clean images of third classes, met by the evaluation's partners: what a circuit makes of images that
             show neither class.
 

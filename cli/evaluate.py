@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     report = evaluate(
         circuit,
         task,
+        ablation=task.ablation if args.ablation else None,
         curve=not args.no_curve,
         n_random=args.random,
         checks="all" if args.thorough else wanted,

@@ -75,7 +75,12 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "object_shuffle (these three with --mask), word",
     )
     add_design(group)
-    group.add_argument("--ablation", metavar="KIND", help="partner (default), another, mean, zero, noise")
+    group.add_argument(
+        "--ablation",
+        metavar="KIND",
+        help="what removed edges carry: partner (default), another, mean, zero, noise; optimal (`discover` searches "
+        "under mean, then learns constants for the circuit; `evaluate` takes those that a circuit brings)",
+    )
     group.add_argument("--ablation-over", choices=("token", "tokens"), help="mean and noise: per token, or over tokens")
     group.add_argument(
         "--reference",

@@ -51,6 +51,8 @@ def find_circuit(
         overwrite: Replace a run of another configuration.
         progress: Show bars on stderr.
     """
+    from ..algorithms.optimal import optimal_ablation
+    from ..circuits.ablation import Ablation
     from ..circuits.evaluation import evaluate
     from ..circuits.gather import gather
     from ..circuits.report_words import images_shown
@@ -75,7 +77,13 @@ def find_circuit(
     )
     written = folder.save_readout(vit)
     seconds["task"], clock = time.perf_counter() - clock, time.perf_counter()
-    circuit = _find(vit, task, config, folder, progress)
+    learned = task.ablation.kind == "optimal"  # constants are learned for a circuit, which is searched under means
+    means = Ablation("mean", over=task.ablation.over)
+    circuit = _find(vit, task.with_ablation(means) if learned else task, config, folder, progress)
+    if learned:
+        circuit = optimal_ablation(
+            circuit, task, seed=config["task"]["seed"], memory=config["memory"], progress=progress
+        )
     seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
     report = evaluate(
         circuit,

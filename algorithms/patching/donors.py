@@ -43,7 +43,7 @@ def make_donor(vit: HookedViT, what: str, direction: str, baseline: Baseline, me
     statistics of its own over the reference images.
 
     Raises:
-        TaskError: A pattern of noise, which would not be a pattern.
+        TaskError: A pattern of noise, which would not be a pattern, or a learned constant of what heads compute.
     """
     kind = baseline.ablation.kind
     if direction == "denoising":
@@ -52,6 +52,11 @@ def make_donor(vit: HookedViT, what: str, direction: str, baseline: Baseline, me
         return lambda batch: (stop.activation for stop in stops(vit, ablated_embedded(baseline, batch), what))
     if what in _WRITES:
         return lambda batch: _writes(vit, what, baseline(batch))
+    if kind == "optimal":
+        raise TaskError(
+            f"optimal constants are learned for what heads and MLPs write, and there are none for {what!r}: pass "
+            f'task.with_ablation("mean"), or what="resid", "mlp_out" or "head_out".'
+        )
     if what == "pattern" and kind == "noise":
         raise TaskError(
             "the rows of an attention pattern are shares that add up to 1, so noise in their place is no pattern: "

@@ -64,7 +64,7 @@ class Sizes:
         """
         cfg, n_pairs = task.vit.cfg, len(task.searched)
         place = cfg.tokens.n_tokens * torch.finfo(task.vit.dtype).bits // 8 * cfg.d_model
-        carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise") else 0
+        carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise", "optimal") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
         pairs = min(n_pairs, max(1, memory // 8 // trial))

@@ -25,7 +25,7 @@ def search_identity(graph: Graph, task: Task, *, memory: int) -> dict[str, Any]:
         "model": task.vit.cfg.name,
         "weights": task.vit.digest(),
         "judged": [task.metric.kind, list(task.metric.target), list(task.metric.foil)],
-        "ablation": task.ablation.as_dict(),
+        "ablation": task.ablation.as_record(),
         "images": images.hexdigest(),
         "memory": memory,
         "device": str(task.vit.device),

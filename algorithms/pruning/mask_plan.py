@@ -187,22 +187,12 @@ class MaskPlan:
         n = len(self.task.searched)
         size = min(self.batch, n)
         places = np.arange(step * size, (step + 1) * size)
-        orders = {int(epoch): self._order(int(epoch), n) for epoch in np.unique(places // n)}
+        signs = self.task.searched.sign.numpy() if self.crossed else np.ones(n, dtype=int)
+        orders = {int(epoch): order_in_turns(signs, [self.seed, 0, int(epoch)]) for epoch in np.unique(places // n)}
         chosen = np.array([orders[int(place // n)][place % n] for place in places])
         if not self.shuffles:
             return chosen, chosen
         return chosen, np.random.default_rng([self.seed, 1, step]).permutation(n)[:size]
-
-    def _order(self, epoch: int, n: int) -> NDArray[np.intp]:
-        """The pairs in an order by chance; on a crossed task the two sides of clean images take turns."""
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(n)
-        if not self.crossed:
-            return order
-        signs = self.task.searched.sign.numpy()[order]
-        sides = [order[signs == sign] for sign in (1, -1)]
-        turns = min(map(len, sides))
-        mixed = np.stack([side[:turns] for side in sides], 1).ravel()
-        return np.concatenate([mixed, order[~np.isin(order, mixed)]])
 
     def generator(self, step: int) -> torch.Generator:
         """Chance for the gates of one step, whatever was drawn before."""
@@ -229,3 +219,12 @@ class MaskPlan:
         """Everything that decides a step or its last bit."""
         same = search_identity(self.graph, self.task, memory=self.memory)
         return {**self.options, **same, "start_digest": scores_digest(self.start), "shuffles": self.shuffles}
+
+
+def order_in_turns(signs: NDArray[np.integer], seed: list[int]) -> NDArray[np.intp]:
+    """All pairs in an order by chance, in which the two sides of clean images take turns as long as both last."""
+    order = np.random.default_rng(seed).permutation(len(signs))
+    sides = [order[signs[order] == sign] for sign in (1, -1)]
+    turns = min(map(len, sides))
+    mixed = np.stack([side[:turns] for side in sides], 1).ravel()
+    return np.concatenate([mixed, order[~np.isin(order, mixed)]])

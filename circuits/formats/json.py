@@ -89,7 +89,7 @@ def _circuit(data: dict[str, Any], what: str) -> Circuit:
             if mask[index]:
                 raise FormatError(f"{what} lists the edge {entry['name']} twice: remove one of the two lines.")
             mask[index] = True
-        ablation = Ablation(**data["ablation"])
+        ablation = Ablation.from_dict(data["ablation"])
         return Circuit(graph, mask, scores, ablation, dict(data["task"]), dict(data["provenance"]))
 
 
@@ -142,13 +142,14 @@ def scores_facts(scores: Scores) -> dict[str, Any]:
     """Everything about scores but their graph and arrays: where they come from and how far to trust them."""
     left_out = ("graph", "exact", *_ARRAYS)
     facts = {field.name: getattr(scores, field.name) for field in fields(scores) if field.name not in left_out}
+    facts["ablation"] = scores.ablation.as_dict()
     return plain(facts, non_finite="tag")
 
 
 def scores_from_parts(graph: Graph, arrays: dict[str, Any], facts: dict[str, Any]) -> Scores:
     """Scores put together from their graph, their arrays over all edges, and `scores_facts`."""
     with reading("the scores"):
-        return Scores(graph, **arrays, **{**facts, "ablation": Ablation(**facts["ablation"])})
+        return Scores(graph, **arrays, **{**facts, "ablation": Ablation.from_dict(facts["ablation"])})
 
 
 def _scores_to_dict(scores: Scores, graph: Graph) -> dict[str, Any]:

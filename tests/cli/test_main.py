@@ -289,3 +289,21 @@ def test_folders_that_cannot_be_used(capsys, tmp_path, demo):
     (tmp_path / "photos" / "a").mkdir(parents=True)
     (tmp_path / "photos" / "b").mkdir()
     assert "'a'" in refused(capsys, discover(data=tmp_path / "photos", target="a=3", foil="b=8"))
+
+
+def test_discover_learns_constants_for_what_it_found_under_means(tmp_path, monkeypatch):
+    # what it prints is not the matter here
+    monkeypatch.setattr("vitcircuits.cli.discover.summary", lambda found: [("", "")])
+    out = str(tmp_path / "run")
+    assert main(["discover", *DIGITS, *QUICK, "--ablation", "optimal", "--out", out]) == 0
+    circuit = Circuit.load(f"{out}/circuit.json")
+    assert str(circuit.ablation) == "optimal (learned)" and circuit.scores.ablation.kind == "mean"
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["method"]["ablation"]["shifts"] == circuit.ablation.shifts.digest
+    text = circuit.ablation.shifts.as_dict()["base64"]
+    assert [path.name for path in (tmp_path / "run").iterdir() if text in path.read_text("latin-1")] == ["circuit.json"]
+    fast = ["--no-curve", "--random", "0"]
+    for more, said in (([], "learned for this circuit"), (["--ablation", "mean"], "'kind': 'mean'")):
+        written = tmp_path / f"{len(more)}.json"
+        assert main(["evaluate", f"{out}/circuit.json", *fast, *more, "--report", str(written)]) == 0
+        assert said in str(json.loads(written.read_text())["method"])
