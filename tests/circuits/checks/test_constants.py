@@ -106,7 +106,7 @@ def test_six_edges_that_hardly_say_anything_are_not_sufficient(bench_of):
     vit = load_vit("toy/digits-2l")
     graph = compile_graph(vit)
     one = class_contrast(vit, "digits", target=0, foil=6, sides="one", n_discovery=32, n_evaluation=40)
-    circuit = eap(graph, one).top(9, by="abs_mean")
+    circuit = eap(graph, one).top(6, by="abs_mean")
     bench = bench_of(circuit, one)
     assert bench.own.sum() == 6 and bench.shares(bench.kept - bench.none)[0] < 0.08
     away = bench.distance(bench.outputs([bench.own, *others(bench, "paths")], ""), bench.full)
