@@ -30,7 +30,6 @@ REMOVED: dict[str, tuple[str, str]] = {  # name -> how partners are made, and th
     "swap": ("class_swap", "partner"),
     "means": ("class_swap", "mean"),
     "nearest": ("nearest", "partner"),
-    "optimal": ("class_swap", "optimal"),
     "object_fill": ("object_fill", "partner"),
     "object_blur": ("object_blur", "partner"),
 }
@@ -114,7 +113,7 @@ _TOY = {
     "few_shares": (0.05, 0.1, 0.2, 0.4),
     "taus": tuple(float(tau) for tau in np.geomspace(3, 1e-4, 16)),
     "toy": "toy/mnist-2l",
-    "removed": ("swap", "means", "nearest", "optimal"),
+    "removed": ("swap", "means", "nearest"),
     "sizes": {"n_discovery": 48, "n_evaluation": 64},
 }
 STUDIES: dict[str, Study] = {

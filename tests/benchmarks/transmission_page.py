@@ -24,7 +24,6 @@ CARRIED = {
     "swap": "class swap",
     "means": "means",
     "nearest": "nearest image of each class",
-    "optimal": "optimal constants",
     "object_fill": "animal filled",
     "object_blur": "animal blurred",
 }
