@@ -16,7 +16,6 @@ from ...circuits.mask_runs import run_masks
 from ...circuits.pairs import Pairs
 from ...circuits.plan import ranked_masks
 from ...circuits.run import require_model
-from ...circuits.shares import judged_pairs
 from ...circuits.task import Task
 from ...models.errors import GraphError
 from .pairs_in_common import pictures_of
@@ -52,7 +51,7 @@ def measure_curves(
     scores = circuit.scores
     if scores is None:
         raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
-    chosen = _pairs(task) if pairs is None else pairs.under(task.ablation)
+    chosen = _pairs(task) if pairs is None else pairs
     metric = task.metric if chosen.design is None else task.metric.response
     grid, on_grid = _fine_grid(len(circuit.graph))
     rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
@@ -73,7 +72,8 @@ def measure_curves(
 
 
 def _pairs(task: Task) -> Pairs:
-    pairs = judged_pairs(task)
+    """One pair of each cell also under ablations without partners: circuits of several ablations then share pairs."""
+    pairs = task.evaluation.right
     return pairs if pairs.design is None else fewer(pairs)
 
 

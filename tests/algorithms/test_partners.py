@@ -176,7 +176,7 @@ def test_circuits_are_what_the_algorithm_finds_and_sets_are_compared(graph, task
     edges = [set(circuit.edge_names()) for circuit in found.circuits]
     wanted = [[len(a & b) / len(a | b) for b in edges] for a in edges]
     np.testing.assert_allclose(found.jaccard, wanted)
-    ranks = [[spearmanr(a.values, b.values)[0] for b in scores] for a in scores]
+    ranks = [[spearmanr(a.ranking_values(), b.ranking_values())[0] for b in scores] for a in scores]
     np.testing.assert_allclose(found.rank_correlation, ranks, atol=1e-9)
     np.testing.assert_allclose(found.chance, found.chance.T)
     assert overlap(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)) == 1

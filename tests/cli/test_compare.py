@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from vitcircuits.algorithms import eap
+from vitcircuits.algorithms.comparing import common_pairs
 from vitcircuits.circuits import Circuit, compile_graph, evaluate
 from vitcircuits.circuits.run_folder import RunFolder
 from vitcircuits.cli.main import main
@@ -49,13 +50,13 @@ def test_run_folders_are_compared_on_common_pairs(runs, tmp_path, capsys):
     assert main(["compare", *paths, *QUICK, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "ablation differs: partner (toy 1, toy 2); mean (per token) (mean)" in said
-    assert "pairs valid for all 3 models, 0% of" in said and "toy 1 and toy 2: edges" in said
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"faithfulness.csv"}
+    assert "images valid for all 3 models, 0% of" in said and "toy 1 and toy 2: edges" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"transmission.csv"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["schema"] == "vitcircuits.comparison/1"
     assert [one["name"] for one in report["circuits"]] == ["toy 1", "toy 2", "mean"]
     assert report["pairs"]["evaluation"]["share_dropped"] == 0
-    assert {one["figure"] for one in report["findings"]} >= {"CPR", "modularity", "edges for faithfulness 0.8"}
+    assert {one["figure"] for one in report["findings"]} >= {"CPR", "modularity", "edges for transmission 0.8"}
     assert all(one["words"] and one["verdict"] for one in report["findings"])
     assert report["agreement"]["edges, heads matched"]["value"][0][1] == report["agreement"]["edges"]["value"][0][1]
     assert main(["compare", *paths, *QUICK, "--out", str(tmp_path / "again")]) == 0
@@ -82,10 +83,11 @@ def test_all_are_measured_on_both_sides_unless_one_is_asked_for(runs, tmp_path, 
     paths = [f"toy={runs / 'two'}", f"toy={old}"]
     few = ["--pairs", "4", "--eval-pairs", "6", "--n-partners", "1"]
     assert main(["compare", *paths, *QUICK, *few, "--out", str(tmp_path / "out")]) == 0
-    assert "pairs valid for all 2 models, 0% of" in capsys.readouterr().out
+    assert "images valid for all 2 models, 0% of" in capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "report.json").read_text())["figures"]
     vit, settings = load_vit("toy/digits-2l"), {**DEFAULTS, "data": "digits", "target": "3", "foil": "8"}
     task = make_task(vit, {**settings, "pairs": 4, "eval_pairs": 6, "n_partners": 1})
+    task = common_pairs([task, task]).tasks[0]  # whose partners are dealt anew, the same for all models
     judged = evaluate(Circuit.load(runs / "two" / "circuit.json"), task, n_random=0, n_bootstrap=0)
     assert figures[0]["CPR"]["value"] == pytest.approx(judged["cpr"].value, abs=1e-5)  # of transmission
     again = ["compare", *paths, *QUICK, "--eval-pairs", "8", "--resamples", "2", "--out", str(tmp_path / "new")]

@@ -37,7 +37,9 @@ def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_pat
     for word in ("complement", "equivalence", "p = ", "local minimality", "spread", "node circuit"):
         assert word in said
     report = load_report(files["json"])
-    assert len(report.verdicts) == 5 and set(report.tables) == {"local_minimality", "spread", "controls", "images"}
+    assert len(report.verdicts) == 5 and set(report.tables) == {
+        "local_minimality", "spread", "spread_distances", "controls", "images",
+    }  # fmt: skip
     assert "null hypothesis" in files["html"].read_text() and "faithfulness" in files["svg"].read_text()
 
 
@@ -58,7 +60,8 @@ def test_stability_prints_and_writes_a_circuit_that_can_be_judged(tmp_path, caps
         "stability.json", "stability.svg", "stability.png", "consensus.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "stability.json").read_text())["method"]["n_resamples"] == 3
-    assert 0 < len(Circuit.load(tmp_path / "consensus.json")) <= 22
+    # circuits of 22 edges: at most 44 edges can be in more than half of them
+    assert 0 < len(Circuit.load(tmp_path / "consensus.json")) <= 44
     assert main(["evaluate", f"{tmp_path}/consensus.json", *FEW, "--no-curve", "--random", "0"]) == 0
 
 

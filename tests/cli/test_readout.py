@@ -112,7 +112,7 @@ def test_class_embeddings_read_a_tower_out_whatever_the_order_of_the_classes(tow
     arguments = ["discover", *model, *QUICK, "--readout", str(file), "--out", str(tmp_path / "run")]
     assert main(arguments) == 0
     found = json.loads((tmp_path / "run" / "circuit.json").read_text())
-    assert found["task"]["readout"]["classes"] == ["red", "blue"] and found["task"]["n_discovery"] == 8
+    assert found["task"]["readout"]["classes"] == ["red", "blue"] and found["task"]["n_discovery"] == 4 * 8
     assert main(["evaluate", f"{tmp_path}/run/circuit.json", "--no-curve", "--data", f"{tower}/photos"]) == 0
     said = refused(capsys, ["discover", *model, *QUICK, "--out", str(tmp_path / "none")])
     assert "has no classes: its 16 outputs are its embedding" in said and "--prompts" in said
