@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from fooled import LESSON
 from numpy.typing import NDArray
-from studies import FIRST, LEAST, RANKINGS, STUDIES, available, count_kinds
+from studies import FIRST, LEAST, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
 from vitcircuits.algorithms import ALGORITHMS, acdc, run_algorithm
 from vitcircuits.algorithms.work import counted_work
-from vitcircuits.circuits import Graph, Task, compile_graph
+from vitcircuits.circuits import Graph, Task
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.controls import random_masks
 from vitcircuits.circuits.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
@@ -93,7 +93,8 @@ def plan(work: Path) -> list[Cell]:
 
 def _turn(cell: Cell) -> tuple[bool, ...]:
     unusual = cell.removed not in ("swap", "means")
-    return cell.study not in (COUNT, LESSON_STUDY), unusual, cell.method not in (*FIRST, *LESSON), cell.seed > 0
+    idea = cell.study in STUDIES and bool(STUDIES[cell.study].idea)
+    return cell.study not in (COUNT, LESSON_STUDY), idea, unusual, cell.method not in (*FIRST, *LESSON), cell.seed > 0
 
 
 def enough(record: Mapping[str, Any] | None) -> bool:
@@ -173,6 +174,8 @@ def _search(cell: Cell, task: Task, graph: Graph, journal: Path) -> list[tuple[t
     if "size" in ALGORITHMS[method].options:
         if "seed" in ALGORITHMS[method].options:
             options.setdefault("seed", cell.seed)
+        if start := study_of(cell).start:
+            options["start"] = STARTS[start](graph, task)
         circuits = run_algorithm(method, graph, task, size=list(cell.shares), journal=journal, **options)
         return [(("", share), circuit.mask) for share, circuit in zip(cell.shares, circuits, strict=True)]
     scores = run_algorithm(method, graph, task, **options)
@@ -303,12 +306,17 @@ def as_figure(values: Sequence[Any]) -> Figure:
 # 3. The cell.
 
 
+def study_of(cell: Cell) -> Study:
+    """The study that a cell belongs to; of the lesson, the one whose behaviour it looks at."""
+    return STUDIES[LESSON[cell.method].study if cell.study == LESSON_STUDY else cell.study]
+
+
 def tasks_of(cell: Cell) -> tuple[Task, Task]:
     """What a cell's method searches, and what its circuits are judged on."""
+    study = study_of(cell)
     if cell.study != LESSON_STUDY:
-        task = STUDIES[cell.study].task(cell.removed)
+        task = study.task(cell.removed)
         return task, task
-    study = STUDIES[LESSON[cell.method].study]
     return study.task(sides="one"), study.task()
 
 
@@ -320,7 +328,7 @@ def make(cell: Cell, work: Path) -> dict[str, Any]:
         record: dict[str, Any] = {"kinds": count_kinds()}
     else:
         searched, judged = tasks_of(cell)
-        graph = compile_graph(searched.vit)
+        graph = study_of(cell).compiled(searched)
         found = find(cell, searched, graph, folder)
         record = {**judge(judged, graph, found, folder), "n_graph": len(graph)}
         record |= {"seconds": found.seconds, "passes": found.passes, "n_pairs": found.n_pairs}

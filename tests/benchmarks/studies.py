@@ -11,7 +11,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from exact_engine import DATA, DEIT
-from vitcircuits.circuits import Task, class_contrast
+from vitcircuits.algorithms import eap_ig, exact_effects
+from vitcircuits.circuits import Graph, Scores, Task, class_contrast, compile_graph
 from vitcircuits.circuits.ablation import Kind
 from vitcircuits.circuits.classes import parse_classes
 from vitcircuits.circuits.partners.partner import Partner
@@ -60,6 +61,9 @@ class Study:
         removed: What removed edges carry.
         seeds: Of methods with chance in them, under class swap and means.
         sizes: Images of each class at most, `n_discovery` and `n_evaluation`.
+        graph: Token groups and ports, where they are not the usual ones.
+        start: What learned masks start from: a key of `STARTS`.
+        idea: What it tries, for a study that tries an idea on another's behaviour.
     """
 
     title: str
@@ -76,6 +80,13 @@ class Study:
     removed: tuple[str, ...] = tuple(REMOVED)
     seeds: int = 2
     sizes: Mapping[str, int] = field(default_factory=dict)
+    graph: Mapping[str, str] = field(default_factory=dict)
+    start: str = ""
+    idea: str = ""
+
+    def compiled(self, task: Task) -> Graph:
+        """The graph of the task's model."""
+        return compile_graph(task.vit, **self.graph)
 
     def task(self, removed: str = "swap", *, sides: str = "both") -> Task:
         """The task, on images that discovery and evaluation don't share.
@@ -138,6 +149,69 @@ STUDIES: dict[str, Study] = {
     "3v8": Study("toy/mnist-2l, 3 against 8", (3, 8), **_TOY),
     "4v9": Study("toy/mnist-2l, 4 against 9", (4, 9), **_TOY),
     "7v1": Study("toy/mnist-2l, 7 against 1", (7, 1), **_TOY),
+}
+
+
+# Ideas for smaller circuits, each tried on cats against dogs by learned masks with the other options as they are.
+
+
+def nodes_first(graph: Graph, task: Task) -> Scores:
+    """EAP-IG's edges, in the order in which the lesser of their two ends comes among heads and MLPs.
+
+    A head's or MLP's importance is the sum of its edges' mean absolute scores, so that all edges between the n best
+    come before any edge of the next.
+    """
+    scores = eap_ig(graph, task)
+    edges = [graph.edge(place) for place in range(len(graph))]
+    ends = [(edge.source.node, edge.destination.node) for edge in edges]
+    importance: dict[str, float] = dict.fromkeys(("input", "logits"), np.inf)
+    for pair, value in zip(ends, scores.mean_abs, strict=True):
+        for end in pair:
+            importance[end] = importance.get(end, 0.0) + float(value)
+    least = np.array([min(importance[end] for end in pair) for pair in ends])
+    order = np.lexsort((scores.mean_abs, least)).argsort() + 1.0
+    return dataclasses.replace(scores, values=order, mean_abs=order.copy(), algorithm="nodes_first")
+
+
+def by_exact_effects(graph: Graph, task: Task) -> Scores:
+    """Exact effects of single edges on eight discovery images of each class, one partner each."""
+    return exact_effects(graph, one_partner(task, 8))
+
+
+def one_partner(task: Task, each: int) -> Task:
+    """The task with the first images of each class alone, and one pair of each."""
+    design = task.discovery.design
+    assert design is not None
+    rows = []
+    for side in design.sides:
+        images = design.clean_image[design.clean_side == side].unique_consecutive()[:each].tolist()
+        rows += [int(torch.nonzero(design.clean_image == image)[0]) for image in images]
+    return dataclasses.replace(task, discovery=task.discovery.select(torch.tensor(rows)))
+
+
+STARTS = {"nodes_first": nodes_first, "exact": by_exact_effects}
+
+
+def _idea(idea: str, shares: tuple[float, ...] = (0.2, 0.4), **changes: Any) -> Study:
+    return dataclasses.replace(
+        STUDIES["deit"],
+        title=f"DeiT-Tiny, cats against dogs: {idea}",
+        idea=idea,
+        methods=("learned_masks",),
+        removed=("means", "swap"),
+        shares=shares,
+        few_shares=shares,
+        **changes,
+    )
+
+
+STUDIES |= {
+    "longer": _idea("900 steps from 80% down to the size", (0.2,), options={"learned_masks": {"steps": 900}}),
+    "nodes": _idea("nodes first, then the edges between them", start="nodes_first"),
+    "exact": _idea("gates opened by exact effects of single edges on both sides", start="exact"),
+    "head": _idea('ports="head"', graph={"ports": "head"}),
+    "block": _idea('ports="block"', graph={"ports": "block"}),
+    "role": _idea('tokens="role"', graph={"tokens": "role"}),
 }
 
 

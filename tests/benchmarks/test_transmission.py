@@ -1,5 +1,6 @@
 """A cell goes on where it was killed, its figures are `evaluate`'s, and the page shows whatever cells are there."""
 
+import dataclasses
 import json
 import sys
 
@@ -130,3 +131,29 @@ def test_the_page_shows_the_cells_that_are_there_and_names_the_others(tmp_path):
     assert all((tmp_path / f"transmission-tiny.{ending}").exists() for ending in ("svg", "png"))
     text = put_between_marks(page.read_text(), shown, *transmission_page.MARKS["measured"])
     assert text.startswith("# Title\n\nBefore.\n")
+
+
+def test_an_idea_is_one_change_beside_learned_masks_as_they_are(tmp_path, monkeypatch):
+    masks = {"learned_masks": {"steps": 4, "polish": "no"}}
+    plain = dataclasses.replace(TINY, methods=("learned_masks",), removed=("means",), seeds=1, options=masks)
+    monkeypatch.setitem(studies.STUDIES, "deit", plain)
+    for name, changes in {"n": {"start": "nodes_first"}, "h": {"graph": {"ports": "head"}}}.items():
+        monkeypatch.setitem(studies.STUDIES, name, dataclasses.replace(plain, idea=f"idea {name}", **changes))
+    known = [cell for name in ("deit", "n", "h") for cell in cells.cells_of(name)]
+    for cell in known:
+        make(cell, tmp_path)
+    text = transmission_page.sections(("ideas",), known, tmp_path, tmp_path)["ideas"]
+    assert text.count("as they are") == text.count("idea n") == text.count("idea h") == 2
+    assert text.count(" of 110 ") == 4 and text.count(" of 54 ") == 2
+
+
+def test_nodes_first_puts_all_edges_between_the_best_before_any_other():
+    task = TINY.task()
+    graph = compile_graph(task.vit)
+    scores = studies.nodes_first(graph, task)
+    ends = [{edge.source.node, edge.destination.node} for edge in map(graph.edge, range(len(graph)))]
+    seen: set[str] = set()
+    for before, edge in enumerate(scores.ranking("mean_abs")):
+        if ends[edge] - seen:  # a new node: every edge between the former ones has come
+            assert sum(pair <= seen for pair in ends) <= before
+        seen |= ends[edge]

@@ -192,11 +192,17 @@ def show(cells: Sequence[Cell], work: Path, workers: int) -> None:
 
 def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
     """Puts tables and pictures of whatever cells are there into a page: of the lesson, the rest or both, as chosen."""
-    asked = {"lesson" if cell.study == LESSON_STUDY else "measured" for cell in cells}
+    asked = {_section(cell) for cell in cells}
     text = path.read_text() if path.exists() else "# Circuits that read the image\n"
     for name, found in sections(asked, plan(work), work, path.parent).items():
         text = put_between_marks(text, found, *MARKS[name])
     write_text_atomic(path, text)
+
+
+def _section(cell: Cell) -> str:
+    """Where the page shows a cell."""
+    idea = cell.study in STUDIES and STUDIES[cell.study].idea
+    return "lesson" if cell.study == LESSON_STUDY else "ideas" if idea else "measured"
 
 
 def parser() -> argparse.ArgumentParser:

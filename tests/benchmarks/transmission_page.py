@@ -17,6 +17,7 @@ from vitcircuits.circuits.report import Figure
 MARKS = {
     "lesson": ("<!-- lesson: begin -->", "<!-- lesson: end -->"),
     "measured": ("<!-- measured: begin -->", "<!-- measured: end -->"),
+    "ideas": ("<!-- ideas: begin -->", "<!-- ideas: end -->"),
 }
 LEVELS = (0.5, 0.8, 0.9)
 NOTHING = Figure(None, reason="missing")
@@ -263,7 +264,7 @@ def kinds(work: Path) -> str:
 
 def measured(cells: Sequence[Cell], work: Path, folder: Path) -> str:
     """Every behaviour."""
-    by_study = {name: [cell for cell in cells if cell.study == name] for name in STUDIES}
+    by_study = {name: [cell for cell in cells if cell.study == name] for name in STUDIES if not STUDIES[name].idea}
     parts = [machine()]
     for name, own in by_study.items():
         if name == "kinds":
@@ -273,10 +274,32 @@ def measured(cells: Sequence[Cell], work: Path, folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def ideas(cells: Sequence[Cell], work: Path) -> str:
+    """Learned masks with one thing changed at a time, beside learned masks as they are."""
+    own = [cell for cell in cells if cell.study in STUDIES and STUDIES[cell.study].idea]
+    base = [cell for cell in cells if cell.study == "deit" and cell.method == "learned_masks"]
+    asked = {share for cell in own for share in cell.shares}
+    out = []
+    for cell in [*(cell for cell in base if cell.removed in ("swap", "means")), *own]:
+        record = read(cell, work)
+        for row in rows_of(cell, record):
+            if row.figures and row.asked in asked:
+                name = STUDIES[cell.study].idea or "as they are"
+                edges = f"{row.edges:,} of {record['n_graph']:,}" if record else ""
+                shown = [said(row[name], interval=interval) for name, interval in _IDEA.values()]
+                out.append((CARRIED[cell.removed], size(row.asked), name, f"{cell.seed}", edges, *shown))
+    heads = ("removed edges carry", "asked", "learned masks", "seed", "edges", *_IDEA)
+    return table(heads, sorted(out, key=lambda row: (row[0], row[1], row[2] != "as they are")))
+
+
+_IDEA = {title: _MAIN[title] for title in ("T", "L", "T within", "R^2", "right, lowest cell", "KL")}
+
+
 def sections(asked: Iterable[str], cells: Sequence[Cell], work: Path, folder: Path) -> dict[str, str]:
     """What stands between the page's marks, of those that are asked for; pictures are drawn into the folder."""
     make = {
         "lesson": lambda: lesson([cell for cell in cells if cell.study == LESSON_STUDY], work),
         "measured": lambda: measured(cells, work, folder),
+        "ideas": lambda: ideas(cells, work),
     }
     return {name: make[name]() for name in MARKS if name in asked}
