@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from fooled import LESSON
 from numpy.typing import NDArray
-from studies import FIRST, LEAST, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
+from studies import FIRST, LEAST, MASKED, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
 from vitcircuits.algorithms import ALGORITHMS, acdc, run_algorithm
 from vitcircuits.algorithms.work import counted_work
 from vitcircuits.circuits import Graph, Task
@@ -37,6 +37,7 @@ from vitcircuits.circuits.sizes import edges_of
 Bools = NDArray[np.bool_]
 
 N_RANDOM = 3  # random circuits of each size
+ALIGNED = 0.1  # the further share of the edges under partners that are the clean image without its animal
 PART = 32  # pairs whose runs are kept together
 LESSON_STUDY, COUNT = "lesson", "kinds-counted"
 
@@ -77,6 +78,7 @@ def cells_of(name: str) -> Iterator[Cell]:
             first = method in FIRST
             if first or usual:
                 shares = study.shares if first and usual else study.few_shares
+                shares = (ALIGNED, *shares) if removed in MASKED else shares
                 yield Cell(name, method, removed, 0, shares)
                 for seed in range(1, study.seeds if usual and "seed" in ALGORITHMS[method].options else 1):
                     yield Cell(name, method, removed, seed, shares if study.toy else study.few_shares)
