@@ -190,20 +190,16 @@ def count(files: Mapping[str, str]) -> dict[str, Any]:
 
 def files_of(commit: str | None) -> dict[str, str]:
     """Path -> text of the library's files."""
-    git = ["git", "-C", str(Path(__file__).parents[2])]
+    root = Path(__file__).parents[2]
     if commit is None:
-        root = Path(__file__).parents[2]
-        names = subprocess.run([*git, "ls-files", "-co", "--exclude-standard", *FOLDERS], check=True, text=True,
-                               capture_output=True).stdout.split()  # fmt: skip
+        names = _git(root, "ls-files", "-co", "--exclude-standard", *FOLDERS).split()
         return {name: (root / name).read_text() for name in names if name.endswith(".py") and (root / name).exists()}
-    names = subprocess.run([*git, "ls-tree", "-r", "--name-only", commit, *(f"{name}/" for name in FOLDERS)], check=True,
-                           text=True, capture_output=True).stdout.split()  # fmt: skip
-    show = [*git, "show"]
-    return {
-        name: subprocess.run([*show, f"{commit}:{name}"], check=True, text=True, capture_output=True).stdout
-        for name in names
-        if name.endswith(".py")
-    }
+    names = _git(root, "ls-tree", "-r", "--name-only", commit, *(f"{name}/" for name in FOLDERS)).split()
+    return {name: _git(root, "show", f"{commit}:{name}") for name in names if name.endswith(".py")}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *arguments], check=True, text=True, capture_output=True).stdout
 
 
 def main(arguments: list[str]) -> None:
