@@ -37,8 +37,9 @@ from ..circuits.truth import average_precision, judge, truth_mask
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
+from .discovery import Discovery
 from .progress import progress_bar
-from .registry import ALGORITHMS, run_algorithm
+from .registry import ALGORITHMS
 from .work import counted_work
 
 LEAST_IMAGES = 4  # of each class: none is its own partner
@@ -207,13 +208,14 @@ def _measure(model: str, name: str, task: Task, crossed: Task) -> Row:
     vit = task.vit
     assert isinstance(vit, PlantedViT)
     graph, truths = compile_graph(vit), vit.minimal_circuits()
-    sized = name in ALGORITHMS and "size" in ALGORITHMS[name].options
-    options = {"size": len(truths[0])} if sized else {}  # what prunes to a size is told the true one
+    discovery = Discovery(name)
+    if discovery.finds_circuits and discovery.takes("size"):  # what prunes to a size is told the true one
+        discovery = Discovery(name, size=len(truths[0]))
     start = time.perf_counter()
-    found: Any = run_algorithm(name, graph, task, **options)
+    found: Any = discovery.search(task, graph)
     seconds = time.perf_counter() - start
     with counted_work(task) as work:  # again, since counting takes time
-        run_algorithm(name, graph, task, **options)
+        discovery.search(task, graph)
     if not isinstance(found, Scores | Circuit):
         raise TaskError(f"{name} returned a {type(found).__name__}: scores or a circuit can be compared.")
     figures, read = judge(found, truths), judge_reading(_circuit(found, truths), crossed)

@@ -31,17 +31,15 @@ the images, with the largest control taken at the point estimate, which makes th
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.graph import Graph
 from ..circuits.run import require_model
-from ..circuits.scores import By, Scores
-from ..circuits.sizes import Size, edges_of
+from ..circuits.scores import By
+from ..circuits.sizes import Size, edge_count
 from ..circuits.task import Task
 from ..circuits.taught import full_answers, with_answers, with_permuted_answers
 from ..models.errors import GraphError, ModelError, TaskError
@@ -49,8 +47,11 @@ from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights
 from .control_judgement import Bench
 from .control_result import TRUE, ControlSearches
+from .discovery import Discovery
 from .progress import progress_bar
-from .registry import ALGORITHMS, run_algorithm
+
+if TYPE_CHECKING:
+    from .discovery import Algorithm
 
 Control = Literal["permuted_labels", "exchanged_heads", "random_weights"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -59,14 +60,14 @@ _COPIES: dict[str, Callable[..., HookedViT]] = {"exchanged_heads": exchange_head
 
 
 def control_searches(
-    algorithm: str | Callable[..., Scores | Circuit],
+    algorithm: Algorithm,
     graph: Graph,
     task: Task,
     *,
     size: Size,
     controls: Sequence[Control | str] = CONTROLS,
     found: Circuit | None = None,
-    by: By = "auto",
+    by: By | str = "auto",
     seed: int = 0,
     n_bootstrap: int = 1000,
     memory: int = DEFAULT_MEMORY,
@@ -97,8 +98,8 @@ def control_searches(
         TaskError: The task is one-sided, or there is no such algorithm, option or control.
         GraphError: The size is not possible, or the graph or `found` belong to another model or size.
     """
-    search = _Search(algorithm, graph, size, by, seed, memory, options)
-    _require(search, task, controls, found)
+    discovery = _discovery(algorithm, graph, size, by, seed, options)
+    _require(graph, size, task, controls, found)
     asked = [control for control in CONTROLS if control in controls]
     bench = Bench(task, graph, n_bootstrap, seed, memory)
     searches, left_out = [], {}
@@ -110,9 +111,15 @@ def control_searches(
             except ModelError as error:
                 left_out[name] = str(error)
             else:
-                searches.append(bench.judge(name, taught, found if found and name == TRUE else search(taught)))
+                again = found is None or name != TRUE
+                circuit = discovery.find(taught, graph, memory=memory) if again else found
+                searches.append(bench.judge(name, taught, circuit))
             bar.update()
-    method = {**search.method(task), **bench.method(), "found": "given" if found else "searched"}
+    method = {
+        **_method(discovery, graph, size, seed, task),
+        **bench.method(),
+        "found": "given" if found else "searched",
+    }
     return ControlSearches(tuple(searches), bench.selectivity(searches), left_out, method)
 
 
@@ -128,17 +135,11 @@ def controls_of(circuit: Circuit, task: Task, **settings: Any) -> ControlSearche
         TaskError: Its provenance names no registered algorithm, or the task is one-sided.
         GraphError: The circuit belongs to another model.
     """
-    provenance = circuit.provenance
-    name = provenance.get("algorithm")
-    if name not in ALGORITHMS:
-        raise TaskError(
-            f"the circuit does not record a registered algorithm that found it ({name!r}), so its search cannot be run "
-            f"again: pass the algorithm to control_searches(algorithm, graph, task, size=..., found=circuit)."
-        )
-    recorded = {key: value for key, value in provenance.get("options", {}).items() if key in ALGORITHMS[name].options}
-    own = {"size": provenance.get("n", len(circuit)), "by": provenance.get("by", "signed")}
-    given = {**recorded, **own, "seed": recorded.get("seed", 0), **settings}
-    return control_searches(name, circuit.graph, task, found=circuit, **given)
+    discovery = Discovery.again(circuit)
+    own = {"size": circuit.provenance.get("n", len(circuit)), "by": circuit.provenance.get("by", "signed")}
+    options = {name: value for name, value in discovery.options.items() if name != "size"}
+    given = {**options, **own, "seed": options.get("seed", 0), **settings}
+    return control_searches(discovery.name, circuit.graph, task, found=circuit, **given)
 
 
 def teach(task: Task, control: str, *, seed: int = 0) -> Task:
@@ -157,61 +158,38 @@ def teach(task: Task, control: str, *, seed: int = 0) -> Task:
     return dataclasses.replace(task, vit=vit, discovery=discovery, info={**task.info, "control": control})
 
 
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """One way to find circuits of one size, the same for all."""
-
-    algorithm: str | Callable[..., Scores | Circuit]
-    graph: Graph
-    size: Size
-    by: By
-    seed: int
-    memory: int
-    options: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The algorithm's name."""
-        return self.algorithm if isinstance(self.algorithm, str) else self.algorithm.__name__
-
-    def __call__(self, task: Task) -> Circuit:
-        if isinstance(self.algorithm, str):
-            given = {"memory": self.memory, **self._taken(ALGORITHMS[self.algorithm].options)}
-            found = run_algorithm(self.algorithm, self.graph, task, **given)
-        else:
-            found = self.algorithm(self.graph, task, **self._taken(inspect.signature(self.algorithm).parameters))
-        if isinstance(found, Circuit):
-            return found
-        return dataclasses.replace(found.top(self.size, by=self.by), task=dict(task.info))
-
-    def _taken(self, known: Collection[str]) -> dict[str, Any]:
-        """The options, and size and seed where the algorithm takes them."""
-        shared = {"size": self.size, "seed": self.seed}
-        return {**{name: value for name, value in shared.items() if name in known}, **self.options}
-
-    def method(self, task: Task) -> dict[str, Any]:
-        """What was done, in plain values."""
-        return {
-            "algorithm": self.name,
-            "options": self.options,
-            "size": self.size,
-            "n_edges": edges_of(self.size, self.graph)[0],
-            "n_graph": len(self.graph),
-            "by": self.by,
-            "tokens": self.graph.groups.kind,
-            "ports": self.graph.ports,
-            "metric": task.metric.kind,
-            "ablation": task.ablation.as_dict(),
-            "task": dict(task.info),
-            "seed": self.seed,
-        }
+def _discovery(
+    algorithm: Algorithm, graph: Graph, size: Size, by: By | str, seed: int, options: Mapping[str, Any]
+) -> Discovery:
+    """One way to find circuits of one size, the same for all; size and seed where the algorithm takes them."""
+    found = Discovery(algorithm, options, graph.groups.kind, graph.ports, by)
+    if "seed" not in options:
+        found = found.with_seed(seed)
+    decides = found.finds_circuits and not found.takes("size")
+    return found if decides else dataclasses.replace(found, size=size)
 
 
-def _require(search: _Search, task: Task, controls: Sequence[str], found: Circuit | None) -> None:
-    require_model(task.vit, search.graph)
-    n_edges = edges_of(search.size, search.graph)[0]
-    if isinstance(search.algorithm, str) and search.algorithm not in ALGORITHMS:
-        raise TaskError(f"there is no algorithm {search.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
+def _method(discovery: Discovery, graph: Graph, size: Size, seed: int, task: Task) -> dict[str, Any]:
+    """What was done, in plain values."""
+    return {
+        "algorithm": discovery.name,
+        "options": dict(discovery.options),
+        "size": size,
+        "n_edges": edge_count(size, graph),
+        "n_graph": len(graph),
+        "by": discovery.by,
+        "tokens": graph.groups.kind,
+        "ports": graph.ports,
+        "metric": task.metric.kind,
+        "ablation": task.ablation.as_dict(),
+        "task": dict(task.info),
+        "seed": seed,
+    }
+
+
+def _require(graph: Graph, size: Size, task: Task, controls: Sequence[str], found: Circuit | None) -> None:
+    require_model(task.vit, graph)
+    n_edges = edge_count(size, graph)
     unknown = [control for control in controls if control not in CONTROLS]
     if unknown or not controls:
         said = f"there is no control {unknown[0]!r}" if unknown else "no control was asked for"
@@ -222,7 +200,7 @@ def _require(search: _Search, task: Task, controls: Sequence[str], found: Circui
             'make a crossed task, class_contrast(..., sides="both").'
         )
     if found is not None:
-        search.graph.require_same(found.graph, "circuit")
+        graph.require_same(found.graph, "circuit")
         if len(found) > n_edges:
             raise GraphError(
                 f"the circuit that was found has {len(found)} edges, but control searches of {n_edges} were asked for: "

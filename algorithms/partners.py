@@ -12,9 +12,9 @@ one and the same.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,9 +36,14 @@ from ..circuits.shares import FAITHFULNESS, shares_kept
 from ..circuits.sizes import Size, edge_count
 from ..circuits.task import Task
 from ..models.errors import TaskError
+from .discovery import Discovery
 from .partner_comparison import PartnerComparison
 from .progress import progress_bar
-from .registry import ALGORITHMS, run_algorithm
+
+if TYPE_CHECKING:
+    from .discovery import Algorithm
+
+SHARE = 0.1  # of the edges, where nothing is said
 
 _ABOUT = ("model", "target", "foil", "target_name", "foil_name", "data", "data_digest", "seed")
 Masks = list[NDArray[np.bool_]]
@@ -56,10 +61,10 @@ def compare_partners(
     graph: Graph,
     tasks: Mapping[str, Task],
     *,
-    algorithm: str = "eap_ig",
+    algorithm: Discovery | Algorithm = "eap_ig",
     options: Mapping[str, Any] | None = None,
-    size: Size = 0.1,
-    by: By = "auto",
+    size: Size | None = None,
+    by: By | str = "auto",
     n_random: int = 10,
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -73,10 +78,11 @@ def compare_partners(
     Args:
         graph: The graph.
         tasks: Name -> task; the same clean images under other partners, as `partner_contrasts` makes them.
-        algorithm: A registered algorithm. One that decides itself which edges stay is taken at its word: `size` and
-            `by` then have no use, and circuits may differ in size.
+        algorithm: A registered algorithm, a function (graph, task, *, options) -> Scores or Circuit, or a `Discovery`,
+            which has size, ranking and options of its own. Circuits of one that takes no size may differ in size.
         options: The algorithm's own.
-        size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
+        size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1
+            (.1 where the algorithm takes a size, or scores edges).
         by: How edges are ranked, also for the rank correlation.
         n_random: Random circuits beside each.
         n_bootstrap: Draws of the pairs (of crossed tasks, of the images) for the 95% intervals of what circuits keep.
@@ -92,8 +98,15 @@ def compare_partners(
     _require_comparable(graph, tasks)
     if n_random < 1:
         raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
-    search = _Search(graph, algorithm, dict(options or {}), edge_count(size, graph), by, memory, progress)
-    circuits = search.circuits(tasks)
+    if not isinstance(algorithm, Discovery):
+        algorithm = Discovery(algorithm, options or {}, graph.groups.kind, graph.ports, by, size=size)
+    discovery = sized(algorithm)
+    circuits = []
+    with progress_bar("searches", len(tasks), progress, "partner") as bar:
+        for name, task in tasks.items():
+            bar.set_postfix_str(name)
+            circuits.append(discovery.find(task, graph, memory=memory, progress=progress))
+            bar.update()
     masks = [prune(graph, circuit.mask) for circuit in circuits]
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
     judged = [
@@ -115,59 +128,47 @@ def compare_partners(
         circuits=tuple(circuits),
         jaccard=np.array([[overlap(first, second) for second in masks] for first in masks]),
         chance=_chance(masks, random),
-        rank_correlation=_rank_correlation(circuits, by),
+        rank_correlation=_rank_correlation(circuits, discovery.by),
         kept=tuple(tuple(column.kept(place) for column in judged) for place in places),
         random_kept=tuple(column.spread(chosen, _METHOD["random"]) for column in judged),
         leakage=tuple(tuple(column.leakage(place) for column in judged) for place in places),
         empty=tuple(column.empty() for column in judged),
         dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
-        method={**search.method(tasks), "n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed, **_METHOD},
+        method={
+            **_method(discovery, graph, tasks),
+            "n_random": n_random,
+            "n_bootstrap": n_bootstrap,
+            "seed": seed,
+            **_METHOD,
+        },
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """One way to find circuits, the same for all partners."""
+def sized(discovery: Discovery) -> Discovery:
+    """A discovery of circuits of one size: a tenth of the edges, where it takes a size and none is given."""
+    given = discovery.size is not None or discovery.threshold is not None or discovery.level is not None
+    decides = discovery.finds_circuits and not discovery.takes("size")
+    return discovery if given or decides else dataclasses.replace(discovery, size=SHARE)
 
-    graph: Graph
-    algorithm: str
-    options: dict[str, Any]
-    size: int
-    by: By
-    memory: int
-    progress: bool
 
-    def circuits(self, tasks: Mapping[str, Task]) -> list[Circuit]:
-        """A circuit for each task."""
-        found = []
-        with progress_bar("searches", len(tasks), self.progress, "partner") as bar:
-            for name, task in tasks.items():
-                bar.set_postfix_str(name)
-                shared = {"memory": self.memory, "progress": self.progress}
-                result = run_algorithm(self.algorithm, self.graph, task, **shared, **self.options)
-                found.append(result if isinstance(result, Circuit) else result.top(self.size, by=self.by))
-                bar.update()
-        return found
-
-    def method(self, tasks: Mapping[str, Task]) -> dict[str, Any]:
-        """What was done, in plain values."""
-        entry, task = ALGORITHMS[self.algorithm], next(iter(tasks.values()))
-        known = {name: option.default for name, option in entry.options.items()}
-        return {
-            "algorithm": self.algorithm,
-            "options": known | self.options,
-            "size": self.size if entry.finds == "scores" else "the algorithm's own",
-            "by": self.by,
-            "tokens": self.graph.groups.kind,
-            "ports": self.graph.ports,
-            "n_graph": len(self.graph),
-            "metric": task.metric.kind,
-            "sides": task.sides,
-            "n_discovery": len(task.discovery),
-            "n_evaluation": len(task.evaluation),
-            "partners": {name: _described(task) for name, task in tasks.items()},
-            "task": {key: value for key, value in task.info.items() if key in _ABOUT},
-        }
+def _method(discovery: Discovery, graph: Graph, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What was done, in plain values."""
+    task = next(iter(tasks.values()))
+    return {
+        "algorithm": discovery.name,
+        "options": dict(discovery.options),
+        "size": "the algorithm's own" if discovery.size is None else edge_count(discovery.size, graph),
+        "by": discovery.by,
+        "tokens": graph.groups.kind,
+        "ports": graph.ports,
+        "n_graph": len(graph),
+        "metric": task.metric.kind,
+        "sides": task.sides,
+        "n_discovery": len(task.discovery),
+        "n_evaluation": len(task.evaluation),
+        "partners": {name: _described(task) for name, task in tasks.items()},
+        "task": {key: value for key, value in task.info.items() if key in _ABOUT},
+    }
 
 
 def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
@@ -176,7 +177,7 @@ def _chance(masks: Masks, random: list[Masks]) -> NDArray[np.float64]:
     return (np.array(one_way) + np.array(one_way).T) / 2
 
 
-def _rank_correlation(circuits: list[Circuit], by: By) -> NDArray[np.float64]:
+def _rank_correlation(circuits: list[Circuit], by: Any) -> NDArray[np.float64]:
     """Spearman's correlation of the scores of all edges; NaN where there are none."""
     values = np.full((len(circuits), len(circuits[0].graph)), np.nan)
     for row, circuit in zip(values, circuits, strict=True):

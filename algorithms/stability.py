@@ -22,10 +22,9 @@ but are half as large. The spread over resamples is not an interval of the mean;
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,26 +37,29 @@ from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
 from ..circuits.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
 from ..circuits.report import Figure
-from ..circuits.scores import By, Scores
+from ..circuits.scores import By
 from ..circuits.shares import Shares, shares_kept
 from ..circuits.sizes import Size
 from ..circuits.task import Task
 from ..models.errors import TaskError
+from .discovery import Discovery
 from .progress import progress_bar
-from .registry import ALGORITHMS, run_algorithm
 from .stability_result import Stability, alike, correlated, recurring
+
+if TYPE_CHECKING:
+    from .discovery import Algorithm
 
 N_RANDOM = 5  # random circuits: ten comparisons say what chance gets
 N_BOOTSTRAP = 1000  # draws of the evaluation pairs
 
 
 def measure_stability(
-    algorithm: str | Callable[..., Scores | Circuit],
+    algorithm: Discovery | Algorithm,
     graph: Graph,
     task: Task,
     *,
     size: Size | None = None,
-    by: By = "auto",
+    by: By | str = "auto",
     n_resamples: int = 10,
     n_seeds: int = 3,
     n_halvings: int = 2,
@@ -75,12 +77,12 @@ def measure_stability(
     the evaluation pairs.
 
     Args:
-        algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit.
+        algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit; or a `Discovery`,
+            which has size, ranking and options of its own.
         graph: The graph.
         task: The task; circuits are found on its discovery pairs only.
         size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
-            Needed for scores. An algorithm that finds circuits gets it if it takes a size, and otherwise decides
-            itself.
+            Needed for scores; an algorithm that takes none decides itself.
         by: How scores are ranked.
         n_resamples: Bootstrap resamples of the pairs, at least 2.
         n_seeds: Other seeds, for algorithms or ablations that draw by chance.
@@ -96,7 +98,9 @@ def measure_stability(
         TaskError: There is no such algorithm or option, a size is missing, or there are too few pairs or resamples.
         GraphError: The size is not possible.
     """
-    finder = _Finder(algorithm, graph, task, size, by, memory, options)
+    if not isinstance(algorithm, Discovery):
+        algorithm = Discovery(algorithm, options, graph.groups.kind, graph.ports, by, size=size)
+    finder = _Finder(algorithm, graph, task, memory)
     _require(finder, n_resamples, n_halvings)
     plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
     with progress_bar("stability", plan.total, progress, "search") as bar:
@@ -181,77 +185,54 @@ def _plan(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Finder:
-    """An algorithm that gives a circuit of one size on any pairs."""
+    """A discovery that gives a circuit on any pairs, with any seed."""
 
-    algorithm: str | Callable[..., Scores | Circuit]
+    discovery: Discovery
     graph: Graph
     task: Task
-    size: Size | None
-    by: By
     memory: int
-    options: dict[str, Any]
 
-    @property
-    def name(self) -> str:
-        """The algorithm's name."""
-        return self.algorithm if isinstance(self.algorithm, str) else self.algorithm.__name__
-
-    @property
-    def known(self) -> dict[str, Any]:
-        """The options of a registered algorithm."""
-        return dict(ALGORITHMS[self.name].options) if self.name in ALGORITHMS else {}
-
-    @property
-    def finds_circuits(self) -> bool:
-        """Whether a registered algorithm returns circuits."""
-        return self.name in ALGORITHMS and ALGORITHMS[self.name].finds == "circuit"
-
-    def __call__(self, task: Task, **more: Any) -> Circuit:
-        given = {**self.options, **more}
-        if self.finds_circuits and "size" in self.known and self.size is not None:
-            given["size"] = self.size
-        if isinstance(self.algorithm, str):
-            found = run_algorithm(self.algorithm, self.graph, task, memory=self.memory, **given)
-        else:
-            found = self.algorithm(self.graph, task, **given)
-        if isinstance(found, Circuit):
-            return found
-        if self.size is None:
-            raise TaskError(f"{self.name} returns scores: pass size=, the edges of each circuit, such as size=20.")
-        return found.top(self.size, by=self.by)
+    def __call__(self, task: Task, seed: int | None = None) -> Circuit:
+        discovery = self.discovery if seed is None else self.discovery.with_seed(seed)
+        found = discovery.search(task, self.graph, memory=self.memory)
+        if not isinstance(found, Circuit):
+            require_size(discovery, "returns scores")
+        return discovery.select(found, task, memory=self.memory)
 
     def seeds(self, n: int) -> list[tuple[Task, dict[str, Any]]]:
-        """Tasks and options with other seeds; none where nothing is drawn by chance."""
-        own, ablation = self._takes_seed(), self.task.ablation
+        """Tasks and seeds of their own; none where nothing is drawn by chance."""
+        own, ablation = self.discovery.takes("seed"), self.task.ablation
         by_chance = ablation.kind in ("another", "noise")
         if not own and not by_chance:
             return []
-        base = int(self.options.get("seed", self.known["seed"].default if "seed" in self.known else 0))
-        found = []
+        base, found = int(self.discovery.options.get("seed", 0)), []
         for step in range(1, n + 1):
             other = dataclasses.replace(ablation, seed=ablation.seed + step) if by_chance else ablation
             found.append((self.task.with_ablation(other), {"seed": base + step} if own else {}))
         return found
 
-    def _takes_seed(self) -> bool:
-        """Whether the algorithm draws by chance: it has an option `seed`."""
-        if isinstance(self.algorithm, str):
-            return "seed" in self.known
-        return "seed" in inspect.signature(self.algorithm).parameters
-
     def why_no_seeds(self, n: int) -> str:
         """Why there are no runs with other seeds."""
         if n < 1:
             return "no other seeds were asked for (n_seeds=0)"
-        return f"neither {self.name} nor the ablation {self.task.ablation} draws by chance: every seed gives the same"
+        name = self.discovery.name
+        return f"neither {name} nor the ablation {self.task.ablation} draws by chance: every seed gives the same"
+
+
+def require_size(discovery: Discovery, finds: str = "scores edges") -> None:
+    """Does nothing if the circuits that a discovery finds have one size.
+
+    Raises:
+        TaskError: It scores edges, and no size is given.
+    """
+    if not discovery.finds_circuits and discovery.size is None:
+        raise TaskError(f"{discovery.name} {finds}: pass the size of each circuit, such as size=20 or --size 20.")
 
 
 def _require(finder: _Finder, n_resamples: int, n_halvings: int) -> None:
     n = len(finder.task.discovery)
-    if isinstance(finder.algorithm, str) and finder.algorithm not in ALGORITHMS:
-        raise TaskError(f"there is no algorithm {finder.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
-    if isinstance(finder.algorithm, str) and not finder.finds_circuits and finder.size is None:
-        raise TaskError(f"{finder.name} returns scores: pass size=, the edges of each circuit, such as size=20.")
+    if finder.discovery.entry is not None:
+        require_size(finder.discovery)
     if n_resamples < 2 or n_halvings < 1 or n < 2:
         raise TaskError(
             f"{n_resamples} resamples and {n_halvings} halvings of {n} pairs compare nothing: pass n_resamples of at "
@@ -307,11 +288,11 @@ def _chance(whole: Circuit, seed: int) -> Any:
 
 def _method(finder: _Finder, plan: _Plan, seed: int) -> dict[str, Any]:
     return {
-        "algorithm": finder.name,
-        "options": dict(finder.options),
-        "granularity": "edge",
-        "size": finder.size,
-        "by": finder.by,
+        "algorithm": finder.discovery.name,
+        "options": dict(finder.discovery.options),
+        "granularity": finder.discovery.granularity,
+        "size": finder.discovery.size,
+        "by": finder.discovery.by,
         "ablation": finder.task.ablation.as_record(),
         "metric": finder.task.metric.kind,
         "tokens": finder.graph.groups.kind,

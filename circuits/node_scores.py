@@ -31,7 +31,7 @@ class NodeScores:
         std_err: Standard error of `values` over pairs; NaN where it is not known.
         exact: Whether each node was ablated, rather than estimated.
         n_pairs: Number of pairs.
-        algorithm: Where the scores come from.
+        algorithm: What scored them, or the edges whose scores were summed.
         options: Its options, plain values.
         ablation: What a removed node carries.
         task: The task in plain values.
@@ -72,7 +72,7 @@ class NodeScores:
             unknown,
             False,
             scores.n_pairs,
-            f"{scores.algorithm}, summed over a node's edges",
+            scores.algorithm,
             dict(scores.options),
             scores.ablation,
             dict(scores.task),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..circuits.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
-from .options import add_design, add_memory, load_model, make_task, new_parser, recorded_settings
+from .options import DESIGN, add_memory, add_settings, new_parser, recorded_task
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -29,7 +30,6 @@ and foil, unless --sides one asks for the target alone. Curves are measured on t
 with --structure nothing is run. Open comparison.html in the folder: it needs no network.
 """
 
-_READOUT = ("readout", "prompts", "templates", "clip", "probe", "pool")  # the saved one is taken
 _TASK_OPTIONS = ("data", "data_dir", "sides", "pairs", "eval_pairs", "n_partners")
 
 
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--resamples", type=int, default=0, metavar="N", help="find each again on N resamples (0)")
     group.add_argument("--data", metavar="DATA", help="instead of the data that is recorded")
     group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
-    add_design(group)
+    add_settings(group, TaskConfig, DESIGN)
     group.add_argument("--device", metavar="DEVICE", help="cpu (default), cuda, mps")
     add_memory(group)
     group = parser.add_argument_group("comparison")
@@ -186,20 +186,16 @@ def _measured(args: argparse.Namespace, given: list[Given]) -> tuple[dict[str, l
 
 
 def _task(args: argparse.Namespace, given: Given) -> Task:
-    """The task that a run folder or a circuit records, less what options say."""
-    from .options import DEFAULTS
-
-    config, circuit = given.config, given.circuit
-    options = argparse.Namespace(**dict.fromkeys((*DEFAULTS, *_READOUT)), circuit=given.path)
-    vars(options).update({name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
+    """The task that a run folder or a circuit records, less what options say; a saved readout is taken."""
+    config = given.config
+    options = argparse.Namespace(**{name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
     options.device = args.device or config.get("device")
-    for name, value in {**_recorded(config.get("task", {}), args.sides or "both"), **_options(args)}.items():
+    recorded = _recorded(config.get("task", {}), args.sides or "both")
+    for name, value in {**recorded, **_options(args)}.items():
         setattr(options, name, value)
-    settings = recorded_settings(options, circuit)
-    _require_findable(args, given, settings["sides"])
-    folder = given.path if given.path.is_dir() else given.path.parent
-    saved = (folder, circuit.task["readout"]) if "readout" in circuit.task else None
-    return make_task(load_model(options, settings, saved), settings)
+    _require_findable(args, given, args.sides or "both")
+    path = given.path / "circuit.json" if given.path.is_dir() else given.path
+    return recorded_task(options, given.circuit, path)[1]
 
 
 def _recorded(task: dict[str, Any], sides: str) -> dict[str, Any]:

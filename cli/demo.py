@@ -6,8 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from .options import DEFAULTS, add_out, new_parser
-from .pipeline import find_circuit, print_table, summary
+from ..algorithms.run_config import RunConfig
+from .options import add_out, new_parser
 
 EPILOG = """\
 examples:
@@ -29,30 +29,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, and says what was found and which file to open."""
-    from ..circuits.report_words import verdict
-    from ..models.load import load_vit
-
     start = time.perf_counter()
-    config = {
-        "model": "toy/digits-2l",
-        "task": {**DEFAULTS, "data": "digits", "target": "3", "foil": "8"},
-        "algorithm": "eap_ig",
-        "options": {"steps": 5, "rule": "midpoint", "freeze_norm": True},
-        "tokens": "all",
-        "ports": "qkv",
-        "by": "auto",
-        "faithfulness": 0.8,
-        "size": None,
-        "threshold": None,
-        "random": 10,
-        "memory": 2_000_000_000,
-    }
-    vit = load_vit("toy/digits-2l")
-    found = find_circuit(vit, config, out=args.out, command=args.command_line, overwrite=args.overwrite)
-    print_table(summary(found))
+    config = RunConfig.of({"model": "toy/digits-2l", "data": "digits", "target": 3, "foil": 8})
+    found = config.run(args.out, command=args.command_line, overwrite=args.overwrite, progress=True)
+    print(found.table())
     print(
         f"\nFound: {len(found.circuit)} of {len(found.circuit.graph)} edges tell a 3 from an 8. On digits that were not"
     )
-    print(f"used to find them, {verdict(found.report)}.")
+    print(f"used to find them, {found.verdict}.")
     print(f"Done in {time.perf_counter() - start:.0f} s. Open {args.out / 'circuit.html'} in a browser.")
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, recorded_settings
+from .options import add_memory, add_model, add_task, new_parser, recorded_task
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -76,10 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from ..circuits.evaluation import evaluate
 
     circuit = Circuit.load(args.circuit)
-    settings = recorded_settings(args, circuit)
+    config, task = recorded_task(args, circuit, args.circuit)
     wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
-    saved = (args.circuit.parent, circuit.task["readout"]) if "readout" in circuit.task else None
-    task = make_task(load_model(args, settings, saved), settings)
     report = evaluate(
         circuit,
         task,
@@ -88,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         n_random=args.random,
         checks="all" if args.thorough else wanted,
         settings=CheckSettings(tolerance=args.tolerance, most_parts=args.most_edges),
-        seed=settings["seed"],
+        seed=config.seed,
         memory=args.memory,
         progress=True,
     )

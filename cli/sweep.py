@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from ..algorithms.registry import ALGORITHMS
-from ..models.errors import TaskError
-from . import discover
-from .options import add_model, add_task, load_model, new_parser
-from .pipeline import find_circuit
+from .options import new_parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..algorithms.sweeps.outcomes import Outcome
-    from ..algorithms.sweeps.plan import Cell
 
 EPILOG = """\
 examples:
@@ -93,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from ..algorithms.sweeps.read import read_sweep
     from ..algorithms.sweeps.sweep import run_sweep
 
-    cells = read_sweep(args.sweep, keys()).cells(resolve)
+    cells = read_sweep(args.sweep).cells()
     if args.dry_run:
         outcomes = [read_outcome(cell, args.out) for cell in cells]
         for outcome in outcomes:
@@ -103,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     outcomes = run_sweep(
         cells,
         args.out,
-        run_cell,
         workers=args.workers,
         threads=max(args.threads, 1),
         retry_failed=args.retry_failed,
@@ -122,84 +114,6 @@ def _say(outcomes: Sequence[Outcome], out: Path) -> None:
         print(f"and {len(failed) - _SAID} more, which the table names")
     print(_counts(outcomes) + " --retry-failed tries those again that failed." * bool(failed))
     print(f"table in {out / 'table.csv'}\nopen {out / 'index.html'}")
-
-
-def keys() -> dict[str, frozenset[str]]:
-    """The options of `discover` by the table of a sweep that they belong to."""
-
-    def of(add: Any, **more: Any) -> frozenset[str]:
-        parser = argparse.ArgumentParser()
-        add(parser, **more)
-        return frozenset(vars(parser.parse_args([])))
-
-    search = (of(discover.add_search) | {"options"}) - {"option"}
-    return {"models": of(add_model, required=False), "tasks": of(add_task, required=False), "algorithms": search}
-
-
-def arguments(settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a cell as a command line of `discover`, without --out."""
-    words = ["discover"]
-    options = dict(settings.get("options", {}))
-    entry = ALGORITHMS.get(str(settings.get("algorithm")))
-    if entry is not None and "seed" in entry.options:
-        options.setdefault("seed", settings["seed"])
-    for name, value in settings.items():
-        if name != "options":
-            words += _words("--" + name.replace("_", "-"), value)
-    return words + [word for name, value in options.items() for word in _words("--option", f"{name}={_text(value)}")]
-
-
-def _words(option: str, value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [option, *map(_text, value)]
-    said = _text(value)
-    return [f"{option}={said}"] if said.startswith("-") else [option, said]
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the result of a cell: what `discover` would record, and the readout's options.
-
-    Raises:
-        TaskError: A setting does not fit.
-    """
-    args = _parse(arguments(settings))
-    readout = {name: getattr(args, name) for name in ("readout", "prompts", "probe", "templates", "clip", "pool")}
-    return {**discover.configuration(args), "own_readout": readout}
-
-
-def run_cell(cell: Cell, folder: Path) -> None:
-    """Runs a cell as `discover` would.
-
-    Raises:
-        VitCircuitsError: What `discover` would say.
-    """
-    words = [*arguments(cell.settings), "--out", str(folder)]
-    args = _parse(words)
-    config = discover.configuration(args)
-    vit = load_model(args, config["task"])
-    find_circuit(vit, config, out=folder, command=["vitcircuits", *words], overwrite=False, progress=False)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors and not the end of the program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise TaskError(f"{message}. `vitcircuits discover --help` says what can be set.")
-
-
-@cache
-def _discover() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vitcircuits")
-    discover.add_parser(parser.add_subparsers())
-    return parser
-
-
-def _parse(words: list[str]) -> argparse.Namespace:
-    return _discover().parse_args(words)
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

@@ -9,15 +9,10 @@ import numpy as np
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
-from ...circuits.node_scores import NodeScores
-from ...circuits.nodes import granularity
 from ...circuits.redraw import at_rows, redrawn_rows
-from ...circuits.scores import Scores
-from ...circuits.select import smallest_faithful
 from ...circuits.task import Task
-from ...models.errors import TaskError
+from ..discovery import Discovery
 from ..progress import progress_bar
-from ..registry import ALGORITHMS, run_algorithm
 
 
 def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Task], Circuit]:
@@ -30,36 +25,8 @@ def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Ta
     Raises:
         TaskError: The circuit does not record an algorithm and a selection that can be run again.
     """
-    record = circuit.provenance
-    name, options = record.get("algorithm"), dict(record.get("options", {}))
-    if name not in ALGORITHMS:
-        raise TaskError(f"{circuit} was not found by a registered algorithm ({name!r}): it cannot be found again.")
-    if ALGORITHMS[name].finds == "scores" and record.get("selection") not in _SELECTIONS:
-        raise TaskError(
-            f"{circuit} was selected by {record.get('selection')!r}, which its record does not repeat: only "
-            f"{', '.join(_SELECTIONS)} are."
-        )
-
-    def find(task: Task) -> Circuit:
-        found = run_algorithm(name, circuit.graph, task, memory=memory, **options)
-        return found if isinstance(found, Circuit) else _select(circuit, found, task, memory)
-
-    return find
-
-
-_SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
-
-
-def _select(like: Circuit, scores: Scores, task: Task, memory: int) -> Circuit:
-    record = like.provenance
-    by = record["by"]
-    if granularity(like) == "node":
-        return NodeScores.from_edges(scores).top(record["n"], by=by)
-    if record["selection"] == "top":
-        return scores.top(record["n"], by=by)
-    if record["selection"] == "threshold":
-        return scores.threshold(record["tau"], by=by)
-    return smallest_faithful(scores, task, level=record["level"], by=by, memory=memory)
+    discovery = Discovery.again(circuit)
+    return lambda task: discovery.find(task, circuit.graph, memory=memory)
 
 
 def resampled_circuits(

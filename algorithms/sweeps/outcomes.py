@@ -62,6 +62,15 @@ def read_outcome(cell: Cell, out: Path) -> Outcome:
         return Outcome(cell, "not run")
 
 
+def run_cell(cell: Cell, folder: Path) -> None:
+    """Runs a cell as `discover` would.
+
+    Raises:
+        VitCircuitsError: What `discover` would say.
+    """
+    cell.config.run(folder, command=["vitcircuits", "discover", "--config", str(folder / "run.json")])
+
+
 def attempt(work: Work, job: tuple[Cell, Path]) -> None:
     """Runs a cell of the sweep in the folder `out`; what goes wrong is written into its folder, and not raised."""
     cell, out = job

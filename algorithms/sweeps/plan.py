@@ -14,19 +14,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from ...circuits.formats.plain import plain
 from ...models.errors import TaskError, VitCircuitsError
-
-Resolve = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Settings -> the whole configuration, defaults included: everything that decides the result."""
-
-SELECTIONS = ("faithfulness", "size", "threshold")
-"""Ways to say how large a circuit is, of which a cell has one."""
+from ..registry import ALGORITHMS
+from ..run_config import SELECTIONS, RunConfig
 
 CELLS = "cells"
 """The folder of a sweep that holds its cells."""
@@ -70,6 +66,11 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.algorithm} on {self.model}, {self.task}, seed {self.seed}"
 
+    @property
+    def config(self) -> RunConfig:
+        """What is run."""
+        return run_config(self.settings)
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -89,14 +90,14 @@ class Sweep:
     seeds: tuple[int, ...]
     defaults: Mapping[str, Any]
 
-    def cells(self, resolve: Resolve = dict) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[Cell, ...]:
         """All cells, model by model, then task by task, algorithm by algorithm, and seed by seed.
 
         Raises:
             TaskError: A cell's settings do not fit, or two cells are one.
         """
         cells = tuple(
-            self._cell(model, task, algorithm, seed, resolve)
+            self._cell(model, task, algorithm, seed)
             for model in self.models
             for task in self.tasks
             if not task.models or model.name in task.models
@@ -109,19 +110,39 @@ class Sweep:
                 raise TaskError(f"{twice} are one cell: leave one of them out, or change a setting of it.")
         return cells
 
-    def _cell(self, model: Choice, task: Choice, algorithm: Choice, seed: int, resolve: Resolve) -> Cell:
+    def _cell(self, model: Choice, task: Choice, algorithm: Choice, seed: int) -> Cell:
         own = {**model.settings, **task.settings, **algorithm.settings}
-        defaults = dict(self.defaults)
+        defaults = {name: value for name, value in self.defaults.items() if _has_use(name, own)}
         if any(name in own for name in SELECTIONS):  # one's own way to say the size takes the place of the other ways
             defaults = {name: value for name, value in defaults.items() if name not in SELECTIONS}
         settings = {**defaults, **own, "seed": seed}
         names = (model.name, task.name, algorithm.name)
         try:
-            digest = _digest(resolve(settings))
+            digest = _digest(run_config(settings).as_dict())
         except VitCircuitsError as error:
             raise TaskError(f"{names[2]} on {names[0]}, {names[1]}: {error}") from error
         folder = f"{'--'.join(map(_slug, names))}--s{seed}-{digest}"
         return Cell(*names, seed, settings, str(PurePosixPath(CELLS, folder)))
+
+
+def _has_use(name: str, own: Mapping[str, Any]) -> bool:
+    """Whether a default is for a cell with these settings: a size is not for an algorithm that decides itself."""
+    entry = ALGORITHMS.get(str(own.get("algorithm")))
+    decides = name in SELECTIONS and entry is not None and entry.finds == "circuit"
+    return not decides or name in entry.options or (name == "level" and "faithfulness" in entry.options)
+
+
+def run_config(settings: Mapping[str, Any]) -> RunConfig:
+    """The run of a cell's settings, whose seed is also the algorithm's where that draws by chance.
+
+    Raises:
+        TaskError: A setting does not fit.
+    """
+    options = dict(settings.get("options", {}))
+    entry = ALGORITHMS.get(str(settings.get("algorithm")))
+    if entry is not None and "seed" in entry.options:
+        options.setdefault("seed", settings["seed"])
+    return RunConfig.of({**settings, "options": options})
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -22,7 +22,6 @@ task's `models` are the names of the models that it is for. Mistakes are named w
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 import tomllib
 from collections.abc import Collection, Mapping
@@ -30,11 +29,19 @@ from pathlib import Path
 from typing import Any
 
 from ...circuits.formats.plain import read_text
+from ...circuits.task_config import TaskConfig
 from ...models.errors import TaskError
+from ...models.model_config import ModelConfig
+from ...models.settings import nearest, settings_of
+from ..discovery import Discovery
 from .plan import Choice, Sweep
 
-Keys = Mapping[str, Collection[str]]
-"""`models`, `tasks`, `algorithms` -> the options that belong there."""
+KEYS: Mapping[str, Collection[str]] = {
+    "models": tuple(settings_of(ModelConfig)),
+    "tasks": tuple(settings_of(TaskConfig)),
+    "algorithms": (*settings_of(Discovery), "options", "faithfulness", "random", "memory"),
+}
+"""The settings that belong into each kind of table."""
 
 _REQUIRED = {"models": ("model",), "tasks": ("data", "target", "foil"), "algorithms": ("algorithm",)}
 _TABLES = tuple(_REQUIRED)
@@ -46,7 +53,7 @@ _EXAMPLE = {
 }
 
 
-def read_sweep(path: str | Path, keys: Keys) -> Sweep:
+def read_sweep(path: str | Path) -> Sweep:
     """The sweep that a TOML file describes.
 
     Raises:
@@ -58,12 +65,12 @@ def read_sweep(path: str | Path, keys: Keys) -> Sweep:
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"{path} is not TOML: {error}. See `vitcircuits sweep --help` for an example.") from error
     try:
-        return sweep_from_dict(data, keys)
+        return sweep_from_dict(data)
     except TaskError as error:
         raise TaskError(f"{path}: {error}") from error
 
 
-def sweep_from_dict(data: Mapping[str, Any], keys: Keys) -> Sweep:
+def sweep_from_dict(data: Mapping[str, Any]) -> Sweep:
     """The sweep that a table of plain values describes.
 
     Raises:
@@ -73,13 +80,13 @@ def sweep_from_dict(data: Mapping[str, Any], keys: Keys) -> Sweep:
     for table in _TABLES:
         if not data.get(table):
             raise TaskError(f"{table} are missing: write {_EXAMPLE[table]}.")
-    every = [key for table in _TABLES for key in keys[table] if key not in _NOT_FOR_ALL]
+    every = [key for table in _TABLES for key in KEYS[table] if key not in _NOT_FOR_ALL]
     defaults = _settings(data.get("defaults", {}), every, "[defaults]")
-    models, tasks, algorithms = (_choices(table, data[table], keys[table], defaults) for table in _TABLES)
+    models, tasks, algorithms = (_choices(table, data[table], KEYS[table], defaults) for table in _TABLES)
     for task in tasks:
         for name in task.models:
             if name not in (known := [model.name for model in models]):
-                raise TaskError(f"the task {task.name!r} is for the model {name!r}.{_nearest(name, known)}")
+                raise TaskError(f"the task {task.name!r} is for the model {name!r}.{nearest(name, known)}")
     return Sweep(models, tasks, algorithms, _seeds(data.get("seeds", [0])), defaults)
 
 
@@ -142,12 +149,7 @@ def _require_known(data: Mapping[str, Any], known: Collection[str], where: str) 
         if key == "seed" and "seed" not in known:
             raise TaskError(f"{where} has a seed: write seeds = [0, 1] at the top, for all cells.")
         if key not in known:
-            raise TaskError(f"{where} has no use for {key!r}.{_nearest(key, known)}")
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Write one of {', '.join(sorted(known))}."
+            raise TaskError(f"{where} has no use for {key!r}.{nearest(key, known)}")
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from ...models.errors import FormatError, TaskError
 from ..progress import progress_bar
-from .outcomes import Outcome, Work, attempt, clear, read_outcome, write_error
+from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
 from .page import save_page
 from .plan import Cell
 from .pool import run_jobs
@@ -35,7 +35,7 @@ _EVERY = 10.0  # seconds between two writings of the table while cells end
 def run_sweep(
     cells: Sequence[Cell],
     out: str | Path,
-    work: Work,
+    work: Work | None = None,
     *,
     workers: int = 1,
     threads: int = 1,
@@ -50,7 +50,7 @@ def run_sweep(
     Args:
         cells: The cells.
         out: The sweep's folder.
-        work: Runs one cell into a run folder; it can be pickled.
+        work: Runs one cell into a run folder, as `discover` would unless told otherwise; it can be pickled.
         workers: Processes; 0 runs the cells here, one after another.
         threads: CPU threads of each.
         retry_failed: Also run cells again that failed before.
@@ -73,7 +73,7 @@ def run_sweep(
         overview.write(outcomes)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
-                for job, code in run_jobs(partial(attempt, work), jobs, workers=workers, threads=threads):
+                for job, code in run_jobs(partial(attempt, work or run_cell), jobs, workers=workers, threads=threads):
                     outcomes[todo[job]] = _ended(cells[todo[job]], out, code)
                     bar.update()
                     overview.write_at_times(outcomes)

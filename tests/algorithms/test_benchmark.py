@@ -36,10 +36,10 @@ def test_every_algorithm_meets_the_model_and_searches_are_told_the_true_size():
 
 
 def test_an_algorithm_that_returns_a_circuit_is_judged_as_a_set(monkeypatch):
-    def find(name, graph, task):
+    def find(name, graph, task, **options):
         return Circuit.from_edges(graph, task.vit.truth())
 
-    monkeypatch.setattr("vitcircuits.algorithms.benchmark.run_algorithm", find)
+    monkeypatch.setattr("vitcircuits.algorithms.registry.run_algorithm", find)
     (row,) = run_benchmark(models=["planted/neighbour-xor"], algorithms=["eap"], n=4)
     assert (row.precision, row.recall, row.size, row.roc_auc) == (1, 1, 13, None)
 

@@ -89,7 +89,7 @@ def test_the_controls_of_a_circuit_are_its_own_search_again(digits, learned, sco
         found = controls_of(loaded, task, controls=("permuted_labels",), n_bootstrap=200)
         assert found["permuted_labels"].taught == whole["permuted_labels"].taught
         np.testing.assert_array_equal(found["permuted_labels"].circuit.mask, whole["permuted_labels"].circuit.mask)
-    with pytest.raises(TaskError, match="does not record a registered algorithm"):
+    with pytest.raises(TaskError, match="not found by a registered algorithm"):
         controls_of(Circuit(graph, loaded.mask), task)
 
 

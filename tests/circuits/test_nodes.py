@@ -84,7 +84,7 @@ def test_summed_edge_scores_and_the_highest_nodes(graph_of, unchecked):
         assert value == pytest.approx(wanted)
     best = nodes.names[int(nodes.values.argmax())]
     circuit = nodes.top(1)
-    assert circuit.provenance["nodes"] == [best] and "summed" in circuit.provenance["algorithm"]
+    assert circuit.provenance["nodes"] == [best] and circuit.provenance["algorithm"] == "eap"
     assert np.isnan(nodes.std_err).all() and not nodes.exact
     for n in (99, 0.5):
         with pytest.raises(GraphError, match="0 to"):

@@ -8,8 +8,8 @@ from vitcircuits.algorithms import eap
 from vitcircuits.algorithms.comparing import common_pairs
 from vitcircuits.circuits import Circuit, compile_graph, evaluate
 from vitcircuits.circuits.run_folder import RunFolder
+from vitcircuits.circuits.task_config import TaskConfig
 from vitcircuits.cli.main import main
-from vitcircuits.cli.options import DEFAULTS, make_task
 from vitcircuits.models import load_vit
 
 FILES = {"report.json", "comparison.html", "figures.csv", "agreement.csv", "findings.csv", "rank_overlap.csv"}
@@ -18,12 +18,13 @@ QUICK = ["--random", "1", "--bootstrap", "20"]
 
 def run_in(folder, size, *, target=3, foil=8, ablation="partner"):
     """What `discover` leaves that `compare` reads."""
-    settings = {**DEFAULTS, "data": "digits", "target": str(target), "foil": str(foil)}
-    settings |= {"pairs": 8, "eval_pairs": 8, "ablation": ablation}
+    settings = TaskConfig("digits", target=target, foil=foil, pairs=8, eval_pairs=8, ablation=ablation)
     vit = load_vit("toy/digits-2l")
-    task = make_task(vit, settings)
+    task = settings.make(vit)
     circuit = eap(compile_graph(vit, ports="block"), task).top(size)
-    run = RunFolder.open(folder, {"model": "toy/digits-2l", "checkpoint": None, "device": "cpu", "task": settings})
+    run = RunFolder.open(
+        folder, {"model": "toy/digits-2l", "checkpoint": None, "device": "cpu", "task": settings.as_dict()}
+    )
     circuit.save(folder / "circuit.json")
     run.finish()
 
@@ -85,8 +86,8 @@ def test_all_are_measured_on_both_sides_unless_one_is_asked_for(runs, tmp_path, 
     assert main(["compare", *paths, *QUICK, *few, "--out", str(tmp_path / "out")]) == 0
     assert "images valid for all 2 models, 0% of" in capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "report.json").read_text())["figures"]
-    vit, settings = load_vit("toy/digits-2l"), {**DEFAULTS, "data": "digits", "target": "3", "foil": "8"}
-    task = make_task(vit, {**settings, "pairs": 4, "eval_pairs": 6, "n_partners": 1})
+    config = TaskConfig("digits", target=3, foil=8, pairs=4, eval_pairs=6, n_partners=1)
+    task = config.make(load_vit("toy/digits-2l"))
     task = common_pairs([task, task]).tasks[0]  # whose partners are dealt anew, the same for all models
     judged = evaluate(Circuit.load(runs / "two" / "circuit.json"), task, n_random=0, n_bootstrap=0)
     assert figures[0]["CPR"]["value"] == pytest.approx(judged["cpr"].value, abs=1e-5)  # of transmission

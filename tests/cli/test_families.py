@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from vitcircuits.circuits import Circuit, evaluate
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
-from vitcircuits.cli.pipeline import find_circuit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.preprocess import Preprocess
@@ -97,5 +96,5 @@ def test_discover_on_built_modules(name, architecture_named, tmp_path):
     vit = HookedViT(module, name=name)
     choices = ["--tokens", "role", "--size", "14"]
     config = parsed(["--model", name, "--data", "digits", "--target", "0", "--foil", "1", *QUICK, *choices])
-    found = find_circuit(vit, config, out=tmp_path, command=[], overwrite=False)
+    found = config.run(tmp_path, vit=vit)
     assert found.report.n_edges == len(found.circuit) and len(found.files) == 9

@@ -291,9 +291,7 @@ def test_folders_that_cannot_be_used(capsys, tmp_path, demo):
     assert "'a'" in refused(capsys, discover(data=tmp_path / "photos", target="a=3", foil="b=8"))
 
 
-def test_discover_learns_constants_for_what_it_found_under_means(tmp_path, monkeypatch):
-    # what it prints is not the matter here
-    monkeypatch.setattr("vitcircuits.cli.discover.summary", lambda found: [("", "")])
+def test_discover_learns_constants_for_what_it_found_under_means(tmp_path):
     out = str(tmp_path / "run")
     assert main(["discover", *DIGITS, *QUICK, "--ablation", "optimal", "--out", out]) == 0
     circuit = Circuit.load(f"{out}/circuit.json")

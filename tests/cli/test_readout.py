@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from vitcircuits.cli.main import main, make_parser
-from vitcircuits.cli.options import load_model, task_settings
-from vitcircuits.cli.readout import describe, parse_prompts
+from vitcircuits.cli.options import load_model, task_config
 from vitcircuits.models import load_vit, save_class_embeddings, text_readout
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import TaskError
+from vitcircuits.models.model_config import describe_readout, parse_prompts
 
 QUICK = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--size", "12", "--algorithm", "eap"]
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
@@ -39,7 +39,7 @@ def figures(path):
 def test_the_readout_is_saved_with_the_circuit(probed):
     run, circuit = (json.loads((probed / name).read_text()) for name in ("run.json", "circuit.json"))
     recorded = circuit["task"]["readout"]
-    assert run["config"]["readout"] == recorded
+    assert run["config"]["identity"]["readout"] == recorded
     assert (recorded["kind"], recorded["pool"], recorded["classes"]) == ("ridge", "patches", list("0123456789"))
     assert recorded["penalty_by"] == "leave-one-out error" and recorded["images"] == "digits, training split"
     assert (probed / "readout.safetensors").is_file()
@@ -130,7 +130,7 @@ def test_prompts_read_a_tower_out(tower, tmp_path):
     prompts = ["--prompts", "blue", "red=a red wall", "red=a wall in red", "--templates", "a {} wall"]
     model = ["--model", f"local-dir:{tower}/model", "--clip", f"local-dir:{tmp_path}/clip", "--data", "photos"]
     args = make_parser().parse_args(["discover", *model, *prompts, "--target", "red", "--foil", "blue"])
-    found, own = load_model(args, task_settings(args)), load_vit(f"local-dir:{tower}/model")
+    found, own = load_model(args, task_config(args)), load_vit(f"local-dir:{tower}/model")
     texts = {"blue": "a blue wall", "red": ["a red wall", "a wall in red"]}
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(found(images), text_readout(own, texts, clip=clip)(images), atol=1e-5, rtol=0)
@@ -151,8 +151,8 @@ def test_prompts_are_names_or_texts_or_both():
 
 def test_a_readout_is_described_in_one_line():
     info = {"kind": "text", "classes": list("abcde"), "pool": "own", "text_tower": "ViT-B-16:openai"}
-    assert describe(info) == "text of a, b, c, d, ... (5) (text_tower ViT-B-16:openai)"
-    assert describe({"kind": "features", "pool": "cls"}) == "features (pool cls)"
+    assert describe_readout(info) == "text of a, b, c, d, ... (5) (text_tower ViT-B-16:openai)"
+    assert describe_readout({"kind": "features", "pool": "cls"}) == "features (pool cls)"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`vitcircuits sweep`: killed and resumed, with one process or two, the table has the same bytes."""
 
+import argparse
 import json
 import random
 import subprocess
@@ -7,7 +8,8 @@ import sys
 import time
 
 import pytest
-from vitcircuits.cli import sweep
+from vitcircuits.algorithms.sweeps.read import KEYS
+from vitcircuits.cli import discover
 from vitcircuits.cli.main import main
 
 SWEEP = """
@@ -78,32 +80,18 @@ def _wait_for_cells(folder, number, process):
 
 def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
     (folder,) = (toml.parent / "whole" / "cells").glob("toy*--eap--s1-*")
-    command = json.loads((folder / "run.json").read_text())["command"]
-    assert main([*command[1 : command.index("--out")], "--out", str(tmp_path)]) == 0
+    assert main(["discover", "--config", str(folder / "run.json"), "--out", str(tmp_path)]) == 0
     for name in ("circuit.json", "report.json", "circuit.html"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_settings_are_words_of_discover():
-    settings = {"model": "m", "target": -1, "eval_pairs": 4, "prompts": ["cat", "dog"], "algorithm": "learned_masks"}
-    words = sweep.arguments({**settings, "options": {"steps": 3, "polish": True}, "seed": 5})
-    assert words == [
-        "discover", "--model", "m", "--target=-1", "--eval-pairs", "4", "--prompts", "cat", "dog", "--algorithm",
-        "learned_masks", "--seed", "5", "--option", "steps=3", "--option", "polish=true", "--option", "seed=5",
-    ]  # fmt: skip
-    own = sweep.arguments({"algorithm": "learned_masks", "options": {"seed": 9}, "seed": 5})
-    assert own[-1] == "seed=9" and "seed=5" not in own
-    assert "--option" not in sweep.arguments({"algorithm": "eap", "seed": 5})
-
-
 def test_every_option_of_discover_can_be_set():
-    from vitcircuits.cli.discover import add_parser
-
-    parser = sweep._Parser()
-    add_parser(parser.add_subparsers())
+    parser = argparse.ArgumentParser()
+    discover.add_parser(parser.add_subparsers())
     args = parser.parse_args(["discover", "--model", "m", "--data", "d", "--target", "1", "--foil", "2"])
-    not_settings = {"out", "overwrite", "run", "option"}
-    assert frozenset.union(*sweep.keys().values()) == (set(vars(args)) - not_settings) | {"options"}
+    not_settings = {"out", "overwrite", "run", "option", "config"}
+    every = {key for keys in KEYS.values() for key in keys}
+    assert every == (set(vars(args)) - not_settings) | {"options", "faithfulness"}
 
 
 def test_a_dry_run_lists_the_cells_and_runs_nothing(toml, tmp_path, capsys):
@@ -116,10 +104,10 @@ def test_a_dry_run_lists_the_cells_and_runs_nothing(toml, tmp_path, capsys):
     ("old", "new", "said"),
     [
         ('"eap"', '"eapp"', "eapp on toy/digits-2l, 3 vs 8: there is no algorithm 'eapp'"),
-        ("freeze_norm", "freeze", "the algorithm's options are freeze_norm"),
-        ("pairs = 4", 'pairs = "many"', "invalid int value: 'many'"),
+        ("freeze_norm", "freeze", "has no option 'freeze': its options are freeze_norm"),
+        ("pairs = 4", 'pairs = "many"', "pairs='many'"),
         ("size = 5", "sise = 5", "Did you mean 'size'"),
-        ("size = 5", "size = 5\nthreshold = 0.1", "not allowed with"),
+        ("size = 5", "size = 5\nthreshold = 0.1", "each say how large"),
     ],
 )
 def test_mistakes_are_said_before_anything_runs(old, new, said, tmp_path, capsys):

@@ -42,5 +42,5 @@ def work():
 
 @pytest.fixture
 def cells():
-    algorithms = tuple(Choice(name, {"algorithm": name}) for name in ("eap", "bad"))
+    algorithms = tuple(Choice(name, {"algorithm": known}) for name, known in (("eap", "eap"), ("bad", "eap_ig")))
     return Sweep((Choice("m", {"model": "m"}),), (Choice("3 vs 8", {}),), algorithms, (0, 1), {}).cells()

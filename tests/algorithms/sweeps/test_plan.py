@@ -54,17 +54,23 @@ def test_a_changed_setting_is_another_cell_and_the_others_stay():
 def test_what_decides_is_the_resolved_configuration():
     plain, spelled = sweep(), sweep(defaults={"size": 20, "pairs": 8, "tokens": "all"})
 
-    def resolve(settings):
-        return {"tokens": "all", **settings}
+    assert [cell.folder for cell in plain.cells()] == [cell.folder for cell in spelled.cells()]
 
-    assert [cell.folder for cell in plain.cells(resolve)] == [cell.folder for cell in spelled.cells(resolve)]
+
+def test_a_size_for_all_is_not_for_an_algorithm_that_decides_itself():
+    scored, decides = (cell.settings for cell in sweep(seeds=(0,)).cells()[:2])
+    assert scored["size"] == 20 and "size" not in decides and decides["pairs"] == 8
+
+
+def test_a_cell_s_seed_is_also_the_algorithm_s_own_unless_it_names_one():
+    for options, seed in (({}, 5), ({"seed": 9}, 9)):
+        masks = (Choice("masks", {"algorithm": "learned_masks", "options": options}),)
+        config = sweep(algorithms=masks).cells()[1].config
+        assert (config.task.seed, config.discovery.options["seed"]) == (5, seed)
 
 
 def test_mistakes_name_the_cell():
-    def refuse(settings):
-        raise TaskError("no such option")
-
-    with pytest.raises(TaskError, match="eap on m/1, 3 vs 8: no such option"):
-        sweep().cells(refuse)
+    with pytest.raises(TaskError, match="eap on m/1, 3 vs 8: eap has no option 'step'"):
+        sweep(algorithms=(Choice("eap", {"algorithm": "eap", "options": {"step": 3}}),)).cells()
     with pytest.raises(TaskError, match="are one cell"):
         sweep(models=(Choice("m/1", {"model": "m"}), Choice("m-1", {"model": "m"}))).cells()

@@ -5,11 +5,6 @@ from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
 from vitcircuits.algorithms.sweeps.read import read_sweep
 from vitcircuits.models.errors import FormatError, TaskError
 
-KEYS = {
-    "models": {"model", "checkpoint", "prompts"},
-    "tasks": {"data", "target", "foil", "pairs", "eval_pairs", "seed"},
-    "algorithms": {"algorithm", "options", "size"},
-}
 WHOLE = {
     "seeds": "seeds = [0, 2]",
     "models": 'models = ["toy/a", { name = "b", model = "toy/b", prompts = ["cat", "dog"] }]',
@@ -24,7 +19,7 @@ def read(tmp_path):
     def of(**changes):
         path = tmp_path / "sweep.toml"
         path.write_text("\n".join({**WHOLE, **changes}.values()))
-        return read_sweep(path, KEYS)
+        return read_sweep(path)
 
     return of
 
@@ -74,4 +69,4 @@ def test_mistakes_are_named_with_their_repair(read, changes, said):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FormatError, match=r"nowhere\.toml"):
-        read_sweep(tmp_path / "nowhere.toml", KEYS)
+        read_sweep(tmp_path / "nowhere.toml")

@@ -1,0 +1,291 @@
+"""One way to find a circuit: an algorithm with its options, a graph, and how large the circuit is to be.
+
+    Discovery("eap_ig", {"steps": 10}, size=40).find(task)
+
+1. `search` runs the algorithm on the task's discovery pairs: scores of all edges, or a circuit.
+2. `select` takes a circuit from scores: of one size, above a threshold, or the smallest that keeps a level.
+3. Under the ablation `optimal` both run under means, and constants are then learned for the circuit.
+
+What demonstrates, sweeps, resamples, compares and benchmarks runs this. Nothing here imports torch before a search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import TaskError
+from ..models.settings import Settings, setting
+from .registry import ALGORITHMS, AlgorithmEntry, Option
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+    from ..circuits.graph import Graph
+    from ..circuits.scores import Scores
+    from ..circuits.sizes import Size
+    from ..circuits.task import Task
+    from ..models.hooked import HookedViT
+
+    Algorithm = str | Callable[..., Scores | Circuit]
+
+LEVEL = 0.8
+BY = ("auto", "signed", "abs_mean", "mean_abs")
+MEMORY = 2_000_000_000
+SIZE_HELP = "edges on paths from input to logits: at most N of them, or a share of the graph's below 1, such as 0.1"
+SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
+"""What a circuit's record may say of its selection so that it can be selected again."""
+
+
+def read_size(text: str) -> int | float:
+    """A number of edges, or a share of them below 1."""
+    try:
+        size = int(text) if text.isdigit() else float(text)
+    except ValueError:
+        size = 0
+    if not (isinstance(size, int) and size) and not 0 < size < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: write a number of edges such as 40, or a share such as 0.1"
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class Discovery(Settings):
+    """How a circuit is found.
+
+    Of `size`, `threshold` and `level` one is given; with none of them the level is .8. An algorithm that returns a
+    circuit takes those that are options of its own, and decides itself otherwise.
+
+    Raises:
+        TaskError: There is no such algorithm or option, a value does not fit, or two ways to select are given.
+    """
+
+    algorithm: Algorithm = setting("eap_ig", "", metavar="NAME")
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tokens: str = setting("all", "all (default), role, frame (videos), each", metavar="CHOICE")
+    ports: str = setting("qkv", "qkv (default), head, block", metavar="CHOICE")
+    by: str = setting("auto", "how edges are ranked (auto: mean_abs, one-sided signed)", choices=BY)
+    granularity: str = setting(
+        "edge", "keep edges, or heads and MLPs whole (node, with a size)", choices=("edge", "node")
+    )
+    level: float | None = setting(
+        None,
+        f"smallest circuit that reads the image at this level of transmission ({LEVEL}); with --sides one, that has "
+        "this faithfulness",
+        read=float,
+        metavar="LEVEL",
+        flags=("--level", "--faithfulness"),
+    )
+    size: Size | None = setting(None, f"the highest {SIZE_HELP}; or N nodes", read=read_size, metavar="N")
+    threshold: float | None = setting(None, "all edges that score at least TAU", read=float, metavar="TAU")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = {name: getattr(self, name) for name in ("level", "size", "threshold")}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        if len(chosen) > 1:
+            raise TaskError(f"{' and '.join(chosen)} each say how large the circuit is: pass one of them.")
+        if self.entry is not None:
+            options = {**typed_options(self.name, self.options), **self._own_selection(chosen)}
+            object.__setattr__(self, "options", options)
+        if self.granularity == "node" and (not isinstance(self.size, int) or self.finds_circuits):
+            raise TaskError(
+                "--granularity node keeps the N heads and MLPs with the highest scores: pass --size N, and an "
+                "algorithm that scores edges, such as --algorithm eap_ig --size 5."
+            )
+
+    @classmethod
+    def again(cls, circuit: Circuit) -> Discovery:
+        """The discovery that found a circuit, from its record.
+
+        Raises:
+            TaskError: The circuit does not record an algorithm and a selection that can be run again.
+        """
+        from ..circuits.nodes import granularity
+
+        record, graph = circuit.provenance, circuit.graph
+        name = record.get("algorithm")
+        if name not in ALGORITHMS:
+            raise TaskError(f"{circuit} was not found by a registered algorithm ({name!r}): it cannot be found again.")
+        entry, selection = ALGORITHMS[name], record.get("selection")
+        options = {key: value for key, value in record.get("options", {}).items() if key in entry.options}
+        how: dict[str, Any] = {"options": options, "tokens": graph.groups.kind, "ports": graph.ports}
+        if entry.finds == "scores":
+            if selection not in SELECTIONS:
+                raise TaskError(
+                    f"{circuit} was selected by {selection!r}, which its record does not repeat: only "
+                    f"{', '.join(SELECTIONS)} are."
+                )
+            kept = {"top": ("size", "n"), "threshold": ("threshold", "tau")}.get(selection, ("level", "level"))
+            how |= {kept[0]: record[kept[1]], "by": record["by"], "granularity": granularity(circuit)}
+        return cls(name, **how)
+
+    @property
+    def name(self) -> str:
+        """The algorithm's name."""
+        return self.algorithm if isinstance(self.algorithm, str) else self.algorithm.__name__
+
+    @cached_property
+    def entry(self) -> AlgorithmEntry | None:
+        """What is registered of the algorithm; None for a function of one's own."""
+        if not isinstance(self.algorithm, str):
+            return None
+        if self.algorithm not in ALGORITHMS:
+            raise TaskError(f"there is no algorithm {self.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")
+        return ALGORITHMS[self.algorithm]
+
+    @property
+    def finds_circuits(self) -> bool:
+        """Whether a registered algorithm decides itself which edges stay."""
+        return self.entry is not None and self.entry.finds == "circuit"
+
+    def takes(self, option: str) -> bool:
+        """Whether the algorithm has this option."""
+        if self.entry is not None:
+            return option in self.entry.options
+        return option in inspect.signature(self.algorithm).parameters  # type: ignore[arg-type]
+
+    def with_seed(self, seed: int) -> Discovery:
+        """The same with another seed, where the algorithm draws by chance."""
+        return self.changed(options={**self.options, "seed": seed}) if self.takes("seed") else self
+
+    def graph(self, vit: HookedViT) -> Graph:
+        """The graph of a model that edges are chosen from."""
+        from ..circuits.graph import compile_graph
+
+        return compile_graph(vit, tokens=self.tokens, ports=self.ports)
+
+    def find(
+        self,
+        task: Task,
+        graph: Graph | None = None,
+        *,
+        journal: str | Path | None = None,
+        memory: int = MEMORY,
+        progress: bool = False,
+    ) -> Circuit:
+        """The circuit of a task, found on its discovery pairs.
+
+        Args:
+            task: The task.
+            graph: Its model's graph, where it is at hand.
+            journal: A file from which an interrupted search goes on, for algorithms that return circuits.
+            memory: Bytes to hold at once.
+            progress: Show bars on stderr.
+
+        Raises:
+            GraphError: The graph belongs to another model, or a size is not possible.
+            TaskError: The task cannot be explained by this algorithm.
+        """
+        found = self.search(task, graph, journal=journal, memory=memory, progress=progress)
+        return self.select(found, task, memory=memory, progress=progress)
+
+    def search(
+        self,
+        task: Task,
+        graph: Graph | None = None,
+        *,
+        journal: str | Path | None = None,
+        memory: int = MEMORY,
+        progress: bool = False,
+    ) -> Scores | Circuit:
+        """What the algorithm finds: scores, or a circuit. Arguments are those of `find`."""
+        from ..circuits.sizes import edge_count
+        from .registry import run_algorithm
+
+        graph = self.graph(task.vit) if graph is None else graph
+        if self.size is not None and self.granularity == "edge":
+            edge_count(self.size, graph)  # is refused now, not after the search
+        task = under_means(task)
+        if self.entry is None:
+            size = {"size": self.size} if self.size is not None and self.takes("size") else {}
+            return self.algorithm(graph, task, **size, **self.options)  # type: ignore[operator]
+        shared: dict[str, Any] = {"memory": memory, "progress": progress}
+        if self.finds_circuits:
+            shared["journal"] = journal
+        return run_algorithm(self.name, graph, task, **shared, **self.options)
+
+    def select(self, found: Scores | Circuit, task: Task, *, memory: int = MEMORY, progress: bool = False) -> Circuit:
+        """The circuit that is wanted of what a search found, with constants learned for it under `optimal`."""
+        from ..circuits.circuit import Circuit
+
+        circuit = found if isinstance(found, Circuit) else self._selected(found, under_means(task), memory, progress)
+        if task.ablation.kind != "optimal":
+            return circuit
+        from .optimal import optimal_ablation
+
+        return optimal_ablation(circuit, task, seed=int(task.info.get("seed", 0)), memory=memory, progress=progress)
+
+    def _selected(self, scores: Scores, task: Task, memory: int, progress: bool) -> Circuit:
+        from ..circuits.node_scores import NodeScores
+        from ..circuits.select import smallest_faithful
+
+        by: Any = self.by
+        if self.granularity == "node":
+            return NodeScores.from_edges(scores).top(self.size, by="signed" if by == "auto" else by)  # type: ignore[arg-type]
+        if self.size is not None:
+            return scores.top(self.size, by=by)
+        if self.threshold is not None:
+            return scores.threshold(self.threshold, by=by)
+        level = LEVEL if self.level is None else self.level
+        return smallest_faithful(scores, task, level=level, by=by, memory=memory, progress=progress)
+
+    def _own_selection(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """What is said of the selection, as options of an algorithm that returns a circuit."""
+        if not self.finds_circuits:
+            return {}
+        known = ALGORITHMS[self.name].options
+        own = {"faithfulness" if name == "level" else name: value for name, value in chosen.items()}
+        for name in own:
+            if name not in known:
+                wanted = ", ".join(
+                    f"--option {option}={known[option].default}" for option in ("size", "tau") if option in known
+                )
+                raise TaskError(
+                    f"--{name}: {self.name} decides itself which edges stay. Leave it out, and pass for example "
+                    f"{wanted}."
+                )
+        return own
+
+
+def under_means(task: Task) -> Task:
+    """The task that is searched: under `optimal`, whose constants belong to one circuit, that under means."""
+    if task.ablation.kind != "optimal":
+        return task
+    from ..circuits.ablation import Ablation
+
+    return task.with_ablation(Ablation("mean", over=task.ablation.over))
+
+
+def typed_options(algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an algorithm, those that are given in the types of their defaults.
+
+    Raises:
+        TaskError: A name is not known, or a value does not fit.
+    """
+    known = ALGORITHMS[algorithm].options
+    for name in given:
+        if name not in known:
+            raise TaskError(f"{algorithm} has no option {name!r}: its options are {', '.join(known) or 'none'}.")
+    defaults = {name: option.default for name, option in known.items()}
+    return defaults | {name: _typed(f"{name}={value}", value, known[name]) for name, value in given.items()}
+
+
+def _typed(text: str, value: Any, option: Option) -> Any:
+    """A text in the type of the default; what is no text stays as it is, but whole numbers where fractions stand."""
+    if isinstance(value, str) and not isinstance(option.default, str):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        try:
+            value = words[value.lower()] if isinstance(option.default, bool) else type(option.default)(value)
+        except (KeyError, ValueError):
+            value = None
+    if value is None or (option.choices is not None and value not in option.choices):
+        choices = f"one of {', '.join(map(str, option.choices))}" if option.choices else type(option.default).__name__
+        raise TaskError(f"--option {text}: {option.help}; pass {choices}, such as {option.default}.")
+    return value

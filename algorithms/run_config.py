@@ -1,0 +1,351 @@
+"""The library's main job in one call: from a model and a task to a circuit, its judgement, and a run folder.
+
+    discover("toy/digits-2l", {"data": "digits", "target": 3, "foil": 8}, size=40, out="runs/3v8")
+
+`RunConfig` is what such a run is told, as a typed value that reads and writes TOML and JSON. Nothing here imports torch
+before a model is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..circuits.formats.plain import plain, read_text, write_text_atomic
+from ..circuits.formats.schema import json_text
+from ..circuits.task_config import TaskConfig
+from ..models.errors import FormatError, TaskError
+from ..models.model_config import ModelConfig
+from ..models.settings import nearest, settings_of
+from .discovered import Discovered
+from .discovery import MEMORY, Discovery
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+    from ..circuits.run_folder import RunFolder
+    from ..circuits.scores import Scores
+    from ..circuits.sizes import Size
+    from ..circuits.task import Task
+    from ..models.hooked import HookedViT
+    from .discovery import Algorithm
+
+N_RANDOM = 10
+SELECTIONS = ("level", "faithfulness", "size", "threshold")
+"""Ways to say how large a circuit is, of which a run has one; the second is the first's former name."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run.
+
+    In files and records the model's and the search's settings stand side by side, the task's and the algorithm's
+    options in tables of their own:
+
+        model = "toy/digits-2l"
+        algorithm = "eap_ig"
+        size = 40
+        [task]
+        data = "digits"
+        target = 3
+        foil = 8
+        [options]
+        steps = 10
+
+    Args:
+        model: Which model.
+        task: Which behaviour.
+        discovery: How its circuit is found.
+        random: Random circuits that it is compared with.
+        memory: Bytes to hold at once.
+    """
+
+    model: ModelConfig
+    task: TaskConfig
+    discovery: Discovery = field(default_factory=Discovery)
+    random: int = N_RANDOM
+    memory: int = MEMORY
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> RunConfig:
+        """From settings by name, the task's among them or in a table `task`.
+
+        Raises:
+            TaskError: A name is not known, or a value does not fit.
+        """
+        rest = {name: value for name, value in settings.items() if name != "identity"}
+        if "faithfulness" in rest:  # as the level was called
+            rest["level"] = rest.pop("faithfulness")
+        rest |= rest.pop("task", None) or {}
+        parts = {name: {} for name in _PARTS}
+        for name, known in _PARTS.items():
+            parts[name] = {key: rest.pop(key) for key in list(rest) if key in known}
+        own = {name: rest.pop(name) for name in ("random", "memory") if rest.get(name) is not None}
+        if rest:
+            name = next(iter(rest))
+            every = [key for known in _PARTS.values() for key in known]
+            raise TaskError(f"there is no setting {name!r}.{nearest(name, [*every, 'random', 'memory'])}")
+        task = TaskConfig.of(parts["task"])
+        return cls(ModelConfig.of(parts["model"]), task, Discovery.of(parts["discovery"]), **own)
+
+    @classmethod
+    def load(cls, path: str | Path) -> RunConfig:
+        """From a .toml or .json file, or a run folder's `run.json`.
+
+        Raises:
+            FormatError: There is no such file, or it does not parse.
+            TaskError: A setting does not fit.
+        """
+        return cls.of(read_settings(path))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes a .toml or .json file and returns its path.
+
+        Raises:
+            FormatError: The file cannot be written, or ends in something else.
+        """
+        path, said = Path(path), plain(without_none(self.as_dict()))
+        if path.suffix == ".json":
+            return write_text_atomic(path, json_text(said))
+        if path.suffix != ".toml":
+            raise FormatError(f"{path} is neither TOML nor JSON: pass a path that ends in .toml or .json.")
+        import tomli_w
+
+        return write_text_atomic(path, tomli_w.dumps(said))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting in plain values, as files and records have them; readout settings only where there are any."""
+        model = self.model.as_dict()
+        rest = {name: model.pop(name) for name in _READOUT}
+        search = self.discovery.as_dict() | {"algorithm": self.discovery.name}
+        return {
+            **model,
+            **without_none(rest),
+            "task": self.task.as_dict(),
+            **search,
+            "random": self.random,
+            "memory": self.memory,
+        }
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The same with another seed of the task, and of the algorithm where it draws by chance."""
+        discovery, task = self.discovery.with_seed(seed), self.task.changed(seed=seed)
+        return dataclasses.replace(self, task=task, discovery=discovery)
+
+    def load_model(self) -> HookedViT:
+        """The opened model under its readout."""
+        return self.model.load(self.task.data, data_dir=self.task.data_dir, seed=self.task.seed)
+
+    def run(
+        self,
+        out: str | Path | None = None,
+        *,
+        vit: HookedViT | None = None,
+        command: Sequence[str] = (),
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> Discovered:
+        """Finds, judges, draws and writes; goes on from what an interrupted run left in the folder.
+
+        Args:
+            out: The run folder; nothing is written without one.
+            vit: The opened model, where it is at hand.
+            command: The command line, for the record.
+            overwrite: Replace a run of another configuration.
+            progress: Show bars on stderr.
+        """
+        clock = time.perf_counter()
+        vit = self.load_model() if vit is None else vit
+        task = self.task.make(vit)
+        seconds = {"task": time.perf_counter() - clock}
+        record = {**self.as_dict(), "identity": identity(task)}
+        folder = None if out is None else open_folder(out, record, task, command, overwrite)
+        return find_and_judge(
+            task,
+            self.discovery,
+            folder,
+            n_random=self.random,
+            seed=self.task.seed,
+            memory=self.memory,
+            progress=progress,
+            seconds=seconds,
+        )
+
+
+_READOUT = ("readout", "prompts", "probe", "templates", "clip", "pool")
+_PARTS: dict[str, tuple[str, ...]] = {
+    "model": tuple(settings_of(ModelConfig)),
+    "task": tuple(settings_of(TaskConfig)),
+    "discovery": (*settings_of(Discovery), "options"),
+}
+
+
+def discover(
+    model: HookedViT | str | None,
+    task: Task | TaskConfig | Mapping[str, Any],
+    *,
+    algorithm: Algorithm = "eap_ig",
+    size: Size | None = None,
+    level: float | None = None,
+    threshold: float | None = None,
+    by: str = "auto",
+    granularity: str = "edge",
+    tokens: str = "all",
+    ports: str = "qkv",
+    random: int = N_RANDOM,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    memory: int = MEMORY,
+    progress: bool = False,
+    **options: Any,
+) -> Discovered:
+    """Finds the circuit of a behaviour on discovery images, and judges it on others.
+
+    Args:
+        model: An opened model, or its name as `load_vit` takes it; None for the model of a `Task`.
+        task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}.
+        algorithm: A registered name (`ALGORITHMS`), or a function (graph, task, *, options) -> Scores or Circuit.
+        size: Edges of the circuit, on paths from input to logits: a count, or a share of the graph's below 1.
+        level: Instead of a size: the smallest circuit that reads the image at this transmission (on a one-sided task:
+            that has this faithfulness); .8 where nothing is said.
+        threshold: Instead of both: all edges that score at least this.
+        by: How edges are ranked.
+        granularity: `edge`, or `node` for heads and MLPs kept whole.
+        tokens: Token groups, as `compile_graph` takes them.
+        ports: Likewise.
+        random: Random circuits beside it.
+        out: A run folder; nothing is written without one.
+        overwrite: Replace what a run of another configuration left there.
+        memory: Bytes to hold at once.
+        progress: Show bars on stderr.
+        **options: The algorithm's own.
+
+    Raises:
+        TaskError: There is no such algorithm, option or class, or the task belongs to another model.
+        FormatError: The folder holds another run, or cannot be written.
+    """
+    from ..circuits.task import Task
+
+    discovery = Discovery(algorithm, options, tokens, ports, by, granularity, level, size, threshold)
+    if isinstance(task, Task):
+        if model is not None and model is not task.vit:
+            raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
+        record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
+        record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
+        folder = None if out is None else open_folder(out, record, task, (), overwrite)
+        seed = int(task.info.get("seed", 0))
+        return find_and_judge(
+            task, discovery, folder, n_random=random, seed=seed, memory=memory, progress=progress, seconds={}
+        )
+    if model is None:
+        raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
+    asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
+    name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
+    config = RunConfig(ModelConfig(name), asked, discovery, random, memory)
+    return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
+
+
+def find_and_judge(
+    task: Task,
+    discovery: Discovery,
+    folder: RunFolder | None,
+    *,
+    n_random: int,
+    seed: int,
+    memory: int,
+    progress: bool,
+    seconds: dict[str, float],
+) -> Discovered:
+    """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
+    from ..circuits.evaluation import evaluate
+    from ..circuits.gather import gather
+    from ..circuits.report_words import images_shown
+
+    written = [] if folder is None else folder.save_readout(task.vit)
+    clock = time.perf_counter()
+    found = _searched(task, discovery, folder, memory, progress)
+    circuit = discovery.select(found, task, memory=memory, progress=progress)
+    seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
+    report = evaluate(circuit, task, n_random=n_random, seed=seed, memory=memory, progress=progress)
+    seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
+    if folder is None:
+        return Discovered(task, circuit, report, [], seconds)
+    files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
+    seconds["files"] = time.perf_counter() - clock
+    files.append(folder.finish(seconds))
+    return Discovered(task, circuit, report, files, seconds)
+
+
+def _searched(
+    task: Task, discovery: Discovery, folder: RunFolder | None, memory: int, progress: bool
+) -> Scores | Circuit:
+    """What the search finds, or scores that an earlier run left."""
+    from ..circuits.circuit import Circuit
+
+    if folder is None:
+        return discovery.search(task, memory=memory, progress=progress)
+    scores = None if discovery.finds_circuits else folder.load_scores_if_same()
+    if scores is not None:
+        return scores
+    found = discovery.search(task, journal=folder.journal, memory=memory, progress=progress)
+    if not isinstance(found, Circuit):
+        folder.save_scores(found)
+    return found
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that a .toml or .json file, or a run's `run.json`, holds, by name and not yet checked.
+
+    Raises:
+        FormatError: There is no such file, or it does not parse.
+    """
+    text = read_text(path)
+    try:
+        settings = tomllib.loads(text) if Path(path).suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise FormatError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(settings, dict):
+        raise FormatError(f'{path} holds no settings: write names and values, such as model = "toy/digits-2l".')
+    return settings.get("config", settings)
+
+
+def identity(task: Task) -> dict[str, Any]:
+    """What may change behind the same settings: weights, a readout, masks and reference images in files."""
+    found: dict[str, Any] = {"weights": task.vit.digest()}
+    if "sha256" in task.vit.readout.info:
+        found["readout"] = dict(task.vit.readout.info)
+    for name, digest in (("masks", "mask_digest"), ("reference", "reference_digest")):
+        if digest in task.info:
+            found[name] = task.info[digest]
+    return found
+
+
+def open_folder(
+    out: str | Path, record: Mapping[str, Any], task: Task, command: Sequence[str], overwrite: bool
+) -> RunFolder:
+    """The run folder of a record; see `RunFolder.open`."""
+    from ..circuits.run_folder import RunFolder
+
+    return RunFolder.open(
+        out,
+        record,
+        command=list(command),
+        seed=task.info.get("seed", 0),
+        device=str(task.vit.device),
+        data_hash=task.info.get("data_digest"),
+        overwrite=overwrite,
+    )
+
+
+def without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have a value, tables within tables."""
+    return {
+        name: without_none(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if value is not None
+    }

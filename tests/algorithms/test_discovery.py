@@ -1,0 +1,188 @@
+"""One way to find a circuit: every selection by its definition, found again from its record, read and written."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms import eap, learned_masks
+from vitcircuits.algorithms.discovery import Discovery
+from vitcircuits.algorithms.run_config import RunConfig, discover
+from vitcircuits.circuits import Ablation, Circuit, NodeScores, class_contrast, compile_graph
+from vitcircuits.circuits.select import smallest_faithful
+from vitcircuits.circuits.task_config import TaskConfig
+from vitcircuits.cli.discover import add_parser, configuration
+from vitcircuits.cli.main import main
+from vitcircuits.models import load_vit
+from vitcircuits.models.errors import FormatError, TaskError
+from vitcircuits.models.model_config import ModelConfig
+
+DIGITS = {"data": "digits", "target": 3, "foil": 8, "pairs": 6, "eval_pairs": 6}
+SELECTIONS = {
+    "size": {"size": 20},
+    "share": {"size": 0.2, "by": "signed"},
+    "threshold": {"threshold": 0.05},
+    "level": {"level": 0.5},
+    "nodes": {"size": 4, "granularity": "node"},
+}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return TaskConfig.of(DIGITS).make(load_vit("toy/digits-2l"))
+
+
+@pytest.fixture(scope="module")
+def scores(task):
+    return eap(compile_graph(task.vit, ports="head"), task)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_a_selection_is_what_scores_say_and_is_found_again_from_its_record(name, task, scores):
+    wanted = {
+        "size": lambda: scores.top(20),
+        "share": lambda: scores.top(0.2, by="signed"),
+        "threshold": lambda: scores.threshold(0.05),
+        "level": lambda: smallest_faithful(scores, task, level=0.5),
+        "nodes": lambda: NodeScores.from_edges(scores).top(4),
+    }[name]()
+    found = Discovery("eap", ports="head", **SELECTIONS[name]).find(task)
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    again = Discovery.again(found)
+    np.testing.assert_array_equal(again.find(task).mask, found.mask)
+    assert again.ports == "head" and again.options == {"freeze_norm": True, "softmax": "linear"}
+
+
+def test_an_algorithm_that_returns_circuits_takes_the_size_and_is_found_again(task):
+    options = {"steps": 3, "polish": "no", "seed": 4}
+    found = Discovery("learned_masks", options, size=12).find(task)
+    wanted = learned_masks(compile_graph(task.vit), task, size=12, **options)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    again = Discovery.again(found)
+    assert again.options["size"] == 12 and again.options["seed"] == 4
+    np.testing.assert_array_equal(again.find(task).mask, found.mask)
+    assert again.with_seed(5).options["seed"] == 5 and Discovery("eap").with_seed(5) == Discovery("eap")
+
+
+def test_a_function_of_one_s_own_is_an_algorithm(task, scores):
+    def halved(graph, task, *, seed=0):
+        assert seed == 3
+        return eap(graph, task)
+
+    found = Discovery(halved, {"seed": 3}, ports="head", size=20).find(task)
+    np.testing.assert_array_equal(found.mask, scores.top(20).mask)
+
+    def whole(graph, task):
+        return Circuit(graph, np.ones(len(graph), dtype=bool))
+
+    assert len(Discovery(whole).find(task)) == 110
+
+
+def test_constants_are_learned_for_a_circuit_that_is_searched_under_means(task):
+    found = Discovery("eap", size=20).find(task.with_ablation(Ablation("optimal")))
+    under_means = Discovery("eap", size=20).find(task.with_ablation(Ablation("mean")))
+    np.testing.assert_array_equal(found.mask, under_means.mask)
+    assert found.ablation.kind == "optimal" and under_means.ablation.kind == "mean"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"algorithm": "eapp"}, "pass one of eap"),
+        ({"options": {"step": 3}}, "its options are steps"),
+        ({"options": {"steps": "many"}}, "points on the path"),
+        ({"options": {"rule": "right"}}, "midpoint"),
+        ({"size": 3, "level": 0.5}, "pass one of them"),
+        ({"algorithm": "acdc", "size": 3}, "tau=0.01"),
+        ({"granularity": "node"}, "--size N"),
+        ({"granularity": "nodes"}, "pass one of edge, node"),
+        ({"by": "sign"}, "pass one of auto"),
+        ({"sizes": 3}, "Did you mean 'size'"),
+    ],
+)
+def test_mistakes_are_named_with_their_repair(settings, said):
+    with pytest.raises(TaskError, match=said):
+        Discovery.of(settings)
+
+
+def test_a_circuit_of_unknown_origin_cannot_be_found_again(scores):
+    circuit = scores.top(10)
+    for record, said in (({}, "registered"), ({"algorithm": "eap", "selection": "by hand"}, "by hand")):
+        with pytest.raises(TaskError, match=said):
+            Discovery.again(Circuit(circuit.graph, circuit.mask, provenance=record))
+
+
+CONFIG = RunConfig(
+    ModelConfig("toy/digits-2l"),
+    TaskConfig("digits", target=3, foil="8", sides="one", word_size=0.3),
+    Discovery("eap_ig", {"steps": 10}, size=0.2),
+    random=2,
+)
+
+
+@pytest.mark.parametrize("ending", [".toml", ".json"])
+def test_a_configuration_is_written_and_read_again(ending, tmp_path):
+    path = CONFIG.save(tmp_path / f"run{ending}")
+    assert RunConfig.load(path) == CONFIG
+    assert RunConfig.of(CONFIG.as_dict()) == CONFIG
+    with pytest.raises(FormatError, match=r"\.toml or \.json"):
+        CONFIG.save(tmp_path / "run.yaml")
+    path.write_text("[model")
+    with pytest.raises(FormatError, match="cannot be read"):
+        RunConfig.load(path)
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return configuration(parser.parse_args(["discover", *words]))
+
+
+def test_the_command_line_a_file_and_python_say_the_same(tmp_path):
+    demo = RunConfig.of({"model": "toy/digits-2l", "data": "digits", "target": 3, "foil": 8})
+    assert parsed("--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8") == demo
+    file = str(CONFIG.save(tmp_path / "run.toml"))
+    assert parsed("--config", file) == CONFIG
+    changed = parsed("--config", file, "--level", "0.5", "--pairs", "4", "--option", "rule=left")
+    assert (changed.discovery.size, changed.discovery.level, changed.task.pairs) == (None, 0.5, 4)
+    assert changed.discovery.options == {**CONFIG.discovery.options, "rule": "left"} and changed.task.sides == "one"
+    assert parsed("--config", file, "--algorithm", "eap").discovery.options == {
+        "freeze_norm": True,
+        "softmax": "linear",
+    }
+    with pytest.raises(TaskError, match="--foil"):
+        parsed("--model", "toy/digits-2l", "--data", "digits", "--target", "3")
+    with pytest.raises(TaskError, match="Did you mean 'target'"):
+        RunConfig.of({"model": "toy/digits-2l", "targe": 3})
+
+
+def test_python_finds_what_the_command_finds_and_its_folder_goes_on(tmp_path, task):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in DIGITS.items()]
+    search = ["--algorithm", "eap", "--size", "20", "--random", "1"]
+    assert main(["discover", "--model", "toy/digits-2l", *words, *search, "--out", str(tmp_path / "a")]) == 0
+    found = discover("toy/digits-2l", DIGITS, algorithm="eap", size=20, random=1, out=tmp_path / "b")
+    for name in ("circuit.json", "report.json", "edges.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    configs = [json.loads((tmp_path / name / "run.json").read_text())["config"] for name in "ab"]
+    assert configs[0] == configs[1]
+    assert found.verdict in str(found) and "T = " in str(found)
+    given = discover(None, task, algorithm="eap", size=20, random=1)
+    np.testing.assert_array_equal(given.circuit.mask, found.circuit.mask)
+    assert given.files == [] and given.report.figures == found.report.figures
+    with pytest.raises(FormatError, match="another configuration"):
+        discover("toy/digits-2l", DIGITS, algorithm="eap", size=21, random=1, out=tmp_path / "b")
+    with pytest.raises(TaskError, match="another model"):
+        discover(load_vit("toy/digits-2l"), task)
+
+
+def test_a_task_config_makes_the_contrast_that_it_says(task):
+    wanted = class_contrast(task.vit, "digits", target=3, foil=8, n_discovery=6, n_evaluation=6)
+    assert wanted.discovery.clean.equal(task.discovery.clean) and wanted.evaluation.corrupt.equal(
+        task.evaluation.corrupt
+    )
+    recorded = TaskConfig.of({"pairs": 4}, {**task.info, "unknown": 1})
+    assert (recorded.target, recorded.foil, recorded.pairs, recorded.data) == ("3", "8", 4, "digits")
+    with pytest.raises(TaskError, match="has no use"):
+        TaskConfig.of({**DIGITS, "mask": "attention"})
+    assert TaskConfig.of({**DIGITS, "mask": "attention"}, kinds=("object_fill",)).partner("object_fill").masks
