@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vitcircuits.circuits import Circuit
-from vitcircuits.cli.main import main
+from vitcircuits.cli.main import COMMANDS, main
 
 RESULTS = {
     "circuit.json", "scores.safetensors", "edges.csv", "circuit.dot", "circuit.graphml", "circuit.svg", "circuit.html",
@@ -45,9 +45,7 @@ def test_help_and_export_import_nothing_heavy(demo, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "discover", "evaluate", "partners", "draw", "export", "models", "train", "doctor"]
-)
+@pytest.mark.parametrize("command", [command.__name__.rpartition(".")[2] for command in COMMANDS])
 def test_every_help_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
