@@ -32,8 +32,7 @@ def tables() -> str:
 def _families() -> str:
     import timm
 
-    from ..models.census import architectures
-    from ..models.families import FAMILIES, family_of
+    from ..models.census import FAMILIES, architectures, family_of
 
     names = architectures()
     of = {family.name: [name for name in names if family_of(name) == family] for family in FAMILIES}

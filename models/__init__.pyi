@@ -5,10 +5,10 @@ from .hf_text import given_tokens as given_tokens
 from .hooked import HookedViT as HookedViT
 from .load import load_vit as load_vit
 from .planted.vit import PlantedViT as PlantedViT
+from .preprocess import clips_to_images as clips_to_images
+from .preprocess import images_to_clips as images_to_clips
 from .probes import probe_readout as probe_readout
 from .readout_files import load_readout as load_readout
 from .readout_files import save_class_embeddings as save_class_embeddings
 from .readout_files import save_readout as save_readout
 from .text import text_readout as text_readout
-from .video import clips_to_images as clips_to_images
-from .video import images_to_clips as images_to_clips

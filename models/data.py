@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import DataError
+from .image_sources import Source, digits, find_mnist, from_tensors, image_folder, mnist, picture_size, rank_in_class
 from .near_duplicates import copies
 from .preprocess import Preprocess
-from .sources import Source, digits, from_tensors, rank_in_class
 
 DATA_NAMES = ("digits", "mnist", "sprites")
 
@@ -77,8 +77,6 @@ class ImageData:
         Raises:
             DataError: The picture cannot be read any more.
         """
-        from .image_folder import picture_size
-
         return self.size if self.root is None else picture_size(self.root / name)
 
 
@@ -138,8 +136,6 @@ def load_data(
 def _source(
     data: Any, preprocess: Preprocess | None, *, data_dir: str | Path | None, seed: int, classes: list[str] | None
 ) -> Source:
-    from . import mnist
-    from .image_folder import image_folder
     from .toys.sprites_data import sprites
 
     if isinstance(data, tuple | list | Mapping):
@@ -151,14 +147,14 @@ def _source(
     if data == "sprites":
         return sprites(preprocess)
     if data == "mnist":
-        return mnist.mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
+        return mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
     folder = Path(data).expanduser()
     if not folder.is_dir():
         near = difflib.get_close_matches(str(data).lower(), DATA_NAMES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(f"There is no data named {str(data)!r} and no such folder.{hint} Here, {_WANTED}.")
-    if mnist.find(folder):
-        return mnist.mnist(preprocess, data_dir=folder)
+    if find_mnist(folder):
+        return mnist(preprocess, data_dir=folder)
     return image_folder(folder, preprocess, seed=seed, classes=classes)
 
 

@@ -141,7 +141,7 @@ class HookedViT:
 
         Args:
             head: From the pooled vector to the logits: a linear map, a `TextHead`, `nn.Identity()` for the features
-                themselves, or any module (see `models/heads.py`).
+                themselves, or any module (see `models/readouts.py`).
             labels: One name per logit.
             pool: What the head is given: `own` (what the module's own head gets), `cls`, or `patches` (their mean);
                 each after the final norm.

@@ -18,9 +18,8 @@ from .cards import read_card
 from .checkpoints import PICKLES, fit_weights, n_classes_of, read_weights
 from .errors import ModelError
 from .foreign import is_foreign, load_foreign
-from .heads import TextHead
 from .hooked import HookedViT
-from .readouts import NO_CLASSES
+from .readouts import NO_CLASSES, TextHead
 
 if TYPE_CHECKING:
     from .cards import Card

@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from .cards import write_atomically
 from .errors import FormatError
-from .heads import TextHead
 from .hooked import HookedViT
-from .readouts import head_digest, head_tensors
+from .readouts import TextHead, head_digest, head_tensors
 
 READOUT_SCHEMA = "vitcircuits.readout/1"
 

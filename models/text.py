@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .heads import TextHead
 from .hooked import HookedViT
 from .open_clip_text import open_text_tower, tower_of
+from .readouts import TextHead
 from .text_tower import TextTower, Tokenizer
 
 DEFAULT_TEMPLATE = "a photo of a {}."

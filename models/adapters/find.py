@@ -12,17 +12,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import hf_clip, hf_vit, open_clip_vit, vivit
-from .observed import find_blocks, open_observed
+from . import hf, open_clip_vit
 from .opened import Opened
 from .timm_vit import is_timm_vit, open_timm
+from .traced import find_blocks, open_traced
 
 Opener = Callable[[Any, str], Opened]
 
 OPENERS: tuple[tuple[str, tuple[str, ...], Opener], ...] = (
-    ("transformers", hf_vit.KINDS, hf_vit.open_hf_vit),
-    ("transformers", hf_clip.KINDS, hf_clip.open_hf_clip),
-    ("transformers", vivit.KINDS, vivit.open_vivit),
+    ("transformers", hf.VIT_KINDS, hf.open_hf_vit),
+    ("transformers", hf.CLIP_KINDS, hf.open_hf_clip),
+    ("transformers", hf.VIVIT_KINDS, hf.open_vivit),
     ("open_clip", open_clip_vit.KINDS, open_clip_vit.open_open_clip),
 )
 """Library, names of its classes, and who opens them."""
@@ -50,7 +50,7 @@ def open_module(module: nn.Module, name: str, *, mask: str | Tensor | None = Non
             f"attention_mask= needs a module that takes one; {name} is a {type(module).__name__}. Pass one of timm's "
             f"ViTs, or build the mask into your module's blocks."
         )
-    return open_observed(module, name) if opener is None else opener(module, name)
+    return open_traced(module, name) if opener is None else opener(module, name)
 
 
 def _opener_of(module: nn.Module) -> Opener | None:

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..attention import Constant, JointNorm, Rope, Scaled
-from ..attention_only import NoMlp
 from ..blocks import OpenBlock
 from ..errors import ModelError
+from ..mlps import ManyMlps, NoMlp, SplitMlp
 from ..norms import Norm, open_norm
 from ..projections import (
     FusedReads,
@@ -21,7 +21,6 @@ from ..projections import (
     beside,
     gated_reads,
 )
-from .split_mlp import ManyMlps, SplitMlp
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,7 @@ def build(recipe: Recipe) -> "VisionTransformer":
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
-    from ..attention_only import drop_mlps
+    from ..mlps import drop_mlps
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..image_sources import Rows, Source
 from ..preprocess import Preprocess
-from ..sources import Rows, Source
 from .sprites import IMAGE_SIZE, SHAPES, SpriteFactors, draw_sprites, sample_factors
 
 # The shipped toys were trained on these: never change them.

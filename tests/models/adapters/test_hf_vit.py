@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from vitcircuits.models.adapters.hf_parts import open_layers
+from vitcircuits.models.adapters.hf import open_layers
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.hooked import HookedViT
 

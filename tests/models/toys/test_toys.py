@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from vitcircuits.models import toys
-from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, ModelError
+from vitcircuits.models.mlps import NoMlp
 from vitcircuits.models.toys import list_toys, load_text_encoder, load_toy, load_toy_folder, toy_card, zero_shot
 from vitcircuits.models.toys.objectives import CosineReader
 from vitcircuits.models.toys.recipe_book import RECIPES

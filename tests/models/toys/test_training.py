@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.load import load_vit
+from vitcircuits.models.mlps import NoMlp
 from vitcircuits.models.toys import load_text_encoder, load_toy_folder, model_folders, sprites_data, zero_shot
 from vitcircuits.models.toys.objectives import Captions
 from vitcircuits.models.toys.recipe_book import RECIPES, get_recipe

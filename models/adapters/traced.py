@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import prefixed_rope
-from ..config import TokenLayout, VitConfig
+from ..blocks import OpenBlock
+from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import open_norm
 from ..readouts import Readout
-from .opened import CapturedStem, Opened
+from .opened import CapturedStem, Opened, sizes_of
 from .timm_blocks import Around, is_timm_block, open_block
 
 
@@ -43,7 +44,7 @@ class _Seen:
     calls: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
 
 
-def open_observed(module: nn.Module, name: str) -> Opened:
+def open_traced(module: nn.Module, name: str) -> Opened:
     """The parts of a module that runs a stack of timm's blocks.
 
     Raises:
@@ -59,7 +60,7 @@ def open_observed(module: nn.Module, name: str) -> Opened:
     norm, fc_norm, head, handed = _tail(seen, name)
     n_tokens = seen.residual.shape[1]
     layout = _layout(patch, n_tokens, name)
-    read, pooling = _pooling(norm(seen.residual) if norm else seen.residual, handed, layout, name)
+    read = _pooling(norm(seen.residual) if norm else seen.residual, handed, layout, name)
     if read != (0,) and not any(hasattr(module, token) for token in ("cls_token", "class_token")):
         layout = replace(
             layout, has_cls=False, n_registers=layout.n_prefix
@@ -70,7 +71,9 @@ def open_observed(module: nn.Module, name: str) -> Opened:
     readout = Readout(
         read, open_norm(norm or nn.Identity(), f"{name} norm"), open_norm(fc_norm or nn.Identity(), name), head
     )
-    cfg = _config(name, patch, opened, layout, read, pooling, _width(head, seen.residual))
+    _require_one_width(opened, name)
+    size = {"image": patch.img_size, "patch": patch.patch_size, "n_channels": patch.proj.in_channels}
+    cfg = sizes_of(name, opened, layout, readout, **size)
     return Opened(cfg, CapturedStem(module, blocks[0]), opened, readout, tuple(blocks), module)
 
 
@@ -102,10 +105,6 @@ def _require_patches_behind(stem: CapturedStem, module: nn.Module, patch: Any, l
             f"{name} hands its blocks the first patch at {moved}, but {layout.n_prefix} was wanted: class token and "
             f"registers stand in front of the patches, which follow row by row. Put its tokens into this order."
         )
-
-
-def _width(head: nn.Module, residual: Tensor) -> int:
-    return head.out_features if isinstance(head, nn.Linear) else residual.shape[-1]
 
 
 def _patch_embedding(module: nn.Module, name: str) -> Any:
@@ -200,44 +199,21 @@ def _layout(patch: Any, n_tokens: int, name: str) -> TokenLayout:
     return TokenLayout(n_prefix > 0, max(0, n_prefix - 1), (rows, columns))
 
 
-def _pooling(normed: Tensor, handed: Tensor, layout: TokenLayout, name: str) -> tuple[tuple[int, ...], str]:
+def _pooling(normed: Tensor, handed: Tensor, layout: TokenLayout, name: str) -> tuple[int, ...]:
     """Which tokens were pooled into what the tail was handed."""
     n = layout.n_tokens
     for read in (range(1), range(layout.n_prefix, n), range(n)):
         pooled = normed[:, read.start : read.stop].mean(1)
         if torch.allclose(pooled, handed, atol=1e-5 * max(1.0, float(handed.abs().max()))):
-            return tuple(read), "token" if len(read) == 1 else "average"
+            return tuple(read)
     raise ModelError(
         f"{name} pools its tokens in a way that is not known here: the first token, the average of the patches and the "
         f"average of all tokens are. Make the head read one of these."
     )
 
 
-def _config(
-    name: str, patch: Any, blocks: Any, layout: TokenLayout, read: tuple[int, ...], pooling: str, n_classes: int
-) -> VitConfig:
-    heads = tuple(block.n_heads for block in blocks)
-    if len(set(heads)) > 1:
-        raise ModelError(f"{name} has blocks with different numbers of heads {sorted(set(heads))}: not opened.")
-    joint = tuple(block.joint is not None for block in blocks)
-    mlps, parallel = tuple(block.mlp is not None for block in blocks), tuple(block.parallel for block in blocks)
-    outs = [block.mlp.fc2.in_features for block in blocks if block.mlp is not None]
-    size, patch_size = (tuple(int(n) for n in pair) for pair in (patch.img_size, patch.patch_size))
-    return VitConfig(
-        name=name,
-        n_layers=len(blocks),
-        n_heads=heads[0],
-        d_model=patch.proj.out_channels,
-        d_head=blocks[0].d_head,
-        d_mlp=max(outs, default=0),
-        n_classes=n_classes,
-        image_size=(size[0], size[1]),
-        patch_size=(patch_size[0], patch_size[1]),
-        n_channels=patch.proj.in_channels,
-        tokens=layout,
-        read_tokens=read,
-        pooling=pooling,
-        mlps=() if all(mlps) else mlps,
-        parallel=parallel if any(parallel) else (),
-        joint=joint if any(joint) else (),
-    )
+def _require_one_width(blocks: tuple[OpenBlock, ...], name: str) -> None:
+    """A sentence for blocks that differ in their number of heads."""
+    heads = sorted({block.n_heads for block in blocks})
+    if len(heads) > 1:
+        raise ModelError(f"{name} has blocks with different numbers of heads {heads}: not opened.")
