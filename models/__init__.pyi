@@ -1,7 +1,6 @@
 from .config import TokenLayout as TokenLayout
 from .config import VitConfig as VitConfig
 from .errors import VitCircuitsError as VitCircuitsError
-from .hf_text import given_tokens as given_tokens
 from .hooked import HookedViT as HookedViT
 from .load import load_vit as load_vit
 from .planted.vit import PlantedViT as PlantedViT
@@ -12,3 +11,4 @@ from .readout_files import load_readout as load_readout
 from .readout_files import save_class_embeddings as save_class_embeddings
 from .readout_files import save_readout as save_readout
 from .text import text_readout as text_readout
+from .text_tower import given_tokens as given_tokens
