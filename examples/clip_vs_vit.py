@@ -25,7 +25,7 @@ from vitcircuits.models.data import load_data
 from vitcircuits.models.toys import zero_shot
 from vitcircuits.models.toys.recipe_book import get_recipe
 from vitcircuits.models.toys.recipes import build
-from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models.toys.sprites import factors_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # beside the checkout, where it is
 

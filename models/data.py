@@ -136,7 +136,7 @@ def load_data(
 def _source(
     data: Any, preprocess: Preprocess | None, *, data_dir: str | Path | None, seed: int, classes: list[str] | None
 ) -> Source:
-    from .toys.sprites_data import sprites
+    from .toys.sprites import sprites
 
     if isinstance(data, tuple | list | Mapping):
         return from_tensors(data, seed=seed)

@@ -23,7 +23,7 @@ from .planted.load import list_planted, load_planted
 from .preprocess import Preprocess
 from .readouts import NO_CLASSES, TextHead
 from .text_tower import open_hf_text_tower, open_text_tower
-from .toys.home import list_toys, load_toy, load_toy_folder, zero_shot
+from .toys.registry import list_toys, load_toy, load_toy_folder, zero_shot
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own
 _WEIGHTS = PICKLES | {".safetensors"}

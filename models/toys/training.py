@@ -24,11 +24,9 @@ from ..cards import Card
 from ..data import ImageData, Split, load_data
 from ..errors import ModelError
 from ..preprocess import Preprocess
-from .model_folders import writable_folder, write_model
+from .model_folders import Curves, writable_folder, write_model
 from .objectives import Captions, ClassLabels, make_objective
-from .recipe_checks import check_data, check_recipe
-from .recipes import Recipe
-from .training_curves import Curves
+from .recipes import Recipe, check_data, check_recipe
 
 
 @runtime_checkable
@@ -163,14 +161,6 @@ class _Run:
     def _write_curves(self, folder: Path, card: Card) -> None:
         self.curves.tested(self.curves.steps, card["test_accuracy"])
         self.curves.write(folder, f"{card['name']}, seed {self.recipe.seed}")
-
-
-@torch.no_grad()
-def count_correct(model: nn.Module, images: Float[Tensor, "image channel height width"], labels: Tensor) -> int:
-    """How many preprocessed images the model classifies as labelled."""
-    model.eval()
-    parts = zip(images.split(1000), labels.split(1000), strict=True)
-    return sum(int((model(part).argmax(-1) == wanted).sum()) for part, wanted in parts)
 
 
 def augment(
