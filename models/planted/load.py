@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ModelError
-from .catalogue import PLANTED, Planted
-from .compiler import compile_program
+from .compiler import change_of_basis, compile_program
 from .digit_pairs import DIGIT_PAIRS, load_digit_pairs
-from .disguise import disguise as turn
 from .truth import minimal_circuits, true_edges
 from .vit import TOKENS, Known, PlantedViT
+from .zoo import PLANTED, Planted
 
 GAINS = {"soft": 2.0, "medium": 12.0, "hard": 200.0}
 DEFAULTS: dict[str, Any] = {"norm": "layer", "gain": "hard", "trap": False, "step": False, "disguise": None}
@@ -70,7 +69,7 @@ def _build(
     program = planted.program(strength, **switches)
     module = compile_program(program, norm=norm == "layer")
     if disguise is not None:
-        turn(module, disguise)
+        change_of_basis(module, disguise)
     known = Known(
         circuits=lambda tokens: minimal_circuits(program, tokens),
         zeroed=lambda: true_edges(program, "all", constants=True),
