@@ -23,6 +23,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from .adapters.find import OPENERS
+from .adapters.opened import pair
 from .config import VitConfig
 from .errors import ModelError
 from .preprocess import Interpolation, Preprocess
@@ -237,7 +238,7 @@ def preprocess_of_open_clip(model: Any) -> Preprocess | None:
         return None
     interpolation = str(said.get("interpolation"))
     return Preprocess(
-        size=_pair(said["size"]),
+        size=pair(said["size"]),
         channels=3,
         mean=tuple(float(value) for value in said["mean"]),
         std=tuple(float(value) for value in said["std"]),
@@ -317,8 +318,3 @@ def _per_channel(values: Any, channels: int, default: float) -> tuple[float, ...
     found = values if isinstance(values, Sequence) else [default if values is None else values]
     found = [float(value) for value in found]
     return tuple(found) if len(found) == channels else (sum(found) / len(found),) * channels
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)

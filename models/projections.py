@@ -49,67 +49,36 @@ class Reads(ABC):
         return torch.cat([F.linear(normed, *self.part(port)) for port in range(3)], -1)
 
 
-class WholeReads(Reads):
-    """One matrix with the rows of q, k and v, in one product."""
+@dataclass(frozen=True, eq=False)
+class FusedReads(Reads):
+    """One matrix with the rows of q, k and v, in one product.
+
+    Args:
+        whole: The matrix and its bias: a linear layer's, some of its rows, or parameters of the attention itself.
+    """
+
+    whole: Callable[[], Part]
 
     def part(self, port: int) -> Part:
         """Weight and bias of q, k or v, by reference."""
-        weight, bias = self.weight, self.bias
+        weight, bias = self.whole()
         n = len(weight) // 3
         rows = slice(port * n, (port + 1) * n)
         return weight[rows], None if bias is None else bias[rows]
 
+    @property
+    def weight(self) -> Tensor:
+        """Rows of q, then k, then v, by reference."""
+        return self.whole()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Likewise; None for zero."""
+        return self.whole()[1]
+
     def __call__(self, normed: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch token ports"]:
         """q, k and v of all heads, in one product."""
-        return F.linear(normed, self.weight, self.bias)
-
-
-@dataclass(frozen=True, eq=False)
-class FusedReads(WholeReads):
-    """One matrix with the rows of q, k and v, in a module of which it may be a slice.
-
-    Args:
-        module: The linear layer that holds it.
-        start: The first of its rows; those from there on are q's, k's and v's.
-        own_bias: The bias where the layer holds none of its own.
-    """
-
-    module: nn.Linear
-    start: int = 0
-    own_bias: Callable[[], Tensor | None] | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of q, then k, then v, by reference."""
-        return self.module.weight[self.start :] if self.start else self.module.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Likewise; None for zero."""
-        if self.own_bias is not None:
-            return self.own_bias()
-        return None if self.module.bias is None else self.module.bias[self.start :]
-
-
-@dataclass(frozen=True, eq=False)
-class InProjReads(WholeReads):
-    """One matrix with the rows of q, k and v, which is a parameter of the attention itself (`nn.MultiheadAttention`).
-
-    Args:
-        attention: Holds `in_proj_weight` and `in_proj_bias`.
-    """
-
-    attention: Any
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of q, then k, then v, by reference."""
-        return self.attention.in_proj_weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Likewise; None for zero."""
-        return self.attention.in_proj_bias
+        return F.linear(normed, *self.whole())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -201,6 +202,19 @@ class Readout:
         return self(self.select(residual))
 
 
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """The modules in evaluation mode, put back afterwards."""
+    training = [part for module in modules for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def replace_head(
     own: Readout,
     cfg: VitConfig,
@@ -289,20 +303,14 @@ def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, 
     for name, value in bare.head.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
-    training = [part for part in bare.head.modules() if part.training]
     try:
-        for part in training:
-            part.training = False
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(bare.head):
             shape = tuple(bare.head(like.new_zeros(1, width)).shape)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the head does not take the vector of {width} numbers that {cfg.name} gives it: "
             f"{str(error).splitlines()[0]}."
         ) from error
-    finally:
-        for part in training:
-            part.training = True
     if len(shape) != 2:
         raise ModelError(f"the head gives {shape} for one image, but (1, class) was wanted: one logit per class.")
     if labels is not None and len(labels) != shape[1]:

@@ -6,8 +6,7 @@ A tower is that of an open_clip model or of transformers' `CLIPModel`, given as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .external import Tokenizer, create_clip, folder_tokenizer, import_open_clip, read_config, read_folder, split_name
+from .readouts import evaluating
 
 _BATCH = 64  # texts at once
 _CLIP_WORDS = 49408  # size of the vocabulary that open_clip ships with
@@ -45,24 +45,11 @@ class TextTower:
         """A unit vector per text, in float32 on the CPU."""
         device = next(self.model.parameters()).device
         found = []
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             for start in range(0, len(texts), _BATCH):
                 tokens: Int[Tensor, "text position"] = self.tokenizer(list(texts[start : start + _BATCH]))
                 found.append(self.model.encode_text(tokens.to(device)).float().cpu())
         return nn.functional.normalize(torch.cat(found), dim=-1)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def open_text_tower(clip: nn.Module | str, tokenizer: Tokenizer | None = None) -> TextTower:

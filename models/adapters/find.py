@@ -55,10 +55,7 @@ def open_module(module: nn.Module, name: str, *, mask: str | Tensor | None = Non
 
 def _opener_of(module: nn.Module) -> Opener | None:
     bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(module).__mro__}
-    return next(
-        (opener for library, kinds, opener in OPENERS if any((library, kind) in bases for kind in kinds)),
-        None,
-    )
+    return next((opener for library, kinds, opener in OPENERS if any((library, kind) in bases for kind in kinds)), None)
 
 
 def _unknown(module: nn.Module, name: str) -> str:

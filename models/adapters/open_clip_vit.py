@@ -17,7 +17,7 @@ from ..config import TokenLayout
 from ..errors import ModelError
 from ..mlps import PlainMlp
 from ..norms import open_norm
-from ..projections import InProjReads, LinearWrites
+from ..projections import FusedReads, LinearWrites
 from ..readouts import ProjectionHead, Readout
 from .opened import ClassTokenStem, Opened, sizes_of
 from .timm_vit import is_timm_vit, open_timm
@@ -112,7 +112,7 @@ def _open_block(block: Any, where: str) -> OpenBlock:
     return OpenBlock(
         norm1=open_norm(block.ln_1, f"{where} ln_1"),
         norm2=open_norm(block.ln_2, f"{where} ln_2"),
-        reads=InProjReads(attention),
+        reads=FusedReads(lambda: (attention.in_proj_weight, attention.in_proj_bias)),
         q_norm=getattr(attention, "ln_q", nn.Identity()),
         k_norm=getattr(attention, "ln_k", nn.Identity()),
         writes=LinearWrites(attention.out_proj, _scale(block.ls_1)),

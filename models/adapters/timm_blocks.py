@@ -5,22 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ..attention import Constant, JointNorm, Rope, Scaled
 from ..blocks import OpenBlock
 from ..errors import ModelError
 from ..mlps import ManyMlps, NoMlp, SplitMlp
 from ..norms import Norm, open_norm
-from ..projections import (
-    FusedReads,
-    LinearWrites,
-    ManyWrites,
-    Reads,
-    SeparateReads,
-    beside,
-    gated_reads,
-)
+from ..projections import FusedReads, LinearWrites, ManyWrites, Reads, SeparateReads, beside, gated_reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,14 +152,8 @@ def attention_reads(attn: Any) -> Reads:
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
         return SeparateReads(layers, attn.head_dim, getattr(attn, "num_kv_groups", 1))
     if getattr(attn, "q_bias", None) is None:
-        return FusedReads(attn.qkv)
-    return FusedReads(attn.qkv, own_bias=lambda: _eva_bias(attn))
-
-
-def _eva_bias(attn: Any) -> Tensor:
-    from torch import cat
-
-    return cat((attn.q_bias, attn.k_bias, attn.v_bias))
+        return FusedReads(lambda: (attn.qkv.weight, attn.qkv.bias))
+    return FusedReads(lambda: (attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))))
 
 
 def open_mlp(mlp: Any, where: str) -> nn.Module | None:
@@ -184,7 +171,7 @@ def open_mlp(mlp: Any, where: str) -> nn.Module | None:
 
 def _open_scaling(block: Any, around: Around) -> OpenBlock:
     """Attention and MLP read one norm, share the projections in and perhaps out, and both read the block's input."""
-    where, hidden = around.where, block.in_split[0]
+    where, hidden, bias = around.where, block.in_split[0], block.in_proj.bias
     norm = open_norm(block.in_norm, f"{where} in_norm")
     width = block.num_heads * block.head_dim
     if block.out_proj is not None:
@@ -194,7 +181,7 @@ def _open_scaling(block: Any, around: Around) -> OpenBlock:
     return OpenBlock(
         norm1=norm,
         norm2=norm,
-        reads=FusedReads(block.in_proj, hidden),
+        reads=FusedReads(lambda: (block.in_proj.weight[hidden:], None if bias is None else bias[hidden:])),
         q_norm=block.q_norm,
         k_norm=block.k_norm,
         writes=writes,

@@ -19,7 +19,7 @@ from ..blocks import OpenBlock
 from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import open_norm
-from ..readouts import Readout
+from ..readouts import Readout, evaluating
 from .opened import CapturedStem, Opened, sizes_of
 from .timm_blocks import Around, is_timm_block, open_block
 
@@ -93,13 +93,8 @@ def _require_patches_behind(stem: CapturedStem, module: nn.Module, patch: Any, l
     image = _image(patch, module)
     other, size = image.clone(), tuple(int(side) for side in patch.patch_size)
     other[..., : size[0], : size[1]] += 1
-    training = [part for part in module.modules() if part.training]
-    with torch.no_grad():
-        for part in training:
-            part.training = False
+    with torch.no_grad(), evaluating(module):
         moved = (stem.patches(image) - stem.patches(other)).abs().sum((0, 2)).nonzero().flatten().tolist()
-        for part in training:
-            part.training = True
     if moved != [layout.n_prefix]:
         raise ModelError(
             f"{name} hands its blocks the first patch at {moved}, but {layout.n_prefix} was wanted: class token and "
@@ -130,7 +125,6 @@ def _watch(module: nn.Module, blocks: list[nn.Module], images: Tensor) -> _Seen:
     seen = _Seen()
     inside = {id(part) for block in blocks for part in block.modules()}
     outside = [part for part in module.modules() if id(part) not in inside]
-    was_training = [part for part in module.modules() if part.training]
 
     def handed(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         given = dict(zip(("x", "rope", "attn_mask", "is_causal"), args, strict=False)) | options
@@ -144,10 +138,7 @@ def _watch(module: nn.Module, blocks: list[nn.Module], images: Tensor) -> _Seen:
         if seen.residual is not None:
             seen.calls.append((part, args[0]))
 
-    with ExitStack() as stack, torch.no_grad():
-        for part in was_training:
-            part.training = False
-            stack.callback(setattr, part, "training", True)
+    with ExitStack() as stack, torch.no_grad(), evaluating(module):
         for block in blocks:
             stack.callback(block.register_forward_pre_hook(handed, with_kwargs=True).remove)
         stack.callback(blocks[-1].register_forward_hook(last).remove)

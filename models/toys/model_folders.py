@@ -87,11 +87,7 @@ def _count_correct(objective: ClassLabels | Captions, recipe: Recipe, data: Imag
 
 
 def _fill(
-    path: Path,
-    stored: ClassLabels | Captions,
-    recipe: Recipe,
-    card: Card,
-    also: Callable[[Path, Card], None] | None,
+    path: Path, stored: ClassLabels | Captions, recipe: Recipe, card: Card, also: Callable[[Path, Card], None] | None
 ) -> None:
     """Write all files of a model, the hashes going into the card."""
     save_weights(path, stored.vit, recipe.dtype)

@@ -50,33 +50,25 @@ _DIGITS = Recipe(
     dropout=0.1,
 )
 
-_MNIST = Recipe(
+_MNIST = replace(
+    _DIGITS,
     name="mnist-2l",
     data="mnist",
     image_size=28,
     patch=7,
-    channels=1,
     mean=(0.1307,),
     std=(0.3081,),
-    classes=tuple("0123456789"),
-    d_model=64,
-    layers=2,
-    heads=4,
-    mlp_ratio=4.0,
     epochs=15,
     batch_size=128,
-    lr=2e-3,
     weight_decay=0.05,
-    warmup=0.05,
-    label_smoothing=0.05,
     shift=2.0,
-    rotate=10.0,
-    zoom=0.1,
+    dropout=0.0,
 )
 
 _MNIST_16 = replace(_MNIST, dtype="float16")
 
-_SPRITES = Recipe(
+_SPRITES = replace(
+    _MNIST_16,
     name="sprites-2l",
     data="sprites",
     image_size=32,
@@ -85,21 +77,10 @@ _SPRITES = Recipe(
     mean=(0.058, 0.057, 0.057),
     std=(0.196, 0.181, 0.193),
     classes=SHAPES,
-    d_model=64,
-    layers=2,
-    heads=4,
-    mlp_ratio=4.0,
-    epochs=15,
-    batch_size=128,
-    lr=2e-3,
-    weight_decay=0.05,
-    warmup=0.05,
-    label_smoothing=0.05,
     # an image that is moved would belie its caption
     shift=0.0,
     rotate=0.0,
     zoom=0.0,
-    dtype="float16",
 )
 
 # the controlled pair: all but what is learnt is the same

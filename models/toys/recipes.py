@@ -234,27 +234,10 @@ def check_data(recipe: Recipe, data: "ImageData") -> None:
 
 
 _LEAST = {
-    "image_size": 1,
-    "patch": 1,
-    "channels": 1,
-    "d_model": 1,
-    "layers": 1,
-    "heads": 1,
-    "epochs": 1,
-    "batch_size": 1,
+    **dict.fromkeys(("image_size", "patch", "channels", "d_model", "layers", "heads", "epochs", "batch_size"), 1),
+    **dict.fromkeys(("seed", "registers", "mlp_ratio", "lr", "weight_decay", "warmup", "label_smoothing"), 0),
+    **dict.fromkeys(("shift", "rotate", "zoom", "dropout", "position_std"), 0),
     "threads": 1,
-    "seed": 0,
-    "registers": 0,
-    "mlp_ratio": 0,
-    "lr": 0,
-    "weight_decay": 0,
-    "warmup": 0,
-    "label_smoothing": 0,
-    "shift": 0,
-    "rotate": 0,
-    "zoom": 0,
-    "dropout": 0,
-    "position_std": 0,
 }
 
 

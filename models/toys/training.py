@@ -211,11 +211,7 @@ def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _
 
 
 def _update(
-    objective: ClassLabels | Captions,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    rows: Tensor,
-    rate: float,
+    objective: ClassLabels | Captions, optimizer: torch.optim.Optimizer, images: Tensor, rows: Tensor, rate: float
 ) -> tuple[float, float]:
     """One update; the batch's loss in nats and its accuracy."""
     for group in optimizer.param_groups:
