@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
-from .formats.plain import plain, write_text_atomic
+from ..models.files import write_text_atomic
+from .formats.plain import plain
 from .formats.schema import json_text, read_json
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cards import write_atomically
 from .errors import FormatError
+from .files import write_bytes_atomic
 from .hooked import HookedViT
 from .readouts import TextHead, head_digest, head_tensors
 
@@ -216,12 +216,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda place: save_file(whole, place, metadata=metadata))
-    except OSError as error:
-        raise FormatError(f"cannot write {str(path)!r}: {error.strerror or error}. Pass another path.") from error
-    return path
+    return write_bytes_atomic(path, save(whole, metadata=metadata))

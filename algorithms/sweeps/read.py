@@ -29,8 +29,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...circuits.formats.plain import read_text
 from ...models.errors import TaskError
+from ...models.files import read_text
 from .plan import Choice, Sweep
 
 Keys = Mapping[str, Collection[str]]

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..cards import WEIGHTS_FILE, Card, publish, sha256, write_atomically, write_card
+from ..cards import WEIGHTS_FILE, Card, publish, sha256, write_card
 from ..data import ImageData
 from ..errors import ModelError
+from ..files import write_bytes_atomic
 from .objectives import Captions, ClassLabels, nearest, sprite_accuracies
 from .recipes import Dtype, Recipe
 from .text_side import TEXT_FILE, write_text
@@ -128,11 +130,11 @@ def round_weights(model: nn.Module, dtype: Dtype) -> None:
 
 def save_weights(folder: Path, model: nn.Module, dtype: Dtype = "float32") -> None:
     """Write the model's weights into the folder."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     stored: torch.dtype = getattr(torch, dtype)
     weights = {name: tensor.detach().to(stored).contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    write_bytes_atomic(folder / WEIGHTS_FILE, save(weights))
 
 
 def versions() -> dict[str, str]:
@@ -151,8 +153,7 @@ def writable_folder(out: str | Path) -> Path:
     folder = Path(out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", lambda path: path.touch())
-        (folder / ".writable").unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ModelError(f"{folder} cannot be written ({error.strerror}): pass out= another folder.") from error
     return folder
