@@ -137,9 +137,9 @@ class RunFolder:
         Raises:
             FormatError: The readout is of a kind that cannot be written.
         """
-        from ..models.readout_files import save_readout
+        from ..models.readout_files import save_beside
 
-        return [save_readout(vit, self.path / READOUT_FILE)] if "sha256" in vit.readout.info else []
+        return save_beside(vit, self.path)
 
     def save_scores(self, scores: Scores) -> Path:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""

@@ -20,7 +20,6 @@ from .options import (
     parse_size,
     task_settings,
 )
-from .readout import save_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Compares, writes tables, circuits and pictures, and prints a summary."""
     from ..algorithms.partners import compare_partners
     from ..circuits.graph import compile_graph
+    from ..models.readout_files import save_beside
 
     if args.algorithm not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {', '.join(ALGORITHMS)}.")

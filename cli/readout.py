@@ -151,10 +151,3 @@ def describe(info: Mapping[str, Any]) -> str:
         if info.get(name) not in (None, "own")
     ]
     return f"{info['kind']}{shown}" + (f" ({', '.join(more)})" if more else "")
-
-
-def save_beside(vit: HookedViT, folder: Path) -> list[Path]:
-    """Writes the readout into the folder of a circuit where it is not the model's own; what was written."""
-    from ..models.readout_files import save_readout
-
-    return [save_readout(vit, folder / READOUT_FILE)] if "sha256" in vit.readout.info else []

@@ -21,7 +21,6 @@ from .options import (
     parse_size,
     task_settings,
 )
-from .readout import save_beside
 
 EPILOG = """\
 examples:
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the figures, and writes the folder."""
     from ..algorithms.stability import measure_stability
     from ..circuits.graph import compile_graph
+    from ..models.readout_files import save_beside
 
     if args.algorithm not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {args.algorithm!r}: pass one of {_names()}.")

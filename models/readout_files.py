@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .cards import READOUT_FILE
 from .errors import FormatError
 from .files import write_bytes_atomic
 from .hooked import HookedViT
@@ -88,6 +89,15 @@ def save_readout(vit: HookedViT, path: str | Path) -> Path:
     header = {"schema": READOUT_SCHEMA, "head": type(head).__name__, "project": shown, **info}
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     return _write(Path(path), head_tensors(head, vit.own_readout.head), {"vitcircuits": text})
+
+
+def save_beside(vit: HookedViT, folder: Path) -> list[Path]:
+    """Writes the readout into a folder, for a circuit, where it is not the ViT's own; what was written.
+
+    Raises:
+        FormatError: The readout is of a kind that cannot be written.
+    """
+    return [save_readout(vit, folder / READOUT_FILE)] if "sha256" in vit.readout.info else []
 
 
 _KINDS: dict[type, str] = {type(None): "none", nn.Identity: "identity", nn.Linear: "linear"}
