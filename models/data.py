@@ -4,7 +4,6 @@ Labels always index the whole data set's `class_names`, whichever classes are pi
 data is the digit, and the toy models' logit.
 """
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .errors import DataError
+from .errors import DataError, did_you_mean
 from .image_sources import Source, digits, find_mnist, from_tensors, image_folder, mnist, picture_size, rank_in_class
 from .near_duplicates import copies
 from .preprocess import Preprocess
@@ -150,8 +149,7 @@ def _source(
         return mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
     folder = Path(data).expanduser()
     if not folder.is_dir():
-        near = difflib.get_close_matches(str(data).lower(), DATA_NAMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(data).lower(), DATA_NAMES)
         raise DataError(f"There is no data named {str(data)!r} and no such folder.{hint} Here, {_WANTED}.")
     if find_mnist(folder):
         return mnist(preprocess, data_dir=folder)

@@ -257,17 +257,20 @@ class LinearWrites(Writes):
 
 @dataclass(frozen=True, eq=False)
 class ManyWrites(Writes):
-    """Heads of several attentions beside one another, each with its own projection.
+    """Heads of several attentions beside one another, each with its own projection, and some that write nothing.
 
     Args:
         several: The attentions' projections.
+        n_rows: Entries in all, those of heads that write nothing behind the others; None for no such heads.
     """
 
     several: tuple[Writes, ...]
+    n_rows: int | None = None
 
     def weight(self) -> Tensor:
         """What each entry writes."""
-        return torch.cat([writes.weight() for writes in self.several])
+        found = torch.cat([writes.weight() for writes in self.several])
+        return found if self.n_rows is None else F.pad(found, (0, 0, 0, self.n_rows - len(found)))
 
     @property
     def matrices(self) -> tuple[Tensor, ...]:
@@ -277,25 +280,3 @@ class ManyWrites(Writes):
     def bias(self) -> Tensor:
         """The sum of the biases."""
         return torch.stack([writes.bias() for writes in self.several]).sum(0)
-
-
-@dataclass(frozen=True, eq=False)
-class PaddedWrites(Writes):
-    """The same with heads that write nothing behind them, up to `n_rows` entries."""
-
-    writes: Writes
-    n_rows: int
-
-    def weight(self) -> Tensor:
-        """What each entry writes."""
-        weight = self.writes.weight()
-        return F.pad(weight, (0, 0, 0, self.n_rows - len(weight)))
-
-    @property
-    def matrices(self) -> tuple[Tensor, ...]:
-        """The projection's."""
-        return self.writes.matrices
-
-    def bias(self) -> Tensor:
-        """The projection's bias."""
-        return self.writes.bias()

@@ -32,6 +32,11 @@ class Around:
     mask: Constant | None = None
     at: Constant | None = None
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What of it is a part of the block."""
+        return {"rope": self.rope, "mask": self.mask, "at": self.at}
+
 
 def open_block(block: nn.Module, around: Around) -> OpenBlock:
     """The canonical parts of one of timm's blocks.
@@ -99,9 +104,7 @@ def _open_standard(block: Any, around: Around) -> OpenBlock:
         writes=LinearWrites(attn.proj, _layer_scale(block, 1)),
         mlp=open_mlp(block.mlp, where),
         scale2=_layer_scale(block, 2),
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
         **parts,
     )
 
@@ -190,9 +193,7 @@ def _open_scaling(block: Any, around: Around) -> OpenBlock:
         n_heads=block.num_heads,
         d_head=block.head_dim,
         scale=block.scale,
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
         parallel=True,
     )
 
@@ -223,9 +224,7 @@ def _open_things(block: Any, around: Around) -> OpenBlock:
         n_heads=sum(found["n_heads"] for found in attentions),
         d_head=first["d_head"],
         scale=first["scale"],
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
     )
 
 

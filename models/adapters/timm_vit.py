@@ -23,7 +23,7 @@ from ..blocks import OpenBlock
 from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import Norm, open_norm
-from ..projections import LinearWrites, PaddedWrites, constant_query, padded_reads
+from ..projections import LinearWrites, ManyWrites, constant_query, padded_reads
 from ..readouts import Readout
 from .opened import Opened, allowed_pairs, sizes_of
 from .timm_blocks import Around, open_block
@@ -270,5 +270,5 @@ def padded(block: OpenBlock, n_heads: int) -> OpenBlock:
             f"together. Pass a model whose attention pooling has as many heads as its blocks."
         )
     n_rows = n_heads * block.d_head
-    reads, writes = padded_reads(block.reads, n_heads * block.d_read), PaddedWrites(block.writes, n_rows)
+    reads, writes = padded_reads(block.reads, n_heads * block.d_read), ManyWrites((block.writes,), n_rows)
     return replace(block, reads=reads, writes=writes, n_heads=n_heads)

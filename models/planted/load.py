@@ -6,6 +6,7 @@ recorded in a circuit loads the same model again.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 from collections.abc import Mapping
@@ -92,14 +93,11 @@ def _spelled(text: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    if text in ("True", "False", "None"):
-        return {"True": True, "False": False, "None": None}[text]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    """A number, a truth value or None; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _checked(base: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ Without `base` every field without a default must be there. The text encoder of 
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from dataclasses import MISSING, Field, asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from .recipes import Dtype, Recipe, TextRecipe
 from .sprites import SHAPES
 
@@ -128,8 +127,7 @@ def get_recipe(name: str) -> Recipe:
         return RECIPES[short]
     if at and base in RECIPES and seed.isdecimal():
         return _with_seed(RECIPES[base], int(seed))
-    near = difflib.get_close_matches(short, RECIPES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(short, RECIPES)
     raise ModelError(
         f"There is no recipe named {name!r}.{hint} The recipes are {', '.join(RECIPES)}; NAME@7 is one with seed 7."
     )
@@ -202,8 +200,7 @@ def _filled(
     known = [*also, *(field.name for field in fields(kind))]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ModelError(f"{where} has the key {name!r}, which a recipe has not.{hint} It has {', '.join(known)}.")
     values = {**start, **given}
     missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in values]
@@ -248,4 +245,4 @@ def _is_a(value: object, wanted: Any) -> bool:
 
 def _toml(value: Any) -> str:
     """JSON's texts, numbers, truth values and lists are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,11 +1,10 @@
 """The toy ViTs that come with the package, and any folder that `train` wrote."""
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cards import CARD_FILE, Card, fill_module, read_card
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from ..preprocess import Preprocess
 from .recipes import Recipe, build
 from .text_side import TextEncoder, ZeroShot, read_text_encoder, read_zero_shot
@@ -94,7 +93,6 @@ def _home(name: str) -> Path:
     toys = list_toys()
     full = _PREFIX + name.removeprefix(_PREFIX)
     if full not in toys:
-        near = difflib.get_close_matches(full, toys, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(full, toys)
         raise ModelError(f"There is no toy named {name!r}.{hint} The toys are {', '.join(toys) or 'not installed'}.")
     return _WEIGHTS / full.removeprefix(_PREFIX)

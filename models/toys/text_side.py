@@ -10,7 +10,6 @@ cosine(image, embedding).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..cards import Card, check_weights, read_card
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, did_you_mean
 from .recipes import Recipe, TextRecipe
 from .sprites import FACETS, all_captions, captions_saying
 
@@ -62,8 +61,7 @@ class TextEncoder(nn.Module):
         rows = [[START, *text.split()] for text in texts]
         for row, text in zip(rows, texts, strict=True):
             if unknown := [word for word in row if word not in self.words]:
-                near = difflib.get_close_matches(unknown[0], self.words, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(unknown[0], self.words)
                 raise DataError(
                     f"The word {unknown[0]!r} of {text!r} never stood in a caption.{hint} The words are "
                     f"{', '.join(self.words[2:])}."

@@ -34,19 +34,13 @@ class Schedule(Protocol):
     """What a recipe says about the optimizer."""
 
     @property
-    def lr(self) -> float:
-        """Learning rate after the warm-up."""
-        ...
+    def lr(self) -> float: ...  # after the warm-up
 
     @property
-    def weight_decay(self) -> float:
-        """AdamW's, on weight matrices only."""
-        ...
+    def weight_decay(self) -> float: ...  # AdamW's, on weight matrices only
 
     @property
-    def warmup(self) -> float:
-        """Part of the steps over which the learning rate rises."""
-        ...
+    def warmup(self) -> float: ...  # the part of the steps over which the learning rate rises
 
 
 def train(
