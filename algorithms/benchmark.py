@@ -26,7 +26,7 @@ import numpy as np
 from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.circuit import Circuit
 from ..circuits.crossed_runs import CrossedRuns
-from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
 from ..circuits.graph import compile_graph
 from ..circuits.planted import planted_task
@@ -35,6 +35,7 @@ from ..circuits.scores import By, Scores
 from ..circuits.task import Task
 from ..circuits.truth import average_precision, judge, truth_mask
 from ..models.errors import TaskError
+from ..models.files import write_text_atomic
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
 from .discovery import Discovery

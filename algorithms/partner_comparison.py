@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ..circuits.bootstrap import NAMES
 from ..circuits.circuit import Circuit
-from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
 from ..circuits.report import Figure
+from ..models.files import write_text_atomic
 
 if TYPE_CHECKING:
     import pandas

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..circuits.formats.plain import plain, read_text, write_text_atomic
+from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
 from ..circuits.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
+from ..models.files import read_text, write_text_atomic
 from ..models.model_config import ModelConfig
 from ..models.settings import nearest, settings_of
 from .discovered import Discovered

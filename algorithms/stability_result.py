@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
 from ..circuits.compare.ranks import rank_correlations
-from ..circuits.formats.plain import plain, write_text_atomic
+from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure
 from ..models.errors import GraphError
+from ..models.files import write_text_atomic
 
 SCHEMA = "vitcircuits.stability/1"
 

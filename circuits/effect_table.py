@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import FormatError, TaskError
+from ..models.files import write_text_atomic
 from .ablation import Ablation
 from .bootstrap import FLOOR, Resamples, percentiles, share
 from .draw.words import task_words
-from .formats.plain import plain, write_text_atomic
+from .formats.plain import plain
 
 if TYPE_CHECKING:
     import pandas

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
-from .formats.plain import plain, write_text_atomic
+from ..models.files import write_text_atomic
+from .formats.plain import plain
 from .formats.schema import json_text, read_json
 
 if TYPE_CHECKING:
@@ -136,9 +137,9 @@ class RunFolder:
         Raises:
             FormatError: The readout is of a kind that cannot be written.
         """
-        from ..models.readout_files import save_readout
+        from ..models.readout_files import save_beside
 
-        return [save_readout(vit, self.path / READOUT_FILE)] if "sha256" in vit.readout.info else []
+        return save_beside(vit, self.path)
 
     def save_scores(self, scores: Scores) -> Path:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""

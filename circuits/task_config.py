@@ -210,7 +210,7 @@ def reference_folder(vit: HookedViT, reference: str) -> Tensor | None:
         return None
     import torch
 
-    from ..models.image_folder import SUFFIXES, read_picture
+    from ..models.image_sources import SUFFIXES, read_picture
 
     folder = Path(reference).expanduser()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -13,15 +13,15 @@ def write_page(path: Path) -> None:
     Raises:
         ModelError: The page is not there, or lacks the marks.
     """
-    from ..models.cards import write_atomically
     from ..models.errors import ModelError
+    from ..models.files import write_text_atomic
 
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if START not in text or STOP not in text:
         raise ModelError(f"{path} lacks the lines {START!r} and {STOP!r}, between which the tables stand: add them.")
     head, tail = text.split(START)[0], text.split(STOP)[1]
     page = f"{head}{START}\n\n{tables()}\n{STOP}{tail}"
-    write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
+    write_text_atomic(path, page)
 
 
 def tables() -> str:
@@ -32,8 +32,7 @@ def tables() -> str:
 def _families() -> str:
     import timm
 
-    from ..models.census import architectures
-    from ..models.families import FAMILIES, family_of
+    from ..models.census import FAMILIES, architectures, family_of
 
     names = architectures()
     of = {family.name: [name for name in names if family_of(name) == family] for family in FAMILIES}

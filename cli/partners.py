@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..algorithms.discovery import Discovery
 from ..models.errors import TaskError
-from ..models.model_config import save_readout_beside
 from .options import (
     add_algorithm,
     add_memory,
@@ -63,6 +62,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compares, writes tables, circuits and pictures, and prints a summary."""
     from ..algorithms.partners import compare_partners, sized
+    from ..models.readout_files import save_beside
 
     _require_useful(args)
     discovery, config = sized(discovery_config(args)), task_config(args, args.partners)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
         progress=True,
     )
-    files += [*comparison.save(args.out), *save_readout_beside(vit, args.out)]
+    files += [*comparison.save(args.out), *save_beside(vit, args.out)]
     for name, circuit in zip(comparison.names, comparison.circuits, strict=True):
         files.append(circuit.save(args.out / f"circuit-{name}.json"))
     print(comparison)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithms.discovery import Discovery
-from ..models.model_config import save_readout_beside
 from .options import (
     add_algorithm,
     add_memory,
@@ -55,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the figures, and writes the folder."""
     from ..algorithms.stability import measure_stability, require_size
+    from ..models.readout_files import save_beside
 
     discovery, config = discovery_config(args), task_config(args)
     require_size(discovery)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     print(task)
     print(found)
     for path in (
-        *save_readout_beside(vit, args.out),
+        *save_beside(vit, args.out),
         found.save(args.out / "stability.json"),
         found.draw(args.out / "stability.svg"),
         found.draw(args.out / "stability.png"),

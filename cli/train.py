@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.errors import ModelError
 
     if args.print:
-        from ..models.toys.recipe_files import write_recipe
+        from ..models.toys.recipe_book import write_recipe
 
         print(write_recipe(_recipe(args)), end="")
         return 0
@@ -117,8 +117,7 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
     from ..models.errors import ModelError
-    from ..models.toys.recipe_book import get_recipe
-    from ..models.toys.recipe_files import read_recipe
+    from ..models.toys.recipe_book import get_recipe, read_recipe
 
     recipe = read_recipe(args.recipe) if args.recipe.endswith(".toml") else get_recipe(args.recipe)
     if args.epochs is not None:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 from vitcircuits.algorithms import activation_patch, path_patch
 from vitcircuits.circuits import class_contrast, compile_graph
-from vitcircuits.models import load_vit
-from vitcircuits.models.errors import ModelError
+from vitcircuits.models import ModelError, load_vit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -15,17 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vitcircuits.algorithms import ModelNumbers, eap_ig, head_factors, head_texts, logit_lens, side_by_side
+from vitcircuits.algorithms import Discovery, ModelNumbers, head_factors, head_texts, logit_lens, side_by_side
 from vitcircuits.algorithms.comparing import common_pairs, measure_subjects
 from vitcircuits.circuits import Ablation, class_contrast, compile_graph
 from vitcircuits.circuits.compare import compare
-from vitcircuits.models import load_vit
-from vitcircuits.models.census import describe
-from vitcircuits.models.data import load_data
-from vitcircuits.models.toys import zero_shot
-from vitcircuits.models.toys.recipe_book import get_recipe
-from vitcircuits.models.toys.recipes import build
-from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models import describe, load_data, load_vit
+from vitcircuits.models.toys import build, factors_of, get_recipe, zero_shot
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # beside the checkout, where it is
 
@@ -70,7 +65,7 @@ tasks = dict(zip(vits, common.tasks, strict=True))
 circuits = {}
 for name, vit in vits.items():
     graph = compile_graph(vit)
-    circuits[name] = eap_ig(graph, tasks[name]).top(args.share)
+    circuits[name] = Discovery("eap_ig", size=args.share).find(tasks[name], graph)
 measured = measure_subjects(
     {kind: [(circuits[name], tasks[name]) for name in names] for kind, names in kinds.items()},
     progress=sys.stderr.isatty(),

@@ -7,9 +7,16 @@ import argparse
 from pathlib import Path
 
 from vitcircuits.algorithms import eap_ig, exact_effects, logit_attribution
-from vitcircuits.circuits import Ablation, Circuit, class_contrast, compile_graph, evaluate, run_circuit
-from vitcircuits.circuits.gather import gather
-from vitcircuits.circuits.select import smallest_faithful
+from vitcircuits.circuits import (
+    Ablation,
+    Circuit,
+    class_contrast,
+    compile_graph,
+    evaluate,
+    gather,
+    run_circuit,
+    smallest_faithful,
+)
 from vitcircuits.models import load_vit
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from vitcircuits.algorithms import eap_ig
+from vitcircuits.algorithms import Discovery
 from vitcircuits.circuits import class_contrast, compile_graph
-from vitcircuits.circuits.select import smallest_faithful
 from vitcircuits.models import load_vit
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,13 +32,13 @@ else:
 print(vit)
 
 # One circuit per ordered pair of digits: target (rows) against foil (columns).
-graph = compile_graph(vit)
+graph, discovery = compile_graph(vit), Discovery("eap_ig", level=args.level)
 digits = (3, 5, 8) if args.quick else range(10)
 masks = {}
 sizes = pd.DataFrame(index=list(digits), columns=list(digits), dtype=object).fillna("")
 for target, foil in itertools.permutations(digits, 2):
     task = class_contrast(vit, data, target=target, foil=foil, n_discovery=args.pairs, n_evaluation=args.pairs)
-    circuit = smallest_faithful(eap_ig(graph, task), task, level=args.level)
+    circuit = discovery.find(task, graph)
     masks[target, foil] = circuit.mask
     sizes.loc[target, foil] = len(circuit)
 print(f"\nedges of {len(graph)} that transmit {args.level} of what tells the two apart (rows: target, columns: foil)")

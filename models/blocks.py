@@ -104,13 +104,7 @@ class OpenBlock:
         return self._finish(q, 0), self._finish(k, 1), self._finish(v, 2)
 
     def _finish(
-        self,
-        part: Tensor,
-        port: int,
-        tokens: slice = ALL,
-        heads: int | Tensor | None = None,
-        *,
-        row_axis: bool = False,
+        self, part: Tensor, port: int, tokens: slice = ALL, heads: int | Tensor | None = None, *, row_axis: bool = False
     ) -> Tensor:
         """q, k or v from the projection's output: normed and rotated; a query keeps its gate."""
         if port == 2:

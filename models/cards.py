@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from .errors import ModelError
+from .files import write_text_atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,19 +45,6 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place, so that no half-written file is ever seen."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a model's files into a hidden folder, then move them to where they belong, the card last.
 
@@ -76,7 +63,7 @@ def publish(folder: Path, fill: Callable[[Path], object]) -> None:
 def write_card(folder: Path, card: Card) -> None:
     """Write `card.json` into the folder."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text_atomic(folder / CARD_FILE, text)
 
 
 def read_card(folder: Path) -> Card:

@@ -1,4 +1,4 @@
-"""Weights in files: what is read, what is refused, and how they are fitted to a timm module.
+"""timm's models by name, and weights in files: what is read, what is refused, and how they are fitted to a module.
 
 Safetensors cannot run code. Pickles (.pth, .pt, .bin) can, so they are opened by torch's `weights_only=True`, which
 takes tensors and plain containers and nothing else.
@@ -7,6 +7,7 @@ takes tensors and plain containers and nothing else.
 from __future__ import annotations
 
 import argparse
+import logging
 import pickle
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -23,7 +24,100 @@ PICKLES = frozenset({".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar"})
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "vit.")  # of DDP, torch.compile, Lightning and others
+_IMAGENET = (1000, 11821, 21841, 21843)  # numbers of classes in timm's heads that are no embedding
 _OTHER_HEADS = ("classifier", "fc", "heads.head", "linear")  # what fine-tuning scripts call timm's `head`
+
+
+def make_timm(architecture: str, checkpoint: Path | None, pretrained: bool, options: dict[str, Any]) -> Any:
+    """One of timm's modules, in float32 and evaluation mode, without gradients.
+
+    Args:
+        architecture: timm's name.
+        checkpoint: A file with weights, in place of timm's own; the number of classes is read off its head.
+        pretrained: Load timm's own weights; False for random ones.
+        options: Passed to `timm.create_model`.
+
+    Raises:
+        ModelError: The weights cannot be had, read or fitted.
+    """
+    import timm
+
+    state = None if checkpoint is None else read_weights(checkpoint)
+    if state is not None and "num_classes" not in options and (n_classes := n_classes_of(state)) is not None:
+        options = {**options, "num_classes": n_classes}
+    try:
+        module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
+    except Exception as error:
+        raise ModelError(
+            f"timm could not make {architecture}: {error}. Weights by name need the network or timm's cache; pass "
+            f"checkpoint= for a file at hand, or pretrained=False for random weights."
+        ) from error
+    if state is not None and checkpoint is not None:
+        fit_weights(module, state, checkpoint, architecture)
+    return module.eval().float().requires_grad_(False)
+
+
+def architecture_of(path: Path) -> str:
+    """The timm name that a checkpoint's folder or file is named after."""
+    import timm
+
+    if not path.exists():
+        read_weights(path)  # says what is wrong with it
+    for candidate in (path.parent.resolve().name, path.stem):
+        if candidate.split(".")[0] in timm.list_models():
+            return candidate
+    raise ModelError(
+        f"{path} does not say which architecture it is for: call "
+        f'load_vit("deit_tiny_patch16_224", checkpoint="{path}") with its timm name.'
+    )
+
+
+def with_quick_gelu(architecture: str) -> str:
+    """The name of the architecture with QuickGELU, where timm says that a name's weights were trained with it.
+
+    timm loads OpenAI's CLIP weights under the plain names into a model with GELU, whose outputs are not CLIP's.
+    """
+    import timm
+
+    plain, _, tag = architecture.partition(".")
+    try:
+        config = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        raise ModelError(
+            f"timm has no weights {tag!r} for {plain}: pass one of {', '.join(timm.list_pretrained(f'{plain}.*'))}, or "
+            f"{plain} for its default."
+        ) from error
+    quick = plain.replace("_clip_", "_clip_quickgelu_")
+    if config is None or "natively QuickGELU" not in " ".join(config.notes or ()) or not timm.is_model(quick):
+        return architecture
+    found = f"{quick}.{tag or config.tag}"
+    logging.getLogger("vitcircuits").warning(
+        "%s was trained with QuickGELU and is loaded as %s; pass act_layer='gelu' for timm's own reading of the name.",
+        architecture,
+        found,
+    )
+    return found
+
+
+def is_embedding(module: Any) -> bool:
+    """Whether the head of a timm model is the projection of a CLIP image tower."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    width = config.get("num_classes")
+    named = "_clip_" in str(config.get("architecture", ""))
+    return named and isinstance(module.head, nn.Linear) and width == module.num_classes and width not in _IMAGENET
+
+
+def timm_labels(module: Any) -> tuple[str, ...] | None:
+    """What the model's own configuration calls its classes, or ImageNet's names for a model with its 1,000."""
+    from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]
+
+    own = (getattr(module, "pretrained_cfg", None) or {}).get("label_names")
+    if own and len(own) == module.num_classes:
+        return tuple(str(name) for name in own)
+    if module.num_classes != 1000:
+        return None
+    info = ImageNetInfo("imagenet-1k")
+    return tuple(str(info.index_to_description(index)).split(",")[0] for index in range(1000))
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

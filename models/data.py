@@ -4,7 +4,6 @@ Labels always index the whole data set's `class_names`, whichever classes are pi
 data is the digit, and the toy models' logit.
 """
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .errors import DataError
+from .errors import DataError, did_you_mean
+from .image_sources import Source, digits, find_mnist, from_tensors, image_folder, mnist, picture_size, rank_in_class
 from .near_duplicates import copies
 from .preprocess import Preprocess
-from .sources import Source, digits, from_tensors, rank_in_class
 
 DATA_NAMES = ("digits", "mnist", "sprites")
 
@@ -77,8 +76,6 @@ class ImageData:
         Raises:
             DataError: The picture cannot be read any more.
         """
-        from .image_folder import picture_size
-
         return self.size if self.root is None else picture_size(self.root / name)
 
 
@@ -138,9 +135,7 @@ def load_data(
 def _source(
     data: Any, preprocess: Preprocess | None, *, data_dir: str | Path | None, seed: int, classes: list[str] | None
 ) -> Source:
-    from . import mnist
-    from .image_folder import image_folder
-    from .toys.sprites_data import sprites
+    from .toys.sprites import sprites
 
     if isinstance(data, tuple | list | Mapping):
         return from_tensors(data, seed=seed)
@@ -151,14 +146,13 @@ def _source(
     if data == "sprites":
         return sprites(preprocess)
     if data == "mnist":
-        return mnist.mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
+        return mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
     folder = Path(data).expanduser()
     if not folder.is_dir():
-        near = difflib.get_close_matches(str(data).lower(), DATA_NAMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(data).lower(), DATA_NAMES)
         raise DataError(f"There is no data named {str(data)!r} and no such folder.{hint} Here, {_WANTED}.")
-    if mnist.find(folder):
-        return mnist.mnist(preprocess, data_dir=folder)
+    if find_mnist(folder):
+        return mnist(preprocess, data_dir=folder)
     return image_folder(folder, preprocess, seed=seed, classes=classes)
 
 

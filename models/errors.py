@@ -1,5 +1,8 @@
 """The errors a user can cause, each of which says what it got, what it wanted and the repaired call."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class VitCircuitsError(Exception):
     """Base of every error that vitcircuits raises on purpose; the command line prints it and exits with code 2."""
@@ -23,3 +26,9 @@ class TaskError(VitCircuitsError):
 
 class FormatError(VitCircuitsError):
     """A file cannot be read or written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest of the known names, with a space in front; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

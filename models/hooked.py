@@ -30,7 +30,7 @@ from .hooks import (
     original_blocks,
     select_names,
 )
-from .readouts import Pool, Readout, replace_head
+from .readouts import Pool, Readout, evaluating, replace_head
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
@@ -141,7 +141,7 @@ class HookedViT:
 
         Args:
             head: From the pooled vector to the logits: a linear map, a `TextHead`, `nn.Identity()` for the features
-                themselves, or any module (see `models/heads.py`).
+                themselves, or any module (see `models/readouts.py`).
             labels: One name per logit.
             pool: What the head is given: `own` (what the module's own head gets), `cls`, or `patches` (their mean);
                 each after the final norm.
@@ -169,18 +169,14 @@ class HookedViT:
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights; both are put back afterwards."""
-        both = nn.ModuleList([self.module, self.readout.head])  # the head may be another than the module's own
-        training = [module for module in both.modules() if module.training and module is not both]
-        learning = [parameter for parameter in both.parameters() if parameter.requires_grad]
+        both = (self.module, self.readout.head)  # the head may be another than the module's own
+        learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:
-            for module in training:
-                module.training = False
             for parameter in learning:
                 parameter.requires_grad_(False)
-            yield
+            with evaluating(*both):
+                yield
         finally:
-            for module in training:
-                module.training = True
             for parameter in learning:
                 parameter.requires_grad_(True)
 
@@ -243,7 +239,7 @@ class HookedViT:
         """
         stop = Stops(cached=select_names(self.hook_names, names_filter))
         with self.borrowed():
-            return hooked_forward(self, self.check_images(images), stop), stop.cache
+            return hooked_forward(self.opened, self.readout, self.check_images(images), stop), stop.cache
 
     def run_with_hooks(
         self,
@@ -262,7 +258,7 @@ class HookedViT:
         """
         stop = Stops(functions=collect_hooks(self.hook_names, fwd_hooks))
         with self.borrowed():
-            return hooked_forward(self, self.check_images(images), stop)
+            return hooked_forward(self.opened, self.readout, self.check_images(images), stop)
 
     @property
     def hook_names(self) -> tuple[str, ...]:
@@ -326,31 +322,30 @@ class HookedViT:
             factor = 1e-9 if self.dtype == torch.float64 else 1e-4
             tolerance = factor * max(1.0, float(wanted.abs().max()))
             parity = Parity(float((wanted - got).abs().max()), tolerance)
-            if not (parity.max_difference <= tolerance and self._last_block_agrees(images, factor)):
+            agree = self._agreements(images, factor)
+            if not (parity.max_difference <= tolerance and agree[-1]):
+                odd = [f"The first block that differs is block {layer}" for layer, same in enumerate(agree) if not same]
+                where = (*odd, "All blocks agree; the readout differs")[0]
                 raise ModelError(
                     f"{self.cfg.name} cannot be opened faithfully: the opened-up logits differ from the original's by "
-                    f"{parity.max_difference:.2e} (accepted: {tolerance:.2e}). "
-                    f"{self._first_difference(images, factor)}"
+                    f"{parity.max_difference:.2e} (accepted: {tolerance:.2e}). {where}."
                 )
         return parity
 
-    def _last_block_agrees(self, images: Tensor, factor: float) -> bool:
-        """Whether the last block writes what the original's does, by its own scale: logits of a new head are near 0."""
-        wanted, residual = original_blocks(self.opened, images)[-1], self.embed(images)
-        if wanted.shape[0] != len(images) or wanted.ndim != 3:
-            return True  # some libraries hand tokens on in another layout
-        for block in self.blocks[: len(self.opened.originals)]:
-            residual = block.run(residual)
-        difference = (residual[:, : wanted.shape[1]] - wanted).abs().max()
-        return bool(difference <= factor * wanted.abs().max())
+    def _agreements(self, images: Tensor, factor: float) -> list[bool]:
+        """For each of the original's blocks, whether the residual behind the opened one is the same, by its own scale.
 
-    def _first_difference(self, images: Tensor, factor: float) -> str:
-        residual = self.embed(images)
-        for layer, wanted in enumerate(original_blocks(self.opened, images)):
-            residual = self.blocks[layer].run(residual)
-            if not (residual[:, : wanted.shape[1]] - wanted).abs().max() <= factor * wanted.abs().max():
-                return f"The first block that differs is block {layer}."
-        return "All blocks agree; the readout differs."
+        Logits of a new head are near 0, and say nothing.
+        """
+        residual, found = self.embed(images), []
+        for block, wanted in zip(self.blocks, original_blocks(self.opened, images), strict=False):
+            residual = block.run(residual)
+            if wanted.shape[0] != len(images) or wanted.ndim != 3:
+                found.append(True)  # some libraries hand tokens on in another layout
+                continue
+            difference = (residual[:, : wanted.shape[1]] - wanted).abs().max()
+            found.append(bool(difference <= factor * wanted.abs().max()))
+        return found
 
 
 def _said(value: Any) -> str:

@@ -13,18 +13,16 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from .adapters.opened import Opened, Stem
 from .blocks import OpenBlock
+from .config import VitConfig
 from .errors import ModelError
 from .norms import Norm
-
-if TYPE_CHECKING:
-    from .adapters.opened import Opened
-    from .config import VitConfig
-    from .hooked import HookedViT
+from .readouts import Readout
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 HookFunction = Callable[..., Tensor | None]
@@ -125,12 +123,11 @@ def collect_hooks(
     return functions
 
 
-def hooked_forward(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
+def hooked_forward(opened: Opened, readout: Readout, images: Tensor, stop: Stops) -> Tensor:
     """Logits, with a stop at every hook that is wanted."""
-    residual = _embed(vit, images, stop)
-    for layer, block in enumerate(vit.blocks):
+    residual = _embed(opened.stem, images, stop)
+    for layer, block in enumerate(opened.blocks):
         residual = _block(block, residual, stop, f"blocks.{layer}.")
-    readout = vit.readout
     token_norm = readout.norm.scales or not readout.fc_norm.scales
     normed = _norm(readout.norm, residual, stop, "ln_final.") if token_norm else readout.norm(residual)
     read = readout.select(normed)
@@ -141,10 +138,7 @@ def hooked_forward(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
     )
 
 
-def _embed(vit: HookedViT, images: Tensor, stop: Stops) -> Tensor:
-    stem = vit.opened.stem
-    if not stop.wants("hook_embed", "hook_pos_embed"):
-        return vit.embed(images)
+def _embed(stem: Stem, images: Tensor, stop: Stops) -> Tensor:
     patches = stop("hook_embed", stem.patches(images))
     tokens = stem.positioned(patches)
     if stop.wants("hook_pos_embed"):

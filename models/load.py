@@ -5,30 +5,28 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from .cards import read_card
-from .checkpoints import PICKLES, fit_weights, n_classes_of, read_weights
+from . import external
+from .cards import Card, read_card
+from .census import architectures
+from .checkpoints import PICKLES, architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
 from .errors import ModelError
-from .foreign import is_foreign, load_foreign
-from .heads import TextHead
 from .hooked import HookedViT
-from .readouts import NO_CLASSES
-
-if TYPE_CHECKING:
-    from .cards import Card
-    from .preprocess import Preprocess
+from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
+from .planted.load import list_planted, load_planted
+from .preprocess import Preprocess
+from .readouts import NO_CLASSES, TextHead
+from .text_tower import open_hf_text_tower, open_text_tower
+from .toys.registry import list_toys, load_toy, load_toy_folder, zero_shot
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own
 _WEIGHTS = PICKLES | {".safetensors"}
-_IMAGENET = (1000, 11821, 21841, 21843)  # numbers of classes in timm's heads that are no embedding
 
 
 def load_vit(
@@ -49,7 +47,7 @@ def load_vit(
         source: `toy/digits-2l` (shipped), `planted/neighbour-xor` (a known circuit), a timm name such as
             `deit_tiny_patch16_224`, `hf-hub:org/repo` or `local-dir:/path` (timm's own), a folder written by
             `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, a
-            module, `open_clip:ViT-B-16:openai` (a name and a tag of open_clip's; see `models/foreign.py`), or a folder
+            module, `open_clip:ViT-B-16:openai` (a name and a tag of open_clip's; see `models/external.py`), or a folder
             that transformers saved a ViT, DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are
             loaded into timm's QuickGELU architecture, and the model is called so.
         checkpoint: A file with weights for a timm name, instead of timm's own: `.safetensors`, or `.pth`, `.pt` or
@@ -94,11 +92,9 @@ def _named(
     text: str, checkpoint: str | Path | None, pretrained: bool, name: str | None, timm_options: dict[str, Any]
 ) -> HookedViT:
     """What a name or a path stands for."""
-    from .planted.load import load_planted
-
     path = Path(text).expanduser()
-    if is_foreign(text):
-        return load_foreign(text, checkpoint=checkpoint, pretrained=pretrained, name=name, options=timm_options)
+    if external.is_external(text):
+        return _from_external(text, checkpoint=checkpoint, pretrained=pretrained, name=name, options=timm_options)
     if text.startswith("toy/"):
         _require_nothing_else(text, checkpoint, timm_options)
         return _from_toy(text, name or text)
@@ -107,9 +103,9 @@ def _named(
         return load_planted(text, name=name, **timm_options)
     if path.is_dir():
         _require_nothing_else(text, checkpoint, {})
-        return _from_folder(path, name or path.name, timm_options)
+        return _from_timm_or_toy_folder(path, name or path.name, timm_options)
     if path.suffix in _WEIGHTS and not text.startswith(_SCHEMES):
-        return _from_timm(_architecture_of(path), path, False, name, timm_options)
+        return _from_timm(architecture_of(path), path, False, name, timm_options)
     weights = None if checkpoint is None else Path(checkpoint).expanduser()
     return _from_timm(text, weights, pretrained, name, timm_options)
 
@@ -145,10 +141,6 @@ def _masked(vit: HookedViT, attention_mask: str | torch.Tensor) -> HookedViT:
 
 def known_models() -> tuple[str, ...]:
     """Names that `load_vit` knows: the shipped toys, planted circuits, then timm's Vision Transformers."""
-    from .census import architectures
-    from .planted.load import list_planted
-    from .toys import list_toys
-
     return (*list_toys(), *list_planted(), *architectures())
 
 
@@ -168,8 +160,6 @@ def _upcast(module: nn.Module) -> nn.Module:
 
 
 def _from_toy(text: str, name: str) -> HookedViT:
-    from .toys import list_toys, load_toy
-
     if text not in list_toys():
         raise ModelError(_unknown(text, list_toys()))
     return _read_out(load_toy(text), text, name)
@@ -177,8 +167,6 @@ def _from_toy(text: str, name: str) -> HookedViT:
 
 def _read_out(loaded: tuple[Any, Preprocess, tuple[str, ...], Card], source: str | Path, name: str) -> HookedViT:
     """A toy under its own head, or an image tower under the class embeddings that it was trained with."""
-    from .toys import zero_shot
-
     module, preprocess, labels, card = loaded
     vit = HookedViT(module, name=name, preprocess=preprocess, labels=labels)
     if card["recipe"].get("text") is None:
@@ -188,37 +176,12 @@ def _read_out(loaded: tuple[Any, Preprocess, tuple[str, ...], Card], source: str
     return vit.with_readout(head, texts.names, info={"kind": "text", "clip": card["name"]})
 
 
-def _from_folder(path: Path, name: str, options: dict[str, Any]) -> HookedViT:
-    from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
-    from .toys import load_toy_folder
-
-    if _is_timm_folder(path):
+def _from_timm_or_toy_folder(path: Path, name: str, options: dict[str, Any]) -> HookedViT:
+    if "architecture" in external.read_config(path):
         return _from_timm(f"local-dir:{path}", None, True, name, options)
     if read_card(path)["name"] == DIGIT_PAIRS:
         return load_digit_pairs(name, path)
     return _read_out(load_toy_folder(path), path, name)
-
-
-def _is_timm_folder(path: Path) -> bool:
-    try:
-        return "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def _architecture_of(path: Path) -> str:
-    """The timm name that a checkpoint's folder or file is named after."""
-    import timm
-
-    if not path.exists():
-        read_weights(path)  # says what is wrong with it
-    for candidate in (path.parent.resolve().name, path.stem):
-        if candidate.split(".")[0] in timm.list_models():
-            return candidate
-    raise ModelError(
-        f"{path} does not say which architecture it is for: call "
-        f'load_vit("deit_tiny_patch16_224", checkpoint="{path}") with its timm name.'
-    )
 
 
 def _from_timm(
@@ -229,59 +192,65 @@ def _from_timm(
     if not architecture.startswith(_SCHEMES):
         if not timm.is_model(architecture.split(".")[0]):
             raise ModelError(_unknown(architecture, known_models()))
-        architecture = architecture if "act_layer" in options else _with_quick_gelu(architecture)
-    state = None if checkpoint is None else read_weights(checkpoint)
-    if state is not None and "num_classes" not in options and (n_classes := n_classes_of(state)) is not None:
-        options = {**options, "num_classes": n_classes}
-    try:
-        module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
-    except Exception as error:
-        raise ModelError(
-            f"timm could not make {architecture}: {error}. Weights by name need the network or timm's cache; pass "
-            f"checkpoint= for a file at hand, or pretrained=False for random weights."
-        ) from error
-    if state is not None and checkpoint is not None:
-        fit_weights(module, state, checkpoint, architecture)
-    module.eval().float().requires_grad_(False)
-    vit = HookedViT(module, name=name or architecture, preprocess=_preprocess(module), labels=_labels(module))
-    if _is_embedding(module):
+        architecture = architecture if "act_layer" in options else with_quick_gelu(architecture)
+    module = make_timm(architecture, checkpoint, pretrained, options)
+    preprocess, labels = Preprocess.from_timm(module), timm_labels(module)
+    vit = HookedViT(module, name=name or architecture, preprocess=preprocess, labels=labels)
+    if is_embedding(module):
         vit.readout = dataclasses.replace(vit.readout, info={"kind": "embedding"})
     return vit
 
 
-def _with_quick_gelu(architecture: str) -> str:
-    """The name of the architecture with QuickGELU, where timm says that a name's weights were trained with it.
-
-    timm loads OpenAI's CLIP weights under the plain names into a model with GELU, whose outputs are not CLIP's.
-    """
-    import timm
-
-    plain, _, tag = architecture.partition(".")
-    try:
-        config = timm.get_pretrained_cfg(architecture)
-    except RuntimeError as error:
+def _from_external(
+    source: str, *, checkpoint: str | Path | None, pretrained: bool, name: str | None, options: dict[str, Any]
+) -> HookedViT:
+    """A ViT of another library: `open_clip:...`, or a folder that transformers saved a model to."""
+    if source.startswith(external.SCHEME):
+        path = None if checkpoint is None else str(Path(checkpoint).expanduser())
+        return _from_open_clip(source, path, pretrained, name, options)
+    if checkpoint is not None:
         raise ModelError(
-            f"timm has no weights {tag!r} for {plain}: pass one of {', '.join(timm.list_pretrained(f'{plain}.*'))}, or "
-            f"{plain} for its default."
-        ) from error
-    quick = plain.replace("_clip_", "_clip_quickgelu_")
-    if config is None or "natively QuickGELU" not in " ".join(config.notes or ()) or not timm.is_model(quick):
-        return architecture
-    found = f"{quick}.{tag or config.tag}"
-    logging.getLogger("vitcircuits").warning(
-        "%s was trained with QuickGELU and is loaded as %s; pass act_layer='gelu' for timm's own reading of the name.",
-        architecture,
-        found,
-    )
-    return found
+            f"checkpoint= is for names of architectures, but {source} is a folder with weights of its own."
+        )
+    return _from_transformers(Path(source).expanduser(), pretrained, name, options)
 
 
-def _is_embedding(module: Any) -> bool:
-    """Whether the head of a timm model is the projection of a CLIP image tower."""
-    config = getattr(module, "pretrained_cfg", None) or {}
-    width = config.get("num_classes")
-    named = "_clip_" in str(config.get("architecture", ""))
-    return named and isinstance(module.head, nn.Linear) and width == module.num_classes and width not in _IMAGENET
+def _from_open_clip(
+    source: str, checkpoint: str | None, pretrained: bool, name: str | None, options: dict[str, Any]
+) -> HookedViT:
+    open_clip, text = external.import_open_clip(), source.removeprefix(external.SCHEME)
+    model = external.create_clip(open_clip, text, pretrained=pretrained, checkpoint=checkpoint, **options)
+    model.eval().float().requires_grad_(False)
+    vit = HookedViT(model, name=name or source, preprocess=external.preprocess_of_open_clip(model))
+    tower = open_text_tower(model, external.open_clip_tokenizer(open_clip, external.split_name(text)[0], model))
+    vit.text_tower = dataclasses.replace(tower, name=text)
+    return vit
+
+
+def _from_transformers(path: Path, pretrained: bool, name: str | None, options: dict[str, Any]) -> HookedViT:
+    module = external.read_folder(path, pretrained=pretrained)
+    if unknown := set(options) - ({"image_size"} if module.config.model_type in external.RESIZED else set()):
+        raise ModelError(
+            f"{path} takes no option {sorted(unknown)[0]}: a folder of transformers' says all in its config.json. "
+            f"Leave it out; DINOv2's take image_size=."
+        )
+    if module.config.model_type in external.RESIZED:
+        # the size that its own preprocessing gives pictures; its weights were trained at a larger one
+        module.config.image_size = options.get("image_size") or external.shown_size(path) or module.config.image_size
+    vit = HookedViT(module, name=name or path.name, labels=_class_labels(module))
+    vit.preprocess = external.preprocess_of_folder(path, vit.cfg)
+    if hasattr(module, "get_text_features"):
+        vit.text_tower = open_hf_text_tower(module, folder=path)
+    return vit
+
+
+def _class_labels(module: Any) -> tuple[str, ...] | None:
+    """What the configuration calls the classes, unless these are the names that transformers makes up."""
+    head, names = getattr(module, "classifier", None), module.config.id2label or {}
+    labels = tuple(str(names[index]) for index in sorted(names))
+    if not isinstance(head, nn.Linear) or head.out_features != len(labels):
+        return None
+    return None if all(label == f"LABEL_{index}" for index, label in enumerate(labels)) else labels
 
 
 def _unknown(name: str, known: tuple[str, ...] | list[str]) -> str:
@@ -290,22 +259,3 @@ def _unknown(name: str, known: tuple[str, ...] | list[str]) -> str:
         f"there is no model {name!r}. The nearest names are {', '.join(near) or ', '.join(known[:4])}; "
         f"`vitcircuits models` lists all."
     )
-
-
-def _preprocess(module: nn.Module) -> Any:
-    from .preprocess import Preprocess
-
-    return Preprocess.from_timm(module)
-
-
-def _labels(module: Any) -> tuple[str, ...] | None:
-    """What the model's own configuration calls its classes, or ImageNet's names for a model with its 1,000."""
-    from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]
-
-    own = (getattr(module, "pretrained_cfg", None) or {}).get("label_names")
-    if own and len(own) == module.num_classes:
-        return tuple(str(name) for name in own)
-    if module.num_classes != 1000:
-        return None
-    info = ImageNetInfo("imagenet-1k")
-    return tuple(str(info.index_to_description(index)).split(",")[0] for index in range(1000))

@@ -229,14 +229,3 @@ def describe_readout(info: Mapping[str, Any]) -> str:
         if info.get(name) not in (None, "own")
     ]
     return f"{info['kind']}{shown}" + (f" ({', '.join(more)})" if more else "")
-
-
-def save_readout_beside(vit: HookedViT, folder: Path) -> list[Path]:
-    """Writes the readout into the folder of a circuit where it is not the model's own; what was written.
-
-    Raises:
-        FormatError: The readout is of a kind that cannot be written.
-    """
-    from .readout_files import save_readout
-
-    return [save_readout(vit, folder / READOUT_FILE)] if "sha256" in vit.readout.info else []

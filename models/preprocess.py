@@ -1,8 +1,11 @@
 """How a picture becomes a model's input, and back: short side resized, centre cropped, normalised per channel.
 
 The same steps, in the same order and with the same rounding, as timm's evaluation transform, so that a model's
-accuracy here is its accuracy there.
+accuracy here is its accuracy there. A clip is an image whose channels are those of all its frames, one frame behind the
+other, so that whatever takes a batch of images takes a batch of clips: tasks, corruptions, algorithms, drawings.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -64,7 +67,7 @@ class Preprocess:
             )
 
     @classmethod
-    def from_timm(cls, module: nn.Module) -> "Preprocess":
+    def from_timm(cls, module: nn.Module) -> Preprocess:
         """The preprocessing that a timm model was trained with.
 
         Size and channels are the module's own where its patch embedding states them: timm's configuration describes
@@ -88,7 +91,7 @@ class Preprocess:
             interpolation=config["interpolation"] if known else "bicubic",
         )
 
-    def __call__(self, image: "Image") -> Float[Tensor, "channel height width"]:
+    def __call__(self, image: Image) -> Float[Tensor, "channel height width"]:
         """The picture as a model's input."""
         from torchvision.transforms.functional import to_tensor
 
@@ -167,3 +170,35 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if len(values) == channels:
         return tuple(float(value) for value in values)
     return (sum(values) / len(values),) * channels
+
+
+def clips_to_images(
+    clips: Float[Tensor, "batch frame channel height width"],
+) -> Float[Tensor, "batch channels height width"]:
+    """Clips as images of frame x channel channels, the first frame's first: what a video model is handed here.
+
+    `torch.stack([vit.preprocess(frame) for frame in frames])[None]` is a clip, for a ViT with `cfg.clip_frames` frames.
+    """
+    if clips.ndim != 5:
+        raise DataError(
+            f"clips have shape {tuple(clips.shape)}, but (batch, frame, channel, height, width) was wanted. For a "
+            f"single clip pass clip[None]."
+        )
+    return clips.flatten(1, 2)
+
+
+def images_to_clips(
+    images: Float[Tensor, "batch channels height width"], frames: int
+) -> Float[Tensor, "batch frame channel height width"]:
+    """The clips again.
+
+    Args:
+        images: What `clips_to_images` gave.
+        frames: Frames of a clip, a ViT's `cfg.clip_frames`.
+    """
+    if images.ndim != 4 or images.shape[1] % frames:
+        raise DataError(
+            f"images have shape {tuple(images.shape)}, but (batch, {frames} frames x channels, height, width) was "
+            f"wanted: make them by clips_to_images."
+        )
+    return images.unflatten(1, (frames, -1))

@@ -11,7 +11,7 @@ x is what a head would be given: after the final norm, pooled. Everything is com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -80,30 +80,19 @@ def class_means(
 
 
 def ridge(
-    features: Float[Tensor, "image model"],
-    labels: Int[Tensor, " image"],
-    n_classes: int,
-    penalty: float | None = None,
+    features: Float[Tensor, "image model"], labels: Int[Tensor, " image"], n_classes: int, penalty: float | None = None
 ) -> tuple[Float[Tensor, "class model"], Float[Tensor, " class"], float]:
     """Weight and bias of the ridge regression on one-hot labels, and the penalty."""
-    one_hot = nn.functional.one_hot(labels, n_classes).to(features.dtype)
-    centre, share = features.mean(0), one_hot.mean(0)
-    centred, wanted = features - centre, one_hot - share
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    values, turned = values.clamp_min(0), centred @ vectors  # (model,), (image, model)
-    toward = turned.T @ wanted  # (model, class)
+    from sklearn.linear_model import Ridge, RidgeCV
+
+    x, one_hot = features.numpy(), nn.functional.one_hot(labels, n_classes).double().numpy()
     if penalty is None:
-        candidates = [max(part * float(values.mean()), 1e-300) for part in _PENALTIES]
-        penalty = min(candidates, key=lambda value: _left_out_error(turned, wanted, toward, values, value))
-    weight = (vectors @ (toward / (values + penalty)[:, None])).T
-    return weight, share - weight @ centre, penalty
-
-
-def _left_out_error(turned: Tensor, wanted: Tensor, toward: Tensor, values: Tensor, penalty: float) -> float:
-    """Mean squared error on each image when the fit leaves it out."""
-    shrunk = turned / (values + penalty)  # (image, model)
-    leverage = (shrunk * turned).sum(-1, keepdim=True) + 1 / len(turned)
-    return float(((wanted - shrunk @ toward) / (1 - leverage).clamp_min(1e-12)).square().mean())
+        per_dimension = float(features.var(0, unbiased=False).mean()) * len(features)  # the mean eigenvalue
+        fitted: Any = RidgeCV([max(part * per_dimension, 1e-300) for part in _PENALTIES]).fit(x, one_hot)
+        penalty = float(fitted.alpha_)
+    else:
+        fitted = Ridge(penalty).fit(x, one_hot)
+    return torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_), penalty
 
 
 def _fit_means(features: Tensor, labels: Tensor, n_classes: int, penalty: float | None) -> tuple[Tensor, Tensor, dict]:

@@ -49,67 +49,36 @@ class Reads(ABC):
         return torch.cat([F.linear(normed, *self.part(port)) for port in range(3)], -1)
 
 
-class WholeReads(Reads):
-    """One matrix with the rows of q, k and v, in one product."""
+@dataclass(frozen=True, eq=False)
+class FusedReads(Reads):
+    """One matrix with the rows of q, k and v, in one product.
+
+    Args:
+        whole: The matrix and its bias: a linear layer's, some of its rows, or parameters of the attention itself.
+    """
+
+    whole: Callable[[], Part]
 
     def part(self, port: int) -> Part:
         """Weight and bias of q, k or v, by reference."""
-        weight, bias = self.weight, self.bias
+        weight, bias = self.whole()
         n = len(weight) // 3
         rows = slice(port * n, (port + 1) * n)
         return weight[rows], None if bias is None else bias[rows]
 
+    @property
+    def weight(self) -> Tensor:
+        """Rows of q, then k, then v, by reference."""
+        return self.whole()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Likewise; None for zero."""
+        return self.whole()[1]
+
     def __call__(self, normed: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch token ports"]:
         """q, k and v of all heads, in one product."""
-        return F.linear(normed, self.weight, self.bias)
-
-
-@dataclass(frozen=True, eq=False)
-class FusedReads(WholeReads):
-    """One matrix with the rows of q, k and v, in a module of which it may be a slice.
-
-    Args:
-        module: The linear layer that holds it.
-        start: The first of its rows; those from there on are q's, k's and v's.
-        own_bias: The bias where the layer holds none of its own.
-    """
-
-    module: nn.Linear
-    start: int = 0
-    own_bias: Callable[[], Tensor | None] | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of q, then k, then v, by reference."""
-        return self.module.weight[self.start :] if self.start else self.module.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Likewise; None for zero."""
-        if self.own_bias is not None:
-            return self.own_bias()
-        return None if self.module.bias is None else self.module.bias[self.start :]
-
-
-@dataclass(frozen=True, eq=False)
-class InProjReads(WholeReads):
-    """One matrix with the rows of q, k and v, which is a parameter of the attention itself (`nn.MultiheadAttention`).
-
-    Args:
-        attention: Holds `in_proj_weight` and `in_proj_bias`.
-    """
-
-    attention: Any
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of q, then k, then v, by reference."""
-        return self.attention.in_proj_weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Likewise; None for zero."""
-        return self.attention.in_proj_bias
+        return F.linear(normed, *self.whole())
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,17 +257,20 @@ class LinearWrites(Writes):
 
 @dataclass(frozen=True, eq=False)
 class ManyWrites(Writes):
-    """Heads of several attentions beside one another, each with its own projection.
+    """Heads of several attentions beside one another, each with its own projection, and some that write nothing.
 
     Args:
         several: The attentions' projections.
+        n_rows: Entries in all, those of heads that write nothing behind the others; None for no such heads.
     """
 
     several: tuple[Writes, ...]
+    n_rows: int | None = None
 
     def weight(self) -> Tensor:
         """What each entry writes."""
-        return torch.cat([writes.weight() for writes in self.several])
+        found = torch.cat([writes.weight() for writes in self.several])
+        return found if self.n_rows is None else F.pad(found, (0, 0, 0, self.n_rows - len(found)))
 
     @property
     def matrices(self) -> tuple[Tensor, ...]:
@@ -308,25 +280,3 @@ class ManyWrites(Writes):
     def bias(self) -> Tensor:
         """The sum of the biases."""
         return torch.stack([writes.bias() for writes in self.several]).sum(0)
-
-
-@dataclass(frozen=True, eq=False)
-class PaddedWrites(Writes):
-    """The same with heads that write nothing behind them, up to `n_rows` entries."""
-
-    writes: Writes
-    n_rows: int
-
-    def weight(self) -> Tensor:
-        """What each entry writes."""
-        weight = self.writes.weight()
-        return F.pad(weight, (0, 0, 0, self.n_rows - len(weight)))
-
-    @property
-    def matrices(self) -> tuple[Tensor, ...]:
-        """The projection's."""
-        return self.writes.matrices
-
-    def bias(self) -> Tensor:
-        """The projection's bias."""
-        return self.writes.bias()

@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cards import write_atomically
+from .cards import READOUT_FILE
 from .errors import FormatError
-from .heads import TextHead
+from .files import write_bytes_atomic
 from .hooked import HookedViT
-from .readouts import head_digest, head_tensors
+from .readouts import TextHead, head_digest, head_tensors
 
 READOUT_SCHEMA = "vitcircuits.readout/1"
 
@@ -89,6 +89,15 @@ def save_readout(vit: HookedViT, path: str | Path) -> Path:
     header = {"schema": READOUT_SCHEMA, "head": type(head).__name__, "project": shown, **info}
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     return _write(Path(path), head_tensors(head, vit.own_readout.head), {"vitcircuits": text})
+
+
+def save_beside(vit: HookedViT, folder: Path) -> list[Path]:
+    """Writes the readout into a folder, for a circuit, where it is not the ViT's own; what was written.
+
+    Raises:
+        FormatError: The readout is of a kind that cannot be written.
+    """
+    return [save_readout(vit, folder / READOUT_FILE)] if "sha256" in vit.readout.info else []
 
 
 _KINDS: dict[type, str] = {type(None): "none", nn.Identity: "identity", nn.Linear: "linear"}
@@ -217,12 +226,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda place: save_file(whole, place, metadata=metadata))
-    except OSError as error:
-        raise FormatError(f"cannot write {str(path)!r}: {error.strerror or error}. Pass another path.") from error
-    return path
+    return write_bytes_atomic(path, save(whole, metadata=metadata))

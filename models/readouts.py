@@ -1,11 +1,17 @@
-"""From the last residual to the logits: final norm, pooling, head; and another head in place of a model's own."""
+"""From the last residual to the logits: final norm, pooling, head; and another head in place of a model's own.
+
+A head is any module from the pooled vector to the logits. One may also have `frozen(x)`: the same values, with what it
+divides by a constant in the backward pass, so that the logits are linear in x. It is called instead of the head
+wherever norms are frozen.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,8 +21,90 @@ from torch import Tensor, nn
 
 from .config import VitConfig
 from .errors import ModelError
-from .heads import ProjectionHead, TextHead
 from .norms import Norm
+
+_SMALLEST = 1e-12  # of a length that is divided by, as in torch.nn.functional.normalize
+
+
+class TextHead(nn.Module):
+    """Logits by the angle to a direction per class, as CLIP classifies without training.
+
+        logit[c] = scale * cos(project(x), embedding[c]) + bias
+
+    Its linear part, for a length of project(x) that is held constant, is what direct logit attribution projects on.
+
+    Args:
+        project: From the pooled vector into the space of the texts: the image tower's own projection, by reference.
+        embeddings: A vector per class, (class, dim), of any length.
+        scale: What the cosine is multiplied by: CLIP's exp(logit_scale).
+        bias: Added to every logit (SigLIP's logit_bias).
+
+    Raises:
+        ModelError: The embeddings hold NaN, infinity or a vector of length 0, or are not in `project`'s space.
+    """
+
+    embeddings: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        project: nn.Module,
+        embeddings: Float[Tensor, "class dim"],
+        *,
+        scale: float = 100.0,
+        bias: float | None = None,
+    ) -> None:
+        super().__init__()
+        lengths = embeddings.norm(dim=-1, keepdim=True)
+        if not bool((torch.isfinite(lengths) & (lengths > _SMALLEST)).all()):
+            raise ModelError(
+                "the class embeddings hold NaN, infinity, or a vector of length 0, which has no direction: leave that "
+                "class out, or encode its text again."
+            )
+        wanted = getattr(project, "out_features", embeddings.shape[1])
+        if wanted != embeddings.shape[1]:
+            raise ModelError(
+                f"the class embeddings have {embeddings.shape[1]} dimensions, but the image tower projects into "
+                f"{wanted}: pass embeddings from the text tower that it was trained with."
+            )
+        self.project = project
+        self.register_buffer("embeddings", (embeddings / lengths).detach())
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=embeddings.dtype, device=embeddings.device))
+        offset = None if bias is None else torch.as_tensor(bias, dtype=embeddings.dtype, device=embeddings.device)
+        self.register_buffer("bias", offset)
+
+    def forward(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch class"]:
+        """The logits."""
+        image = self.project(x)
+        return self._logits(image, image.norm(dim=-1, keepdim=True))
+
+    def frozen(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch class"]:
+        """The same logits, with the length of project(x) a constant in the backward pass."""
+        image = self.project(x)
+        return self._logits(image, image.detach().norm(dim=-1, keepdim=True))
+
+    def _logits(self, image: Tensor, length: Tensor) -> Tensor:
+        logits = self.scale * (image / length.clamp_min(_SMALLEST)) @ self.embeddings.T
+        return logits if self.bias is None else logits + self.bias
+
+
+class ProjectionHead(nn.Module):
+    """x @ matrix: a projection that is a plain parameter of the image tower (open_clip's `proj`), by reference.
+
+    Args:
+        matrix: (model, dim).
+    """
+
+    def __init__(self, matrix: nn.Parameter) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.in_features, self.out_features = matrix.shape
+
+    def forward(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch dim"]:
+        """The vector in the space of the texts."""
+        return x @ self.matrix
+
 
 Pool = Literal["own", "cls", "patches"]
 """What a head is given: what the model's own head gets, the class token, or the mean over the patches."""
@@ -33,7 +121,7 @@ class Readout:
         tokens: The tokens it looks at.
         norm: Norm of each token.
         fc_norm: Norm of the pooled vector.
-        head: From the pooled vector to the logits; see `heads.py` for what it may be besides a linear map.
+        head: From the pooled vector to the logits; see above for what it may be besides a linear map.
         second_head: Of distilled models: `head` reads the first token and this one the second, and the logits are
             their mean.
         info: What a head is that took the place of the model's own, in plain values: `kind`, `classes`, `pool`,
@@ -112,6 +200,19 @@ class Readout:
     def logits(self, residual: Float[Tensor, "*batch token model"]) -> Float[Tensor, "*batch class"]:
         """Logits from the whole last residual."""
         return self(self.select(residual))
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """The modules in evaluation mode, put back afterwards."""
+    training = [part for module in modules for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def replace_head(
@@ -202,20 +303,14 @@ def _count_classes(bare: Readout, cfg: VitConfig, labels: Sequence[str] | None, 
     for name, value in bare.head.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"the head for {cfg.name} holds NaN or infinity in {name!r}: make it again.")
-    training = [part for part in bare.head.modules() if part.training]
     try:
-        for part in training:
-            part.training = False
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(bare.head):
             shape = tuple(bare.head(like.new_zeros(1, width)).shape)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the head does not take the vector of {width} numbers that {cfg.name} gives it: "
             f"{str(error).splitlines()[0]}."
         ) from error
-    finally:
-        for part in training:
-            part.training = True
     if len(shape) != 2:
         raise ModelError(f"the head gives {shape} for one image, but (1, class) was wanted: one logit per class.")
     if labels is not None and len(labels) != shape[1]:

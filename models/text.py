@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .heads import TextHead
+from .external import Tokenizer
 from .hooked import HookedViT
-from .open_clip_text import open_text_tower, tower_of
-from .text_tower import TextTower, Tokenizer
+from .readouts import TextHead
+from .text_tower import TextTower, open_text_tower, tower_of
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 TEMPLATE_SETS = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}

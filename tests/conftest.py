@@ -75,7 +75,7 @@ def _vit(kind=None, **options):
 
 
 def _attention_only():
-    from vitcircuits.models.attention_only import drop_mlps
+    from vitcircuits.models.mlps import drop_mlps
 
     return drop_mlps(_vit())
 

@@ -2,10 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -79,10 +83,24 @@ def test_what_only_looks_like_an_import_is_none():
     assert folders(text, "vitcircuits.models.toys") == {"models"}
 
 
+def test_every_name_that_a_package_hands_on_is_there():
+    for stub in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.pyi")):
+        package = import_module(".".join(("vitcircuits", *stub.parent.relative_to(ROOT).parts)))
+        listed = {alias.name for node in ast.parse(stub.read_text()).body for alias in node.names}
+        assert set(package.__all__) == set(dir(package)) == listed
+        for name in listed:  # a function, never a module of the same name
+            assert not isinstance(getattr(package, name), ModuleType)
+
+
+def test_importing_a_package_imports_no_torch():
+    script = f"import sys, {', '.join(SETTINGS['packages'])}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_imports_point_one_way():
     allowed = {"models": set(), "circuits": {"models"}, "algorithms": {"models", "circuits"}, "cli": set(FOLDERS)}
     for folder, may in allowed.items():
-        for path in (ROOT / folder).rglob("*.py"):
+        for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.pyi")]:
             package = ".".join(("vitcircuits", *path.parent.relative_to(ROOT).parts))
             for other in folders(path.read_text(), package) - may - {folder}:
                 raise AssertionError(f"{path.relative_to(ROOT)} imports {other}")

@@ -21,9 +21,8 @@ from ...circuits.circuit import Circuit
 from ...circuits.names import parse_end
 from ...circuits.sources import batch_size_for, source_values
 from ...models.errors import ModelError
-from ...models.heads import TextHead
 from ...models.hooked import HookedViT
-from ...models.readouts import NO_CLASSES
+from ...models.readouts import NO_CLASSES, TextHead
 
 At = Literal["read", "patches"]
 """Where a head's write is taken: at the tokens that the readout reads, or at the patches; the mean over them."""

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...circuits.formats.plain import plain, write_text_atomic
+from ...circuits.formats.plain import plain
 from ...models.errors import FormatError
+from ...models.files import write_text_atomic
 
 SCHEMA = "vitcircuits.journal/1"
 

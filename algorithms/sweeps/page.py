@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ...circuits.draw.sparkline import sparkline
 from ...circuits.draw.words import tag, text
-from ...circuits.formats.plain import write_text_atomic
 from ...circuits.report import Figure, Report
+from ...models.files import write_text_atomic
 from .outcomes import ERROR_FILE, Outcome
 from .table import figure_of
 

@@ -28,9 +28,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...circuits.formats.plain import read_text
 from ...circuits.task_config import TaskConfig
 from ...models.errors import TaskError
+from ...models.files import read_text
 from ...models.model_config import ModelConfig
 from ...models.settings import nearest, settings_of
 from ..discovery import Discovery

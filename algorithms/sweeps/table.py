@@ -24,9 +24,9 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...circuits.formats.plain import write_bytes_atomic, write_text_atomic
 from ...circuits.report import Figure, Report
 from ...models.errors import TaskError
+from ...models.files import write_bytes_atomic, write_text_atomic
 from .outcomes import Outcome
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ...models.files import write_text_atomic
 from ..bootstrap import NAMES
-from ..formats.plain import plain, write_text_atomic
+from ..formats.plain import plain
 from ..formats.schema import json_text
 from .findings import Finding
 from .result import Comparison

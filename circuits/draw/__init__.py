@@ -1,27 +1,5 @@
 """Pictures of circuits; nothing here knows a model."""
 
-from typing import TYPE_CHECKING
+from lazy_loader import attach_stub
 
-from ...models.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from .curve import curves_svg as curves_svg
-    from .curve import draw_curves as draw_curves
-    from .dot import to_dot as to_dot
-    from .files import draw_circuit as draw_circuit
-    from .html import to_html as to_html
-    from .html import write_html as write_html
-    from .svg import to_svg as to_svg
-
-__all__ = ["curves_svg", "draw_circuit", "draw_curves", "to_dot", "to_html", "to_svg", "write_html"]
-
-_HOMES = {
-    "curves_svg": ".curve",
-    "draw_circuit": ".files",
-    "draw_curves": ".curve",
-    "to_dot": ".dot",
-    "to_html": ".html",
-    "to_svg": ".svg",
-    "write_html": ".html",
-}
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.files import write_text_atomic
 from ..compare.findings import Finding
 from ..compare.result import Comparison
 from ..compare.subject import Subject
-from ..formats.plain import write_text_atomic
 from ..report import Curve, Figure
 from .curve import curves_svg
 from .html import html_page, html_table, section, svg_image

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..formats.plain import write_bytes_atomic
+from ...models.files import write_bytes_atomic
 from ..report import Curve
 from .plots import INK, plot_kind, plotted
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...models.errors import FormatError
+from ...models.files import write_bytes_atomic, write_text_atomic
 from ..circuit import Circuit
 from ..exhibit import Exhibit
-from ..formats.plain import write_bytes_atomic, write_text_atomic
 from .dot import render, to_dot
 from .html import write_html
 from .svg import MAX_EDGES, to_svg

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.plain import write_bytes_atomic
+from ...models.files import write_bytes_atomic
 from .plots import FRAME, INK, LABEL, plot_kind, plotted
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.plain import write_bytes_atomic
+from ...models.files import write_bytes_atomic
 from .plots import FRAME, INK, LABEL, plot_kind, plotted
 from .strokes import NEGATIVE, POSITIVE
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ...models.files import write_text_atomic
 from ..circuit import Circuit
 from ..exhibit import Exhibit
-from ..formats.plain import write_text_atomic
 from ..report import Figure, Report, Table, Verdict
 from ..report_words import is_crossed, measure, selection_told, told
 from .answers import answers

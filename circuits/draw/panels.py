@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..formats.plain import write_bytes_atomic
+from ...models.files import write_bytes_atomic
 from ..report import Figure
 from .plots import FRAME, INK, LABEL, plot_kind, plotted
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.files import write_bytes_atomic
 from ..exhibit import PartnerExhibit
-from ..formats.plain import write_bytes_atomic
 from .plots import FRAME, INK, LABEL, plot_kind, plotted
 from .words import legible, shortened
 

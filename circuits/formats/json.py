@@ -20,12 +20,13 @@ import numpy as np
 
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
+from ...models.files import write_text_atomic
 from ..ablation import Ablation
 from ..circuit import Circuit
 from ..graph import Graph, Ports
 from ..scores import Scores
 from ..tokens import TokenGroups
-from .plain import plain, restore, write_text_atomic
+from .plain import plain, restore
 from .rows import edge_rows
 from .schema import json_text, read_json, reading, require_schema
 

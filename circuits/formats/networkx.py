@@ -18,8 +18,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...models.files import write_bytes_atomic
 from ..names import Edge, End
-from .plain import plain, write_bytes_atomic
+from .plain import plain
 from .rows import EdgeRow, edge_rows
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.files import write_text_atomic
 from ..report import Curve, Figure, Report, Table, Verdict
-from .plain import plain, restore, write_text_atomic
+from .plain import plain, restore
 from .schema import json_text, read_json, reading, require_schema
 
 REPORT_SCHEMA = "vitcircuits.report/1"

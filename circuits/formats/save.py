@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...models.errors import FormatError
+from ...models.files import write_text_atomic
 from .json import save_circuit_json
 from .networkx import save_graphml
-from .plain import write_text_atomic
 from .tables import save_csv
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import FormatError, GraphError
-from .plain import read_text, restore_tag
+from ...models.files import read_text
+from .plain import restore_tag
 
 
 def json_text(data: dict[str, Any]) -> str:

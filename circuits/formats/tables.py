@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import FormatError
-from .plain import read_text, write_text_atomic
+from ...models.files import read_text, write_text_atomic
 from .rows import EdgeRow, edge_rows
 
 if TYPE_CHECKING:

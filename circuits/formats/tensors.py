@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ...models.errors import FormatError
+from ...models.files import write_bytes_atomic
 from ..scores import Scores
 from .json import graph_from_dict, graph_to_dict, scores_facts, scores_from_parts
-from .plain import write_bytes_atomic
 from .schema import json_text, parse_json, reading, require_schema
 
 SCORES_SCHEMA = "vitcircuits.scores/1"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...models.data import ImageData
 from ...models.errors import DataError
-from ..formats.plain import read_text
+from ...models.files import read_text
 from .masks import Coordinates, Pictures, look_up, require_coordinates
 
 Box = tuple[float, float, float, float]

@@ -155,7 +155,7 @@ class MaskFolder:
         return {"mask": str(self.folder), "mask_coordinates": self.coordinates}
 
     def _file(self, name: str) -> Path | None:
-        from ...models.image_folder import SUFFIXES
+        from ...models.image_sources import SUFFIXES
 
         path = Path(name)
         for tail in (Path(*path.parts[start:]) for start in range(len(path.parts))):

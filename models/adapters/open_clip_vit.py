@@ -7,7 +7,6 @@ texts are embedded in: the projection is the head.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,44 +15,14 @@ from ..attention import JointNorm, Scaled
 from ..blocks import OpenBlock
 from ..config import TokenLayout
 from ..errors import ModelError
-from ..heads import ProjectionHead
 from ..mlps import PlainMlp
 from ..norms import open_norm
-from ..projections import InProjReads, LinearWrites
-from ..readouts import Readout
-from .hf_parts import with_class_token
-from .opened import Opened
-from .sizes import sizes_of
+from ..projections import FusedReads, LinearWrites
+from ..readouts import ProjectionHead, Readout
+from .opened import ClassTokenStem, Opened, sizes_of
 from .timm_vit import is_timm_vit, open_timm
 
 KINDS = ("CLIP", "CustomTextCLIP", "VisionTransformer", "TimmModel")
-
-
-@dataclass(frozen=True, eq=False)
-class OpenClipStem:
-    """Patches, class token, positions, and the norm in front of the first block.
-
-    Args:
-        tower: open_clip's `VisionTransformer`.
-    """
-
-    tower: Any
-
-    def patches(self, images: Tensor) -> Tensor:
-        """Patch embeddings, before positions."""
-        return self.tower.conv1(images).flatten(2).transpose(1, 2)
-
-    def content(self, patches: Tensor) -> Tensor:
-        """All tokens before positions."""
-        return with_class_token(self.tower.class_embedding, patches)
-
-    def positioned(self, patches: Tensor) -> Tensor:
-        """All tokens with positions."""
-        return self.tower.patch_dropout(self.content(patches) + self.tower.positional_embedding)
-
-    def finish(self, tokens: Tensor) -> Tensor:
-        """The residual in front of block 0."""
-        return self.tower.ln_pre(tokens)
 
 
 def open_open_clip(module: Any, name: str) -> Opened:
@@ -109,10 +78,16 @@ def _open_own(tower: Any, name: str) -> Opened:
     blocks = tuple(_open_block(layer, f"{name} block {index}") for index, layer in enumerate(layers))
     layout = TokenLayout(True, 0, (int(tower.grid_size[0]), int(tower.grid_size[1])))
     readout = _readout(tower, layout)
-    pooling = "token" if tower.pool_type == "tok" else "average"
-    sizes = {"head": readout.head, "read": readout.tokens, "pooling": pooling, "n_channels": tower.conv1.in_channels}
-    cfg = sizes_of(name, blocks, layout, **sizes, image=tower.image_size, patch=tower.patch_size)
-    return Opened(cfg, OpenClipStem(tower), blocks, readout, tuple(layers), lambda images: _pooled(tower(images)))
+    size = {"image": tower.image_size, "patch": tower.patch_size, "n_channels": tower.conv1.in_channels}
+    cfg = sizes_of(name, blocks, layout, readout, **size)
+    stem = ClassTokenStem(
+        lambda images: tower.conv1(images).flatten(2).transpose(1, 2),
+        lambda: tower.class_embedding,
+        lambda tokens: tower.positional_embedding,
+        dropout=lambda tokens: tower.patch_dropout(tokens),
+        norm=lambda tokens: tower.ln_pre(tokens),
+    )
+    return Opened(cfg, stem, blocks, readout, tuple(layers), lambda images: _pooled(tower(images)))
 
 
 def _pooled(out: Any) -> Tensor:
@@ -137,7 +112,7 @@ def _open_block(block: Any, where: str) -> OpenBlock:
     return OpenBlock(
         norm1=open_norm(block.ln_1, f"{where} ln_1"),
         norm2=open_norm(block.ln_2, f"{where} ln_2"),
-        reads=InProjReads(attention),
+        reads=FusedReads(lambda: (attention.in_proj_weight, attention.in_proj_bias)),
         q_norm=getattr(attention, "ln_q", nn.Identity()),
         k_norm=getattr(attention, "ln_k", nn.Identity()),
         writes=LinearWrites(attention.out_proj, _scale(block.ls_1)),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks import OpenBlock
-from ..config import VitConfig
+from ..config import TokenLayout, VitConfig
 from ..errors import ModelError
 from ..readouts import Readout
 
@@ -20,19 +19,19 @@ from ..readouts import Readout
 class Stem(Protocol):
     """From images to the residual in front of block 0, by the original's own code: `finish(positioned(patches))`."""
 
-    def patches(self, images: Tensor) -> Tensor:
+    def patches(self, images: Tensor, /) -> Tensor:
         """Patch embeddings, before positions."""
         ...
 
-    def content(self, patches: Tensor) -> Tensor:
+    def content(self, patches: Tensor, /) -> Tensor:
         """All tokens before positions, (batch, token, model): CLS and registers in front of the patches."""
         ...
 
-    def positioned(self, patches: Tensor) -> Tensor:
+    def positioned(self, patches: Tensor, /) -> Tensor:
         """All tokens with positions, (batch, token, model)."""
         ...
 
-    def finish(self, tokens: Tensor) -> Tensor:
+    def finish(self, tokens: Tensor, /) -> Tensor:
         """What stands between the positions and block 0, such as CLIP's norm."""
         ...
 
@@ -59,26 +58,46 @@ class Opened:
 
 
 @dataclass(frozen=True, eq=False)
-class PooledStem:
-    """A stem with the token that attention pooling writes to behind all others: it starts at zero."""
+class ClassTokenStem:
+    """A class token in front of the patches, then registers, which have no positions; looked up at each use.
 
-    stem: Stem
+    Args:
+        patches: From images to patch embeddings, before positions.
+        class_token: The class token, one vector.
+        positions: From class token and patches to what is added to them.
+        registers: Between the class token and the patches, (register, model); None for none.
+        dropout: Behind the positions.
+        norm: In front of block 0.
+    """
 
-    def patches(self, images: Tensor) -> Tensor:
-        """Patch embeddings, before positions."""
-        return self.stem.patches(images)
+    patches: Callable[[Tensor], Tensor]
+    class_token: Callable[[], Tensor]
+    positions: Callable[[Tensor], Tensor]
+    registers: Callable[[], Tensor | None] = lambda: None
+    dropout: Callable[[Tensor], Tensor] = nn.Identity()
+    norm: Callable[[Tensor], Tensor] = nn.Identity()
 
-    def content(self, patches: Tensor) -> Tensor:
+    def content(self, patches: Tensor, /) -> Tensor:
         """All tokens before positions."""
-        return self.stem.content(patches)
+        return self._with_registers(self._behind_class_token(patches))
 
-    def positioned(self, patches: Tensor) -> Tensor:
+    def positioned(self, patches: Tensor, /) -> Tensor:
         """All tokens with positions."""
-        return self.stem.positioned(patches)
+        tokens = self._behind_class_token(patches)
+        return self.dropout(self._with_registers(tokens + self.positions(tokens)))
 
-    def finish(self, tokens: Tensor) -> Tensor:
-        """The residual in front of block 0, with the pool's token."""
-        return F.pad(self.stem.finish(tokens), (0, 0, 0, 1))
+    def finish(self, tokens: Tensor, /) -> Tensor:
+        """The residual in front of block 0."""
+        return self.norm(tokens)
+
+    def _behind_class_token(self, patches: Tensor) -> Tensor:
+        return torch.cat([self.class_token().expand(len(patches), 1, -1), patches], dim=1)
+
+    def _with_registers(self, tokens: Tensor) -> Tensor:
+        registers = self.registers()
+        if registers is None:
+            return tokens
+        return torch.cat([tokens[:, :1], registers.expand(len(tokens), -1, -1), tokens[:, 1:]], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +112,7 @@ class CapturedStem:
     module: nn.Module
     first: nn.Module
 
-    def patches(self, images: Tensor) -> Tensor:
+    def patches(self, images: Tensor, /) -> Tensor:
         """The residual in front of block 0: patches and positions cannot be told apart here."""
         found: list[Tensor] = []
 
@@ -110,21 +129,79 @@ class CapturedStem:
             handle.remove()
         raise ModelError("the module's forward pass does not reach its first block.")
 
-    def content(self, patches: Tensor) -> Tensor:
+    def content(self, patches: Tensor, /) -> Tensor:
         """The same."""
         return patches
 
-    def positioned(self, patches: Tensor) -> Tensor:
+    def positioned(self, patches: Tensor, /) -> Tensor:
         """The same."""
         return patches
 
-    def finish(self, tokens: Tensor) -> Tensor:
+    def finish(self, tokens: Tensor, /) -> Tensor:
         """The same."""
         return tokens
 
 
 class _Reached(Exception):  # noqa: N818 (it is a signal, not an error)
     """The first block was reached."""
+
+
+def sizes_of(
+    name: str,
+    blocks: Sequence[OpenBlock],
+    layout: TokenLayout,
+    readout: Readout,
+    *,
+    image: Any,
+    patch: Any,
+    n_channels: int,
+    pooling: str | None = None,
+    clip_frames: int = 1,
+) -> VitConfig:
+    """The sizes of an opened ViT, read off its parts.
+
+    Args:
+        name: What to call the model.
+        blocks: Its canonical blocks.
+        layout: Its tokens.
+        readout: Its readout.
+        image: Height and width of an image, or its side.
+        patch: Height and width of a patch, or its side.
+        n_channels: Channels of the input, of all frames.
+        pooling: How the readout makes one vector of its tokens, where their number does not say it.
+        clip_frames: Frames of the input.
+    """
+    d_model, joined = blocks[0].reads.part(0)[0].shape[1], readout.beside is not None
+    heads, mlps = tuple(block.n_heads for block in blocks), tuple(block.mlp is not None for block in blocks)
+    parallel, joint = tuple(block.parallel for block in blocks), tuple(block.joint is not None for block in blocks)
+    outs = [getattr(block.mlp, "fc2", None) for block in blocks]
+    counted = "cls+average" if joined else "token" if len(readout.tokens) == 1 else "average"
+    return VitConfig(
+        name=name,
+        n_layers=len(blocks),
+        n_heads=max(heads),
+        d_model=d_model,
+        d_head=max(block.d_head for block in blocks),
+        d_mlp=max([int(out.in_features) for out in outs if out is not None], default=0),
+        n_classes=int(getattr(readout.head, "out_features", d_model * (1 + joined))),
+        image_size=pair(image),
+        patch_size=pair(patch),
+        n_channels=n_channels,
+        tokens=layout,
+        read_tokens=tuple(i for i in readout.tokens if not joined or i == 0 or i >= layout.n_prefix),
+        pooling=pooling or counted,
+        heads=heads if len(set(heads)) > 1 else (),
+        mlps=() if all(mlps) else mlps,
+        parallel=parallel if any(parallel) else (),
+        joint=joint if any(joint) else (),
+        clip_frames=clip_frames,
+    )
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Height and width, of both or of a side."""
+    first, second = size if isinstance(size, Iterable) else (size, size)
+    return int(first), int(second)
 
 
 def allowed_pairs(mask: str | Tensor | None, n_tokens: int, name: str) -> Tensor | None:

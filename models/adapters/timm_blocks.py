@@ -5,23 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ..attention import Constant, JointNorm, Rope, Scaled
-from ..attention_only import NoMlp
 from ..blocks import OpenBlock
 from ..errors import ModelError
+from ..mlps import ManyMlps, NoMlp, SplitMlp
 from ..norms import Norm, open_norm
-from ..projections import (
-    FusedReads,
-    LinearWrites,
-    ManyWrites,
-    Reads,
-    SeparateReads,
-    beside,
-    gated_reads,
-)
-from .split_mlp import ManyMlps, SplitMlp
+from ..projections import FusedReads, LinearWrites, ManyWrites, Reads, SeparateReads, beside, gated_reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +31,11 @@ class Around:
     rope: Rope | None = None
     mask: Constant | None = None
     at: Constant | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What of it is a part of the block."""
+        return {"rope": self.rope, "mask": self.mask, "at": self.at}
 
 
 def open_block(block: nn.Module, around: Around) -> OpenBlock:
@@ -107,9 +104,7 @@ def _open_standard(block: Any, around: Around) -> OpenBlock:
         writes=LinearWrites(attn.proj, _layer_scale(block, 1)),
         mlp=open_mlp(block.mlp, where),
         scale2=_layer_scale(block, 2),
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
         **parts,
     )
 
@@ -160,14 +155,8 @@ def attention_reads(attn: Any) -> Reads:
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
         return SeparateReads(layers, attn.head_dim, getattr(attn, "num_kv_groups", 1))
     if getattr(attn, "q_bias", None) is None:
-        return FusedReads(attn.qkv)
-    return FusedReads(attn.qkv, own_bias=lambda: _eva_bias(attn))
-
-
-def _eva_bias(attn: Any) -> Tensor:
-    from torch import cat
-
-    return cat((attn.q_bias, attn.k_bias, attn.v_bias))
+        return FusedReads(lambda: (attn.qkv.weight, attn.qkv.bias))
+    return FusedReads(lambda: (attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))))
 
 
 def open_mlp(mlp: Any, where: str) -> nn.Module | None:
@@ -185,7 +174,7 @@ def open_mlp(mlp: Any, where: str) -> nn.Module | None:
 
 def _open_scaling(block: Any, around: Around) -> OpenBlock:
     """Attention and MLP read one norm, share the projections in and perhaps out, and both read the block's input."""
-    where, hidden = around.where, block.in_split[0]
+    where, hidden, bias = around.where, block.in_split[0], block.in_proj.bias
     norm = open_norm(block.in_norm, f"{where} in_norm")
     width = block.num_heads * block.head_dim
     if block.out_proj is not None:
@@ -195,7 +184,7 @@ def _open_scaling(block: Any, around: Around) -> OpenBlock:
     return OpenBlock(
         norm1=norm,
         norm2=norm,
-        reads=FusedReads(block.in_proj, hidden),
+        reads=FusedReads(lambda: (block.in_proj.weight[hidden:], None if bias is None else bias[hidden:])),
         q_norm=block.q_norm,
         k_norm=block.k_norm,
         writes=writes,
@@ -204,9 +193,7 @@ def _open_scaling(block: Any, around: Around) -> OpenBlock:
         n_heads=block.num_heads,
         d_head=block.head_dim,
         scale=block.scale,
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
         parallel=True,
     )
 
@@ -237,9 +224,7 @@ def _open_things(block: Any, around: Around) -> OpenBlock:
         n_heads=sum(found["n_heads"] for found in attentions),
         d_head=first["d_head"],
         scale=first["scale"],
-        rope=around.rope,
-        mask=around.mask,
-        at=around.at,
+        **around.parts,
     )
 
 

@@ -1,24 +1,31 @@
-"""timm's `VisionTransformer`, `VisionTransformerDistilled` and `Eva`."""
+"""timm's `VisionTransformer`, `VisionTransformerDistilled` and `Eva`.
+
+Attention pooling is one more block: `AttentionPoolLatent` (SigLIP, PE) starts a second residual stream after the last
+block, in which a constant query attends to the normed tokens, and an MLP reads what its heads wrote. Here that stream
+is the last token of the first one. It starts at zero, the model's blocks neither see it nor write to it, and the
+pooling block writes nowhere else.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import LearntTable, Rope, additive_mask, prefixed_rope, prefixed_table
+from ..attention import Constant, LearntTable, Rope, additive_mask, prefixed_rope, prefixed_table
 from ..blocks import OpenBlock
-from ..config import TokenLayout, VitConfig
+from ..config import TokenLayout
 from ..errors import ModelError
-from ..norms import open_norm
+from ..norms import Norm, open_norm
+from ..projections import LinearWrites, ManyWrites, constant_query, padded_reads
 from ..readouts import Readout
-from .opened import Opened, PooledStem, Stem, allowed_pairs
-from .pooling import open_pool, outside_pool, padded
+from .opened import Opened, allowed_pairs, sizes_of
 from .timm_blocks import Around, open_block
 
 
@@ -28,29 +35,32 @@ class TimmStem:
 
     Args:
         module: A timm `VisionTransformer` or `Eva`.
+        pooled: Whether the token that attention pooling writes to stands behind all others; it starts at zero.
     """
 
     module: Any
+    pooled: bool = False
 
-    def patches(self, images: Tensor) -> Tensor:
+    def patches(self, images: Tensor, /) -> Tensor:
         """Patch embeddings, before positions."""
         return self.module.patch_embed(images)
 
-    def content(self, patches: Tensor) -> Tensor:
+    def content(self, patches: Tensor, /) -> Tensor:
         """All tokens before positions."""
         flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
         names = ("cls_token", "dist_token", "reg_token")
         prefix = [token for token in (getattr(self.module, name, None) for name in names) if token is not None]
         return torch.cat([*(token.expand(len(flat), -1, -1) for token in prefix), flat], dim=1)
 
-    def positioned(self, patches: Tensor) -> Tensor:
+    def positioned(self, patches: Tensor, /) -> Tensor:
         """All tokens with positions; rotary ones act in attention."""
         found = self.module._pos_embed(patches)
         return found[0] if isinstance(found, tuple) else found
 
-    def finish(self, tokens: Tensor) -> Tensor:
+    def finish(self, tokens: Tensor, /) -> Tensor:
         """The residual in front of block 0."""
-        return self.module.norm_pre(tokens)
+        residual = self.module.norm_pre(tokens)
+        return F.pad(residual, (0, 0, 0, 1)) if self.pooled else residual
 
 
 def is_timm_vit(module: nn.Module) -> bool:
@@ -85,14 +95,15 @@ def open_timm(module: Any, name: str, mask: str | Tensor | None = None) -> Opene
         norm = open_norm(module.norm, f"{name} norm")
         with_prefix = getattr(module, "pool_include_prefix", None)
         blocks.append(_pool_block(module, norm, layout, with_prefix, name))
-    cfg = _config(module, blocks, layout, pooling, name)
+    readout, patch = _readout(module, layout, pooling, name), module.patch_embed
+    size = {"image": patch.img_size, "patch": patch.patch_size, "n_channels": module.in_chans}
+    cfg = sizes_of(name, blocks, layout, readout, **size, pooling=pooling)
     given = {} if allowed is None else {"attn_mask": allowed}
-    stem: Stem = TimmStem(module)
     return Opened(
         cfg,
-        PooledStem(stem) if layout.has_pool else stem,
+        TimmStem(module, layout.has_pool),
         tuple(padded(block, cfg.n_heads) for block in blocks),
-        _readout(module, cfg, name),
+        readout,
         tuple(module.blocks),
         partial(_forward, module, given),
     )
@@ -170,32 +181,6 @@ def _pool_block(module: Any, norm: Any, layout: TokenLayout, with_prefix: bool |
     return open_pool(module.attn_pool, norm, layout, with_prefix=every, where=f"{name} attn_pool")
 
 
-def _config(module: Any, blocks: list[OpenBlock], layout: TokenLayout, pooling: str, name: str) -> VitConfig:
-    patch = module.patch_embed
-    heads, mlps = tuple(block.n_heads for block in blocks), tuple(block.mlp is not None for block in blocks)
-    parallel, joint = tuple(block.parallel for block in blocks), tuple(block.joint is not None for block in blocks)
-    outs = [getattr(block.mlp, "fc2", None) for block in blocks]
-    return VitConfig(
-        name=name,
-        n_layers=len(blocks),
-        n_heads=max(heads),
-        d_model=module.embed_dim,
-        d_head=max(block.d_head for block in blocks),
-        d_mlp=max([int(out.in_features) for out in outs if out is not None], default=0),
-        n_classes=module.num_classes or module.num_features,
-        image_size=_pair(patch.img_size),
-        patch_size=_pair(patch.patch_size),
-        n_channels=module.in_chans,
-        tokens=layout,
-        read_tokens=_read_tokens(module, layout, pooling),
-        pooling=pooling,
-        heads=heads if len(set(heads)) > 1 else (),
-        mlps=() if all(mlps) else mlps,
-        parallel=parallel if any(parallel) else (),
-        joint=joint if any(joint) else (),
-    )
-
-
 def _read_tokens(module: Any, layout: TokenLayout, pooling: str) -> tuple[int, ...]:
     if pooling == "token":
         return (0,)
@@ -207,14 +192,83 @@ def _read_tokens(module: Any, layout: TokenLayout, pooling: str) -> tuple[int, .
     return tuple(range(start, layout.n_tokens))
 
 
-def _readout(module: Any, cfg: VitConfig, name: str) -> Readout:
-    identity = open_norm(nn.Identity(), name)
-    norm = identity if cfg.pools else open_norm(module.norm, f"{name} norm")
-    if cfg.pooling == "distilled":
-        return Readout(cfg.read_tokens, norm, identity, module.head, second_head=module.head_dist)
-    return Readout(cfg.read_tokens, norm, open_norm(module.fc_norm, f"{name} fc_norm"), module.head)
+def _readout(module: Any, layout: TokenLayout, pooling: str, name: str) -> Readout:
+    identity, tokens = open_norm(nn.Identity(), name), _read_tokens(module, layout, pooling)
+    norm = identity if layout.has_pool else open_norm(module.norm, f"{name} norm")
+    if pooling == "distilled":
+        return Readout(tokens, norm, identity, module.head, second_head=module.head_dist)
+    return Readout(tokens, norm, open_norm(module.fc_norm, f"{name} fc_norm"), module.head)
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    first, second = size
-    return int(first), int(second)
+def open_pool(pool: Any, norm: Norm, layout: TokenLayout, *, with_prefix: bool, where: str) -> OpenBlock:
+    """The pooling block.
+
+    Args:
+        pool: timm's `AttentionPoolLatent`.
+        norm: The model's final norm, which stands in front of the keys and values.
+        layout: The tokens, the pool's among them.
+        with_prefix: Whether CLS and registers are pooled too.
+        where: What to call it in a message.
+
+    Raises:
+        ModelError: It has several latents, or positions of its own.
+    """
+    if pool.latent_len != 1 or pool.pos_embed is not None:
+        raise ModelError(f"{where} pools with {pool.latent_len} latents or positions of its own: one latent is opened.")
+    if pool.mlp is None:
+        raise ModelError(f"{where} pools without projection and MLP (pre-logits mode), which is not opened.")
+    allowed = torch.ones(layout.n_tokens, layout.n_tokens, dtype=torch.bool)
+    allowed[:, -1] = False
+    allowed[:, : 0 if with_prefix else layout.n_prefix] = False
+    written = torch.zeros(layout.n_tokens, 1)
+    written[-1] = 1
+    return OpenBlock(
+        norm1=norm,
+        norm2=open_norm(pool.norm, f"{where} norm"),
+        reads=constant_query(lambda: _query(pool), pool.kv),
+        q_norm=pool.q_norm,
+        k_norm=pool.k_norm,
+        writes=LinearWrites(pool.proj, nn.Identity()),
+        mlp=pool.mlp,
+        scale2=nn.Identity(),
+        n_heads=pool.num_heads,
+        d_head=pool.head_dim,
+        scale=pool.scale,
+        mask=additive_mask(allowed),
+        at=Constant(written),
+    )
+
+
+def _query(pool: Any) -> Tensor:
+    return pool.q(pool.latent[0, 0])
+
+
+def outside_pool(layout: TokenLayout, allowed: Tensor | None) -> tuple[Constant, Constant]:
+    """Mask and written tokens of a block in front of attention pooling: it neither sees nor writes the pool's token.
+
+    Args:
+        layout: The tokens, the pool's among them.
+        allowed: Which targets may see which sources, without the pool's token; None for all.
+    """
+    n = layout.n_tokens
+    seen = torch.ones(n, n, dtype=torch.bool)
+    if allowed is not None:
+        seen[:-1, :-1] = allowed
+    seen[:, -1] = False
+    written = torch.ones(n, 1)
+    written[-1] = 0
+    return additive_mask(seen), Constant(written)
+
+
+def padded(block: OpenBlock, n_heads: int) -> OpenBlock:
+    """The block with heads that neither read nor write behind its own, where blocks have different numbers."""
+    if block.n_heads == n_heads:
+        return block
+    if block.joint is not None:
+        raise ModelError(
+            f"a block has a norm across its {block.n_heads} heads, and another has {n_heads}: the two are not opened "
+            f"together. Pass a model whose attention pooling has as many heads as its blocks."
+        )
+    n_rows = n_heads * block.d_head
+    reads, writes = padded_reads(block.reads, n_heads * block.d_read), ManyWrites((block.writes,), n_rows)
+    return replace(block, reads=reads, writes=writes, n_heads=n_heads)

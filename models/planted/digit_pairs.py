@@ -26,9 +26,9 @@ from ..data import ImageData, Split, load_data
 from ..errors import ModelError
 from ..toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
 from ..toys.training import borrowed_threads, learning_rate, make_optimizer
-from .catalogue import Samples
 from .masked import edge_names, mask_of, masked_logits, source_values
 from .vit import Known, PlantedViT
+from .zoo import Samples
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

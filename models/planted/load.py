@@ -6,18 +6,18 @@ recorded in a circuit loads the same model again.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ModelError
-from .catalogue import PLANTED, Planted
-from .compiler import compile_program
+from .compiler import change_of_basis, compile_program
 from .digit_pairs import DIGIT_PAIRS, load_digit_pairs
-from .disguise import disguise as turn
 from .truth import minimal_circuits, true_edges
 from .vit import TOKENS, Known, PlantedViT
+from .zoo import PLANTED, Planted
 
 GAINS = {"soft": 2.0, "medium": 12.0, "hard": 200.0}
 DEFAULTS: dict[str, Any] = {"norm": "layer", "gain": "hard", "trap": False, "step": False, "disguise": None}
@@ -70,7 +70,7 @@ def _build(
     program = planted.program(strength, **switches)
     module = compile_program(program, norm=norm == "layer")
     if disguise is not None:
-        turn(module, disguise)
+        change_of_basis(module, disguise)
     known = Known(
         circuits=lambda tokens: minimal_circuits(program, tokens),
         zeroed=lambda: true_edges(program, "all", constants=True),
@@ -93,14 +93,11 @@ def _spelled(text: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    if text in ("True", "False", "None"):
-        return {"True": True, "False": False, "None": None}[text]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    """A number, a truth value or None; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _checked(base: str, options: Mapping[str, Any]) -> dict[str, Any]:

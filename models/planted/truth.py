@@ -4,19 +4,20 @@ An edge is true if what it carries is read by something that reaches the logits,
 there. Under another image's values that is what depends on the image; under zero also positions and CLS.
 
 Where a head looks is derived too: if its scores are the same for every image, it reads only the tokens that get
-attention, else all of them.
+attention, else all of them. What an MLP's feature depends on is found by trying all values of what its neurons read: it
+depends on another feature if turning that one over (+1 to -1) changes it for some values of the others, so an even
+function such as |x| depends on nothing. Features that copy one another are redundant: then a part of them is enough.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..config import TokenLayout
-from .depends import depends, sufficient
 from .program import POSITION, Head, Mlp, Program, Terms
 
 UNSEEN = 1e-6  # attention below this counts as none
@@ -123,7 +124,7 @@ class _Walk:
     def reads(self) -> dict[str, frozenset[str]]:
         """What each feature that an MLP writes depends on."""
         program = self.program
-        return {name: depends(program, mlp, name) for mlp in program.mlps for name in mlp.writes}
+        return {name: dependencies(program, mlp, name) for mlp in program.mlps for name in mlp.writes}
 
     @cached_property
     def varying(self) -> set[Place]:
@@ -165,4 +166,75 @@ def _fixed_value(program: Program, terms: Terms, token: int) -> float | None:
             total -= factor  # CLS carries -1 for every bit
         else:
             return None
+    return total
+
+
+CHANGE = 1e-4  # a feature that moves by less is unchanged
+
+Values = Mapping[str, float]
+
+
+def dependencies(program: Program, mlp: Mlp, name: str) -> frozenset[str]:
+    """The features that one of an MLP's features dependencies on."""
+    reads = _reads(mlp, name)
+    found = set()
+    for values in _assignments(reads):
+        before = _output(program, mlp, name, values)
+        for read in reads:
+            after = _output(program, mlp, name, {**values, read: -values[read]})
+            if abs(after - before) > CHANGE:
+                found.add(read)
+    return frozenset(found)
+
+
+def sufficient(program: Program, mlp: Mlp, name: str) -> list[frozenset[str]]:
+    """The smallest parts of what a feature depends on that fix it, whatever an image's partner puts in for the rest."""
+    needed = sorted(dependencies(program, mlp, name))
+    found: list[frozenset[str]] = []
+    for size in range(len(needed) + 1):
+        for part in map(frozenset, itertools.combinations(needed, size)):
+            if not any(smaller <= part for smaller in found) and _is_enough(program, mlp, name, part):
+                found.append(part)
+    return found
+
+
+def _is_enough(program: Program, mlp: Mlp, name: str, part: frozenset[str]) -> bool:
+    """Whether the rest may come from any other image, for every image."""
+    reads = _reads(mlp, name)
+    meaning = {read: _meaning(program, read) for read in reads}
+    for clean in _assignments(sorted(set(meaning.values()))):
+        kept = {read: clean[meaning[read]] for read in reads}
+        wanted = _output(program, mlp, name, kept)
+        for other in _assignments(sorted(set(meaning.values()))):
+            mixed = {read: kept[read] if read in part else other[meaning[read]] for read in reads}
+            if abs(_output(program, mlp, name, mixed) - wanted) > CHANGE:
+                return False
+    return True
+
+
+def _meaning(program: Program, name: str) -> str:
+    """Equal for features that copy one another: written by heads that look in the same way for the same thing."""
+    writer = program.writer[name]
+    if not isinstance(writer, Head) or len(writer.writes) > 1:
+        return name
+    return f"{writer.layer} {writer.scores} {writer.values}"
+
+
+def _reads(mlp: Mlp, name: str) -> list[str]:
+    """Everything that the neurons behind a feature read."""
+    return list(dict.fromkeys(read for neuron in mlp.neurons if name in neuron.writes for read in neuron.reads))
+
+
+def _assignments(names: list[str]) -> Iterator[dict[str, float]]:
+    for signs in itertools.product((-1.0, 1.0), repeat=len(names)):
+        yield dict(zip(names, signs, strict=True))
+
+
+def _output(program: Program, mlp: Mlp, name: str, values: Values) -> float:
+    """The feature's value, less its constant."""
+    total, sharpness = 0.0, program.sharpness
+    for neuron in mlp.neurons:
+        if name in neuron.writes:
+            z = sharpness * (neuron.bias + sum(factor * values[read] for read, factor in neuron.reads.items()))
+            total += neuron.writes[name] * z * 0.5 * math.erfc(-z / math.sqrt(2)) / sharpness  # gelu
     return total

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..data import ImageData, load_data
 from ..errors import DataError, ModelError
 from ..hooked import HookedViT
-from .catalogue import Samples
 from .certificate import Certificate, certify
+from .zoo import Samples
 
 TOKENS = ("all", "role", "each")
 INTERCHANGE = ("partner", "resample", "another")  # ablations by another image's values

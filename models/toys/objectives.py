@@ -1,47 +1,32 @@
-"""What a toy ViT is trained for: class labels, or telling its image's caption from those of the rest of the batch."""
+"""What a toy ViT is trained for: class labels, or telling its image's caption from those of the rest of the batch.
+
+And what one trained on sprites knows of each facet (size, colour, shape, place), zero-shot and by a linear probe: a
+ridge regression in closed form from what the head reads (the class token after the last norm, standardised) to one
+column per phrase, fitted on the training split; the highest column is its answer.
+"""
 
 from __future__ import annotations
 
 import math
 from itertools import product
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..data import Split
+from ..data import ImageData, Split
+from ..preprocess import Preprocess
 from .recipes import Recipe, build
-from .sprites_captions import captions
-from .sprites_data import factors_of
-from .sprites_text import TextEncoder
+from .sprites import FACETS, captions, facet_labels, factors_of
+from .text_side import TextEncoder
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 MAX_SCALE = 100.0  # CLIP's own
 OPTIONAL = ("size", "colour")  # what a caption may leave unsaid: these are easy, and would let shape and place wait
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """A module with a ViT in it, and the loss that it is trained by."""
-
-    vit: VisionTransformer
-
-    def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch in nats, and the share of it that is told right.
-
-        Args:
-            images: Ready for the model.
-            rows: Where they stand in the training split.
-        """
-        ...
-
-    def reader(self) -> nn.Module:
-        """From images to class logits."""
-        ...
 
 
 class ClassLabels(nn.Module):
@@ -140,3 +125,57 @@ def nearest(reader: nn.Module, images: Tensor) -> Int[Tensor, " image"]:
     """The class with the highest logit, a thousand images at a time."""
     with torch.no_grad():
         return torch.cat([reader(part).argmax(-1) for part in images.split(1000)])
+
+
+RIDGE = 1.0
+
+
+def sprite_accuracies(
+    objective: ClassLabels | Captions, data: ImageData, preprocess: Preprocess
+) -> dict[str, dict[str, float]]:
+    """Accuracies on the test split, by method and facet.
+
+    Args:
+        objective: What was trained.
+        data: Sprites, as pixels.
+        preprocess: What the ViT wants.
+    """
+    found = {"linear_probe": probe_accuracies(objective.vit, data, preprocess)}
+    if isinstance(objective, Captions):
+        test = preprocess.normalise(data.test.images)
+        truth = facet_labels(factors_of(data.test.names))
+        readers = {
+            facet: CosineReader(objective.vit, objective.text.facet_embeddings(facet), objective.scale.detach())
+            for facet in FACETS
+        }
+        found["zero_shot"] = {
+            facet: _share(nearest(reader, test), torch.from_numpy(truth[facet])) for facet, reader in readers.items()
+        }
+    return found
+
+
+def probe_accuracies(vit: VisionTransformer, data: ImageData, preprocess: Preprocess) -> dict[str, float]:
+    """The accuracy of a linear probe for each facet."""
+    train, test = (features(vit, preprocess.normalise(split.images)) for split in (data.train, data.test))
+    mean, std = train.mean(0), train.std(0) + 1e-6
+    train, test = (torch.cat([(part - mean) / std, torch.ones(len(part), 1)], dim=1) for part in (train, test))
+    wanted = facet_labels(factors_of(data.train.names))
+    truth = facet_labels(factors_of(data.test.names))
+    found = {}
+    for facet, phrases in FACETS.items():
+        columns = torch.eye(len(phrases), dtype=torch.float64)[torch.from_numpy(wanted[facet])]
+        weights = torch.linalg.solve(train.T @ train + RIDGE * torch.eye(train.shape[1]), train.T @ columns)
+        found[facet] = _share((test @ weights).argmax(-1), torch.from_numpy(truth[facet]))
+    return found
+
+
+@torch.no_grad()
+def features(vit: VisionTransformer, images: Tensor) -> Float[Tensor, "image model"]:
+    """What the head reads, in float64."""
+    vit.eval()
+    parts = [vit.forward_head(vit.forward_features(part), pre_logits=True) for part in images.split(1000)]
+    return torch.cat(parts).double()
+
+
+def _share(answers: Tensor, truth: Tensor) -> float:
+    return float((answers == truth).double().mean())

@@ -15,14 +15,25 @@ from the centre is covered by
 
 the last factor turning a radial distance into one across the outline, to first order; so edges are antialiased. All is
 computed in float64 and rounded to 8 bits once, so that the same factors give the same bytes everywhere.
+
+As a data set there are 20,000 images to train on and 4,000 to test on, and of each is known what a caption can say: "a
+large red heart in the upper left", and which phrase of each kind is true of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt8
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..image_sources import Source
+    from ..preprocess import Preprocess
 
 SHAPES = ("square", "ellipse", "triangle", "heart", "star", "cross")
 COLOURS = {
@@ -191,3 +202,117 @@ def _heart() -> list[tuple[float, float]]:
     t = t[(np.abs(t + np.pi) > 0.7) | (np.abs(t + np.pi) < 1e-9)]
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
     return [(float(across), float(up)) for across, up in zip(16 * np.sin(t) ** 3, y + 2, strict=True)]
+
+
+SIZES = ("small", "large")
+PLACES = ("in the upper left", "in the upper right", "in the lower left", "in the lower right")
+# the order in which a caption says them
+FACETS = {"size": SIZES, "colour": tuple(COLOURS), "shape": SHAPES, "place": PLACES}
+
+
+def caption(*, shape: str, size: str = "", colour: str = "", place: str = "") -> str:
+    """One caption of its parts; what is left out is not said."""
+    return " ".join(part for part in ("a", size, colour, shape, place) if part)
+
+
+def captions(factors: SpriteFactors, *, said: Collection[str] = tuple(FACETS)) -> tuple[str, ...]:
+    """What is true of each image.
+
+    Args:
+        factors: Of the images.
+        said: The facets that captions speak of; the shape is always named.
+    """
+    facets = facet_labels(factors)
+    kept = [facet for facet in FACETS if facet in said or facet == "shape"]
+    rows = zip(*(facets[facet].tolist() for facet in kept), strict=True)
+    return tuple(caption(**{f: FACETS[f][i] for f, i in zip(kept, row, strict=True)}) for row in rows)
+
+
+def facet_labels(factors: SpriteFactors) -> dict[str, Int64[np.ndarray, " image"]]:
+    """For each facet, the index of the phrase that is true of each image.
+
+    Size is by halves of the scales that occur, place by halves of the columns and rows in which centres can lie.
+    """
+    return {
+        "size": _half(factors.scale, SCALES),
+        "colour": factors.colour,
+        "shape": factors.shape,
+        "place": 2 * _half(factors.y, CENTRES) + _half(factors.x, CENTRES),
+    }
+
+
+def all_captions() -> tuple[str, ...]:
+    """Every caption that says everything, 288 of them."""
+    return tuple(caption(**dict(zip(FACETS, parts, strict=True))) for parts in product(*FACETS.values()))
+
+
+def captions_saying(facet: str, phrase: str) -> tuple[str, ...]:
+    """Every caption that says everything, and the phrase in it: what zero-shot prompts are averaged over.
+
+    Raises:
+        DataError: There is no such facet or phrase.
+    """
+    if phrase not in FACETS.get(facet, ()):
+        said = "; ".join(f"{name}: {', '.join(names)}" for name, names in FACETS.items())
+        raise DataError(f"Captions of sprites say nothing like {facet}={phrase!r}. They say {said}.")
+    choices = {**FACETS, facet: (phrase,)}
+    return tuple(caption(**dict(zip(choices, parts, strict=True))) for parts in product(*choices.values()))
+
+
+def _half(values: np.ndarray, ends: tuple[float, float]) -> Int64[np.ndarray, " image"]:
+    return (values >= (ends[0] + ends[1]) / 2).astype(np.int64)
+
+
+# The shipped toys were trained on these: never change them.
+_N_IMAGES = {"train": 20_000, "test": 4_000}
+_SEEDS = {"train": (0, 0), "test": (0, 1)}
+
+
+def sprites(preprocess: "Preprocess | None") -> "Source":
+    """The data set; the class is the shape. An image is drawn when it is read."""
+    import torch
+
+    from ..image_sources import Rows, Source
+
+    def read(split: str, rows: Rows) -> torch.Tensor:
+        pixels = torch.from_numpy(draw_sprites(_factors(split).rows(rows.numpy()))).float() / 255
+        return pixels if preprocess is None else preprocess.fit(pixels)
+
+    labels = {split: torch.from_numpy(_factors(split).shape) for split in _N_IMAGES}
+    return Source("sprites", SHAPES, labels, read, size=(IMAGE_SIZE, IMAGE_SIZE))
+
+
+def split_factors(split: Literal["train", "test"]) -> SpriteFactors:
+    """The factors of all images of a split, in the order of their names `train/0`, `train/1`, ..."""
+    return _factors(split)
+
+
+def factors_of(names: Sequence[str]) -> SpriteFactors:
+    """The factors of images by name, such as those in `data.test.names`.
+
+    Args:
+        names: `train/12` or `test/3`, from either split.
+
+    Raises:
+        DataError: A name is none of the data set's.
+    """
+    places = [_place(name) for name in names]
+    rows = np.array([row + (_N_IMAGES["train"] if split == "test" else 0) for split, row in places], dtype=np.int64)
+    train, test = _factors("train"), _factors("test")
+    joined = {f.name: np.concatenate([getattr(train, f.name), getattr(test, f.name)]) for f in fields(SpriteFactors)}
+    return SpriteFactors(**joined).rows(rows)
+
+
+@cache
+def _factors(split: str) -> SpriteFactors:
+    return sample_factors(_N_IMAGES[split], seed=_SEEDS[split])
+
+
+def _place(name: str) -> tuple[str, int]:
+    split, _, row = name.partition("/")
+    if split not in _N_IMAGES or not row.isdecimal() or int(row) >= _N_IMAGES[split]:
+        raise DataError(
+            f"{name!r} names no image of the sprites: names are train/0 to train/{_N_IMAGES['train'] - 1} and test/0 "
+            f"to test/{_N_IMAGES['test'] - 1}, as in data.test.names."
+        )
+    return split, int(row)

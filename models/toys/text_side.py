@@ -1,28 +1,91 @@
-"""What is needed to read a toy CLIP without its text encoder: embeddings of the classes and of other phrases, a scale.
+"""The text side of a toy CLIP: a small text encoder for captions of sprites, and what is needed to do without it.
 
-They stand beside the image tower's weights in `text.safetensors`, with their names in the file's metadata, and so does
-the text encoder itself. logits = scale x cosine(image, embedding).
+A caption is a start token, its words, and padding; every token sees every other, and what stands at the start token
+after the last block is projected into the space shared with images.
+
+Embeddings of the classes and of other phrases, and the scale, stand beside the image tower's weights in
+`text.safetensors`, with their names in the file's metadata, and so does the encoder itself. logits = scale x
+cosine(image, embedding).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from ..cards import Card, check_weights, read_card
-from ..errors import ModelError
-from .recipes import Recipe
-from .sprites_captions import FACETS
+from ..errors import DataError, ModelError, did_you_mean
+from .recipes import Recipe, TextRecipe
+from .sprites import FACETS, all_captions, captions_saying
 
-if TYPE_CHECKING:
-    from .objectives import Captions
-    from .sprites_text import TextEncoder
+START, PADDING = "<start>", "<padding>"
+
+
+class TextEncoder(nn.Module):
+    """From words to the shared space.
+
+    Args:
+        recipe: Sizes.
+    """
+
+    def __init__(self, recipe: TextRecipe) -> None:
+        super().__init__()
+        from timm.models.vision_transformer import Block
+
+        everything = [text.split() for text in all_captions()]
+        self.words = (START, PADDING, *sorted({word for text in everything for word in text}))
+        self.length = 1 + max(map(len, everything))
+        width = recipe.d_model
+        self.embed = nn.Embedding(len(self.words), width)
+        self.pos_embed = nn.Parameter(torch.empty(self.length, width))
+        self.blocks = nn.Sequential(*(Block(width, recipe.heads, qkv_bias=True) for _ in range(recipe.layers)))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, recipe.embedding, bias=False)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.02)
+
+    def tokenise(self, texts: Sequence[str]) -> Int[Tensor, "text word"]:
+        """The words' places in the vocabulary.
+
+        Raises:
+            DataError: A word never stands in a caption, or a text is longer than any caption.
+        """
+        rows = [[START, *text.split()] for text in texts]
+        for row, text in zip(rows, texts, strict=True):
+            if unknown := [word for word in row if word not in self.words]:
+                hint = did_you_mean(unknown[0], self.words)
+                raise DataError(
+                    f"The word {unknown[0]!r} of {text!r} never stood in a caption.{hint} The words are "
+                    f"{', '.join(self.words[2:])}."
+                )
+            if len(row) > self.length:
+                raise DataError(f"{text!r} has {len(row) - 1} words, but captions have at most {self.length - 1}.")
+        padded = [row + [PADDING] * (self.length - len(row)) for row in rows]
+        places = {word: place for place, word in enumerate(self.words)}
+        return torch.tensor([[places[word] for word in row] for row in padded], device=self.pos_embed.device)
+
+    def forward(self, tokens: Int[Tensor, "text word"]) -> Float[Tensor, "text embedding"]:
+        """One vector of length 1 per text."""
+        hidden = self.blocks(self.embed(tokens) + self.pos_embed)
+        return F.normalize(self.project(self.norm(hidden[:, 0])), dim=-1)
+
+    @torch.no_grad()
+    def mean_embedding(self, texts: Sequence[str]) -> Float[Tensor, " embedding"]:
+        """The mean over some texts, brought to length 1: CLIP's way with several prompts for one class."""
+        return F.normalize(self(self.tokenise(texts)).mean(0), dim=0)
+
+    def facet_embeddings(self, facet: str) -> Float[Tensor, "phrase embedding"]:
+        """For each phrase of a facet (size, colour, shape, place) the mean over all captions that say it."""
+        return torch.stack([self.mean_embedding(captions_saying(facet, phrase)) for phrase in FACETS[facet]])
+
 
 TEXT_FILE = "text.safetensors"
 
@@ -54,15 +117,15 @@ class ZeroShot:
         return tuple(self.phrases[row][1] for row in rows), self.phrase_embeddings[rows]
 
 
-def write_text(path: Path, learnt: Captions, dtype: torch.dtype) -> None:
+def write_text(path: Path, encoder: TextEncoder, scale: Tensor, dtype: torch.dtype) -> None:
     """Write the text side of a trained pair of towers; the encoder in `dtype`, what is read off it in float32."""
     from safetensors.torch import save_file
 
     phrases = [(facet, phrase) for facet, names in FACETS.items() for phrase in names]
-    tensors = {f"encoder.{name}": value.detach().to(dtype) for name, value in learnt.text.state_dict().items()}
-    tensors["class_embeddings"] = learnt.text.facet_embeddings("shape")
-    tensors["phrase_embeddings"] = torch.cat([learnt.text.facet_embeddings(facet) for facet in FACETS])
-    tensors["scale"] = learnt.scale.detach().float()
+    tensors = {f"encoder.{name}": value.detach().to(dtype) for name, value in encoder.state_dict().items()}
+    tensors["class_embeddings"] = encoder.facet_embeddings("shape")
+    tensors["phrase_embeddings"] = torch.cat([encoder.facet_embeddings(facet) for facet in FACETS])
+    tensors["scale"] = scale.detach().float()
     metadata = {"classes": json.dumps(FACETS["shape"]), "phrases": json.dumps(phrases)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata=metadata)
 
@@ -89,8 +152,6 @@ def read_text_encoder(folder: Path) -> TextEncoder:
     Raises:
         ModelError: There is none there, or it is not the one that the card describes.
     """
-    from .sprites_text import TextEncoder
-
     tensors, _ = _read(folder)
     recipe = Recipe.from_dict(read_card(folder)["recipe"]).text
     assert recipe is not None  # _read has looked

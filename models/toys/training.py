@@ -24,11 +24,9 @@ from ..cards import Card
 from ..data import ImageData, Split, load_data
 from ..errors import ModelError
 from ..preprocess import Preprocess
-from .model_folders import writable_folder, write_model
+from .model_folders import Curves, writable_folder, write_model
 from .objectives import Captions, ClassLabels, make_objective
-from .recipe_checks import check_data, check_recipe
-from .recipes import Recipe
-from .training_curves import Curves
+from .recipes import Recipe, check_data, check_recipe
 
 
 @runtime_checkable
@@ -36,19 +34,13 @@ class Schedule(Protocol):
     """What a recipe says about the optimizer."""
 
     @property
-    def lr(self) -> float:
-        """Learning rate after the warm-up."""
-        ...
+    def lr(self) -> float: ...  # after the warm-up
 
     @property
-    def weight_decay(self) -> float:
-        """AdamW's, on weight matrices only."""
-        ...
+    def weight_decay(self) -> float: ...  # AdamW's, on weight matrices only
 
     @property
-    def warmup(self) -> float:
-        """Part of the steps over which the learning rate rises."""
-        ...
+    def warmup(self) -> float: ...  # the part of the steps over which the learning rate rises
 
 
 def train(
@@ -165,14 +157,6 @@ class _Run:
         self.curves.write(folder, f"{card['name']}, seed {self.recipe.seed}")
 
 
-@torch.no_grad()
-def count_correct(model: nn.Module, images: Float[Tensor, "image channel height width"], labels: Tensor) -> int:
-    """How many preprocessed images the model classifies as labelled."""
-    model.eval()
-    parts = zip(images.split(1000), labels.split(1000), strict=True)
-    return sum(int((model(part).argmax(-1) == wanted).sum()) for part, wanted in parts)
-
-
 def augment(
     pixels: Float[Tensor, "image channel height width"], recipe: Recipe, generator: torch.Generator
 ) -> Float[Tensor, "image channel height width"]:
@@ -221,11 +205,7 @@ def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _
 
 
 def _update(
-    objective: ClassLabels | Captions,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    rows: Tensor,
-    rate: float,
+    objective: ClassLabels | Captions, optimizer: torch.optim.Optimizer, images: Tensor, rows: Tensor, rate: float
 ) -> tuple[float, float]:
     """One update; the batch's loss in nats and its accuracy."""
     for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.run import MaskWeights, masked_logits
 from vitcircuits.models import probe_readout
-from vitcircuits.models.heads import TextHead
+from vitcircuits.models.readouts import TextHead
 
 READ = {
     "text": lambda vit, images: vit.with_readout(text_head(vit)),

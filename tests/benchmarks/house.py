@@ -4,10 +4,10 @@
     python tests/benchmarks/house.py COMMIT      # a commit, beside the working tree
 
 Only the standard library is needed. Counted are the files that git knows below circuits/, models/, algorithms/ and
-cli/. A line of code holds a token that is neither comment nor docstring; a line of imports belongs to an import
-statement. A module's importers are the library's other modules that import it, at the top, inside a function or for
-typing, names that a package hands on included; circles are counted at the top of modules, and with imports inside
-functions (what is imported for typing alone never runs).
+cli/; stubs (.pyi) hold no code and are counted apart. A line of code holds a token that is neither comment nor
+docstring; a line of imports belongs to an import statement. A module's importers are the library's other modules that
+import it, at the top, inside a function or for typing, names that a package hands on included; circles are counted at
+the top of modules, and with imports inside functions (what is imported for typing alone never runs).
 """
 
 from __future__ import annotations
@@ -115,14 +115,14 @@ def _targets(node: ast.ImportFrom, module: Module) -> Iterator[str]:
     yield from (f"{whole}.{alias.name}" for alias in node.names)
 
 
-def lazy_homes(path: str, text: str) -> set[str]:
-    """Modules that a package hands names on from, where they stand in a table or a stub."""
+def lazy_homes(path: str, text: str, stub: str | None) -> set[str]:
+    """Modules that a package hands names on from, where they stand in a table or in the stub beside it."""
     package = ".".join(PurePosixPath(path).parts[:-1])
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("."):
             found.add(package + node.value)
-    return found
+    return found | (set() if stub is None else read_module(path, stub).top)
 
 
 def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -156,12 +156,14 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 def count(files: Mapping[str, str]) -> dict[str, Any]:
     """Every figure of some files, path -> text."""
+    stubs = {path: text for path, text in files.items() if path.endswith(".pyi")}
+    files = {path: text for path, text in files.items() if path not in stubs}
     modules = {module.name: module for module in (read_module(path, text) for path, text in files.items())}
     importers: dict[str, set[str]] = {name: set() for name in modules}
     for module in modules.values():
         named = module.top | module.inner | module.typing
         if module.path.endswith("__init__.py"):
-            named |= lazy_homes(module.path, files[module.path])
+            named |= lazy_homes(module.path, files[module.path], stubs.get(f"{module.path}i"))
         for other in named & modules.keys() - {module.name}:
             if not modules[other].path.endswith("__init__.py"):
                 importers[other].add(module.name)
@@ -174,6 +176,7 @@ def count(files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "files": len(modules),
         "lines": n_lines,
+        "lines of stubs": sum(text.count("\n") for text in stubs.values()),
         "code lines": sum(len(module.code) for module in modules.values()),
         "files with one importer": sum(len(importers[name]) == 1 for name in inside),
         "lines of imports, share": round(n_imports / n_lines, 4),
@@ -193,9 +196,13 @@ def files_of(commit: str | None) -> dict[str, str]:
     root = Path(__file__).parents[2]
     if commit is None:
         names = _git(root, "ls-files", "-co", "--exclude-standard", *FOLDERS).split()
-        return {name: (root / name).read_text() for name in names if name.endswith(".py") and (root / name).exists()}
+        return {
+            name: (root / name).read_text()
+            for name in names
+            if name.endswith((".py", ".pyi")) and (root / name).exists()
+        }
     names = _git(root, "ls-tree", "-r", "--name-only", commit, *(f"{name}/" for name in FOLDERS)).split()
-    return {name: _git(root, "show", f"{commit}:{name}") for name in names if name.endswith(".py")}
+    return {name: _git(root, "show", f"{commit}:{name}") for name in names if name.endswith((".py", ".pyi"))}
 
 
 def _git(root: Path, *arguments: str) -> str:

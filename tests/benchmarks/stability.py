@@ -16,7 +16,7 @@ from performance import put_between_marks
 from studies import METHODS, STUDIES
 from vitcircuits.algorithms import measure_stability
 from vitcircuits.circuits import compile_graph
-from vitcircuits.circuits.formats.plain import write_text_atomic
+from vitcircuits.models.files import write_text_atomic
 
 BEGIN, END = "<!-- stability: begin -->", "<!-- stability: end -->"
 SHARE = 0.1  # of the edges

@@ -35,7 +35,7 @@ from fooled import LESSON
 from performance import put_between_marks
 from studies import METHODS, REMOVED, STUDIES
 from transmission_page import MARKS, sections
-from vitcircuits.circuits.formats.plain import write_text_atomic
+from vitcircuits.models.files import write_text_atomic
 
 GO = 20.0  # minutes
 

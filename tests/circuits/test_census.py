@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 from vitcircuits.circuits.architecture_check import check_architecture
-from vitcircuits.models.census import architectures, describe, refusal
-from vitcircuits.models.families import FAMILIES, family_of
+from vitcircuits.models.census import FAMILIES, architectures, describe, family_of, refusal
 
 REFUSED = {  # architecture: what the reason must say
     "vit_base_patch16_rpn_224": "pass a norm before they are added",

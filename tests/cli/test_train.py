@@ -9,8 +9,7 @@ import pytest
 from vitcircuits.cli import train as command
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.toys import load_toy_folder
-from vitcircuits.models.toys.recipe_book import RECIPES
-from vitcircuits.models.toys.recipe_files import read_recipe
+from vitcircuits.models.toys.recipe_book import RECIPES, read_recipe
 
 TINY = replace(RECIPES["digits-2l"], name="tiny", epochs=1, d_model=16, layers=1, heads=2)
 

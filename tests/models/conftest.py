@@ -65,7 +65,7 @@ def _make_hf(kind, options):
 
 
 def _make_open_clip(kind, options):
-    from vitcircuits.models.open_clip_text import create_clip
+    from vitcircuits.models.external import create_clip
 
     open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
     own, model = OPEN_CLIP[kind]

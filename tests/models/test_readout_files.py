@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from vitcircuits.models import load_readout, probe_readout, save_class_embeddings, save_readout
 from vitcircuits.models.errors import FormatError, ModelError
-from vitcircuits.models.heads import TextHead
+from vitcircuits.models.readouts import TextHead
 
 NAMES = ("cat", "dog", "größe")
 

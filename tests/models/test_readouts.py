@@ -8,10 +8,9 @@ import torch
 from torch import nn
 from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.heads import TextHead
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.norms import open_norm
-from vitcircuits.models.readouts import Readout
+from vitcircuits.models.readouts import Readout, TextHead
 
 
 def text_head(vit, n=3, **options):

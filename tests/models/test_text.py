@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 from vitcircuits.models import load_vit, text_readout
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.heads import TextHead
-from vitcircuits.models.open_clip_text import open_text_tower, tower_of
+from vitcircuits.models.readouts import TextHead
 from vitcircuits.models.text import class_directions, class_texts, template_texts
+from vitcircuits.models.text_tower import open_text_tower, tower_of
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
 

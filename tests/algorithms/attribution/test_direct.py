@@ -9,7 +9,7 @@ from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.errors import TaskError
-from vitcircuits.models.heads import TextHead
+from vitcircuits.models.readouts import TextHead
 
 VARIANTS = [{}, {"global_pool": "avg", "reg_tokens": 1}, {"global_pool": "avg", "fc_norm": False, "class_token": False}]
 

@@ -16,7 +16,7 @@ from vitcircuits.algorithms.interpretability.gather import (
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.heads import TextHead
+from vitcircuits.models.readouts import TextHead
 
 
 def check_writes(vit, images):

@@ -14,7 +14,7 @@ from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, GraphError, ModelError, TaskError
 from vitcircuits.models.toys import zero_shot
-from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models.toys.sprites import factors_of
 
 
 @pytest.fixture(scope="module")

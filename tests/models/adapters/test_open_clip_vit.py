@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from vitcircuits.models import load_readout, load_vit, save_readout, text_readout
 from vitcircuits.models.errors import ModelError
-from vitcircuits.models.heads import ProjectionHead
 from vitcircuits.models.hooked import HookedViT
+from vitcircuits.models.readouts import ProjectionHead
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from vitcircuits.circuits import compile_graph
 from vitcircuits.models import load_vit
-from vitcircuits.models.planted.catalogue import majority, neighbour_xor
-from vitcircuits.models.planted.depends import depends, sufficient
 from vitcircuits.models.planted.program import Neuron
-from vitcircuits.models.planted.truth import true_edges
+from vitcircuits.models.planted.truth import dependencies, sufficient, true_edges
+from vitcircuits.models.planted.zoo import majority, neighbour_xor
 
 XOR = "planted/neighbour-xor"
 SIZES = {  # model: edges, true under another image's values, and under zero
@@ -60,7 +59,7 @@ def test_the_trap_has_no_effect_and_the_step_has_one():
     assert load_vit(XOR, trap=True, step=True).truth() == plain
     mlp = neighbour_xor(200.0, trap=True).mlps[1]
     assert {"twin", "mode"} <= {read for neuron in mlp.neurons if "out" in neuron.writes for read in neuron.reads}
-    assert depends(neighbour_xor(200.0, trap=True), mlp, "out") == {"chosen", "gate"}
+    assert dependencies(neighbour_xor(200.0, trap=True), mlp, "out") == {"chosen", "gate"}
 
 
 def test_reading_an_unread_feature_makes_its_edges_true():

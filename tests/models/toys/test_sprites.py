@@ -8,25 +8,24 @@ from vitcircuits.models.errors import DataError
 from vitcircuits.models.toys.sprites import (
     CENTRES,
     COLOURS,
+    FACETS,
     IMAGE_SIZE,
     ORIENTATIONS,
+    PLACES,
     SCALES,
     SHAPES,
     SpriteFactors,
-    draw_sprites,
-    outline,
-    sample_factors,
-)
-from vitcircuits.models.toys.sprites_captions import (
-    FACETS,
-    PLACES,
     all_captions,
     caption,
     captions,
     captions_saying,
+    draw_sprites,
     facet_labels,
+    factors_of,
+    outline,
+    sample_factors,
+    split_factors,
 )
-from vitcircuits.models.toys.sprites_data import factors_of, split_factors
 
 EACH_SHAPE = np.arange(len(SHAPES))
 

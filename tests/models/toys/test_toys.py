@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from vitcircuits.models import toys
-from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, ModelError
+from vitcircuits.models.mlps import NoMlp
 from vitcircuits.models.toys import list_toys, load_text_encoder, load_toy, load_toy_folder, toy_card, zero_shot
-from vitcircuits.models.toys.objectives import CosineReader
+from vitcircuits.models.toys.objectives import CosineReader, nearest
 from vitcircuits.models.toys.recipe_book import RECIPES
 from vitcircuits.models.toys.recipes import Recipe, build
-from vitcircuits.models.toys.sprites_captions import FACETS, captions, facet_labels
-from vitcircuits.models.toys.sprites_data import factors_of
-from vitcircuits.models.toys.training import count_correct
+from vitcircuits.models.toys.sprites import FACETS, captions, facet_labels, factors_of
 
 PROMISED = {
     "toy/digits-2l": 0.96,
@@ -122,7 +120,7 @@ def check_accuracy(name: str, pixels) -> None:
     module, preprocess, _, card = load_toy(name)
     assert pixels.digest == card["data"]["digest"]
     reader = module if name not in CLIPS else CosineReader(module, zero_shot(name).embeddings, torch.tensor(1.0))
-    n_correct = count_correct(reader, preprocess.normalise(pixels.test.images), pixels.test.labels)
+    n_correct = int((nearest(reader, preprocess.normalise(pixels.test.images)) == pixels.test.labels).sum())
     assert n_correct == card["n_test_correct"]
 
 

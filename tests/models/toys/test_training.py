@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from vitcircuits.models.attention_only import NoMlp
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.load import load_vit
-from vitcircuits.models.toys import load_text_encoder, load_toy_folder, model_folders, sprites_data, zero_shot
+from vitcircuits.models.mlps import NoMlp
+from vitcircuits.models.toys import load_text_encoder, load_toy_folder, model_folders, sprites, zero_shot
 from vitcircuits.models.toys.objectives import Captions
 from vitcircuits.models.toys.recipe_book import RECIPES, get_recipe
 from vitcircuits.models.toys.recipes import Recipe, TextRecipe, build
-from vitcircuits.models.toys.sprites_captions import captions
-from vitcircuits.models.toys.sprites_data import factors_of
+from vitcircuits.models.toys.sprites import captions, factors_of
 from vitcircuits.models.toys.training import augment, checkpoint_steps, learning_rate, make_optimizer, train
 
 # dropout, because it alone draws from the global generator
@@ -269,10 +268,10 @@ def tiny_clip(tmp_path_factory):
     text = TextRecipe(embedding=8, d_model=16, layers=1, heads=2)
     recipe = replace(RECIPES["clip-sprites"], name="tiny", d_model=16, layers=1, heads=2, epochs=1, text=text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sprites_data, "_SIZES", {"train": 600, "test": 200})
-        sprites_data._factors.cache_clear()
+        patch.setattr(sprites, "_N_IMAGES", {"train": 600, "test": 200})
+        sprites._factors.cache_clear()
         card = train(recipe, out=folder, progress=False)
-    sprites_data._factors.cache_clear()
+    sprites._factors.cache_clear()
     return folder, card
 
 

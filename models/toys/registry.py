@@ -1,19 +1,16 @@
 """The toy ViTs that come with the package, and any folder that `train` wrote."""
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cards import CARD_FILE, Card, fill_module, read_card
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from ..preprocess import Preprocess
 from .recipes import Recipe, build
+from .text_side import TextEncoder, ZeroShot, read_text_encoder, read_zero_shot
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-
-    from .sprites_text import TextEncoder
-    from .text_side import ZeroShot
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 _PREFIX = "toy/"
@@ -63,7 +60,7 @@ def load_toy_folder(path: str | Path) -> tuple["VisionTransformer", Preprocess, 
     return module, recipe.preprocess, labels, card
 
 
-def zero_shot(name: str | Path) -> "ZeroShot":
+def zero_shot(name: str | Path) -> ZeroShot:
     """The text side of an image tower: class embeddings and their names, the scale, embeddings of other phrases.
 
     Args:
@@ -72,12 +69,10 @@ def zero_shot(name: str | Path) -> "ZeroShot":
     Raises:
         ModelError: There is no such toy, or it was trained on class labels and has no text side.
     """
-    from .text_side import read_zero_shot
-
     return read_zero_shot(_folder(name))
 
 
-def load_text_encoder(name: str | Path) -> "TextEncoder":
+def load_text_encoder(name: str | Path) -> TextEncoder:
     """The text encoder that an image tower was trained against, for captions of one's own.
 
     Args:
@@ -86,8 +81,6 @@ def load_text_encoder(name: str | Path) -> "TextEncoder":
     Raises:
         ModelError: As for `zero_shot`.
     """
-    from .text_side import read_text_encoder
-
     return read_text_encoder(_folder(name))
 
 
@@ -100,7 +93,6 @@ def _home(name: str) -> Path:
     toys = list_toys()
     full = _PREFIX + name.removeprefix(_PREFIX)
     if full not in toys:
-        near = difflib.get_close_matches(full, toys, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(full, toys)
         raise ModelError(f"There is no toy named {name!r}.{hint} The toys are {', '.join(toys) or 'not installed'}.")
     return _WEIGHTS / full.removeprefix(_PREFIX)
