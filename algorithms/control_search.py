@@ -101,8 +101,7 @@ def control_searches(
     discovery = _discovery(algorithm, graph, size, by, seed, options)
     _require(graph, size, task, controls, found)
     asked = [control for control in CONTROLS if control in controls]
-    bench = Bench(task, graph, n_bootstrap, seed, memory)
-    searches, left_out = [], {}
+    bench, searches, left_out = Bench(task, graph, n_bootstrap, seed, memory), [], {}
     with progress_bar("control searches", 1 + len(asked), progress, "search") as bar:
         for name in (TRUE, *asked):
             bar.set_postfix_str(name)
@@ -115,11 +114,8 @@ def control_searches(
                 circuit = discovery.find(taught, graph, memory=memory) if again else found
                 searches.append(bench.judge(name, taught, circuit))
             bar.update()
-    method = {
-        **_method(discovery, graph, size, seed, task),
-        **bench.method(),
-        "found": "given" if found else "searched",
-    }
+    method = _method(discovery, graph, size, seed, task) | bench.method()
+    method["found"] = "given" if found else "searched"
     return ControlSearches(tuple(searches), bench.selectivity(searches), left_out, method)
 
 
@@ -162,7 +158,7 @@ def _discovery(
     algorithm: Algorithm, graph: Graph, size: Size, by: By | str, seed: int, options: Mapping[str, Any]
 ) -> Discovery:
     """One way to find circuits of one size, the same for all; size and seed where the algorithm takes them."""
-    found = Discovery(algorithm, options, graph.groups.kind, graph.ports, by)
+    found = Discovery.on(graph, algorithm, options, by=by)
     if "seed" not in options:
         found = found.with_seed(seed)
     decides = found.finds_circuits and not found.takes("size")

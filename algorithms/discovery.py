@@ -126,6 +126,21 @@ class Discovery(Settings):
             how |= {kept[0]: record[kept[1]], "by": record["by"], "granularity": granularity(circuit)}
         return cls(name, **how)
 
+    @classmethod
+    def on(
+        cls,
+        graph: Graph,
+        algorithm: Discovery | Algorithm,
+        options: Mapping[str, Any],
+        *,
+        by: str = "auto",
+        size: Size | None = None,
+    ) -> Discovery:
+        """A search on a graph that is at hand; a `Discovery` is taken as it is."""
+        if isinstance(algorithm, Discovery):
+            return algorithm
+        return cls(algorithm, options, graph.groups.kind, graph.ports, by, size=size)
+
     @property
     def name(self) -> str:
         """The algorithm's name."""

@@ -32,7 +32,7 @@ from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
 from ..circuits.run import require_model
 from ..circuits.scores import By
-from ..circuits.shares import FAITHFULNESS, shares_kept
+from ..circuits.shares import FAITHFULNESS, Shares, shares_kept
 from ..circuits.sizes import Size, edge_count
 from ..circuits.task import Task
 from ..models.errors import TaskError
@@ -98,9 +98,7 @@ def compare_partners(
     _require_comparable(graph, tasks)
     if n_random < 1:
         raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
-    if not isinstance(algorithm, Discovery):
-        algorithm = Discovery(algorithm, options or {}, graph.groups.kind, graph.ports, by, size=size)
-    discovery = sized(algorithm)
+    discovery = sized(Discovery.on(graph, algorithm, options or {}, by=by, size=size))
     circuits = []
     with progress_bar("searches", len(tasks), progress, "partner") as bar:
         for name, task in tasks.items():
@@ -109,38 +107,37 @@ def compare_partners(
             bar.update()
     masks = [prune(graph, circuit.mask) for circuit in circuits]
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
+    how: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed, "memory": memory, "progress": progress}
     judged = [
-        shares_kept(
-            task,
-            graph,
-            [*masks, *own],
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-            memory=memory,
-            progress=progress,
-            label=name,
-        )
+        shares_kept(task, graph, [*masks, *own], label=name, **how)
         for (name, task), own in zip(tasks.items(), random, strict=True)
     ]
-    places, chosen = range(len(masks)), range(len(masks), len(masks) + n_random)
+    method = _method(discovery, graph, tasks) | {"n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed}
+    return _compared(tasks, circuits, random, judged, {**method, **_METHOD})
+
+
+def _compared(
+    tasks: Mapping[str, Task],
+    circuits: list[Circuit],
+    random: list[Masks],
+    judged: list[Shares],
+    method: Mapping[str, Any],
+) -> PartnerComparison:
+    """What circuits share and keep; `judged` has a column for each partner: the circuits, then its random ones."""
+    masks = [prune(circuit.graph, circuit.mask) for circuit in circuits]
+    places, chosen = range(len(masks)), range(len(masks), len(masks) + len(random[0]))
     return PartnerComparison(
         names=tuple(tasks),
         circuits=tuple(circuits),
         jaccard=np.array([[overlap(first, second) for second in masks] for first in masks]),
         chance=_chance(masks, random),
-        rank_correlation=_rank_correlation(circuits, discovery.by),
+        rank_correlation=_rank_correlation(circuits, method["by"]),
         kept=tuple(tuple(column.kept(place) for column in judged) for place in places),
         random_kept=tuple(column.spread(chosen, _METHOD["random"]) for column in judged),
         leakage=tuple(tuple(column.leakage(place) for column in judged) for place in places),
         empty=tuple(column.empty() for column in judged),
         dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
-        method={
-            **_method(discovery, graph, tasks),
-            "n_random": n_random,
-            "n_bootstrap": n_bootstrap,
-            "seed": seed,
-            **_METHOD,
-        },
+        method=dict(method),
     )
 
 

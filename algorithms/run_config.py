@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..circuits.formats.plain import plain
@@ -171,7 +172,6 @@ class RunConfig:
             self.discovery,
             folder,
             n_random=self.random,
-            seed=self.task.seed,
             memory=self.memory,
             progress=progress,
             seconds=seconds,
@@ -239,10 +239,7 @@ def discover(
         record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
         record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
         folder = None if out is None else open_folder(out, record, task, (), overwrite)
-        seed = int(task.info.get("seed", 0))
-        return find_and_judge(
-            task, discovery, folder, n_random=random, seed=seed, memory=memory, progress=progress, seconds={}
-        )
+        return find_and_judge(task, discovery, folder, n_random=random, memory=memory, progress=progress)
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
     asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
@@ -257,10 +254,9 @@ def find_and_judge(
     folder: RunFolder | None,
     *,
     n_random: int,
-    seed: int,
     memory: int,
     progress: bool,
-    seconds: dict[str, float],
+    seconds: Mapping[str, float] = MappingProxyType({}),
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
     from ..circuits.evaluation import evaluate
@@ -268,7 +264,7 @@ def find_and_judge(
     from ..circuits.report_words import images_shown
 
     written = [] if folder is None else folder.save_readout(task.vit)
-    clock = time.perf_counter()
+    clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
     found = _searched(task, discovery, folder, memory, progress)
     circuit = discovery.select(found, task, memory=memory, progress=progress)
     seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()

@@ -98,31 +98,48 @@ def measure_stability(
         TaskError: There is no such algorithm or option, a size is missing, or there are too few pairs or resamples.
         GraphError: The size is not possible.
     """
-    if not isinstance(algorithm, Discovery):
-        algorithm = Discovery(algorithm, options, graph.groups.kind, graph.ports, by, size=size)
-    finder = _Finder(algorithm, graph, task, memory)
+    finder = _Finder(Discovery.on(graph, algorithm, options, by=by, size=size), graph, task, memory)
     _require(finder, n_resamples, n_halvings)
     plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
+    found = _searched(finder, plan, progress)
+    shares = np.mean([circuit.mask for circuit in found.again], axis=0)
+    masks = [prune(graph, circuit.mask) for circuit in (found.whole, *found.again)]
+    kept = shares_kept(task, graph, masks, n_bootstrap=N_BOOTSTRAP, seed=seed, memory=memory)
+    figures = _figures(found, finder.why_no_seeds(n_seeds))
+    inner = [_consensus_pair(circuits, share) for circuits in found.inside]
+    figures["jaccard_consensus_halves"] = _consensus_figure(inner, consensus_in_halves, share)
+    figures["jaccard_chance"] = _chance(found.whole, seed)
+    figures |= {"recurring_edges": recurring(found.whole, shares), **_kept_figures(kept, len(found.again))}
+    each = tuple(kept.kept(1 + place) for place in range(len(found.again)))
+    return Stability(found.whole, tuple(found.again), shares, figures, share, _method(finder, plan, seed), each)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Searched:
+    """Circuits of all pairs, of resamples, of other seeds, of halves, and of resamples inside each half."""
+
+    whole: Circuit
+    again: list[Circuit]
+    others: list[Circuit]
+    halves: list[tuple[Circuit, Circuit]]
+    inside: list[list[Circuit]]
+
+
+def _searched(finder: _Finder, plan: _Plan, progress: bool) -> _Searched:
     with progress_bar("stability", plan.total, progress, "search") as bar:
 
-        def find(draw: _Draw | None = None, task: Task = task, **more: Any) -> Circuit:
+        def find(draw: _Draw | None = None, task: Task = finder.task, **more: Any) -> Circuit:
             found = finder(task if draw is None else draw.on(task), **more)
             bar.update()
             return found
 
-        whole, again = find(), [find(draw) for draw in plan.resamples]
-        others = [find(task=one, **more) for one, more in plan.seeded]
-        halves = [(find(first), find(second)) for first, second in plan.halvings]
-        inner = [_consensus_pair([find(draw) for draw in drawn], share) for drawn in plan.inside]
-    shares = np.mean([circuit.mask for circuit in again], axis=0)
-    masks = [prune(graph, circuit.mask) for circuit in (whole, *again)]
-    kept = shares_kept(task, graph, masks, n_bootstrap=N_BOOTSTRAP, seed=seed, memory=memory)
-    figures = _figures(whole, again, others, halves, finder.why_no_seeds(n_seeds))
-    figures["jaccard_consensus_halves"] = _consensus_figure(inner, consensus_in_halves, share)
-    figures["jaccard_chance"] = _chance(whole, seed)
-    figures |= {"recurring_edges": recurring(whole, shares), **_kept_figures(kept, len(again))}
-    each = tuple(kept.kept(1 + place) for place in range(len(again)))
-    return Stability(whole, tuple(again), shares, figures, share, _method(finder, plan, seed), each)
+        return _Searched(
+            find(),
+            [find(draw) for draw in plan.resamples],
+            [find(task=one, **more) for one, more in plan.seeded],
+            [(find(first), find(second)) for first, second in plan.halvings],
+            [[find(draw) for draw in drawn] for drawn in plan.inside],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -248,15 +265,10 @@ def _consensus_pair(circuits: Sequence[Circuit], share: float) -> tuple[NDArray[
     return first, second
 
 
-def _figures(
-    whole: Circuit,
-    again: Sequence[Circuit],
-    others: Sequence[Circuit],
-    halves: Sequence[tuple[Circuit, Circuit]],
-    why_no_seeds: str,
-) -> dict[str, Any]:
-    pairs = list(combinations(again, 2))
-    of_whole, of_seeds = [(whole, one) for one in again], list(combinations([whole, *others], 2))
+def _figures(found: _Searched, why_no_seeds: str) -> dict[str, Any]:
+    pairs, halves = list(combinations(found.again, 2)), found.halves
+    of_whole = [(found.whole, one) for one in found.again]
+    of_seeds = list(combinations([found.whole, *found.others], 2))
     return {
         "jaccard_resamples": alike(pairs, "two circuits found on bootstrap resamples"),
         "jaccard_with_whole": alike(of_whole, "the circuit of all pairs and one of a resample"),

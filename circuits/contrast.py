@@ -52,12 +52,10 @@ def class_contrast(
 ) -> Task:
     """A task that asks what tells one class from another.
 
-    Clean images show the target and the foil, equally many, and each meets partners of both (`design.py`,
-    `crossing.py`). Discovery takes images that the model classifies right; evaluation also those that it gets wrong,
-    and says how many they are. With `sides="one"` clean images show the target alone and partners the foil, as most of
-    the field measures: every pair is then checked (the clean image is classified right, the partner lowers the metric).
-    Pairs whose partner is the clean image changed at some places say at which tokens (`Pairs.changed`). What was left
-    out is counted in `task.info["dropped"]`.
+    Clean images show the target and the foil, equally many, and each meets partners of both (`design.py`). Discovery
+    takes images that the model classifies right; evaluation also those that it gets wrong. With `sides="one"` clean
+    images show the target alone and partners the foil, as most of the field measures: every pair is then checked (the
+    clean image is classified right, the partner lowers the metric). `task.info["dropped"]` counts what was left out.
 
     Args:
         vit: The opened model.
@@ -74,8 +72,7 @@ def class_contrast(
         n_discovery: Clean images of each class at most, from the training split (48); of a one-sided task pairs (64).
         n_evaluation: From the test split (64); of a one-sided task pairs (100).
         n_partners: Partners of each class that a clean image meets in evaluation; in discovery it meets one.
-        reference: Images that means and noise are taken over; by default up to 256 training images, equally many of
-            all classes of the data.
+        reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
 
@@ -90,28 +87,28 @@ def class_contrast(
     partner = as_partner(corruption)
     loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
     vit.check_images(loaded.train.images[:1])
-    if reference is None:
-        reference = reference_images(loaded.train, seed)
-    info = {
-        "model": vit.cfg.name,
-        **({"readout": dict(vit.readout.info)} if "sha256" in vit.readout.info else {}),
-        "metric": metric,
-        "target": list(classes[0].indices),
-        "foil": list(classes[1].indices),
-        "target_name": classes[0].name,
-        "foil_name": classes[1].name,
-        "data": loaded.name,
-        "data_digest": loaded.digest,
-        "sides": sides,
-        "n_reference": len(reference),
-        "seed": seed,
-    }
-    contrast = _Contrast(
-        vit, loaded, classes, partner, judged, as_ablation(ablation), info, vit.check_images(reference)
-    )
+    reference = vit.check_images(reference_images(loaded.train, seed) if reference is None else reference)
+    info = {**_described(vit, loaded, classes, metric), "sides": sides, "n_reference": len(reference), "seed": seed}
+    contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference)
     if sides == "both":
         return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
     return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
+
+
+def _described(vit: HookedViT, data: ImageData, classes: tuple[ClassSet, ClassSet], metric: str) -> dict[str, Any]:
+    """Model, data and classes in plain values."""
+    target, foil = classes
+    return {
+        "model": vit.cfg.name,
+        **({"readout": dict(vit.readout.info)} if "sha256" in vit.readout.info else {}),
+        "metric": metric,
+        "target": list(target.indices),
+        "foil": list(foil.indices),
+        "target_name": target.name,
+        "foil_name": foil.name,
+        "data": data.name,
+        "data_digest": data.digest,
+    }
 
 
 @dataclass(frozen=True, eq=False)

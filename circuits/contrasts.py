@@ -68,28 +68,11 @@ def partner_contrasts(
     named = name_partners(partners)
     classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
-    shown = [
-        image_labels(classes[0], loaded, vit),
-        *([image_labels(classes[1], loaded, vit)] if sides == "both" else []),
-    ]
-    for labels in shown:
-        loaded = _with_masks(loaded, labels, list(named.values()))
-    tasks = {
-        name: class_contrast(
-            vit,
-            loaded,
-            target=target,
-            foil=foil,
-            metric=metric,
-            corruption=partner,
-            sides=sides,
-            n_discovery=n_discovery,
-            n_evaluation=n_evaluation,
-            n_partners=n_partners,
-            seed=seed,
-        )
-        for name, partner in named.items()
-    }
+    for shown in classes if sides == "both" else classes[:1]:
+        loaded = _with_masks(loaded, image_labels(shown, loaded, vit), list(named.values()))
+    sizes: dict[str, Any] = {"n_discovery": n_discovery, "n_evaluation": n_evaluation, "n_partners": n_partners}
+    how: dict[str, Any] = {"target": target, "foil": foil, "metric": metric, "sides": sides, "seed": seed, **sizes}
+    tasks = {name: class_contrast(vit, loaded, corruption=partner, **how) for name, partner in named.items()}
     kept = {split: _common(tasks, split) for split in ("discovery", "evaluation")}
     return {name: _restricted(task, kept) for name, task in tasks.items()}
 
