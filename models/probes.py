@@ -11,7 +11,7 @@ x is what a head would be given: after the final norm, pooled. Everything is com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -55,14 +55,18 @@ def probe_readout(
         DataError: Images and labels don't fit each other or the model, or a class has no image.
         ModelError: The kind is not known, the penalty is not above 0, or the model has no such tokens.
     """
-    if kind not in _FITS:
+    if kind not in get_args(ProbeKind):
         raise ModelError(f"a probe of kind {kind!r} is not known: pass kind='means' or kind='ridge'.")
     if penalty is not None and (kind != "ridge" or not penalty > 0):
         raise ModelError(f"penalty={penalty} with kind={kind!r}: kind='ridge' takes a penalty above 0, or None.")
     names = _checked(images, labels, classes)
     features = _features(vit, images, pool, batch_size)
     labels = labels.cpu()
-    weight, bias, facts = _FITS[kind](features, labels, len(names), penalty)
+    if kind == "means":
+        (weight, bias), facts = class_means(features, labels, len(names)), {}
+    else:
+        weight, bias, found = ridge(features, labels, len(names), penalty)
+        facts = {"penalty": found, "penalty_by": "leave-one-out error" if penalty is None else "given"}
     right = (features @ weight.T + bias).argmax(-1) == labels
     head = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64).requires_grad_(False)
     head.load_state_dict({"weight": weight, "bias": bias})
@@ -93,18 +97,6 @@ def ridge(
     else:
         fitted = Ridge(penalty).fit(x, one_hot)
     return torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_), penalty
-
-
-def _fit_means(features: Tensor, labels: Tensor, n_classes: int, penalty: float | None) -> tuple[Tensor, Tensor, dict]:
-    return (*class_means(features, labels, n_classes), {})
-
-
-def _fit_ridge(features: Tensor, labels: Tensor, n_classes: int, penalty: float | None) -> tuple[Tensor, Tensor, dict]:
-    weight, bias, found = ridge(features, labels, n_classes, penalty)
-    return weight, bias, {"penalty": found, "penalty_by": "leave-one-out error" if penalty is None else "given"}
-
-
-_FITS = {"means": _fit_means, "ridge": _fit_ridge}
 
 
 def _features(vit: HookedViT, images: Tensor, pool: Pool | str, batch_size: int) -> Float[Tensor, "image model"]:

@@ -220,7 +220,6 @@ def _open_things(block: Any, around: Around) -> OpenBlock:
         k_norm=first["k_norm"],
         writes=ManyWrites(writes),
         mlp=ManyMlps(block.ffns),
-        scale2=nn.Identity(),
         n_heads=sum(found["n_heads"] for found in attentions),
         d_head=first["d_head"],
         scale=first["scale"],
