@@ -84,7 +84,7 @@ def parse_prompts(texts: list[str], templates: list[str] | None) -> tuple[Any, A
     Raises:
         TaskError: A text has no class, or templates are of no use.
     """
-    from ..models.text import DEFAULT_TEMPLATE, TEMPLATE_SETS, class_texts
+    from ..models.made_readouts import DEFAULT_TEMPLATE, TEMPLATE_SETS, class_texts
 
     chosen: Any = DEFAULT_TEMPLATE if templates is None else templates
     if templates is not None and len(templates) == 1 and templates[0] in TEMPLATE_SETS:
@@ -105,7 +105,7 @@ def parse_prompts(texts: list[str], templates: list[str] | None) -> tuple[Any, A
 
 
 def _from_prompts(vit: HookedViT, args: argparse.Namespace) -> HookedViT:
-    from ..models.text import text_readout
+    from ..models.made_readouts import text_readout
 
     prompts, templates = parse_prompts(args.prompts, args.templates)
     return text_readout(vit, prompts, templates=templates, clip=args.clip)
@@ -113,7 +113,7 @@ def _from_prompts(vit: HookedViT, args: argparse.Namespace) -> HookedViT:
 
 def _from_probe(vit: HookedViT, args: argparse.Namespace, settings: Mapping[str, Any]) -> HookedViT:
     from ..models.data import load_data
-    from ..models.probes import probe_readout
+    from ..models.made_readouts import probe_readout
 
     data = load_data(
         settings["data"], vit.preprocess, data_dir=settings["data_dir"], seed=settings["seed"], limit=PROBE_IMAGES
