@@ -10,13 +10,13 @@ from .errors import TaskError as TaskError
 from .errors import VitCircuitsError as VitCircuitsError
 from .hooked import HookedViT as HookedViT
 from .load import load_vit as load_vit
+from .made_readouts import probe_readout as probe_readout
+from .made_readouts import text_readout as text_readout
 from .model_config import ModelConfig as ModelConfig
 from .planted.vit import PlantedViT as PlantedViT
 from .preprocess import clips_to_images as clips_to_images
 from .preprocess import images_to_clips as images_to_clips
-from .probes import probe_readout as probe_readout
 from .readout_files import load_readout as load_readout
 from .readout_files import save_class_embeddings as save_class_embeddings
 from .readout_files import save_readout as save_readout
-from .text import text_readout as text_readout
 from .text_tower import given_tokens as given_tokens

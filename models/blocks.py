@@ -51,14 +51,14 @@ class OpenBlock:
     norm1: Norm
     norm2: Norm
     reads: Reads
-    q_norm: nn.Module
-    k_norm: nn.Module
     writes: Writes
     mlp: nn.Module | None
-    scale2: nn.Module
     n_heads: int
     d_head: int
     scale: float
+    q_norm: nn.Module = nn.Identity()
+    k_norm: nn.Module = nn.Identity()
+    scale2: nn.Module = nn.Identity()
     rope: Rope | None = None
     mask: Constant | None = None
     at: Constant | None = None

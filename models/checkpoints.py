@@ -242,17 +242,16 @@ def fit_weights(module: nn.Module, state: dict[str, torch.Tensor], path: Path, a
 
 def _hint(shapes: list[str]) -> str:
     """Options of timm's that change just the weights that don't fit."""
-    names = {shape.split(" ")[0] for shape in shapes}
-    options = [
-        option
-        for option, keys in (
-            ("num_classes", {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}),
-            ("img_size", {"pos_embed"}),
-            ("in_chans", {"patch_embed.proj.weight"}),
-        )
-        if names & keys
-    ]
-    return f", with {' and '.join(f'{option}=' for option in options)} as it was trained" if options else ""
+    found = {_CHANGED_BY.get(shape.split(" ")[0]) for shape in shapes}
+    options = [f"{option}=" for option in ("num_classes", "img_size", "in_chans") if option in found]
+    return f", with {' and '.join(options)} as it was trained" if options else ""
+
+
+_CHANGED_BY = {
+    **dict.fromkeys(("head.weight", "head.bias", "head_dist.weight", "head_dist.bias"), "num_classes"),
+    "pos_embed": "img_size",
+    "patch_embed.proj.weight": "in_chans",
+}
 
 
 def _renamed(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -96,7 +96,7 @@ def load_data(
 
     Args:
         data: "digits" (scikit-learn's, every third of a class for testing), "mnist", "sprites" (drawn shapes, see
-            `sprites_data.factors_of`), a folder with MNIST's idx files, a folder of class folders (or with train/ and
+            `toys.sprites.factors_of`), a folder with MNIST's idx files, a folder of class folders (or with train/ and
             test/ or val/ of them), a pair (images, labels), or {"train": (images, labels), "test": (images, labels)}.
             Tensors are taken as already preprocessed.
         preprocess: What the model wants, usually `vit.preprocess`. None leaves digits, MNIST and sprites as pixels in

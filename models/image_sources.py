@@ -7,7 +7,8 @@ torchvision), and folders of class folders of pictures, in halves or with their 
 import gzip
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -298,14 +299,11 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: It cannot be read.
     """
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
 
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # the four that swap height and width
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}). Replace it or remove it.") from error
+    with _opened(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # the four that swap height and width
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -349,11 +347,18 @@ def read_picture(path: Path, preprocess: Preprocess) -> Float[Tensor, "channel h
     Raises:
         DataError: It cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        return preprocess(ImageOps.exif_transpose(image))  # cameras store how they were held beside the pixels
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            # cameras store how they were held beside the pixels
-            return preprocess(ImageOps.exif_transpose(image))
+            yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture ({error}). Replace it or remove it.") from error

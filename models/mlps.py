@@ -101,7 +101,12 @@ class SplitMlp(nn.Module):
     def __init__(self, block: Any) -> None:
         super().__init__()
         hidden = block.in_split[0]
-        self.fc1 = _Half(block.in_proj, slice(0, hidden), None, lambda: self._first_bias(block, hidden))
+        self.fc1 = _Half(
+            block.in_proj,
+            slice(0, hidden),
+            None,
+            lambda: block.mlp_bias if block.mlp_bias is not None else block.in_proj.bias[:hidden],
+        )
         self.act = block.mlp_act
         self.norm = nn.Identity()
         if block.out_proj is not None:
@@ -109,10 +114,6 @@ class SplitMlp(nn.Module):
             self.fc2: nn.Module = _Half(block.out_proj, None, slice(start, None), lambda: None)
         else:
             self.fc2 = block.mlp_out_proj
-
-    @staticmethod
-    def _first_bias(block: Any, hidden: int) -> Tensor | None:
-        return block.mlp_bias if block.mlp_bias is not None else block.in_proj.bias[:hidden]
 
     def forward(self, x: Tensor) -> Tensor:
         """What the MLP writes, before LayerScale."""

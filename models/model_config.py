@@ -114,7 +114,7 @@ class ModelConfig(Settings):
         mask, device = read_mask(self.attention_mask), usable_device(self.device)
         vit = load_vit(self.model, checkpoint=self.checkpoint, device=device, attention_mask=mask)
         if self.prompts is not None:
-            from .text import text_readout
+            from .made_readouts import text_readout
 
             prompts, templates = parse_prompts(self.prompts, self.templates)
             return text_readout(vit, prompts, templates=templates, clip=self.clip)
@@ -128,7 +128,7 @@ class ModelConfig(Settings):
 
     def _probed(self, vit: HookedViT, data: str | None, data_dir: str | Path | None, seed: int) -> HookedViT:
         from .data import load_data
-        from .probes import probe_readout
+        from .made_readouts import probe_readout
 
         loaded = load_data(data, vit.preprocess, data_dir=data_dir, seed=seed, limit=PROBE_IMAGES)
         return probe_readout(
@@ -187,7 +187,7 @@ def parse_prompts(texts: list[str], templates: list[str] | None) -> tuple[Any, A
     Raises:
         TaskError: A text has no class, or templates are of no use.
     """
-    from .text import DEFAULT_TEMPLATE, TEMPLATE_SETS, class_texts
+    from .made_readouts import DEFAULT_TEMPLATE, TEMPLATE_SETS, class_texts
 
     chosen: Any = DEFAULT_TEMPLATE if templates is None else templates
     if templates is not None and len(templates) == 1 and templates[0] in TEMPLATE_SETS:

@@ -122,9 +122,8 @@ def open_traced(module: nn.Module, name: str) -> Opened:
     layout = _layout(patch, n_tokens, name)
     read = _pooling(norm(seen.residual) if norm else seen.residual, handed, layout, name)
     if read != (0,) and not any(hasattr(module, token) for token in ("cls_token", "class_token")):
-        layout = replace(
-            layout, has_cls=False, n_registers=layout.n_prefix
-        )  # nothing says that one of them is a class token
+        # nothing says that one of them is a class token
+        layout = replace(layout, has_cls=False, n_registers=layout.n_prefix)
     _require_patches_behind(CapturedStem(module, blocks[0]), module, patch, layout, name)
     around = _surroundings(blocks, seen, name)
     opened = tuple(open_block(block, one) for block, one in zip(blocks, around, strict=True))

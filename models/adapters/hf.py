@@ -217,8 +217,6 @@ def _open_layer(layer: Any, where: str) -> OpenBlock:
         norm1=open_norm(part(layer, "layernorm_before", "norm1", "layer_norm1"), f"{where} norm1"),
         norm2=open_norm(part(layer, "layernorm_after", "norm2", "layer_norm2"), f"{where} norm2"),
         reads=SeparateReads((layers[0], layers[1], layers[2]), d_head),
-        q_norm=nn.Identity(),
-        k_norm=nn.Identity(),
         writes=LinearWrites(part(attention, "o_proj", "out_proj", "output.dense"), _scale(layer, 1)),
         mlp=open_hf_mlp(layer, where),
         scale2=_scale(layer, 2),

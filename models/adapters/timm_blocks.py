@@ -44,21 +44,8 @@ def open_block(block: nn.Module, around: Around) -> OpenBlock:
     Raises:
         ModelError: It is of a kind that cannot be opened; the message says why.
     """
-    from timm.models.eva import EvaBlock
-    from timm.models.vision_transformer import (
-        Block,  # pyright: ignore[reportPrivateImportUsage]
-        ParallelScalingBlock,  # pyright: ignore[reportPrivateImportUsage]
-        ParallelThingsBlock,  # pyright: ignore[reportPrivateImportUsage]
-    )
-
-    openers = {
-        Block: _open_standard,
-        EvaBlock: _open_standard,
-        ParallelScalingBlock: _open_scaling,
-        ParallelThingsBlock: _open_things,
-    }
-    for kind, opener in openers.items():
-        if isinstance(block, kind):
+    for base in type(block).__mro__:
+        if (opener := _OPENERS.get(f"{base.__module__}.{base.__name__}")) is not None:
             return opener(block, around)
     raise ModelError(f"{around.where} is a {type(block).__name__}: {_refusal(block)}")
 
@@ -69,15 +56,8 @@ def is_timm_block(module: nn.Module) -> bool:
     return any(base.__name__ in _KINDS and base.__module__.startswith("timm.") for base in kind.__mro__)
 
 
-_KINDS = {
-    "Block",
-    "EvaBlock",
-    "ParallelScalingBlock",
-    "ParallelThingsBlock",
-    "ResPostBlock",
-    "EvaBlockPostNorm",
-    "DiffParallelScalingBlock",
-}
+_KINDS = {"Block", "EvaBlock", "ParallelScalingBlock", "ParallelThingsBlock"}
+_KINDS |= {"ResPostBlock", "EvaBlockPostNorm", "DiffParallelScalingBlock"}  # which are refused
 
 
 def _refusal(block: nn.Module) -> str:
@@ -220,7 +200,6 @@ def _open_things(block: Any, around: Around) -> OpenBlock:
         k_norm=first["k_norm"],
         writes=ManyWrites(writes),
         mlp=ManyMlps(block.ffns),
-        scale2=nn.Identity(),
         n_heads=sum(found["n_heads"] for found in attentions),
         d_head=first["d_head"],
         scale=first["scale"],
@@ -234,3 +213,11 @@ def bare_norm(norm: Norm) -> Norm:
     if norm.centres:
         return Norm(nn.LayerNorm(module.normalized_shape, module.eps, elementwise_affine=False), True, True)
     return Norm(nn.RMSNorm(module.normalized_shape, module.eps, elementwise_affine=False), True, False)
+
+
+_OPENERS = {
+    "timm.models.vision_transformer.Block": _open_standard,
+    "timm.models.eva.EvaBlock": _open_standard,
+    "timm.models.vision_transformer.ParallelScalingBlock": _open_scaling,
+    "timm.models.vision_transformer.ParallelThingsBlock": _open_things,
+}

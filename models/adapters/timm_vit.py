@@ -93,8 +93,9 @@ def open_timm(module: Any, name: str, mask: str | Tensor | None = None) -> Opene
     blocks = [open_block(block, around) for block, around in _surroundings(module, name, layout, allowed)]
     if layout.has_pool:
         norm = open_norm(module.norm, f"{name} norm")
-        with_prefix = getattr(module, "pool_include_prefix", None)
-        blocks.append(_pool_block(module, norm, layout, with_prefix, name))
+        # Eva pools every token; VisionTransformer says whether CLS and registers are pooled too
+        every = bool(getattr(module, "pool_include_prefix", True))
+        blocks.append(open_pool(module.attn_pool, norm, layout, with_prefix=every, where=f"{name} attn_pool"))
     readout, patch = _readout(module, layout, pooling, name), module.patch_embed
     size = {"image": patch.img_size, "patch": patch.patch_size, "n_channels": module.in_chans}
     cfg = sizes_of(name, blocks, layout, readout, **size, pooling=pooling)
@@ -175,12 +176,6 @@ def _tables(module: Any, layout: TokenLayout) -> Tensor:
     return module.rope.get_embed()
 
 
-def _pool_block(module: Any, norm: Any, layout: TokenLayout, with_prefix: bool | None, name: str) -> OpenBlock:
-    # Eva pools every token; VisionTransformer says whether CLS and registers are pooled too
-    every = True if with_prefix is None else bool(with_prefix)
-    return open_pool(module.attn_pool, norm, layout, with_prefix=every, where=f"{name} attn_pool")
-
-
 def _read_tokens(module: Any, layout: TokenLayout, pooling: str) -> tuple[int, ...]:
     if pooling == "token":
         return (0,)
@@ -225,22 +220,17 @@ def open_pool(pool: Any, norm: Norm, layout: TokenLayout, *, with_prefix: bool, 
     return OpenBlock(
         norm1=norm,
         norm2=open_norm(pool.norm, f"{where} norm"),
-        reads=constant_query(lambda: _query(pool), pool.kv),
+        reads=constant_query(lambda: pool.q(pool.latent[0, 0]), pool.kv),
         q_norm=pool.q_norm,
         k_norm=pool.k_norm,
         writes=LinearWrites(pool.proj, nn.Identity()),
         mlp=pool.mlp,
-        scale2=nn.Identity(),
         n_heads=pool.num_heads,
         d_head=pool.head_dim,
         scale=pool.scale,
         mask=additive_mask(allowed),
         at=Constant(written),
     )
-
-
-def _query(pool: Any) -> Tensor:
-    return pool.q(pool.latent[0, 0])
 
 
 def outside_pool(layout: TokenLayout, allowed: Tensor | None) -> tuple[Constant, Constant]:

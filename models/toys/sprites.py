@@ -24,7 +24,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt8
@@ -275,16 +275,17 @@ def sprites(preprocess: "Preprocess | None") -> "Source":
     from ..image_sources import Rows, Source
 
     def read(split: str, rows: Rows) -> torch.Tensor:
-        pixels = torch.from_numpy(draw_sprites(_factors(split).rows(rows.numpy()))).float() / 255
+        pixels = torch.from_numpy(draw_sprites(split_factors(split).rows(rows.numpy()))).float() / 255
         return pixels if preprocess is None else preprocess.fit(pixels)
 
-    labels = {split: torch.from_numpy(_factors(split).shape) for split in _N_IMAGES}
+    labels = {split: torch.from_numpy(split_factors(split).shape) for split in _N_IMAGES}
     return Source("sprites", SHAPES, labels, read, size=(IMAGE_SIZE, IMAGE_SIZE))
 
 
-def split_factors(split: Literal["train", "test"]) -> SpriteFactors:
+@cache
+def split_factors(split: str) -> SpriteFactors:
     """The factors of all images of a split, in the order of their names `train/0`, `train/1`, ..."""
-    return _factors(split)
+    return sample_factors(_N_IMAGES[split], seed=_SEEDS[split])
 
 
 def factors_of(names: Sequence[str]) -> SpriteFactors:
@@ -298,14 +299,9 @@ def factors_of(names: Sequence[str]) -> SpriteFactors:
     """
     places = [_place(name) for name in names]
     rows = np.array([row + (_N_IMAGES["train"] if split == "test" else 0) for split, row in places], dtype=np.int64)
-    train, test = _factors("train"), _factors("test")
+    train, test = split_factors("train"), split_factors("test")
     joined = {f.name: np.concatenate([getattr(train, f.name), getattr(test, f.name)]) for f in fields(SpriteFactors)}
     return SpriteFactors(**joined).rows(rows)
-
-
-@cache
-def _factors(split: str) -> SpriteFactors:
-    return sample_factors(_N_IMAGES[split], seed=_SEEDS[split])
 
 
 def _place(name: str) -> tuple[str, int]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..cards import Card, check_weights, read_card
+from ..cards import check_weights, read_card
 from ..errors import DataError, ModelError, did_you_mean
 from .recipes import Recipe, TextRecipe
 from .sprites import FACETS, all_captions, captions_saying
@@ -162,16 +162,11 @@ def read_text_encoder(folder: Path) -> TextEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def has_text(card: Card) -> bool:
-    """Whether the card is that of an image tower, whose outputs are no class logits."""
-    return card["recipe"].get("text") is not None
-
-
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     card = read_card(folder)
-    if not has_text(card):
+    if card["recipe"].get("text") is None:
         raise ModelError(
             f"{card['name']} was trained on class labels and has no text side: its own head gives the class logits. "
             f"Such a side has toy/clip-sprites."

@@ -8,7 +8,7 @@ from torch import nn
 from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, ModelError
-from vitcircuits.models.probes import _PENALTIES, ridge
+from vitcircuits.models.made_readouts import _PENALTIES, ridge
 
 N, CLASSES = 40, 3
 

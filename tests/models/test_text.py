@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 from vitcircuits.models import load_vit, text_readout
 from vitcircuits.models.errors import ModelError
+from vitcircuits.models.made_readouts import class_directions, class_texts, template_texts
 from vitcircuits.models.readouts import TextHead
-from vitcircuits.models.text import class_directions, class_texts, template_texts
 from vitcircuits.models.text_tower import open_text_tower, tower_of
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")

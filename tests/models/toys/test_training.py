@@ -269,9 +269,9 @@ def tiny_clip(tmp_path_factory):
     recipe = replace(RECIPES["clip-sprites"], name="tiny", d_model=16, layers=1, heads=2, epochs=1, text=text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sprites, "_N_IMAGES", {"train": 600, "test": 200})
-        sprites._factors.cache_clear()
+        sprites.split_factors.cache_clear()
         card = train(recipe, out=folder, progress=False)
-    sprites._factors.cache_clear()
+    sprites.split_factors.cache_clear()
     return folder, card
 
 
