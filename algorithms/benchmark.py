@@ -161,7 +161,7 @@ def save_benchmark(rows: Sequence[Row], folder: str | Path) -> list[Path]:
 
 def _draw(rows: Sequence[Row], path: Path) -> Path:
     """The table as a picture: what was found, algorithm by model."""
-    from ..circuits.draw.grid import draw_grids
+    from ..circuits.draw.heatmap import draw_grids
 
     names, models = (list(dict.fromkeys(getattr(row, part) for row in rows)) for part in ("algorithm", "model"))
     found = {(row.algorithm, row.model): row for row in rows}

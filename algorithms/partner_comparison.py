@@ -157,7 +157,7 @@ class PartnerComparison:
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ..circuits.draw.grid import draw_grids
+        from ..circuits.draw.heatmap import draw_grids
 
         every = [*self.kept, self.random_kept]
         kept = np.array(

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from ..models.errors import FormatError, TaskError
 from .ablation import Ablation
 from .bootstrap import FLOOR, Resamples, percentiles, share
-from .draw.words import task_words
 from .formats.plain import plain, write_text_atomic
+from .words import task_words
 
 if TYPE_CHECKING:
     import pandas

@@ -33,7 +33,7 @@ from .formats.schema import json_text, read_json
 if TYPE_CHECKING:
     from ..models.hooked import HookedViT
     from .circuit import Circuit
-    from .exhibit import Exhibit
+    from .figure_data import Exhibit
     from .report import Report
     from .scores import Scores
 
@@ -178,7 +178,7 @@ class RunFolder:
         from .draw import draw_circuit
         from .draw.curve import draw_curves
         from .draw.html import write_html
-        from .report_words import measure
+        from .words import measure
 
         picture, curve = self.path / "circuit.svg", self.path / "faithfulness.svg"
         page, curve_svg = self.path / "circuit.html", None

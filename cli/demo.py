@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, and says what was found and which file to open."""
-    from ..circuits.report_words import verdict
+    from ..circuits.words import verdict
     from ..models.load import load_vit
 
     start = time.perf_counter()

@@ -89,7 +89,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, writes the run folder, prints a summary."""
-    from ..circuits.report_words import verdict
+    from ..circuits.words import verdict
 
     config = configuration(args)
     vit = load_model(args, config["task"])

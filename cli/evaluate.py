@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _design(circuit: Circuit, task: Task) -> str:
     """On which sides the circuit was found, and on which it is judged."""
-    from ..circuits.report_words import ONE_SIDED
+    from ..circuits.words import ONE_SIDED
 
     found = "both sides" if circuit.task.get("sides") == "both" else "a one-sided task"
     judged = "both sides" if task.sides == "both" else f"one side: {ONE_SIDED}"
@@ -118,9 +118,9 @@ def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Tas
     from ..circuits.draw.curve import curves_svg
     from ..circuits.draw.html import write_html
     from ..circuits.draw.intervals import draw_spread
+    from ..circuits.figure_data import gather
     from ..circuits.formats.reports import save_report
-    from ..circuits.gather import gather
-    from ..circuits.report_words import images_shown, measure
+    from ..circuits.words import images_shown, measure
 
     written = []
     if args.report is not None:

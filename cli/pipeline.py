@@ -54,9 +54,9 @@ def find_circuit(
     from ..algorithms.optimal import optimal_ablation
     from ..circuits.ablation import Ablation
     from ..circuits.evaluation import evaluate
-    from ..circuits.gather import gather
-    from ..circuits.report_words import images_shown
+    from ..circuits.figure_data import gather
     from ..circuits.run_folder import RunFolder
+    from ..circuits.words import images_shown
 
     clock, seconds = time.perf_counter(), {}
     config = {**config, "weights": vit.digest()}
@@ -137,7 +137,7 @@ def _select(scores: Scores, task: Task, config: dict[str, Any], progress: bool) 
 
 def summary(found: Found) -> list[tuple[str, str]]:
     """Rows of the table that a run ends with: what was asked, and what the report says first."""
-    from ..circuits.report_words import selection_told, told
+    from ..circuits.words import selection_told, told
 
     task, circuit = found.task, found.circuit
     chosen = selection_told(circuit.provenance, len(circuit.graph))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitcircuits.algorithms import eap_ig, exact_effects, logit_attribution
 from vitcircuits.circuits import Ablation, Circuit, class_contrast, compile_graph, evaluate, run_circuit
-from vitcircuits.circuits.gather import gather
+from vitcircuits.circuits.figure_data import gather
 from vitcircuits.circuits.select import smallest_faithful
 from vitcircuits.models import load_vit
 

@@ -9,7 +9,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.compare.heads import gather_heads
 from ...circuits.compare.matching import HeadFeatures
 from ...circuits.compare.subject import Subject
-from ...circuits.gather import in_turn
+from ...circuits.figure_data import in_turn
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar

@@ -17,7 +17,7 @@ from .lens import LensReadings, kappas
 if TYPE_CHECKING:
     import pandas
 
-    from ...circuits.draw.panels import Panel
+    from ...circuits.draw.intervals import Panel
 
 CAVEAT = (
     "The readout's basis is the last layer's: a layer that disagrees may hold the answer in another basis, which later "
@@ -109,7 +109,7 @@ class LensTable:
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.panels import draw_panels
+        from ...circuits.draw.intervals import draw_panels
 
         tables = (self, *beside)
         same = len({table.layers for table in tables}) == 1
@@ -130,7 +130,7 @@ def _kappa(answers: NDArray[np.int64], final: NDArray[np.int64], resamples: Resa
 
 
 def _panels(tables: Sequence[LensTable]) -> list[Panel]:
-    from ...circuits.draw.panels import Line, Panel
+    from ...circuits.draw.intervals import Line, Panel
 
     figures = [table.figures() for table in tables]
     return [

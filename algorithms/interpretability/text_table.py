@@ -141,7 +141,7 @@ class TextTable:
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.spans import SpanRow, draw_spans
+        from ...circuits.draw.intervals import SpanRow, draw_spans
 
         rows = [
             SpanRow(h.head, h.figure, _middle(h.random), float(h.principal[-1]), h.texts) for h in self.heads if h.texts

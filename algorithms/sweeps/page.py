@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...circuits.draw.sparkline import sparkline
-from ...circuits.draw.words import tag, text
+from ...circuits.draw.curve import sparkline
+from ...circuits.draw.style import tag, text
 from ...circuits.formats.plain import write_text_atomic
 from ...circuits.report import Figure, Report
 from .outcomes import ERROR_FILE, Outcome

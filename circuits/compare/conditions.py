@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..circuit import Circuit
-from ..draw.words import task_words
 from ..nodes import granularity, kept_nodes
 from ..reach import prune
+from ..words import task_words
 from .subject import Subject
 
 _ABOUT = "-"  # what a circuit does not record

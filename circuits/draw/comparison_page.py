@@ -17,12 +17,11 @@ from ..compare.result import Comparison
 from ..compare.subject import Subject
 from ..formats.plain import write_text_atomic
 from ..report import Curve, Figure
-from .curve import curves_svg
+from .curve import curves_svg, rank_overlap_svg
 from .html import html_page, html_table, section, svg_image
-from .rank_overlap import rank_overlap_svg
 from .side_by_side import legend_svg, side_by_side
 from .strokes import number
-from .words import tag, text
+from .style import tag, text
 
 _NONE = "\N{EN DASH}"
 _MAX_PAIRS = 3

@@ -17,9 +17,10 @@ from dataclasses import replace
 from ...models.errors import FormatError
 from ..circuit import Circuit
 from ..names import Edge, End
+from ..words import facts, group_title, title
 from .layout import Box, Layout, place
 from .strokes import Stroke, strokes
-from .words import facts, group_title, legible, text, title
+from .style import legible, text
 
 _HEADER = """  graph [rankdir=BT, newrank=true, outputorder=edgesfirst, ranksep=0.6, nodesep=0.22, fontname="Helvetica",
     labelloc=t, labeljust=l, fontsize=13, tooltip=" "]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ..report import Figure, Report
-from ..report_words import is_crossed
+from ..words import is_crossed
 
 _NAMES = {
     "cpr": "CPR",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...models.errors import FormatError
 from ..circuit import Circuit
-from ..exhibit import Exhibit
 from ..formats.plain import write_bytes_atomic, write_text_atomic
 from .dot import render, to_dot
 from .html import write_html
 from .svg import MAX_EDGES, to_svg
+
+if TYPE_CHECKING:
+    from ..figure_data import Exhibit
 
 
 def draw_circuit(

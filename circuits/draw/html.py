@@ -10,18 +10,20 @@ import base64
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..circuit import Circuit
-from ..exhibit import Exhibit
 from ..formats.plain import write_text_atomic
 from ..report import Figure, Report, Table, Verdict
-from ..report_words import is_crossed, measure, selection_told, told
-from .answers import answers
+from ..words import facts, is_crossed, measure, selection_told, title, told
 from .figure_groups import grouped
-from .gallery import attention, images
+from .images import answers, attention, images
 from .strokes import Stroke, number, strokes
+from .style import tag, text
 from .svg import to_svg
-from .words import facts, tag, text, title
+
+if TYPE_CHECKING:
+    from ..figure_data import Exhibit
 
 MAX_ROWS = 2000
 """More rows than this make no readable table; the page says how many it left out."""

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..exhibit import PartnerExhibit
-from ..formats.plain import write_bytes_atomic
-from .plots import FRAME, INK, LABEL, plot_kind, plotted
-from .words import legible, shortened
+from ..words import shortened
+from .style import FRAME, INK, LABEL, ORANGE, draw_plot, head, legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ..figure_data import PartnerExhibit
+
 _SIDE = 1.5  # inches of a picture
-_OUTLINE = "#d9622b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def draw_partners(exhibit: PartnerExhibit, path: str | Path, *, title: str = "")
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    kind, columns = plot_kind(path, "partners"), _columns(exhibit)
+    columns = _columns(exhibit)
     n_rows, (height, width) = len(exhibit.clean), exhibit.clean.shape[1:3]
 
     def fill(figure: Figure) -> None:
@@ -63,10 +62,10 @@ def draw_partners(exhibit: PartnerExhibit, path: str | Path, *, title: str = "")
         for row, place in np.ndindex(every.shape):
             _picture(every[row, place], columns[place], row)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
+            head(figure, title)
 
     size = len(columns) * (_SIDE * width / height + 0.1), n_rows * (_SIDE + 0.17) + 0.35 + 0.35 * bool(title)
-    return write_bytes_atomic(path, plotted(kind, size, fill))
+    return draw_plot(path, "partners", size, fill)
 
 
 def _columns(exhibit: PartnerExhibit) -> list[_Column]:
@@ -110,9 +109,9 @@ def _outline(axes: Axes, tokens: NDArray[np.bool_], height: int, width: int) -> 
     padded = np.pad(tokens, 1)
     for row, column in np.argwhere(padded[1:, :] != padded[:-1, :]).tolist():  # a line between two rows
         left, y = (column - 1) * wide - 0.5, row * tall - 0.5
-        axes.plot([left, left + wide], [y, y], color=_OUTLINE, linewidth=0.9, solid_capstyle="projecting")
+        axes.plot([left, left + wide], [y, y], color=ORANGE, linewidth=0.9, solid_capstyle="projecting")
     for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]).tolist():
         top, x = (row - 1) * tall - 0.5, column * wide - 0.5
-        axes.plot([x, x], [top, top + tall], color=_OUTLINE, linewidth=0.9, solid_capstyle="projecting")
+        axes.plot([x, x], [top, top + tall], color=ORANGE, linewidth=0.9, solid_capstyle="projecting")
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

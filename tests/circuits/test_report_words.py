@@ -7,7 +7,7 @@ from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.draw.figure_groups import grouped
 from vitcircuits.circuits.formats.reports import load_report, save_report
 from vitcircuits.circuits.report import Figure
-from vitcircuits.circuits.report_words import images_shown, points, selection_told, short, told, verdict
+from vitcircuits.circuits.words import images_shown, points, selection_told, short, told, verdict
 from vitcircuits.models import load_vit
 
 

@@ -10,7 +10,7 @@ import pytest
 from vitcircuits.algorithms.sweeps.outcomes import Outcome
 from vitcircuits.algorithms.sweeps.page import sweep_page
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
-from vitcircuits.circuits.draw.sparkline import HEIGHT, WIDTH, sparkline
+from vitcircuits.circuits.draw.curve import HEIGHT, WIDTH, sparkline
 from vitcircuits.circuits.report import Curve, Figure, Report
 
 

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from vitcircuits.circuits.draw.panels import Line, Panel, draw_panels
+from vitcircuits.circuits.draw.intervals import Line, Panel, draw_panels
 from vitcircuits.circuits.report import Figure
 from vitcircuits.models.errors import FormatError
 

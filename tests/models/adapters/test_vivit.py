@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
-from vitcircuits.circuits.gather import gather
+from vitcircuits.circuits.figure_data import gather
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.models import clips_to_images, images_to_clips
 from vitcircuits.models.errors import DataError

@@ -1,4 +1,4 @@
-"""A report in words, in the order in which it should be read: what the command line and the page say first.
+"""What is said of circuits, tasks and reports: titles and facts of pictures, and a report in the order to read it.
 
 Of a crossed task: how many images the model itself gets wrong; what the circuit transmits, and whether that means that
 it reads the image; what else tells a reader from a cheat; what chance and cheats get; and at the end one-sided
@@ -11,7 +11,99 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .circuit import Circuit
 from .report import Figure, Report
+
+_GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
+_FRAME = re.compile(r"frame(\d+)")
+
+
+def title(circuit: Circuit) -> str:
+    """The model, and what the circuit tells apart."""
+    model = str(circuit.task.get("model") or circuit.graph.cfg.name)
+    contrast = task_words(circuit.task)
+    return f"{model}: {contrast}" if contrast else model
+
+
+def task_words(task: Mapping[str, Any]) -> str:
+    """`target vs foil`, as far as the task names them."""
+    names = [named(task[key]) for key in ("target_name", "foil_name") if task.get(key) not in (None, "")]
+    return " vs ".join(names)
+
+
+def named(value: Any) -> str:
+    """A class name, or the names of a set of classes."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def facts(circuit: Circuit) -> list[tuple[str, str]]:
+    """What has to stand beside any picture of a circuit, as (label, value); unknown facts are left out."""
+    graph, task = circuit.graph, circuit.task
+    found = [
+        ("node circuit", _nodes(circuit.provenance)),
+        ("edges", f"{len(circuit):,} of {len(graph):,}"),
+        ("algorithm", _algorithm(circuit.provenance)),
+        ("selection", _selection(circuit.provenance)),
+        ("ablation", str(circuit.ablation)),
+        ("design", _design(task)),
+        ("metric", str(task.get("metric") or "").replace("_", " ")),
+        ("graph", f"tokens={graph.groups.kind}, ports={graph.ports}"),
+        ("data", str(task.get("data") or "")),
+        ("corruption", str(task.get("corruption") or "").replace("_", " ")),
+        ("discovery pairs", _plain(task.get("n_discovery"))),
+        ("evaluation pairs", _plain(task.get("n_evaluation"))),
+        ("seed", _plain(task.get("seed"))),
+    ]
+    return [(label, value) for label, value in found if value]
+
+
+def group_title(group: str) -> str:
+    """How a token group is called in a picture."""
+    return _GROUPS.get(group) or _FRAME.sub(r"frame \1", group)
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, cut with an ellipsis where it is longer than that."""
+    return text if len(text) <= length else text[: max(1, length - 1)].rstrip() + "…"
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _algorithm(provenance: Mapping[str, Any]) -> str:
+    name, options = str(provenance.get("algorithm") or ""), provenance.get("options")
+    if not name or not isinstance(options, Mapping) or not options:
+        return name
+    return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"
+
+
+def _nodes(provenance: Mapping[str, Any]) -> str:
+    """How many heads and MLPs a node circuit keeps whole."""
+    return f"{len(provenance['nodes'])} heads and MLPs kept whole" if provenance.get("granularity") == "node" else ""
+
+
+def _design(task: Mapping[str, Any]) -> str:
+    """Whether clean images show both classes; records from before there was a choice are of one side."""
+    if not task:
+        return ""
+    return "crossed" if task.get("sides") == "both" else "one-sided"
+
+
+def _selection(provenance: Mapping[str, Any]) -> str:
+    kind = str(provenance.get("selection") or "")
+    by = f" by {str(provenance['by']).replace('_', ' ')}" if provenance.get("by") else ""
+    if kind == "top":
+        n = provenance.get("n", "")
+        return f"top {f'{100 * n:g}% of the edges' if isinstance(n, float) and n < 1 else n}{by}"
+    if kind == "threshold":
+        return f"at least {provenance.get('tau', '')}{by}"
+    kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
+    if kind in kept and "level" in provenance:
+        missed = "" if provenance.get("reached", True) else " (no size reaches it: the best)"
+        return f"smallest with {kept[kind]} {provenance['level']:g}{missed}{by}"
+    return kind + by
+
 
 Row = tuple[str, str]
 """A label and what is said under it."""

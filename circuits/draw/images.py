@@ -1,0 +1,229 @@
+"""Images as pictures and pages show them: patch grids, attention as heat, pairs, heads, and answers image by image."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.config import TokenLayout, VitConfig
+from ..circuit import Circuit
+from ..report import Report
+from ..words import BEST, WORST, image_number, image_rows, named, shortened
+from .style import tag, text
+
+if TYPE_CHECKING:
+    from ..figure_data import Exhibit
+
+CHIPS = 34.0  # px; room for the chips at an image's left
+_CRISP = 160  # px; smaller images are enlarged by whole factors so that their pixels stay sharp
+_THUMBNAIL = 112  # px
+
+
+def png_uri(image: NDArray[np.floating]) -> str:
+    """An image in [0, 1], shape (height, width, channel), 1 or 3 channels, as a PNG data URI."""
+    from PIL import Image
+
+    pixels = (np.clip(np.nan_to_num(image), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    factor = max(1, -(-_CRISP // max(picture.size)))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def attention_image(image: NDArray[np.floating], attention: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A small copy of the image in grey under a heat of attention, shape (height, width, 3).
+
+    Args:
+        image: In [0, 1], shape (height, width, channel).
+        attention: One weight per patch, shape (rows, columns); the strongest patch gets the full colour.
+    """
+    stride = max(1, max(image.shape[:2]) // _THUMBNAIL)
+    image = image[::stride, ::stride]
+    height, width = image.shape[:2]
+    scale = max(1, -(-2 * attention.shape[0] // height), -(-2 * attention.shape[1] // width))
+    grey = np.repeat(np.repeat(np.nan_to_num(image).mean(-1), scale, 0), scale, 1)
+    weights = np.clip(np.nan_to_num(attention), 0.0, None)
+    weights = weights / (weights.max() or 1.0)
+    rows = np.arange(grey.shape[0]) * attention.shape[0] // grey.shape[0]
+    columns = np.arange(grey.shape[1]) * attention.shape[1] // grey.shape[1]
+    heat = weights[rows][:, columns][..., None]
+    base = (0.12 + 0.6 * grey)[..., None] * np.ones(3)
+    return base * (1 - 0.85 * heat) + 0.85 * heat * np.array([1.0, 0.72, 0.16])
+
+
+def image_with_grid(
+    image: NDArray[np.floating], tokens: TokenLayout, *, x: float, y: float, size: float, alt: str
+) -> list[str]:
+    """SVG of an image with its patch grid over it, `size` pixels high; chips at its left for tokens without pixels."""
+    height, width = image.shape[:2]
+    wide = size * width / height
+    rows, columns = tokens.grid
+    path = "".join(f"M{text(x)} {text(y + size * r / rows)}h{text(wide)}" for r in range(1, rows))
+    path += "".join(f"M{text(x + wide * c / columns)} {text(y)}v{text(size)}" for c in range(1, columns))
+    frame = {"x": x, "y": y, "width": wide, "height": size}
+    return [
+        tag("image", tag("title", text(alt)), href=png_uri(image), preserveAspectRatio="none", **frame),
+        tag("path", d=path, fill="none", stroke="#9aa3ad", stroke_width=0.7, stroke_opacity=0.75) if path else "",
+        tag("rect", fill="none", stroke="#4b5563", stroke_width=0.8, **frame),
+        *_chips(tokens, x - CHIPS, y),
+    ]
+
+
+def without_pixels(tokens: TokenLayout) -> tuple[str, ...]:
+    """Names of the groups of tokens that stand for no part of the image."""
+    found = {"cls": tokens.has_cls, "dist": tokens.has_dist, "reg": tokens.n_registers, "pool": tokens.has_pool}
+    return tuple(name for name, there in found.items() if there)
+
+
+def chips_width(tokens: TokenLayout) -> float:
+    """Room at an image's left for the tokens without pixels."""
+    return CHIPS if without_pixels(tokens) else 0.0
+
+
+def _chips(tokens: TokenLayout, x: float, y: float) -> list[str]:
+    registers = [f"R{i}" for i in range(tokens.n_registers)]
+    if len(registers) > 4:
+        registers = [*registers[:3], f"+{len(registers) - 3}"]
+    names = ["CLS"] * tokens.has_cls + ["dist"] * tokens.has_dist + registers + ["pool"] * tokens.has_pool
+    chips = []
+    for place, name in enumerate(names):
+        top = y + 20.0 * place
+        shade = "#dbe7f5" if name in ("CLS", "dist", "pool") else "#e5e7eb"
+        chips.append(tag("rect", x=x, y=top, width=28.0, height=16.0, rx=4.0, fill=shade, stroke="#9ca3af"))
+        chips.append(tag("text", name, x=x + 14.0, y=top + 11.5, class_="chip", text_anchor="middle"))
+    return chips
+
+
+def caption(exhibit: Exhibit, pair: int, which: str, *, length: int = 40) -> str:
+    """What the model says about a `clean` or `corrupt` image."""
+    logits = exhibit.clean_logits if which == "clean" else exhibit.corrupt_logits
+    if pair >= len(logits) or not logits.shape[-1]:
+        return which
+    best = int(np.argmax(logits[pair]))
+    name = exhibit.class_names[best] if best < len(exhibit.class_names) else str(best)
+    return f"{'clean' if which == 'clean' else 'partner'}: read as {shortened(name, length)}"
+
+
+_MOST_PAIRS, _MOST_HEADS = 6, 64
+_PAIR_SIDE = 150.0
+_OTHERS = {"cls": "CLS", "dist": "the distillation token", "reg": "registers"}  # nothing attends to the pool's token
+
+
+def images(exhibit: Exhibit, circuit: Circuit) -> str:
+    """The first pairs, clean beside partner."""
+    tokens = circuit.graph.cfg.tokens
+    chips = chips_width(tokens)
+    pairs = []
+    for pair in range(min(_MOST_PAIRS, len(exhibit.clean))):
+        figures = []
+        for which, pictures in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
+            image, said = pictures[pair], caption(exhibit, pair, which, length=80)
+            wide = chips + _PAIR_SIDE * image.shape[1] / image.shape[0] + 1
+            drawing = image_with_grid(image, tokens, x=chips, y=0.5, size=_PAIR_SIDE, alt=said)
+            figures.append(tag("figure", _framed(drawing, wide, _PAIR_SIDE + 1), tag("figcaption", text(said))))
+        pairs.append(tag("div", *figures, class_="pair"))
+    return tag("div", *pairs, class_="gallery") if pairs else ""
+
+
+def attention(exhibit: Exhibit, circuit: Circuit) -> str:
+    """One thumbnail per head of the circuit, over the first clean image."""
+    heads = sorted(
+        {(end.layer, end.head) for edge in circuit for end in (edge.source, edge.destination) if end.head >= 0}
+    )
+    if not heads or not len(exhibit.attention) or exhibit.grid[0] * exhibit.grid[1] == 0:
+        return ""
+    figures = [_thumbnail(exhibit, layer, head) for layer, head in heads[:_MOST_HEADS]]
+    cfg = circuit.graph.cfg
+    note = f"Attention {_where(cfg)} over the first clean image; the strongest patch of each head is fully coloured."
+    others = [name for name in without_pixels(cfg.tokens) if name in _OTHERS]
+    if others:
+        rest = "CLS itself" if others == ["cls"] else " and ".join(_OTHERS[name] for name in others)
+        note += f" The number is the share of attention that goes to patches, the rest goes to {rest}."
+    if len(heads) > _MOST_HEADS:
+        note += f" The first {_HEADS} of {len(heads)} heads are shown."
+    return tag("p", text(note)) + tag("div", *figures, class_="gallery heads")
+
+
+def _where(cfg: VitConfig) -> str:
+    """Which tokens attention is shown from."""
+    tokens = cfg.tokens
+    where = "averaged over all tokens"
+    if tokens.has_cls:
+        where = "from CLS and the distillation token" if tokens.has_dist else "from CLS"
+    return f"{where} (in layer {cfg.n_layers - 1}, attention pooling, from the pool)" if cfg.pools else where
+
+
+def _thumbnail(exhibit: Exhibit, layer: int, head: int) -> str:
+    pattern = exhibit.on_patches(0, layer, head)
+    picture = png_uri(attention_image(exhibit.clean[0], pattern))
+    said = f"a{layer}.h{head}" + (f"  {pattern.sum():.2f}" if exhibit.n_prefix else "")
+    image = f'<img alt="{text(said)}" src="{picture}">'
+    return tag("figure", image, tag("figcaption", text(said)))
+
+
+def _framed(content: list[str], width: float, height: float) -> str:
+    size = f'width="{text(width)}" height="{text(height)}" viewBox="0 0 {text(width)} {text(height)}"'
+    return f'<svg class="vc" {size}>{"".join(content)}</svg>'
+
+
+_SIDE = 112  # px, of a thumbnail
+Answer = Sequence[str]
+"""A row of the table of images: image, shows, what model and circuit say, m of both, range over partners."""
+
+
+def answers(report: Report, exhibit: Exhibit, circuit: Circuit) -> str:
+    """Thumbnails in two groups; empty where no picture was gathered."""
+    rows = [row for row in image_rows(report) if image_number(row) in exhibit.pictures]
+    if not rows:
+        return ""
+    worst, best = rows[:WORST], rows[WORST:][-BEST:]
+    names = {side: named(circuit.task.get(f"{side}_name", side)) for side in ("target", "foil")}
+    note = (
+        "m is the metric, which speaks for the target where it is high; of the circuit its mean over partners, and in "
+        "brackets the range over them: a circuit that reads the image answers alike whatever the partner. An orange "
+        "frame: circuit and model name different classes."
+    )
+    groups = [tag("p", text(note)), _group("Furthest off", worst, exhibit, names)]
+    if best:
+        groups.append(_group("Closest", best[::-1], exhibit, names))
+    return "".join(groups)
+
+
+def _group(heading: str, rows: Sequence[Answer], exhibit: Exhibit, names: dict[str, str]) -> str:
+    figures = [_figure(row, exhibit.pictures[image_number(row)], names) for row in rows]
+    return tag("h3", text(heading)) + tag("div", *figures, class_="gallery answers")
+
+
+def _figure(row: Answer, picture: NDArray[np.float32], names: dict[str, str]) -> str:
+    image, shows, model, circuit, m_model, m_circuit, spread = row
+    lines = (
+        f"{image}: shows {shortened(names.get(shows, shows), 18)}",
+        f"model: {shortened(model, 16)}, m = {m_model}",
+        f"circuit: {shortened(circuit, 16)}, m = {m_circuit}",
+        f"({spread})",
+    )
+    shown = f'<img alt="{text(lines[0])}" src="{thumbnail_uri(picture)}">'
+    said = tag("figcaption", "<br>".join(map(text, lines)))
+    return tag("figure", shown, said, class_=None if model == circuit else "other")
+
+
+def thumbnail_uri(picture: NDArray[np.float32]) -> str:
+    """A picture in [0, 1], (height, width, 1 or 3), as a small PNG data URI; small ones keep their pixels sharp."""
+    from PIL import Image
+
+    pixels = (np.clip(np.nan_to_num(picture), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    factor = max(1, _SIDE // max(image.size))
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
