@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
-from ..circuits.compare.ranks import rank_correlations
+from ..circuits.compare.similarity import rank_correlations
 from ..circuits.controls import random_masks
 from ..circuits.design import one_partner_each
 from ..circuits.graph import Graph

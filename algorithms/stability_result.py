@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
-from ..circuits.compare.ranks import rank_correlations
+from ..circuits.compare.similarity import rank_correlations
 from ..circuits.formats.plain import plain, write_text_atomic
 from ..circuits.formats.schema import json_text
 from ..circuits.nodes import jaccard, overlap

@@ -6,8 +6,8 @@ from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
-    from .checks.bench import CheckSettings as CheckSettings
-    from .checks.spread import evaluate_spread as evaluate_spread
+    from .checks.mask_evaluator import CheckSettings as CheckSettings
+    from .checks.robustness import evaluate_spread as evaluate_spread
     from .circuit import Circuit as Circuit
     from .contrast import class_contrast as class_contrast
     from .contrasts import partner_contrasts as partner_contrasts
@@ -55,7 +55,7 @@ __all__ = [
 
 _HOMES = {
     "Ablation": ".ablation",
-    "CheckSettings": ".checks.bench",
+    "CheckSettings": ".checks.mask_evaluator",
     "Circuit": ".circuit",
     "Edge": ".names",
     "Graph": ".graph",
@@ -68,7 +68,7 @@ _HOMES = {
     "class_contrast": ".contrast",
     "compile_graph": ".graph",
     "evaluate": ".evaluation",
-    "evaluate_spread": ".checks.spread",
+    "evaluate_spread": ".checks.robustness",
     "jaccard": ".nodes",
     "judge": ".truth",
     "partner_contrasts": ".contrasts",

@@ -15,8 +15,8 @@ from typing import Any
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, make_baseline
 from .bootstrap import FLOOR
-from .checks.bench import Bench, CheckSettings
-from .checks.thorough import Checks, add_checks, check_names
+from .checks.mask_evaluator import CheckSettings, MaskEvaluator
+from .checks.run_checks import Checks, add_checks, check_names
 from .circuit import Circuit
 from .crossed_report import crossed_report
 from .curves import GridName, make_grid
@@ -115,8 +115,10 @@ def evaluate(
     report, measured = crossed_report(judging, method) if crossed else (one_sided_report(judging, method), pairs)
     resamples, metric = judging.resamples(measured), task.metric.response if crossed else task.metric
     settings = settings or CheckSettings()
-    bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
-    return add_checks(report, bench, names)
+    evaluator = MaskEvaluator(
+        circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every
+    )
+    return add_checks(report, evaluator, names)
 
 
 def _ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:

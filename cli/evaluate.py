@@ -29,17 +29,6 @@ the image at all; --sides one judges it on the target alone, as circuits were ju
 equivalence, independence, minimality, sufficiency and partial necessity, and what do other ablations and metrics say?
 """
 
-CHECK_NAMES = (
-    "completeness",
-    "local_minimality",
-    "equivalence",
-    "independence",
-    "minimality",
-    "sufficiency",
-    "partial_necessity",
-    "spread",
-)  # of circuits/checks/thorough.py, which imports torch
-
 
 def add_parser(subparsers: Any) -> None:
     """Register `evaluate`."""
@@ -50,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     parser.add_argument("--no-curve", action="store_true", help="leave out the curve, CPR and CMD")
     parser.add_argument("--thorough", action="store_true", help="all checks, some hundreds of runs more")
-    parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECK_NAMES)}")
+    parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECKS)}")
     parser.add_argument(
         "--tolerance", type=float, default=0.01, metavar="SHARE", help="loss of faithfulness that counts as none (.01)"
     )
@@ -71,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
-    from ..circuits.checks.bench import CheckSettings
+    from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
     from ..circuits.evaluation import evaluate
 
@@ -119,7 +108,7 @@ def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Tas
     from ..circuits.draw.html import write_html
     from ..circuits.draw.intervals import draw_spread
     from ..circuits.figure_data import gather
-    from ..circuits.formats.reports import save_report
+    from ..circuits.formats.json import save_report
     from ..circuits.words import images_shown, measure
 
     written = []

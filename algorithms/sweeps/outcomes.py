@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ...circuits.formats.json import load_report
 from ...circuits.formats.plain import plain, write_text_atomic
-from ...circuits.formats.reports import load_report
 from ...circuits.formats.schema import json_text, read_json
 from ...circuits.report import Report
 from ...circuits.run_folder import read_run

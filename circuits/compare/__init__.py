@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 from ...models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..figure_data import gather_heads as gather_heads
     from .anatomy import Anatomy as Anatomy
     from .anatomy import describe as describe
-    from .batch import circuit_batch as circuit_batch
     from .comparison import compare as compare
     from .findings import Finding as Finding
-    from .heads import gather_heads as gather_heads
     from .matching import HeadFeatures as HeadFeatures
     from .matching import Matching as Matching
     from .matching import match_heads as match_heads
     from .matching import matched_overlap as matched_overlap
     from .null import holm as holm
     from .null import permutation_test as permutation_test
-    from .pair_curve import PairCurve as PairCurve
-    from .ranks import rank_biased_overlap as rank_biased_overlap
     from .result import Comparison as Comparison
+    from .similarity import rank_biased_overlap as rank_biased_overlap
+    from .similarity import wl_similarity as wl_similarity
+    from .subject import PairCurve as PairCurve
     from .subject import Subject as Subject
-    from .weisfeiler_lehman import wl_similarity as wl_similarity
+    from .subject import circuit_batch as circuit_batch
 
 _HOMES = {
     "Anatomy": ".anatomy",
@@ -33,18 +33,18 @@ _HOMES = {
     "Finding": ".findings",
     "HeadFeatures": ".matching",
     "Matching": ".matching",
-    "PairCurve": ".pair_curve",
+    "PairCurve": ".subject",
     "Subject": ".subject",
-    "circuit_batch": ".batch",
+    "circuit_batch": ".subject",
     "compare": ".comparison",
     "describe": ".anatomy",
-    "gather_heads": ".heads",
+    "gather_heads": "..figure_data",
     "holm": ".null",
     "match_heads": ".matching",
     "matched_overlap": ".matching",
     "permutation_test": ".null",
-    "rank_biased_overlap": ".ranks",
-    "wl_similarity": ".weisfeiler_lehman",
+    "rank_biased_overlap": ".similarity",
+    "wl_similarity": ".similarity",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

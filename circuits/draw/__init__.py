@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from ...models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..formats import draw_circuit as draw_circuit
     from .curve import curves_svg as curves_svg
     from .curve import draw_curves as draw_curves
     from .dot import to_dot as to_dot
-    from .files import draw_circuit as draw_circuit
     from .html import to_html as to_html
     from .html import write_html as write_html
     from .svg import to_svg as to_svg
@@ -17,7 +17,7 @@ __all__ = ["curves_svg", "draw_circuit", "draw_curves", "to_dot", "to_html", "to
 
 _HOMES = {
     "curves_svg": ".curve",
-    "draw_circuit": ".files",
+    "draw_circuit": "..formats",
     "draw_curves": ".curve",
     "to_dot": ".dot",
     "to_html": ".html",

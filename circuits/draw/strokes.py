@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
-from ..formats.rows import ranked_indices
+from ..formats.tables import ranked_indices
 from ..graph import Graph
 from ..names import Edge
 from ..words import group_title, shortened

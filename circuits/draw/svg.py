@@ -7,9 +7,11 @@ the diagram the images and the legend. The same circuit gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..circuit import Circuit
+from ..formats.plain import write_text_atomic
 from ..words import facts, group_title, shortened, title
 from .images import caption, chips_width, image_with_grid
 from .layout import Box, Layout, place
@@ -35,6 +37,15 @@ STYLE = """
 .vc .letter{font-size:7px}
 .vc .edge:hover{stroke-opacity:1;stroke:#111827}
 """
+
+
+def save_svg(circuit: Circuit, path: str | Path, *, exhibit: Exhibit | None = None, max_edges: int = MAX_EDGES) -> Path:
+    """Writes the circuit as SVG and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, to_svg(circuit, exhibit=exhibit, max_edges=max_edges))
 
 
 def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int = MAX_EDGES, header: bool = True) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
 from vitcircuits.algorithms.sweeps.table import FIGURES
-from vitcircuits.circuits.formats.reports import save_report
+from vitcircuits.circuits.formats.json import save_report
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.circuits.run_folder import RunFolder
 from vitcircuits.models.errors import TaskError

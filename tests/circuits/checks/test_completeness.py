@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, compile_graph, node_circuit, run_circuit
-from vitcircuits.circuits.checks.completeness import completeness
-from vitcircuits.circuits.checks.local_minimality import TABLE, local_minimality
+from vitcircuits.circuits.checks.single_parts import TABLE, completeness, local_minimality
 from vitcircuits.circuits.names import parse_edge
 from vitcircuits.circuits.nodes import node_names
 
@@ -100,6 +99,6 @@ def test_where_nothing_is_to_be_explained_every_figure_says_so(tiny_task, tiny_c
     import dataclasses
 
     pairs = dataclasses.replace(tiny_task.evaluation, corrupt=tiny_task.evaluation.clean.clone())
-    bench = bench_of(tiny_circuit, dataclasses.replace(tiny_task, evaluation=pairs))
-    for figure in (completeness(bench).figures | local_minimality(bench).figures).values():
+    evaluator = bench_of(tiny_circuit, dataclasses.replace(tiny_task, evaluation=pairs))
+    for figure in (completeness(evaluator).figures | local_minimality(evaluator).figures).values():
         assert figure.value is None and "m(none)" in figure.reason

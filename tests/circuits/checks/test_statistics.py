@@ -4,7 +4,7 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
-from vitcircuits.circuits.checks.statistics import beats, can_pass, equivalence, fewest_pairs, independence
+from vitcircuits.circuits.checks.verdicts import beats, can_pass, equivalence, fewest_pairs, independence
 
 LEVEL = 0.05
 

@@ -8,7 +8,7 @@ from vitcircuits.algorithms import eap
 from vitcircuits.algorithms.comparing import measure_curves
 from vitcircuits.circuits import class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.compare import Subject, compare
-from vitcircuits.circuits.compare.pair_curve import PairCurve, curve_figures
+from vitcircuits.circuits.compare.subject import PairCurve, curve_figures
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from vitcircuits.circuits.compare.ranks import overlap_curve, places, rank_biased_overlap, rank_correlations
+from vitcircuits.circuits.compare.similarity import overlap_curve, places, rank_biased_overlap, rank_correlations
 from vitcircuits.models.errors import GraphError
 
 RANDOM = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from vitcircuits.circuits.partners.lettering import PLACES, Lettering, paint_word, rgb, word_box
+from vitcircuits.circuits.partners.text_overlay import PLACES, Lettering, paint_word, rgb, word_box
 from vitcircuits.models.errors import TaskError
 from vitcircuits.models.preprocess import Preprocess
 

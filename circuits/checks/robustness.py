@@ -34,6 +34,7 @@ from ..report import Figure, Table
 from ..run import require_model
 from ..task import Task
 from ..transmission import Crossed
+from .mask_evaluator import Findings, MaskEvaluator
 
 FEWEST_ABLATIONS, FEWEST_METRICS = 3, 2
 DEFAULT_ABLATIONS = ("partner", "another", "mean")
@@ -248,3 +249,22 @@ def _extreme(judged: dict[Choice, Judged], resamples: Resamples, name: str) -> F
     values = np.array([one.values[0] for one in known.values()])
     drawn = np.stack([one.drawn[:, 0] for one in known.values()], -1)
     return resamples.figure(float(fold(values)), fold(drawn, axis=-1), "share", method)
+
+
+def check_spread(evaluator: MaskEvaluator) -> Findings:
+    """The lowest and the highest share over ablations and metrics, with the tables behind them."""
+    settings, n = evaluator.settings, len(evaluator.resamples.weights)
+    found = evaluate_spread(
+        evaluator.circuit,
+        evaluator.task,
+        ablations=settings.ablations,
+        metrics=settings.metrics,
+        pairs=evaluator.every_partner or evaluator.pairs,
+        n_bootstrap=n,
+        seed=evaluator.seed,
+        memory=evaluator.memory,
+        progress=evaluator.progress,
+    )
+    figures = {f"lowest_{found.share}": found.lowest, f"highest_{found.share}": found.highest}
+    tables = {"spread": found.table}
+    return Findings(figures, tables=tables | ({"spread_distances": found.distance_table} if found.distances else {}))
