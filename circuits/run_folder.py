@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
+from .figures import main_figure
 from .formats import RUN_FILES
 from .formats.plain import plain, write_text_atomic
 from .formats.schema import json_text, read_json
@@ -253,7 +254,7 @@ def _repair(path: Path) -> str:
 
 def _mark(report: Report) -> tuple[int, float] | tuple[int, float, float, float] | None:
     """The circuit's own point on the curve, with its interval where it has one."""
-    figure = report.figures.get("transmission", report.figures.get("faithfulness"))
+    figure = main_figure(report)
     if figure is None or figure.value is None:
         return None
     point = (report.n_edges, figure.value)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .circuit import Circuit
+from .figures import told_figures
 from .report import Figure, Report
 
 _GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
@@ -162,18 +163,8 @@ def _crossed(report: Report) -> list[Row]:
     if "transmission_raw" in figures:
         raw, empty = short(figures["transmission_raw"]), short(figures["transmission_empty"])
         rows.append(("", f"that is (T - T0) / (1 - T0): T = {raw}, and T0 = {empty} is what partners show themselves"))
-    said = {
-        "leakage": ("leakage", "L = {}: 0 is right, 1 with no edge kept"),
-        "offset": ("offset", "{}: the circuit's mean over the model's"),
-        "transmission_within": ("T within", "{}: 1 follows the model image by image, inside each class"),
-        "reproduced_variation": ("R^2", "{} of the model's variation is reproduced"),
-    }
-    rows += [(label, words.format(short(figures[name]))) for name, (label, words) in said.items() if name in figures]
-    rows += [("right", f"{short(figures['right'])} in the lowest cell, {_lowest_cell(figures)}")]
-    rows += [("KL", f"{short(figures['kl'])}: 0 is best")]
-    rows += [("other classes", f"R^2 = {short(figures['other_classes'])}")] if "other_classes" in figures else []
-    if "transmission_all_images" in figures:
-        rows.append(("all images", f"T = {short(figures['transmission_all_images'])}, the model's mistakes included"))
+    worst = _lowest_cell(figures)
+    rows += [(one.label, one.said.format(short(figure), worst=worst)) for one, figure in told_figures(report, "both")]
     return [*rows, *_controls(report), *_older(figures)]
 
 
@@ -208,10 +199,8 @@ def _older(figures: Mapping[str, Figure]) -> list[Row]:
 
 
 def _one_sided(report: Report) -> list[Row]:
-    figures = report.figures
     rows = [("faithfulness", verdict(report)), ("", report.method.get("sides_in_words", ONE_SIDED))]
-    labels = {"random_faithfulness": "random circuits", "accuracy": "accuracy", "kl": "KL"}
-    return [*rows, *((label, short(figures[name])) for name, label in labels.items() if name in figures)]
+    return [*rows, *((one.label, one.said.format(short(figure))) for one, figure in told_figures(report, "one"))]
 
 
 def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:

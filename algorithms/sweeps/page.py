@@ -14,25 +14,12 @@ from pathlib import Path
 
 from ...circuits.draw.curve import sparkline
 from ...circuits.draw.style import tag, text
+from ...circuits.figures import COLUMNS, figure_of
 from ...circuits.formats.plain import write_text_atomic
 from ...circuits.report import Figure, Report
 from .outcomes import ERROR_FILE, Outcome
-from .table import figure_of
 
 _NONE = "\N{EN DASH}"
-_FIGURES = {
-    "transmission": "transmission",
-    "leakage": "leakage",
-    "reproduced_variation": "R\N{SUPERSCRIPT TWO}",
-    "right": "right",
-    "random_transmission": "T of random circuits",
-    "cpr": "CPR",
-    "cmd": "CMD",
-    "kl": "KL (nats)",
-    "accuracy_retained": "accuracy kept",
-    "random_faithfulness": "f of random circuits",
-    "faithfulness": "faithfulness (one-sided)",
-}
 _NOTE = (
     "Figures are on evaluation pairs, with their 95% interval below; random circuits are of the same size, and their "
     "interval is the spread of the draws. A circuit that does not read the image has transmission 0, and can have "
@@ -135,7 +122,7 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
 def _cells(outcomes: Sequence[Outcome]) -> str:
     columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seed", "n"), ("edges", "n")]
     names = _names(outcomes)
-    columns += [(_FIGURES[name], "n") for name in names]
+    columns += [(COLUMNS[name], "n") for name in names]
     rows = (_row(outcome, names) for outcome in outcomes)
     return _table([*columns, ("curve", ""), ("status", "")], rows)
 
@@ -143,7 +130,7 @@ def _cells(outcomes: Sequence[Outcome]) -> str:
 def _names(outcomes: Sequence[Outcome]) -> list[str]:
     """Figures that some cell has; all where none is done."""
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
-    return [name for name in _FIGURES if not reports or any(figure_of(report, name) for report in reports)]
+    return [name for name in COLUMNS if not reports or any(figure_of(report, name) for report in reports)]
 
 
 def _seeds(outcomes: Sequence[Outcome]) -> str:
@@ -156,7 +143,7 @@ def _seeds(outcomes: Sequence[Outcome]) -> str:
         return ""
     columns = [("model", ""), ("task", ""), ("algorithm", ""), ("seeds", "n"), ("edges", "n")]
     figures = _names(outcomes)
-    columns += [(_FIGURES[name], "n") for name in figures]
+    columns += [(COLUMNS[name], "n") for name in figures]
     rows = ([*[_cell(text(name), name) for name in names], *_spread(same, figures)] for names, same in together.items())
     note = "Mean over the seeds that are done, and the lowest and the highest below: a range, not an interval."
     return tag("section", tag("h2", "Seeds together"), tag("p", note), _table(columns, rows))

@@ -24,29 +24,14 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...circuits.figures import COLUMNS, figure_of
 from ...circuits.formats.plain import write_bytes_atomic, write_text_atomic
-from ...circuits.report import Figure, Report
 from ...models.errors import TaskError
 from .outcomes import Outcome
 
 if TYPE_CHECKING:
     import pandas
 
-FIGURES = (
-    "transmission",
-    "leakage",
-    "reproduced_variation",
-    "right",
-    "random_transmission",
-    "cpr",
-    "cmd",
-    "kl",
-    "accuracy_retained",
-    "random_faithfulness",
-    "faithfulness",
-)
-_ELSEWHERE = {"faithfulness": "one_sided_faithfulness"}
-"""What crossed tasks call a figure of one-sided ones."""
 _STAGES = ("task", "search", "evaluation", "files")
 _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("model", "task", "algorithm"), "str"),
@@ -55,7 +40,7 @@ _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("n_edges", "n_graph"), "Int64"),
     "size": "float64",
     **dict.fromkeys(("n_nodes", "n_pairs"), "Int64"),
-    **{f"{name}{end}": "float64" for name in FIGURES for end in ("", "_low", "_high")},
+    **{f"{name}{end}": "float64" for name in COLUMNS for end in ("", "_low", "_high")},
     **dict.fromkeys(("undefined", "error", "folder"), "str"),
 }
 
@@ -119,13 +104,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         return row
     row |= {"n_edges": report.n_edges, "n_graph": report.n_graph, "size": report.n_edges / report.n_graph}
     row |= {"n_nodes": report.method.get("n_nodes"), "n_pairs": report.n_pairs}
-    known = {name: figure for name in FIGURES if (figure := figure_of(report, name)) is not None}
+    known = {name: figure for name in COLUMNS if (figure := figure_of(report, name)) is not None}
     for name, figure in known.items():
         row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
     missing = {name: figure.reason for name, figure in known.items() if figure.value is None}
     return row | {"undefined": "; ".join(f"{name}: {reason}" for name, reason in missing.items())}
-
-
-def figure_of(report: Report, name: str) -> Figure | None:
-    """A figure of a report, under its name in the table; None where the report has none."""
-    return report.figures.get(name, report.figures.get(_ELSEWHERE.get(name, name)))

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ...models.errors import GraphError
 from ..bootstrap import TAIL, Resamples, percentiles
 from ..circuit import Circuit
+from ..figures import TESTED
 from ..nodes import MATCHED_BY, granularity, kept_nodes, matched_masks
 from ..reach import prune
 from ..report import Figure
@@ -136,11 +137,6 @@ def same_shape(subjects: Sequence[Subject]) -> bool:
 
 
 Floats = NDArray[np.float64]
-
-TESTED = ("edges for faithfulness 0.8", "CPR", "effective edges", "depth read", "path length", "modularity")
-"""Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power.
-
-Where curves are of crossed tasks, the first is the size for a transmission."""
 
 _METHOD = {
     "random_circuits": f"{MATCHED_BY['edge']} (node circuits: {MATCHED_BY['node']}); the own strengths dealt out anew",

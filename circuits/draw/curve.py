@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..figures import main_figure
 from ..report import Curve, Report
 from ..words import measure
 from .style import BLUE, DASHED, FRAME, GREY, INK, LINES, PALE, draw_plot, dress, head, plotted, tag
@@ -205,7 +206,7 @@ def sparkline(report: Report) -> str:
     lines = [tag("path", d=f"M0 {_y(level)}H{WIDTH}", stroke=PALE, fill="none") for level in (0.0, 1.0)]
     lines += [_line(curve, report.n_graph, _CHANCE) for curve in random]
     lines += [_line(curve, report.n_graph, BLUE) for curve in known]
-    figure = report.figures.get("transmission", report.figures.get("faithfulness"))
+    figure = main_figure(report)
     if figure is not None and figure.value is not None and report.n_edges:
         x, y = _x(report.n_edges, report.n_graph), _y(figure.value)
         lines.append(tag("circle", cx=x, cy=y, r=2.6, fill="#fff", stroke=INK, stroke_width=1.3))

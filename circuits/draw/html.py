@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..circuit import Circuit
+from ..figures import grouped
 from ..formats.plain import write_text_atomic
 from ..report import Figure, Report, Table, Verdict
 from ..words import facts, is_crossed, measure, selection_told, title, told
-from .figure_groups import grouped
 from .images import answers, attention, images
 from .strokes import Stroke, number, strokes
 from .style import tag, text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits import class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.draw.figure_groups import grouped
+from vitcircuits.circuits.figures import grouped
 from vitcircuits.circuits.formats.json import load_report, save_report
 from vitcircuits.circuits.report import Figure
 from vitcircuits.circuits.words import images_shown, points, selection_told, short, told, verdict
