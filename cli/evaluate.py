@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..circuits.checks import CHECKS
 from .options import add_memory, add_model, add_task, load_model, make_task, new_parser, recorded_settings
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def _design(circuit: Circuit, task: Task) -> str:
 def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Task) -> list[Path]:
     """The report, the picture of the spread and the page, as far as they were asked for."""
     from ..circuits.draw.curve import curves_svg
-    from ..circuits.draw.html import write_html
     from ..circuits.draw.intervals import draw_spread
+    from ..circuits.draw.pages import write_html
     from ..circuits.figure_data import gather
     from ..circuits.formats.json import save_report
     from ..circuits.words import images_shown, measure

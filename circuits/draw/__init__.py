@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from .curve import curves_svg as curves_svg
     from .curve import draw_curves as draw_curves
     from .dot import to_dot as to_dot
-    from .html import to_html as to_html
-    from .html import write_html as write_html
+    from .pages import to_html as to_html
+    from .pages import write_html as write_html
     from .svg import to_svg as to_svg
 
 __all__ = ["curves_svg", "draw_circuit", "draw_curves", "to_dot", "to_html", "to_svg", "write_html"]
@@ -20,8 +20,8 @@ _HOMES = {
     "draw_circuit": "..formats",
     "draw_curves": ".curve",
     "to_dot": ".dot",
-    "to_html": ".html",
+    "to_html": ".pages",
     "to_svg": ".svg",
-    "write_html": ".html",
+    "write_html": ".pages",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

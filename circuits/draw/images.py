@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from ..words import BEST, WORST, image_number, image_rows, named, shortened
 from .style import tag, text
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..figure_data import Exhibit
 
 CHIPS = 34.0  # px; room for the chips at an image's left
@@ -26,11 +28,21 @@ _THUMBNAIL = 112  # px
 
 def png_uri(image: NDArray[np.floating]) -> str:
     """An image in [0, 1], shape (height, width, channel), 1 or 3 channels, as a PNG data URI."""
+    picture = _picture(image)
+    return _uri(picture, max(1, -(-_CRISP // max(picture.size))))
+
+
+def _picture(image: NDArray[np.floating]) -> Image.Image:
     from PIL import Image
 
     pixels = (np.clip(np.nan_to_num(image), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    factor = max(1, -(-_CRISP // max(picture.size)))
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _uri(picture: Image.Image, factor: int) -> str:
+    """The picture, enlarged by a whole factor, as PNG."""
+    from PIL import Image
+
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
@@ -117,30 +129,29 @@ _PAIR_SIDE = 150.0
 _OTHERS = {"cls": "CLS", "dist": "the distillation token", "reg": "registers"}  # nothing attends to the pool's token
 
 
-def images(exhibit: Exhibit, circuit: Circuit) -> str:
-    """The first pairs, clean beside partner."""
+def pairs(exhibit: Exhibit, circuit: Circuit) -> list[list[tuple[str, str]]]:
+    """The first pairs, clean beside partner: each image as SVG with its patch grid, and what the model says of it."""
     tokens = circuit.graph.cfg.tokens
     chips = chips_width(tokens)
-    pairs = []
+    found = []
     for pair in range(min(_MOST_PAIRS, len(exhibit.clean))):
         figures = []
         for which, pictures in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
             image, said = pictures[pair], caption(exhibit, pair, which, length=80)
             wide = chips + _PAIR_SIDE * image.shape[1] / image.shape[0] + 1
             drawing = image_with_grid(image, tokens, x=chips, y=0.5, size=_PAIR_SIDE, alt=said)
-            figures.append(tag("figure", _framed(drawing, wide, _PAIR_SIDE + 1), tag("figcaption", text(said))))
-        pairs.append(tag("div", *figures, class_="pair"))
-    return tag("div", *pairs, class_="gallery") if pairs else ""
+            figures.append((_framed(drawing, wide, _PAIR_SIDE + 1), said))
+        found.append(figures)
+    return found
 
 
-def attention(exhibit: Exhibit, circuit: Circuit) -> str:
-    """One thumbnail per head of the circuit, over the first clean image."""
+def attention(exhibit: Exhibit, circuit: Circuit) -> dict[str, Any] | None:
+    """One thumbnail per head of the circuit, over the first clean image: `note`, and `heads` as (URI, caption)."""
     heads = sorted(
         {(end.layer, end.head) for edge in circuit for end in (edge.source, edge.destination) if end.head >= 0}
     )
     if not heads or not len(exhibit.attention) or exhibit.grid[0] * exhibit.grid[1] == 0:
-        return ""
-    figures = [_thumbnail(exhibit, layer, head) for layer, head in heads[:_MOST_HEADS]]
+        return None
     cfg = circuit.graph.cfg
     note = f"Attention {_where(cfg)} over the first clean image; the strongest patch of each head is fully coloured."
     others = [name for name in without_pixels(cfg.tokens) if name in _OTHERS]
@@ -148,8 +159,8 @@ def attention(exhibit: Exhibit, circuit: Circuit) -> str:
         rest = "CLS itself" if others == ["cls"] else " and ".join(_OTHERS[name] for name in others)
         note += f" The number is the share of attention that goes to patches, the rest goes to {rest}."
     if len(heads) > _MOST_HEADS:
-        note += f" The first {_HEADS} of {len(heads)} heads are shown."
-    return tag("p", text(note)) + tag("div", *figures, class_="gallery heads")
+        note += f" The first {_MOST_HEADS} of {len(heads)} heads are shown."
+    return {"note": note, "heads": [_head(exhibit, layer, head) for layer, head in heads[:_MOST_HEADS]]}
 
 
 def _where(cfg: VitConfig) -> str:
@@ -161,12 +172,10 @@ def _where(cfg: VitConfig) -> str:
     return f"{where} (in layer {cfg.n_layers - 1}, attention pooling, from the pool)" if cfg.pools else where
 
 
-def _thumbnail(exhibit: Exhibit, layer: int, head: int) -> str:
+def _head(exhibit: Exhibit, layer: int, head: int) -> tuple[str, str]:
     pattern = exhibit.on_patches(0, layer, head)
-    picture = png_uri(attention_image(exhibit.clean[0], pattern))
     said = f"a{layer}.h{head}" + (f"  {pattern.sum():.2f}" if exhibit.n_prefix else "")
-    image = f'<img alt="{text(said)}" src="{picture}">'
-    return tag("figure", image, tag("figcaption", text(said)))
+    return png_uri(attention_image(exhibit.clean[0], pattern)), said
 
 
 def _framed(content: list[str], width: float, height: float) -> str:
@@ -174,35 +183,24 @@ def _framed(content: list[str], width: float, height: float) -> str:
     return f'<svg class="vc" {size}>{"".join(content)}</svg>'
 
 
-_SIDE = 112  # px, of a thumbnail
-Answer = Sequence[str]
-"""A row of the table of images: image, shows, what model and circuit say, m of both, range over partners."""
+def answers(report: Report, exhibit: Exhibit, circuit: Circuit) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The circuit's answer beside the model's, image by image: those that it is furthest off on, and the closest.
 
-
-def answers(report: Report, exhibit: Exhibit, circuit: Circuit) -> str:
-    """Thumbnails in two groups; empty where no picture was gathered."""
+    What is said of each comes from the report's table of images, the picture from the exhibit: heading -> `uri`,
+    `lines` and whether the two answers differ (`other`).
+    """
     rows = [row for row in image_rows(report) if image_number(row) in exhibit.pictures]
-    if not rows:
-        return ""
-    worst, best = rows[:WORST], rows[WORST:][-BEST:]
     names = {side: named(circuit.task.get(f"{side}_name", side)) for side in ("target", "foil")}
-    note = (
-        "m is the metric, which speaks for the target where it is high; of the circuit its mean over partners, and in "
-        "brackets the range over them: a circuit that reads the image answers alike whatever the partner. An orange "
-        "frame: circuit and model name different classes."
-    )
-    groups = [tag("p", text(note)), _group("Furthest off", worst, exhibit, names)]
-    if best:
-        groups.append(_group("Closest", best[::-1], exhibit, names))
-    return "".join(groups)
+    groups = {"Furthest off": rows[:WORST], "Closest": rows[WORST:][-BEST:][::-1]}
+    return [
+        (heading, [_answer(row, exhibit.pictures[image_number(row)], names) for row in some])
+        for heading, some in groups.items()
+        if some
+    ]
 
 
-def _group(heading: str, rows: Sequence[Answer], exhibit: Exhibit, names: dict[str, str]) -> str:
-    figures = [_figure(row, exhibit.pictures[image_number(row)], names) for row in rows]
-    return tag("h3", text(heading)) + tag("div", *figures, class_="gallery answers")
-
-
-def _figure(row: Answer, picture: NDArray[np.float32], names: dict[str, str]) -> str:
+def _answer(row: Sequence[str], picture: NDArray[np.float32], names: dict[str, str]) -> dict[str, Any]:
+    """A row of the table of images: image, shows, what model and circuit say, m of both, range over partners."""
     image, shows, model, circuit, m_model, m_circuit, spread = row
     lines = (
         f"{image}: shows {shortened(names.get(shows, shows), 18)}",
@@ -210,20 +208,13 @@ def _figure(row: Answer, picture: NDArray[np.float32], names: dict[str, str]) ->
         f"circuit: {shortened(circuit, 16)}, m = {m_circuit}",
         f"({spread})",
     )
-    shown = f'<img alt="{text(lines[0])}" src="{thumbnail_uri(picture)}">'
-    said = tag("figcaption", "<br>".join(map(text, lines)))
-    return tag("figure", shown, said, class_=None if model == circuit else "other")
+    return {"uri": thumbnail_uri(picture), "lines": lines, "other": model != circuit}
 
 
 def thumbnail_uri(picture: NDArray[np.float32]) -> str:
     """A picture in [0, 1], (height, width, 1 or 3), as a small PNG data URI; small ones keep their pixels sharp."""
     from PIL import Image
 
-    pixels = (np.clip(np.nan_to_num(picture), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    factor = max(1, _SIDE // max(image.size))
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image = _picture(picture)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return _uri(image, max(1, _THUMBNAIL // max(image.size)))

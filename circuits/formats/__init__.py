@@ -50,7 +50,7 @@ FORMATS = {
     ".png": Format("draw.dot.save_rendered", drawn=True, options=("max_edges",)),
     ".pdf": Format("draw.dot.save_rendered", drawn=True, options=("max_edges",)),
     ".html": Format(
-        "draw.html.write_html", drawn=True, options=("exhibit", "report", "curve_svg"), in_run="circuit.html"
+        "draw.pages.write_html", drawn=True, options=("exhibit", "report", "curve_svg"), in_run="circuit.html"
     ),
 }
 SAVED = tuple(ending for ending, one in FORMATS.items() if one.saved)

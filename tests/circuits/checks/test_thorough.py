@@ -5,7 +5,7 @@ import re
 
 import pytest
 from vitcircuits.circuits import CheckSettings, Circuit, compile_graph, evaluate, node_circuit
-from vitcircuits.circuits.draw.html import to_html
+from vitcircuits.circuits.draw.pages import to_html
 from vitcircuits.circuits.formats.json import load_report, report_to_dict, save_report
 from vitcircuits.circuits.report import Figure, Report
 from vitcircuits.models.errors import TaskError

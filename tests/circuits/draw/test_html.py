@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from vitcircuits.circuits.draw.curve import curves_svg
-from vitcircuits.circuits.draw.html import to_html, write_html
+from vitcircuits.circuits.draw.pages import to_html, write_html
 from vitcircuits.circuits.report import Curve, Figure, Report, Table
 from vitcircuits.models.errors import FormatError
 
