@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..circuits.effect_table import PatchTable as PatchTable
+    from ..circuits.effect_table import PathTable as PathTable
     from .attribution.activations import eap_ig_activations as eap_ig_activations
     from .attribution.atp_star import atp_star as atp_star
     from .attribution.ceap import ceap as ceap
@@ -23,21 +25,19 @@ if TYPE_CHECKING:
     from .control_result import ControlSearches as ControlSearches
     from .control_search import control_searches as control_searches
     from .interpretability.factor_table import FactorTable as FactorTable
-    from .interpretability.lens_table import LensTable as LensTable
+    from .interpretability.lens import LensTable as LensTable
     from .interpretability.measure import head_factors as head_factors
     from .interpretability.measure import head_texts as head_texts
     from .interpretability.measure import logit_lens as logit_lens
     from .interpretability.side_by_side import ModelNumbers as ModelNumbers
     from .interpretability.side_by_side import SideBySide as SideBySide
     from .interpretability.side_by_side import side_by_side as side_by_side
-    from .interpretability.text_table import TextTable as TextTable
+    from .interpretability.texts import TextTable as TextTable
     from .optimal import optimal_ablation as optimal_ablation
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
-    from .patching.patch_table import PatchTable as PatchTable
     from .patching.path_patching import path_patch as path_patch
-    from .patching.path_table import PathTable as PathTable
     from .patching.token_ablation import TokenEffect as TokenEffect
     from .patching.token_ablation import ablate_registers as ablate_registers
     from .patching.token_ablation import ablate_tokens as ablate_tokens
@@ -102,17 +102,17 @@ _HOMES = {
     "ALGORITHMS": ".registry",
     "ControlSearches": ".control_result",
     "FactorTable": ".interpretability.factor_table",
-    "LensTable": ".interpretability.lens_table",
+    "LensTable": ".interpretability.lens",
     "ModelNumbers": ".interpretability.side_by_side",
     "SideBySide": ".interpretability.side_by_side",
     "LogitAttribution": ".attribution.direct",
     "PartnerComparison": ".partner_comparison",
-    "PatchTable": ".patching.patch_table",
-    "PathTable": ".patching.path_table",
+    "PatchTable": "..circuits.effect_table",
+    "PathTable": "..circuits.effect_table",
     "TokenEffect": ".patching.token_ablation",
     "ablate_registers": ".patching.token_ablation",
     "ablate_tokens": ".patching.token_ablation",
-    "TextTable": ".interpretability.text_table",
+    "TextTable": ".interpretability.texts",
     "acdc": ".pruning.acdc",
     "activation_patch": ".patching.activation_patching",
     "compare_partners": ".partners",

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
-from .figures import main_figure
 from .formats import RUN_FILES
 from .formats.plain import plain, write_text_atomic
 from .formats.schema import json_text, read_json
@@ -156,11 +155,9 @@ class RunFolder:
         Raises:
             FormatError: A file cannot be written.
         """
-        from .formats.json import save_report
-
         written = [] if circuit.scores is None else [self.save_scores(circuit.scores)]
         if report is not None:
-            written.append(save_report(report, self.path / "report.json"))
+            written.append(report.save(self.path / "report.json"))
         curve = self._draw_curve(report)
         options = {"report": report, "exhibit": exhibit, "curve_svg": curve and curve.read_text(encoding="utf-8")}
         written += [one.write(circuit, self.path / name, **options) for name, one in RUN_FILES.items()]
@@ -168,13 +165,7 @@ class RunFolder:
 
     def _draw_curve(self, report: Report | None) -> Path | None:
         """The curve of the report, if it has one."""
-        from .draw.curve import draw_curves
-        from .words import measure
-
-        if report is None or not report.curves:
-            return None
-        path = self.path / "faithfulness.svg"
-        return draw_curves(report.curves, path, mark=_mark(report), measure=measure(report))
+        return report.draw(self.path / "faithfulness.svg") if report is not None and report.curves else None
 
     def _write_record(self, **more: Any) -> Path:
         record = plain({"schema": RUN_SCHEMA, **self.record, **more}, non_finite="tag")
@@ -250,15 +241,6 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _repair(path: Path) -> str:
     return f"Pass another folder, such as {str(path.with_name(path.name + '-2'))!r}, or overwrite=True to replace it."
-
-
-def _mark(report: Report) -> tuple[int, float] | tuple[int, float, float, float] | None:
-    """The circuit's own point on the curve, with its interval where it has one."""
-    figure = main_figure(report)
-    if figure is None or figure.value is None:
-        return None
-    point = (report.n_edges, figure.value)
-    return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
 
 
 def _now() -> str:

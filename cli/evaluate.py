@@ -106,7 +106,6 @@ def _design(circuit: Circuit, task: Task) -> str:
 def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Task) -> list[Path]:
     """The report, the picture of the spread and the page, as far as they were asked for."""
     from ..circuits.draw.curve import curves_svg
-    from ..circuits.draw.intervals import draw_spread
     from ..circuits.draw.pages import write_html
     from ..circuits.figure_data import gather
     from ..circuits.formats.json import save_report
@@ -116,7 +115,7 @@ def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Tas
     if args.report is not None:
         written.append(save_report(report, args.report))
     if args.spread is not None:
-        written.append(draw_spread(report.tables["spread"], args.spread, title=f"{measure(report)} under each choice"))
+        written.append(report.tables["spread"].draw(args.spread, title=f"{measure(report)} under each choice"))
     if args.page is not None:
         curve = curves_svg(report.curves, measure=measure(report)) if report.curves else None
         exhibit = gather(task, images=images_shown(report))

@@ -30,7 +30,7 @@ from ..metrics import RELATIVE, UNITS, Metric
 from ..nodes import granularity
 from ..pairs import Pairs
 from ..reach import prune
-from ..report import Figure, Table
+from ..report import Figure, Table, Tabular
 from ..run import require_model
 from ..task import Task
 from ..transmission import Crossed
@@ -47,7 +47,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Tabular):
     """The share of the behaviour kept under every choice, and how far the choices lie apart.
 
     Args:
@@ -70,7 +70,7 @@ class Spread:
     distances: dict[Choice, Figure] = field(default_factory=dict)
 
     @property
-    def table(self) -> Table:
+    def table(self) -> Table:  # type: ignore[override]
         """A row per choice."""
         kind = "normalised faithfulness" if self.share == "faithfulness" else self.share
         method = f"{kind} of the {self.granularity} circuit under each ablation and metric"
@@ -82,20 +82,25 @@ class Spread:
         method = f"mean distance of the {self.granularity} circuit to the model, every cell counting alike; 0 is best"
         return Table(("ablation", "metric", "distance"), _rows(self.distances), method)
 
-    def __str__(self) -> str:
-        head = f"{self.granularity} circuit, {self.n_pairs} pairs: {self.share} from {self.lowest} to {self.highest}"
-        beside = f"\n{self.distance_table}" if self.distances else ""
-        return f"{head}\n{self.table}{beside}"
+    @property
+    def headline(self) -> str:
+        """The extremes, and what they are of."""
+        return f"{self.granularity} circuit, {self.n_pairs} pairs: {self.share} from {self.lowest} to {self.highest}"
 
-    def draw(self, path: str | Path) -> Path:
+    def as_table(self) -> Table:
+        """A row per choice."""
+        return self.table
+
+    def __str__(self) -> str:
+        return super().__str__() + (f"\n{self.distance_table}" if self.distances else "")
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws every choice with its interval to an .svg, .pdf or .png, and returns the path.
 
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ..draw.intervals import draw_spread
-
-        return draw_spread(self.table, path, title=f"{self.granularity} circuit: {self.share} under each choice")
+        return super().draw(path, title=title or f"{self.granularity} circuit: {self.share} under each choice")
 
 
 def _rows(figures: dict[Choice, Figure]) -> tuple[tuple[str | Figure, ...], ...]:

@@ -18,61 +18,50 @@ What a comparison found: printable, and written as JSON, CSV and one HTML page.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, combinations_with_replacement
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bootstrap import NAMES
+from ..formats import found
 from ..formats.plain import plain, write_text_atomic
 from ..formats.schema import json_text
-from ..report import Figure
+from ..report import Figure, Table, Tabular
 from .agreement import Agreement
 from .findings import Finding
 from .null import beyond_by_chance
 from .subject import Subject
 
+if TYPE_CHECKING:
+    import pandas
+
 COMPARISON_SCHEMA = "vitcircuits.comparison/1"
 
 
-def save_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Writes all files, each whole or not at all, and returns their paths.
+def _frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> pandas.DataFrame:
+    import pandas
 
-    Raises:
-        FormatError: The folder cannot be written.
-    """
-    from ..draw.comparison_page import write_comparison_page
+    return pandas.DataFrame([list(row) for row in rows], columns=list(columns), dtype=object)  # integers stay so
 
-    folder = Path(folder)
-    tables = {
-        "figures": (("circuit", "kind", "figure", "value", "low", "high", "random", "note"), _figures(comparison)),
-        "agreement": (("first", "second", "measure", "value", "chance", "note"), _agreement(comparison)),
-        "findings": (_FINDING, _findings(comparison)),
-        "rank_overlap": (("of", "between", "rank", "overlap"), _rank_overlap(comparison)),
+
+def _tables(comparison: Comparison) -> dict[str, pandas.DataFrame]:
+    """File -> table."""
+    names = {curve.name for one in comparison.subjects for curve in one.curves.values()} or {NAMES["one"]}
+    return {
+        "figures": comparison.frame(),
+        "agreement": _frame(("first", "second", "measure", "value", "chance", "note"), _agreement(comparison)),
+        "findings": _frame(_FINDING, _findings(comparison)),
+        "rank_overlap": _frame(("of", "between", "rank", "overlap"), _rank_overlap(comparison)),
+        **{name: _frame(("circuit", "by", "edges", "share", name), _kept(comparison, name)) for name in sorted(names)},
     }
-    for name in dict.fromkeys(curve.name for one in comparison.subjects for curve in one.curves.values()) or [
-        NAMES["one"]
-    ]:
-        tables[name] = (("circuit", "by", "edges", "share", name), _kept(comparison, name))
-    written = [write_text_atomic(folder / "report.json", json_text(to_dict(comparison)))]
-    for name, (columns, rows) in tables.items():
-        written.append(write_text_atomic(folder / f"{name}.csv", _csv(columns, rows)))
-    return [*written, write_comparison_page(comparison, folder / "comparison.html")]
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(["" if cell is None or cell != cell else cell for cell in row])  # NaN is not itself
-    return buffer.getvalue()
+_FIGURES = ("circuit", "kind", "figure", "value", "low", "high", "random", "note")
 
 
 def _figures(comparison: Comparison) -> Iterable[Sequence[Any]]:
@@ -157,31 +146,6 @@ def _kept(comparison: Comparison, name: str) -> Iterable[Sequence[Any]]:
                 yield subject.name, by, int(size), float(share), float(value)
 
 
-def to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything in plain types; what is undefined is null."""
-    found = comparison.agreement
-    data = {
-        "schema": COMPARISON_SCHEMA,
-        "says": comparison.conclusions(),
-        "circuits": [_circuit(comparison, place) for place in range(len(comparison.subjects))],
-        "differences": [asdict(one) for one in comparison.differences],
-        "pairs": comparison.pairs,
-        "findings": [finding_record(one) for one in comparison.findings],
-        "agreement": {
-            measure: {"value": values, "chance": found.chance[measure], "why_not": found.why_not.get(measure, "")}
-            for measure, values in found.values.items()
-        },
-        "heads": [_heads(comparison, *places) for places in found.matchings if places[0] != places[1]],
-        "figures": [
-            {"name": subject.name, **{name: asdict(figure) for name, figure in figures.items()}}
-            for subject, figures in zip(comparison.subjects, comparison.figures, strict=True)
-        ],
-        "random": [dict(chance) for chance in comparison.chance],
-        "method": comparison.method,
-    }
-    return plain(data, non_finite="null")
-
-
 def _circuit(comparison: Comparison, place: int) -> dict[str, Any]:
     subject = comparison.subjects[place]
     paths = {"paths_by_length": subject.anatomy.paths.counts, "walks_by_length": subject.anatomy.paths.weighted}
@@ -228,7 +192,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """Circuits compared; everything by circuit is in the order of `subjects`.
 
     Args:
@@ -323,14 +287,42 @@ class Comparison:
                 said.append("each on its own pairs, because they show other pictures")
         return "; ".join(said) or "structure only: no pairs were run"
 
-    def __str__(self) -> str:
-        head = f"{len(self.subjects)} circuits: " + ", ".join(
+    @property
+    def headline(self) -> str:
+        """The circuits with their sizes."""
+        return f"{len(self.subjects)} circuits: " + ", ".join(
             f"{subject.name} ({len(subject.circuit):,} of {len(subject.circuit.graph):,} edges)"
             for subject in self.subjects
         )
-        lines = [head, self.pairs_words(), *map(str, self.differences)]
-        lines += [*self._agreement_lines(), *self._figure_lines()]
-        return "\n".join([*lines, "what may be said:", *(f"  {one}" for one in self.conclusions())])
+
+    @property
+    def caveat(self) -> str:
+        """What may be said."""
+        return "\n".join(["what may be said:", *(f"  {one}" for one in self.conclusions())])
+
+    def __str__(self) -> str:
+        lines = [self.headline, self.pairs_words(), *map(str, self.differences)]
+        return "\n".join([*lines, *self._agreement_lines(), *self._figure_lines(), self.caveat])
+
+    def table(self) -> Table:
+        """Each circuit in figures: a row per figure."""
+        names = list(dict.fromkeys(name for figures in self.figures for name in figures))
+        none = Figure(None, reason="not measured")
+        rows = tuple((name, *(figures.get(name, none) for figures in self.figures)) for name in names)
+        return Table(("figure", *self.names), rows, self.pairs_words())
+
+    def frame(self) -> pandas.DataFrame:
+        """A row per circuit and figure: value, interval, and what random circuits have."""
+        return _frame(_FIGURES, _figures(self))
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
+        """Draws what each two circuits share, measure by measure, to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        shared = {name: one for name, one in self.agreement.values.items() if not np.isnan(one).all()}
+        return found("draw.heatmap.draw_grids")(shared, self.names, self.names, path)
 
     def _agreement_lines(self) -> list[str]:
         lines, n = [], len(self.subjects)
@@ -357,11 +349,42 @@ class Comparison:
             lines.append("  ".join([name.ljust(width), *(c.rjust(w) for c, w in zip(cells, columns, strict=True))]))
         return lines
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def record(self) -> dict[str, Any]:
+        """Everything in plain types; what is undefined is null."""
+        agreement = self.agreement
+        data = {
+            "schema": COMPARISON_SCHEMA,
+            "says": self.conclusions(),
+            "circuits": [_circuit(self, place) for place in range(len(self.subjects))],
+            "differences": [asdict(one) for one in self.differences],
+            "pairs": self.pairs,
+            "findings": [finding_record(one) for one in self.findings],
+            "agreement": {
+                measure: {
+                    "value": values,
+                    "chance": agreement.chance[measure],
+                    "why_not": agreement.why_not.get(measure, ""),
+                }
+                for measure, values in agreement.values.items()
+            },
+            "heads": [_heads(self, *places) for places in agreement.matchings if places[0] != places[1]],
+            "figures": [
+                {"name": subject.name, **{name: asdict(figure) for name, figure in figures.items()}}
+                for subject, figures in zip(self.subjects, self.figures, strict=True)
+            ],
+            "random": [dict(chance) for chance in self.chance],
+            "method": self.method,
+        }
+        return plain(data, non_finite="null")
+
+    def save(self, folder: str | Path) -> list[Path]:  # type: ignore[override]
         """Writes `report.json`, tables as CSV and `comparison.html` into a folder, and returns their paths.
 
         Raises:
             FormatError: The folder cannot be written.
         """
-
-        return save_comparison(self, folder)
+        folder = Path(folder)
+        written = [write_text_atomic(folder / "report.json", json_text(self.record()))]
+        for name, table in _tables(self).items():
+            written.append(write_text_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n")))
+        return [*written, found("draw.comparison_page.write_comparison_page")(self, folder / "comparison.html")]

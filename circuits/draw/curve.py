@@ -55,12 +55,30 @@ def draw_curves(
     return draw_plot(path, "curves", _SIZE, partial(_fill, curves=curves, mark=mark, title=title, measure=measure))
 
 
+def draw_report(report: Report, path: str | Path, *, title: str = "") -> Path:
+    """Draws a report's curves, with the circuit's own point among them, and returns the path.
+
+    Raises:
+        FormatError: The ending is not known, or the file cannot be written.
+    """
+    return draw_curves(report.curves, path, mark=_mark_of(report), title=title, measure=measure(report))
+
+
 def curves_svg(
     curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "", measure: str = "faithfulness"
 ) -> str:
     """The same picture as SVG text."""
     fill = partial(_fill, curves=curves, mark=mark, title=title, measure=measure)
     return plotted("svg", _SIZE, fill).decode()
+
+
+def _mark_of(report: Report) -> Mark | None:
+    """The circuit's own point on the curve, with its interval where it has one."""
+    figure = main_figure(report)
+    if figure is None or figure.value is None:
+        return None
+    point = (report.n_edges, figure.value)
+    return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
 
 
 def _fill(figure: Figure, curves: Sequence[Curve], mark: Mark | None, title: str, measure: str) -> None:

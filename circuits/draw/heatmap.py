@@ -229,7 +229,7 @@ def _grid_panel(
             up = 0.14 * bool(ends)
             axes.text(column, row - up, text, ha="center", va="center", color=colour, fontsize=9)
             if ends:
-                below = f"[{', '.join(map(_short, ends))}]"
+                below = f"[{', '.join(map(_two_decimals, ends))}]"
                 axes.text(column, row + 0.24, below, ha="center", va="center", color=colour, fontsize=6)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)

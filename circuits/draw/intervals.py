@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,29 +20,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 
+MOST_ROWS = 60  # of a table that can be read; those behind are left out
 MOST_EDGES = 40  # named rows that can be read; more edges are left out and counted
 
 
-def draw_spread(table: Table, path: str | Path, *, title: str = "") -> Path:
-    """Draws a spread's table to an .svg, .pdf or .png: faithfulness of each choice with its interval.
+def draw_table(table: Table, path: str | Path, *, title: str = "") -> Path:
+    """Draws the figures of a table with their intervals to an .svg, .pdf or .png: a row each, a panel for each column.
 
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    rows = {
-        f"{row[0]}, {str(row[1]).replace('_', ' ')}": cell for row in table.rows for cell in row if _is_figure(cell)
-    }
+    columns = [
+        place for place in range(len(table.columns)) if any(isinstance(row[place], Figure) for row in table.rows)
+    ]
+    kept = [row for row in table.rows if any(isinstance(row[place], Figure) for place in columns)][:MOST_ROWS]
 
     def fill(drawing: Drawing) -> None:
-        axes = drawing.add_subplot()
-        _rows(axes, rows, "faithfulness", marks=(0.0, 1.0))  # type: ignore[arg-type]
-        head(axes, title)
+        places = drawing.subplots(1, max(len(columns), 1), squeeze=False, sharey=True)[0]
+        for place, axes in zip(columns, places, strict=False):
+            rows = [(_label(row, number), _figure(row[place])) for number, row in enumerate(kept)]
+            share = all(one.unit == "share" for _, one in rows if one.value is not None)
+            _rows(axes, rows, table.columns[place].replace("_", " "), marks=(0.0, 1.0) if share else ())
+        head(drawing if len(columns) > 1 else places[0], title)
 
-    return draw_plot(path, "a spread", (7.2, 1.2 + 0.34 * len(rows)), fill)
+    return draw_plot(path, "a table", (2.7 + 4.5 * max(len(columns), 1), 1.2 + 0.34 * len(kept)), fill)
 
 
-def _is_figure(cell: object) -> bool:
-    return isinstance(cell, Figure)
+def _label(row: Sequence[str | Figure], number: int) -> str:
+    """The words in front of a row's first figure; without any, its number."""
+    words = list(takewhile(lambda cell: not isinstance(cell, Figure), row))
+    return ", ".join(str(word).replace("_", " ") for word in words) or str(number + 1)
+
+
+def _figure(cell: str | Figure) -> Figure:
+    return cell if isinstance(cell, Figure) else Figure(None, reason=cell)
 
 
 def draw_stability(
@@ -76,7 +88,7 @@ def draw_stability(
     def fill(drawing: Drawing) -> None:
         heights = (1.0 + len(overlaps), 1.0 + max(len(shown), 1))
         above, below = drawing.subplots(2, 1, height_ratios=heights)
-        _rows(above, {name.replace("_", " "): figure for name, figure in overlaps.items()}, "Jaccard index")
+        _rows(above, [(name.replace("_", " "), figure) for name, figure in overlaps.items()], "Jaccard index")
         above.set_xlim(-0.02, 1.02)
         head(above, title)
         _bars(below, [names[edge] for edge in shown], shares[shown], tuple(end[shown] for end in intervals), level)
@@ -94,8 +106,8 @@ def _left_out(ever: Sequence[int], shown: Sequence[int], shares: NDArray[np.floa
     return "".join(f"; {word}" for word in words if word)
 
 
-def _rows(axes: Axes, rows: Mapping[str, Figure], label: str, marks: Sequence[float] = ()) -> None:
-    for place, figure in enumerate(rows.values()):
+def _rows(axes: Axes, rows: Sequence[tuple[str, Figure]], label: str, marks: Sequence[float] = ()) -> None:
+    for place, (_, figure) in enumerate(rows):
         if figure.value is None:
             axes.text(0.02, place, "undefined", transform=axes.get_yaxis_transform(), va="center", color=FRAME)
             continue
@@ -108,7 +120,7 @@ def _rows(axes: Axes, rows: Mapping[str, Figure], label: str, marks: Sequence[fl
         )  # fmt: skip
     for mark in marks:
         axes.axvline(mark, color=GREY, linewidth=0.8, linestyle=DASHED, zorder=0)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label, color=LABEL)
     dress(axes)

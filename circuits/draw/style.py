@@ -97,10 +97,12 @@ def dress(axes: Axes, **ticks: Any) -> None:
 
 def head(of: Axes | Figure, title: str) -> None:
     """The title above a plot, or above all plots of a figure."""
-    if hasattr(of, "suptitle"):
+    from matplotlib.figure import Figure
+
+    if isinstance(of, Figure):
         of.suptitle(title, x=0.01, **TITLE)
     else:
-        of.set_title(title, loc="left", **{name: value for name, value in TITLE.items() if name != "ha"})
+        of.set_title(title, loc="left", **{key: value for key, value in TITLE.items() if key != "ha"})
 
 
 def tag(name: str, /, *children: str, **attributes: object) -> str:

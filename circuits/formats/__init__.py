@@ -35,9 +35,14 @@ class Format:
 
     def write(self, circuit: Circuit, path: str | Path, **options: Any) -> Path:
         """Writes the file, with those of the options that it takes, and returns the path."""
-        module, _, function = self.writer.rpartition(".")
-        writer: Callable[..., Path] = getattr(import_module(f"..{module}", __name__), function)
-        return writer(circuit, path, **{name: value for name, value in options.items() if name in self.options})
+        chosen = {name: value for name, value in options.items() if name in self.options}
+        return found(self.writer)(circuit, path, **chosen)
+
+
+def found(name: str) -> Callable[..., Any]:
+    """A function below `circuits` by its dotted name: results find what writes and draws them when asked to."""
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(f"..{module}", __name__), function)
 
 
 FORMATS = {

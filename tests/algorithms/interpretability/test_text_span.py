@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vitcircuits.algorithms.interpretability.text_span import (
+from vitcircuits.algorithms.interpretability.texts import (
     explained_ends,
     principal_explained,
     random_explained,
