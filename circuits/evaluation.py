@@ -86,7 +86,7 @@ def evaluate(
         grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
             MIB's points on larger ones) or `mib`.
         controls: Circuits of other tasks by name: what they get on a crossed task stands in the table `controls`.
-        checks: Further checks by name (see `CHECKS` in `checks/thorough.py`), or `all`.
+        checks: Further checks by name (see `CHECKS` in `checks`), or `all`.
         settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.

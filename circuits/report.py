@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..models.errors import FormatError
 from .formats import found
-from .formats.plain import plain, write_text_atomic
-from .formats.schema import json_text
+from .formats.plain import write_csv
+from .formats.schema import write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -143,9 +143,9 @@ class Tabular:
         """
         ending, record = Path(path).suffix.lower(), self.record()
         if ending == ".json" and record is not None:
-            return write_text_atomic(path, json_text(plain(record, non_finite="tag")))
+            return write_json(path, record)
         if ending == ".csv":
-            return write_text_atomic(path, self.frame().to_csv(index=False, lineterminator="\n"))
+            return write_csv(path, self.frame())
         known = ".csv" if record is None else ".csv or .json"
         raise FormatError(
             f"cannot tell a format from the ending of {str(path)!r}: a table is written as {known}, such as "

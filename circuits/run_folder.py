@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
 from .formats import RUN_FILES
-from .formats.plain import plain, write_text_atomic
-from .formats.schema import json_text, read_json
+from .formats.plain import plain
+from .formats.schema import read_json, write_json
 
 if TYPE_CHECKING:
     from ..models.hooked import HookedViT
@@ -168,8 +168,7 @@ class RunFolder:
         return report.draw(self.path / "faithfulness.svg") if report is not None and report.curves else None
 
     def _write_record(self, **more: Any) -> Path:
-        record = plain({"schema": RUN_SCHEMA, **self.record, **more}, non_finite="tag")
-        return write_text_atomic(self.path / "run.json", json_text(record))
+        return write_json(self.path / "run.json", {"schema": RUN_SCHEMA, **self.record, **more})
 
     def _remove_results(self) -> None:
         for name in (*RESULT_FILES, READOUT_FILE, JOURNAL):

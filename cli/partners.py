@@ -142,7 +142,7 @@ def _tasks(vit: HookedViT, kinds: list[str], settings: dict[str, Any]) -> dict[s
 
 
 def _gallery(tasks: dict[str, Task], folder: Path, n: int) -> list[Path]:
-    from ..circuits.draw.partners import draw_partners
+    from ..circuits.draw.images import draw_partners
     from ..circuits.figure_data import gather_partners
 
     exhibit, info = gather_partners(tasks, n=n), next(iter(tasks.values())).info

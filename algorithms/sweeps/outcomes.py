@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...circuits.formats.json import load_report
-from ...circuits.formats.plain import plain, write_text_atomic
-from ...circuits.formats.schema import json_text, read_json
+from ...circuits.formats.schema import read_json, write_json
 from ...circuits.report import Report
 from ...circuits.run_folder import read_run
 from ...models.errors import FormatError
@@ -80,8 +79,8 @@ def write_error(folder: Path, error: str, details: str = "") -> Path:
     Raises:
         FormatError: The folder cannot be written.
     """
-    record = plain({"schema": ERROR_SCHEMA, "error": error, "traceback": details.splitlines()})
-    return write_text_atomic(folder / ERROR_FILE, json_text(record))
+    record = {"schema": ERROR_SCHEMA, "error": error, "traceback": details.splitlines()}
+    return write_json(folder / ERROR_FILE, record)
 
 
 def clear(folder: Path) -> None:

@@ -32,7 +32,7 @@ from ...circuits.draw.curve import sparkline
 from ...circuits.draw.pages import NONE, TEMPLATES, markup, render
 from ...circuits.draw.style import legible
 from ...circuits.figures import COLUMNS, figure_of
-from ...circuits.formats.plain import write_bytes_atomic, write_text_atomic
+from ...circuits.formats.plain import write_bytes_atomic, write_csv, write_text_atomic
 from ...circuits.report import Figure, Report
 from ...models.errors import TaskError
 from .outcomes import ERROR_FILE, Outcome
@@ -71,7 +71,7 @@ def save_table(outcomes: Sequence[Outcome], path: str | Path) -> Path:
     """
     table = sweep_table(outcomes)
     if Path(path).suffix != ".parquet":
-        return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+        return write_csv(path, table)
     require_parquet()
     return write_bytes_atomic(path, table.to_parquet(index=False, engine="pyarrow"))
 
@@ -102,7 +102,7 @@ def save_seconds(outcomes: Sequence[Outcome], path: str | Path) -> Path:
         if outcome.status == "done"
     ]
     table = pandas.DataFrame(rows, columns=["folder", *_STAGES, "resumed"])
-    return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", float_format="%.3f"))
+    return write_csv(path, table, float_format="%.3f")
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Hypothesis tests of a circuit (Shi et al. 2024, arXiv 2410.13032), on s: the out
 (*Sufficiency* and *partial necessity* stand in `by_chance.py`.) s is the target's logit less the foil's (without a
 foil, the target's logit), whatever the task's metric: it must be free of labels and of the model's own run. Only
 independence passes by *not* rejecting; the others put the burden of proof on the circuit. Equivalence and independence
-count clean images (`units.py`). Minimality draws circuits and takes the pairs as given: its p-value is over draws, and
+count clean images (`Units`). Minimality draws circuits and takes the pairs as given: its p-value is over draws, and
 a change is measured pair by pair, so that it cannot cancel between pairs. No constant passes (`verdicts.py`).
 
 Weak spots: equivalence looks at the sign of each difference and not at its size, and on a crossed task at means over

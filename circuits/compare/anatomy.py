@@ -10,7 +10,7 @@ of the kept edges.
 - `modularity` (Newman 2006) of the best division that networkx' Louvain method finds, over components as nodes with
   strengths added up both ways. Small sparse graphs have much of it by chance: set it beside random circuits.
 - `depth read`, `depth written`: mean depth of where edges end and where they start, from 0 (input) to 1 (logits).
-- `path length`: edges of a walk back from the logits that chooses by strength (see `paths`).
+- `path length`: edges of a walk back from the logits that chooses by strength (see `path_lengths`).
 
 How long the paths of a circuit are, in edges from input to logits.
 

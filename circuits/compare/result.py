@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from ..bootstrap import NAMES
 from ..formats import found
-from ..formats.plain import plain, write_text_atomic
-from ..formats.schema import json_text
+from ..formats.plain import plain, write_csv
+from ..formats.schema import write_json
 from ..report import Figure, Table, Tabular
 from .agreement import Agreement
 from .findings import Finding
@@ -384,7 +384,7 @@ class Comparison(Tabular):
             FormatError: The folder cannot be written.
         """
         folder = Path(folder)
-        written = [write_text_atomic(folder / "report.json", json_text(self.record()))]
+        written = [write_json(folder / "report.json", self.record())]
         for name, table in _tables(self).items():
-            written.append(write_text_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n")))
+            written.append(write_csv(folder / f"{name}.csv", table))
         return [*written, found("draw.comparison_page.write_comparison_page")(self, folder / "comparison.html")]

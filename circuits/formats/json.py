@@ -40,7 +40,7 @@ from ..report import Curve, Figure, Report, Table, Verdict
 from ..scores import Scores
 from ..tokens import TokenGroups
 from .plain import plain, restore, write_bytes_atomic, write_text_atomic
-from .schema import json_text, parse_json, read_json, reading, require_schema
+from .schema import json_text, parse_json, read_json, reading, require_schema, write_json
 from .tables import edge_rows
 
 CIRCUIT_SCHEMA = "vitcircuits.circuit/1"
@@ -240,7 +240,7 @@ def save_report(report: Report, path: str | Path) -> Path:
     Raises:
         FormatError: The file cannot be written, or the method holds something that is not plain.
     """
-    return write_text_atomic(path, json_text(report_to_dict(report)))
+    return write_json(path, report_to_dict(report))
 
 
 def load_report(path: str | Path) -> Report:

@@ -12,11 +12,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...models.errors import FormatError
+
+if TYPE_CHECKING:
+    import pandas
 
 NonFinite = Literal["refuse", "null", "tag", "keep"]
 """What becomes of NaN and infinities: an error, None, `{"$float": "nan"}`, or they stay floats (not JSON)."""
@@ -121,6 +124,11 @@ def write_text_atomic(path: str | Path, text: str) -> Path:
     r"""Writes text as UTF-8 with `\n` line ends, and returns the path; see `write_bytes_atomic`."""
     # A lone surrogate (from a file name that is not UTF-8) becomes \udcxx, which is also how JSON spells it.
     return write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_csv(path: str | Path, table: pandas.DataFrame, **options: Any) -> Path:
+    """Writes a table as CSV, numbers to the last digit, whole or not at all, and returns the path."""
+    return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", **options))
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> Path:

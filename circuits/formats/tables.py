@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ...models.errors import FormatError
 from ..names import Edge
 from ..scores import By
-from .plain import read_text, write_text_atomic
+from .plain import read_text, write_csv
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +141,7 @@ def save_csv(circuit: Circuit, path: str | Path) -> Path:
     Raises:
         FormatError: The file cannot be written.
     """
-    return write_text_atomic(path, edges_table(circuit).to_csv(index=False, lineterminator="\n"))
+    return write_csv(path, edges_table(circuit))
 
 
 def load_csv(path: str | Path) -> pandas.DataFrame:

@@ -138,8 +138,8 @@ def corrupt_pixels(
     Args:
         partner: `mean` (the mean training image), `noise` (Gaussian, as strong as the images' own deviation), `blur`
             (Gaussian, a sixteenth of the image wide), `patch_shuffle` (the model's patches in another order),
-            `object_blur` (as strong), `object_fill` (see `fill.py`), `object_shuffle` (the patches that lie wholly
-            under the mask, each of them moved), or `word` (see `lettering.py`).
+            `object_blur` (as strong), `object_fill` (see `harmonic_fill`), `object_shuffle` (the patches that lie
+            wholly under the mask, each of them moved), or `word` (see `text_overlay.py`).
         clean: Preprocessed images.
         cfg: Sizes of the model.
         train_mean: The mean training image.
