@@ -17,9 +17,9 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,21 +27,22 @@ from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.circuit import Circuit
 from ..circuits.crossed_runs import CrossedRuns
 from ..circuits.formats.plain import plain
-from ..circuits.formats.schema import json_text
 from ..circuits.graph import compile_graph
 from ..circuits.planted import planted_task
-from ..circuits.report import Figure
+from ..circuits.report import Figure, Table, Tabular
 from ..circuits.scores import By, Scores
 from ..circuits.task import Task
 from ..circuits.truth import average_precision, judge, truth_mask
 from ..models.errors import TaskError
-from ..models.files import write_text_atomic
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
 from .discovery import Discovery
 from .progress import progress_bar
 from .registry import ALGORITHMS
 from .work import counted_work
+
+if TYPE_CHECKING:
+    import pandas
 
 LEAST_IMAGES = 4  # of each class: none is its own partner
 
@@ -108,7 +109,7 @@ def run_benchmark(
     n: int = 64,
     seed: int = 0,
     progress: bool = False,
-) -> list[Row]:
+) -> Benchmark:
     """A row for every algorithm on every model, algorithm by algorithm within a model.
 
     Args:
@@ -129,7 +130,7 @@ def run_benchmark(
             f"no algorithm or model fits {' and '.join(map(repr, only))}: the algorithms are {', '.join(ALGORITHMS)}, "
             f"the models {', '.join(models)}."
         )
-    rows: list[Row] = []
+    rows = Benchmark()
     tasks: dict[str, tuple[Task, Task]] = {}
     with progress_bar("benchmark", len(cells), progress, "cell") as bar:
         for model, name in cells:
@@ -139,47 +140,63 @@ def run_benchmark(
     return rows
 
 
+class Benchmark(list[Row], Tabular):
+    """The rows of a benchmark: algorithms on models whose circuit is known."""
+
+    def table(self) -> Table:
+        """A row per algorithm and model."""
+        why = "measured once"
+        names = ("algorithm", "model", "roc_auc", "average_precision", "precision", "transmission", "runs")
+        rows = []
+        for row in self:
+            values = [getattr(row, name) for name in names[2:]]
+            cells = [Figure(value, reason=row.error if value is None else why) for value in values]
+            rows.append((row.algorithm, row.model, *cells))
+        return Table(names, tuple(rows))
+
+    def frame(self) -> pandas.DataFrame:
+        """A row per algorithm and model, with every field of `Row`."""
+        import pandas
+
+        return pandas.DataFrame([asdict(row) for row in self], columns=[one.name for one in fields(Row)], dtype=object)
+
+    def record(self) -> dict[str, Any]:
+        """The rows, and what their runs count."""
+        said = (__doc__ or "").split("\n\n")[1].replace("\n", " ").strip()
+        return plain({"schema": SCHEMA, "runs": said, "rows": list(self)}, non_finite="null")
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
+        """Draws what was found, algorithm by model, to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from ..circuits.draw.heatmap import draw_grids
+
+        names, models = (list(dict.fromkeys(getattr(row, part) for row in self)) for part in ("algorithm", "model"))
+        rows = {(row.algorithm, row.model): row for row in self}
+
+        def panel(figure: Callable[[Row], float | None]) -> np.ndarray:
+            cells = [[rows.get((name, model)) for model in models] for name in names]
+            values = [[None if cell is None else figure(cell) for cell in row] for row in cells]
+            return np.array(values, dtype=np.float64)  # None: NaN
+
+        panels = {
+            "ROC-AUC": panel(lambda row: None if row.roc_auc is None else max(row.roc_auc, row.roc_auc_per_pair or 0)),
+            "average precision": panel(lambda row: row.average_precision),
+            "precision at the true size": panel(lambda row: row.precision),
+            "transmission": panel(lambda row: row.transmission),
+        }
+        return draw_grids(panels, names, [model.removeprefix("planted/") for model in models], path)
+
+
 def save_benchmark(rows: Sequence[Row], folder: str | Path) -> list[Path]:
     """Writes `benchmark.csv`, `.json`, `.svg` and `.png`, each whole or not at all, and returns their paths.
 
     Raises:
         FormatError: The folder cannot be written.
     """
-    import csv
-    import io
-
-    names = [field.name for field in fields(Row)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
-    record = {"schema": SCHEMA, "runs": (__doc__ or "").split("\n\n")[1].replace("\n", " ").strip(), "rows": list(rows)}
-    return [
-        write_text_atomic(Path(folder) / "benchmark.csv", text.getvalue()),
-        write_text_atomic(Path(folder) / "benchmark.json", json_text(plain(record, non_finite="null"))),
-        *(_draw(rows, Path(folder) / f"benchmark.{ending}") for ending in ("svg", "png")),
-    ]
-
-
-def _draw(rows: Sequence[Row], path: Path) -> Path:
-    """The table as a picture: what was found, algorithm by model."""
-    from ..circuits.draw.grid import draw_grids
-
-    names, models = (list(dict.fromkeys(getattr(row, part) for row in rows)) for part in ("algorithm", "model"))
-    found = {(row.algorithm, row.model): row for row in rows}
-
-    def panel(figure: Callable[[Row], float | None]) -> np.ndarray:
-        cells = [[found.get((name, model)) for model in models] for name in names]
-        values = [[None if cell is None else figure(cell) for cell in row] for row in cells]
-        return np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
-
-    panels = {
-        "ROC-AUC": panel(lambda row: None if row.roc_auc is None else max(row.roc_auc, row.roc_auc_per_pair or 0)),
-        "average precision": panel(lambda row: row.average_precision),
-        "precision at the true size": panel(lambda row: row.precision),
-        "transmission": panel(lambda row: row.transmission),
-    }
-    return draw_grids(panels, names, [model.removeprefix("planted/") for model in models], path)
+    return Benchmark(rows).save_all(folder, "benchmark")
 
 
 def _fits(pattern: str, text: str) -> bool:

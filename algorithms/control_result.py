@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..circuits.circuit import Circuit
-from ..circuits.formats.plain import plain
-from ..circuits.formats.schema import json_text
-from ..circuits.report import Figure, Table
-from ..models.files import write_text_atomic
+from ..circuits.report import Figure, Table, Tabular
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +48,7 @@ class Searched:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlSearches:
+class ControlSearches(Tabular):
     """A search and its controls.
 
     Args:
@@ -70,14 +66,23 @@ class ControlSearches:
     def __getitem__(self, name: str) -> Searched:
         return {one.name: one for one in self.searches}[name]
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What was searched, and the selectivity."""
         method = self.method
-        head = (
+        return (
             f"{method['algorithm']}, {method['n_edges']:,} of {method['n_graph']:,} edges, judged on "
             f"{method['n_held_out_images']} images: selectivity {self.selectivity}"
         )
-        table = [f"  {line}" for line in str(self.table()).split("\n")]
-        return "\n".join([head, *table, *(f"  {name}: left out, {why}" for name, why in self.left_out.items())])
+
+    @property
+    def caveat(self) -> str:
+        """The controls that are not there."""
+        return "\n".join(f"  {name}: left out, {why}" for name, why in self.left_out.items())
+
+    def __str__(self) -> str:
+        table = "\n".join(f"  {line}" for line in str(self.table()).split("\n"))
+        return "\n".join(filter(None, (self.headline, table, self.caveat)))
 
     def table(self) -> Table:
         """A row for each search: edges, T held out, and T towards what was taught."""
@@ -102,13 +107,9 @@ class ControlSearches:
         for name, why in self.left_out.items():
             yield name, "transmission", None, None, None, None, why
 
-    def save(self, path: str | Path) -> Path:
-        """Writes every figure, and the edges of every circuit, as JSON, and returns the path.
-
-        Raises:
-            FormatError: The file cannot be written.
-        """
-        record = {
+    def record(self) -> dict[str, Any]:
+        """Every figure, and the edges of every circuit."""
+        return {
             "schema": SCHEMA,
             "method": dict(self.method),
             "selectivity": self.selectivity,
@@ -119,4 +120,3 @@ class ControlSearches:
             ],
             "left_out": dict(self.left_out),
         }
-        return write_text_atomic(path, json_text(plain(record, non_finite="tag")))

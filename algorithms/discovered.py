@@ -35,7 +35,7 @@ class Discovered:
 
     def rows(self) -> list[tuple[str, str]]:
         """What was asked, and what the report says first, in two columns."""
-        from ..circuits.report_words import selection_told, told
+        from ..circuits.words import selection_told, told
 
         task, circuit = self.task, self.circuit
         chosen = selection_told(circuit.provenance, len(circuit.graph))
@@ -56,7 +56,7 @@ class Discovered:
     @property
     def verdict(self) -> str:
         """Whether the circuit reads the image, in one sentence."""
-        from ..circuits.report_words import verdict
+        from ..circuits.words import verdict
 
         return verdict(self.report)
 

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from ..circuits.bootstrap import NAMES
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain
-from ..circuits.formats.schema import json_text
-from ..circuits.report import Figure
-from ..models.files import write_text_atomic
+from ..circuits.report import Figure, Table, Tabular
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +26,7 @@ NO_INTERVAL = "one search per partner; its spread would need searches on resampl
 
 
 @dataclass(frozen=True, eq=False)
-class PartnerComparison:
+class PartnerComparison(Tabular):
     """Circuits of one behaviour, one for each kind of partner.
 
     Args:
@@ -59,13 +57,28 @@ class PartnerComparison:
     dropped: Mapping[str, Mapping[str, Mapping[str, int]]]
     method: Mapping[str, Any] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        width, method = max(map(len, (*self.names, "random"))), self.method
-        head = (
+    @property
+    def headline(self) -> str:
+        """What was searched, and on how many pairs."""
+        method = self.method
+        return (
             f"{method['algorithm']}, {len(self.circuits[0].graph):,} edges, {method['n_discovery']} discovery and "
             f"{method['n_evaluation']} evaluation pairs"
         )
-        lines = [head, f"{'found with':<{width}}  {'edges':>6}  held-out {self.measure} under {', '.join(self.names)}"]
+
+    def table(self) -> Table:
+        """What each circuit keeps under each partner: a row for the circuit found with each, and for random ones."""
+        rows = [(name, str(size), *row) for (name, size), row in zip(self.sizes.items(), self.kept, strict=True)]
+        rows.append(("random", "", *self.random_kept))
+        said = f"{self.measure} under each kind of partner, on held-out pairs"
+        return Table(("found with", "edges", *self.names), tuple(rows), said)
+
+    def __str__(self) -> str:
+        width = max(map(len, (*self.names, "random")))
+        lines = [
+            self.headline,
+            f"{'found with':<{width}}  {'edges':>6}  held-out {self.measure} under {', '.join(self.names)}",
+        ]
         for name, circuit, row in zip(self.names, self.circuits, self.kept, strict=True):
             lines.append(f"{name:<{width}}  {len(circuit):>6}  {'  '.join(map(str, row))}")
         lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_kept))}")
@@ -124,13 +137,16 @@ class PartnerComparison:
                 for reason, count in counts.items():
                     yield f"dropped: {reason}", name, split, count, None, None, "counted"
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path) -> list[Path]:  # type: ignore[override]
         """Writes `partners.csv`, `.json`, `.svg` and `.png`, each whole or not at all, and returns their paths.
 
         Raises:
             FormatError: The folder cannot be written.
         """
-        folder = Path(folder)
+        return self.save_all(folder, "partners")
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the circuits; what is undefined is null."""
         record = {
             "schema": SCHEMA,
             "names": self.names,
@@ -145,20 +161,15 @@ class PartnerComparison:
             "dropped": self.dropped,
             "method": self.method,
         }
-        table = self.frame().to_csv(index=False, lineterminator="\n")
-        return [
-            write_text_atomic(folder / "partners.csv", table),
-            write_text_atomic(folder / "partners.json", json_text(plain(record, non_finite="null"))),
-            *(self.draw(folder / f"partners.{ending}") for ending in ("svg", "png")),
-        ]
+        return plain(record, non_finite="null")
 
-    def draw(self, path: str | Path) -> Path:
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws grids of what is kept, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
 
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ..circuits.draw.grid import draw_grids
+        from ..circuits.draw.heatmap import draw_grids
 
         every = [*self.kept, self.random_kept]
         kept = np.array(

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
-from ..circuits.compare.ranks import rank_correlations
+from ..circuits.compare.similarity import rank_correlations
+from ..circuits.contrasts import image_key
 from ..circuits.controls import random_masks
 from ..circuits.design import one_partner_each
 from ..circuits.graph import Graph
@@ -207,7 +208,7 @@ def _require_comparable(graph: Graph, tasks: Mapping[str, Task]) -> None:
         )
         if not same:
             raise TaskError(f"{name!r} has other clean images or another metric: make the tasks by partner_contrasts.")
-    found, judged = ({_key(image) for image in _images(tasks, split)} for split in ("discovery", "evaluation"))
+    found, judged = ({image_key(image) for image in _images(tasks, split)} for split in ("discovery", "evaluation"))
     if found & judged:
         raise TaskError(
             f"{len(found & judged)} images stand in the discovery pairs of one partner and in the evaluation pairs of "
@@ -226,7 +227,3 @@ def _images(tasks: Mapping[str, Task], split: str) -> Iterator[Tensor]:
         shared = len(pairs) > 1 and bool((pairs.corrupt == pairs.corrupt[:1]).all())  # a mean image is nobody's
         yield from pairs.clean
         yield from [] if shared else pairs.corrupt
-
-
-def _key(image: Tensor) -> bytes:
-    return image.cpu().numpy().tobytes()

@@ -260,8 +260,8 @@ def find_and_judge(
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
     from ..circuits.evaluation import evaluate
-    from ..circuits.gather import gather
-    from ..circuits.report_words import images_shown
+    from ..circuits.figure_data import gather
+    from ..circuits.words import images_shown
 
     written = [] if folder is None else folder.save_readout(task.vit)
     clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))

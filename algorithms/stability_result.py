@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
-from ..circuits.compare.ranks import rank_correlations
-from ..circuits.formats.plain import plain
-from ..circuits.formats.schema import json_text
+from ..circuits.compare.similarity import rank_correlations
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
-from ..circuits.report import Figure
+from ..circuits.report import Figure, Table, Tabular
 from ..models.errors import GraphError
-from ..models.files import write_text_atomic
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = "vitcircuits.stability/1"
 
@@ -30,7 +30,7 @@ Circuits = Circuit | NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Stability:
+class Stability(Tabular):
     """How much of a circuit stays when the pairs and the seeds change.
 
     Args:
@@ -54,16 +54,37 @@ class Stability:
     def __getitem__(self, name: str) -> Figure:
         return self.figures[name]
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What was searched again, and how large the circuits are."""
         sizes = sorted(len(circuit) for circuit in self.resampled)
-        head = (
+        return (
             f"{self.method['algorithm']}, edge circuits of {sizes[0]} to {sizes[-1]} edges, "
             f"{self.method['n_resamples']} resamples of {self.drawn}"
         )
+
+    @property
+    def caveat(self) -> str:
+        """How large the consensus circuit is."""
+        return f"  the consensus circuit (share above {self.share:g}) has {len(self.consensus())} edges"
+
+    def __str__(self) -> str:
         width = max(map(len, self.figures))
-        lines = [f"  {name:<{width}}  {figure}" for name, figure in self.figures.items()]
-        kept = len(self.consensus())
-        return "\n".join([head, *lines, f"  the consensus circuit (share above {self.share:g}) has {kept} edges"])
+        lines = (f"  {name:<{width}}  {figure}" for name, figure in self.figures.items())
+        return "\n".join([self.headline, *lines, self.caveat])
+
+    def table(self) -> Table:
+        """A row per figure."""
+        return Table(("figure", "value"), tuple(self.figures.items()))
+
+    def frame(self) -> pandas.DataFrame:
+        """A row per edge that was ever kept, the most frequent first: `edge`, `share`, and the interval's ends."""
+        import pandas
+
+        graph, (low, high) = self.whole.graph, self.intervals()
+        order = [int(edge) for edge in np.argsort(-self.shares, kind="stable") if self.shares[edge] > 0]
+        names = [graph.edge(edge).name for edge in order]
+        return pandas.DataFrame({"edge": names, "share": self.shares[order], "low": low[order], "high": high[order]})
 
     @property
     def drawn(self) -> str:
@@ -103,24 +124,9 @@ class Stability:
         low, high = np.array(ends, dtype=np.float64).reshape(-1, 2).T
         return low, high
 
-    def save(self, path: str | Path) -> Path:
-        """Writes every figure, and the share of every edge that was ever kept, as JSON, and returns the path.
-
-        Raises:
-            FormatError: The file cannot be written.
-        """
-        graph, (low, high) = self.whole.graph, self.intervals()
-        edges = [
-            {
-                "edge": graph.edge(int(index)).name,
-                "share": float(self.shares[index]),
-                "low": float(low[index]),
-                "high": float(high[index]),
-            }
-            for index in np.argsort(-self.shares, kind="stable")
-            if self.shares[index] > 0
-        ]
-        data = {
+    def record(self) -> dict[str, Any]:
+        """Every figure, and the share of every edge that was ever kept."""
+        return {
             "schema": SCHEMA,
             "method": dict(self.method),
             "share": self.share,
@@ -128,11 +134,10 @@ class Stability:
             "kept": [asdict(figure) for figure in self.kept],
             "circuit": self.whole.edge_names(),
             "consensus": self.consensus().edge_names(),
-            "edges": edges,
+            "edges": self.frame().to_dict("records"),
         }
-        return write_text_atomic(path, json_text(plain(data, non_finite="tag")))
 
-    def draw(self, path: str | Path) -> Path:
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws the Jaccard indices, and the share of each edge, to an .svg, .pdf or .png, and returns the path.
 
         Raises:
@@ -145,7 +150,7 @@ class Stability:
             for name, figure in self.figures.items()
             if name.startswith("jaccard_") and figure.value is not None
         }
-        names, title = self.whole.graph.edge_names(), f"{self.method['algorithm']}: what stays on other pairs"
+        names, title = self.whole.graph.edge_names(), title or f"{self.method['algorithm']}: what stays on other pairs"
         return draw_stability(shown, names, self.shares, self.intervals(), path, level=self.share, title=title)
 
 

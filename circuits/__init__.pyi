@@ -1,11 +1,11 @@
 from .ablation import Ablation as Ablation
-from .checks.bench import CheckSettings as CheckSettings
-from .checks.spread import evaluate_spread as evaluate_spread
+from .checks.mask_evaluator import CheckSettings as CheckSettings
+from .checks.robustness import evaluate_spread as evaluate_spread
 from .circuit import Circuit as Circuit
 from .contrast import class_contrast as class_contrast
 from .contrasts import partner_contrasts as partner_contrasts
 from .evaluation import evaluate as evaluate
-from .gather import gather as gather
+from .figure_data import gather as gather
 from .graph import Graph as Graph
 from .graph import compile_graph as compile_graph
 from .metrics import Metric as Metric

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,10 +162,15 @@ def normalised(outputs: Floats, none: Numbers, full: Numbers) -> Floats:
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95% interval of a share of n."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    return _wilson(round(share * n), n)
+
+
+@cache
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def share(hits: NDArray[np.bool_], method: str) -> Figure:

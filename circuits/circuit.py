@@ -120,7 +120,7 @@ class Circuit:
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from .formats.save import save_circuit
+        from .formats import save_circuit
 
         return save_circuit(self, path)
 
@@ -130,18 +130,18 @@ class Circuit:
         Raises:
             FormatError: The ending is not known, `dot` is missing, or the file cannot be written.
         """
-        from .draw import draw_circuit
+        from .formats import draw_circuit
 
         return draw_circuit(self, path, **options)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """The kept edges as a networkx multigraph over heads, MLPs, input and logits."""
-        from .formats.networkx import to_networkx
+        from .formats.graphs import to_networkx
 
         return to_networkx(self)
 
     def to_pyg(self) -> torch_geometric.data.Data:
         """The kept edges as torch-geometric data that keeps parallel q, k and v edges apart."""
-        from .formats.pyg import to_pyg
+        from .formats.graphs import to_pyg
 
         return to_pyg(self)

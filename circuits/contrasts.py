@@ -114,13 +114,14 @@ def _with_masks(data: ImageData, labels: tuple[int, ...], partners: Sequence[Par
     return dataclasses.replace(data, train=restricted(data.train), test=restricted(data.test))
 
 
-def _key(image: Tensor) -> bytes:
+def image_key(image: Tensor) -> bytes:
+    """What tells an image from others: its pixels."""
     return image.cpu().numpy().tobytes()
 
 
 def _common(tasks: Mapping[str, Task], split: str) -> set[bytes]:
     """The clean images that are valid under every partner."""
-    found = {name: {_key(image) for image in getattr(task, split).clean} for name, task in tasks.items()}
+    found = {name: {image_key(image) for image in getattr(task, split).clean} for name, task in tasks.items()}
     common = set.intersection(*found.values())
     if not common:
         counts = ", ".join(f"{name}: {len(some)}" for name, some in found.items())
@@ -136,7 +137,7 @@ def _restricted(task: Task, kept: Mapping[str, set[bytes]]) -> Task:
     dropped, images = {}, {}
     for split, common in kept.items():
         own: Pairs = getattr(task, split)
-        rows = [row for row, image in enumerate(own.clean) if _key(image) in common]
+        rows = [row for row, image in enumerate(own.clean) if image_key(image) in common]
         pairs[split] = some = own if len(rows) == len(own) else met_again(own.select(rows))
         _require_sides(own, some, split)
         lost = own.n_images - some.n_images

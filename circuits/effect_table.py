@@ -16,8 +16,7 @@ numpy arrays only.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,26 +24,30 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.errors import FormatError, TaskError
-from ..models.files import write_text_atomic
+from ..models.errors import TaskError
 from .ablation import Ablation
 from .bootstrap import FLOOR, Resamples, percentiles, share
-from .draw.words import task_words
 from .formats.plain import plain
+from .report import Figure, Table, Tabular
+from .words import task_words
 
 if TYPE_CHECKING:
     import pandas
 
     from .design import Design
+    from .draw.heatmap import Heatmap
+
 
 Direction = Literal["noising", "denoising"]
 Shown = Literal["effect", "normalised", "flips"]
 
+MEASURED = ("effect", "std_err", "low", "high", "flips", "flips_low", "flips_high", "normalised")
+"""Columns of a frame beside those that name the place."""
 _CHUNK = 2048  # places whose bootstrap draws are held at once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EffectTable(ABC):
+class EffectTable(Tabular):
     """Effects of patches at a number of places; NaN where there is nothing to patch.
 
     Args:
@@ -127,16 +130,8 @@ class EffectTable(ABC):
         flips = self.shown("flips").ravel()
         flips_low, flips_high = np.array([(f.low, f.high) for f in figures], dtype=float).reshape(-1, 2).T
         normalised = self.shown("normalised").ravel()
-        return {
-            "effect": self._mean(values),
-            "std_err": error,
-            "low": low,
-            "high": high,
-            "flips": flips,
-            "flips_low": flips_low,
-            "flips_high": flips_high,
-            "normalised": normalised,
-        }
+        columns = (self._mean(values), error, low, high, flips, flips_low, flips_high, normalised)
+        return dict(zip(MEASURED, columns, strict=True))
 
     def unit_of(self, what: Shown | str) -> str:
         """What the numbers of `shown` are, for pictures."""
@@ -153,27 +148,27 @@ class EffectTable(ABC):
         """Direction, pairs and ablation in a few words."""
         return f"{self.direction}, {self.n_pairs} pairs, ablation {self.ablation}"
 
-    @abstractmethod
-    def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
-        """One row per place with what `measured` gives.
+    @property
+    def headline(self) -> str:
+        """The model, the task and the method."""
+        return ", ".join(filter(None, (self.context, self.method)))
 
-        Args:
-            n_bootstrap: Bootstrap draws of the pairs.
-            seed: Draws them.
-        """
+    def as_table(self) -> Table:
+        """A row per place, the largest effects first: effect, and share of pairs that flip."""
+        frame = self.frame()
+        places = [str(name) for name in frame.columns if name not in MEASURED]
+        rows = frame.sort_values("effect", key=abs, ascending=False, kind="stable").to_dict("records")
+        cells = tuple((*(str(row[name]) for name in places), *self._figures(row)) for row in rows)
+        return Table((*places, "effect", "flips"), cells, self.method)
 
-    def save(self, path: str | Path) -> Path:
-        """Writes `frame()` to a .csv, whole or not at all, and returns the path.
+    def _figures(self, row: Mapping[Hashable, Any]) -> tuple[Figure, Figure]:
+        why = "no interval was drawn"
+        effect = Figure(row["effect"], self.unit, *_known(row["low"], row["high"]), reason=why)
+        return effect, Figure(row["flips"], "share", *_known(row["flips_low"], row["flips_high"]), reason=why)
 
-        Raises:
-            FormatError: The ending is not .csv, or the file cannot be written.
-        """
-        if Path(path).suffix.lower() != ".csv":
-            raise FormatError(
-                f"cannot tell a format from the ending of {str(path)!r}: a table of effects is written as .csv, such "
-                f'as table.save("effects.csv"). Pictures are drawn by table.draw("effects.svg").'
-            )
-        return write_text_atomic(path, self.frame().to_csv(index=False, lineterminator="\n"))
+
+def _known(*ends: float) -> list[float | None]:
+    return [None if np.isnan(end) else end for end in ends]
 
 
 def _intervals(values: NDArray[np.float64], resamples: Resamples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -198,3 +193,144 @@ def require_direction(direction: str) -> None:
             f"direction={direction!r} is not known: pass direction='noising' (the clean run takes ablated values) or "
             f"direction='denoising' (the corrupted run takes clean values)."
         )
+
+
+MOST_PANELS = 6
+"""Token columns up to which each gets a panel of its own."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PatchTable(EffectTable):
+    """Effects of patched activations; the places are (layer, head, token), head having one entry where there is none.
+
+    A head or an MLP that a block does not have is NaN, and has no row in `frame`.
+
+    For `resid`, layer i is the residual in front of block i, and the last one that behind the last block.
+
+    Args:
+        what: The activation that was patched.
+        tokens: Names of the token columns.
+    """
+
+    what: str
+    tokens: tuple[str, ...]
+
+    def __str__(self) -> str:
+        layers, heads = self.values.shape[1:3]
+        places = f"{layers} layers, {heads} heads" if self.per_head else f"{layers} layers"
+        return (
+            f"{self.direction} {self.what}: {places}, {len(self.tokens)} token columns, {self.n_pairs} pairs, "
+            f"ablation {self.ablation}"
+        )
+
+    @property
+    def per_head(self) -> bool:
+        """Whether heads are told apart."""
+        return self.what not in ("resid", "mlp_out")
+
+    def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
+        """One row per place: `layer`, `head` (-1 where there is none), `token`, and what `measured` gives.
+
+        Args:
+            n_bootstrap: Bootstrap draws of the pairs.
+            seed: Draws them.
+        """
+        import pandas
+
+        layer, head, token = (axis.ravel() for axis in np.indices(self.values.shape[1:]))
+        places = {"layer": layer, "head": head if self.per_head else head - 1, "token": np.array(self.tokens)[token]}
+        table = pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
+        return table.dropna(subset=["effect"]).reset_index(drop=True)
+
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+        """Draws a heat map to an .svg, .pdf or .png, and returns the path.
+
+        Layers go upwards. Across go heads, one panel for each column of tokens while these are few; for `resid` and
+        `mlp_out`, and where there are many columns, across go the tokens.
+
+        Args:
+            path: Where to.
+            show: `effect`, `normalised` or `flips` (the share of pairs that flip).
+            title: Stands above instead of a sentence of its own.
+
+        Raises:
+            TaskError: `show` is not known.
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from .draw.heatmap import draw_heatmap
+
+        return draw_heatmap(self._heatmap(show, title), path)
+
+    def _heatmap(self, show: str, title: str) -> Heatmap:
+        from .draw.heatmap import Heatmap
+
+        values = self.shown(show)  # layer, head, token
+        layers, heads, tokens = values.shape
+        rows, panels = [str(layer) for layer in range(layers)], ()
+        if not self.per_head:
+            grids, columns, axes = values[:, 0][None], self.tokens, ("layer", "token")
+        elif tokens > MOST_PANELS:
+            rows = [f"a{layer}.h{head}" for layer in range(layers) for head in range(heads)]
+            grids, columns, axes = values.reshape(1, layers * heads, tokens), self.tokens, ("head", "token")
+        else:
+            columns, axes = [str(head) for head in range(heads)], ("layer", "head")
+            grids, panels = np.moveaxis(values, 2, 0), self.tokens if tokens > 1 else ()
+        where = f" at {self.tokens[0]}" if len(self.tokens) == 1 and self.tokens != ("all",) else ""
+        words = title or self.context, f"{self.what}{where}, {self.method}"
+        return Heatmap(grids, rows, columns, *axes, self.unit_of(show), panels, *words, show == "flips")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PathTable(EffectTable):
+    """Effects of the direct paths from sources to destinations; NaN where there is no edge.
+
+    Args:
+        sources: Names of the sources.
+        destinations: Names of the destinations.
+        n_edges: How many edges of the graph were patched, shape (source, destination).
+    """
+
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+    n_edges: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        shape = f"{len(self.sources)} sources, {len(self.destinations)} destinations"
+        return f"{self.direction} paths: {shape}, {self.n_pairs} pairs, ablation {self.ablation}"
+
+    def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
+        """One row per source and destination with edges between them: their names, `n_edges`, and `measured`.
+
+        Args:
+            n_bootstrap: Bootstrap draws of the pairs.
+            seed: Draws them.
+        """
+        import pandas
+
+        source, destination = (axis.ravel() for axis in np.indices(self.n_edges.shape))
+        names = {"source": np.array(self.sources)[source], "destination": np.array(self.destinations)[destination]}
+        columns = {**names, "n_edges": self.n_edges.ravel(), **self.measured(n_bootstrap, seed)}
+        return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
+
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+        """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.
+
+        Those that have no edge here at all are left out.
+
+        Args:
+            path: Where to.
+            show: `effect`, `normalised` or `flips` (the share of pairs that flip).
+            title: Stands above instead of the model and the task.
+
+        Raises:
+            TaskError: `show` is not known.
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from .draw.heatmap import Heatmap, draw_heatmap
+
+        rows, columns = (np.flatnonzero(self.n_edges.any(axis)) for axis in (1, 0))
+        grid = self.shown(show)[None][:, rows][:, :, columns]
+        names = [self.sources[row] for row in rows], [self.destinations[column] for column in columns]
+        words = title or self.context, f"paths, {self.method}"
+        unit = self.unit_of(show)
+        return draw_heatmap(Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips"), path)

@@ -15,8 +15,8 @@ from typing import Any
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, make_baseline
 from .bootstrap import FLOOR
-from .checks.bench import Bench, CheckSettings
-from .checks.thorough import Checks, add_checks, check_names
+from .checks.mask_evaluator import CheckSettings, MaskEvaluator
+from .checks.run_checks import Checks, add_checks, check_names
 from .circuit import Circuit
 from .crossed_report import crossed_report
 from .curves import GridName, make_grid
@@ -86,7 +86,7 @@ def evaluate(
         grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
             MIB's points on larger ones) or `mib`.
         controls: Circuits of other tasks by name: what they get on a crossed task stands in the table `controls`.
-        checks: Further checks by name (see `CHECKS` in `checks/thorough.py`), or `all`.
+        checks: Further checks by name (see `CHECKS` in `checks`), or `all`.
         settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
@@ -115,8 +115,10 @@ def evaluate(
     report, measured = crossed_report(judging, method) if crossed else (one_sided_report(judging, method), pairs)
     resamples, metric = judging.resamples(measured), task.metric.response if crossed else task.metric
     settings = settings or CheckSettings()
-    bench = Bench(circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every)
-    return add_checks(report, bench, names)
+    evaluator = MaskEvaluator(
+        circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every
+    )
+    return add_checks(report, evaluator, names)
 
 
 def _ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:

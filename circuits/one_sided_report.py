@@ -16,7 +16,7 @@ from .judging import Judging
 from .mask_runs import MaskRuns, run_masks
 from .metrics import Metric, kl_divergence
 from .report import Figure, Report
-from .report_words import ONE_SIDED
+from .words import ONE_SIDED
 
 
 def one_sided_report(judging: Judging, method: dict[str, Any]) -> Report:

@@ -1,19 +1,32 @@
-"""What an evaluation found: every figure with its interval or the reason that it has none, and how it was obtained.
+"""What was found: every figure with its interval or the reason that it has none, and how it was obtained.
 
 A figure never appears alone. `str` of a figure, a verdict, a table or a report says the interval or why there is none.
+Every result that is a table (`Tabular`) can be printed, framed, written, drawn and shown in a notebook, its caveat
+beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.errors import FormatError
+from .formats import found
+from .formats.plain import write_csv
+from .formats.schema import write_json
+
+if TYPE_CHECKING:
+    import pandas
+
 MOST_ROWS = 12
 """Rows of a table that a printed report shows."""
+MOST_SHOWN = 100
+"""Rows of a table that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +95,98 @@ class Verdict:
         return f"{said}: {self.words} (statistic {self.statistic}; {p_value}; n = {self.n})"
 
 
+class Tabular:
+    """A result that is a table, and what a table can do; a subclass gives `table`, and `frame` if it holds more."""
+
+    @property
+    def headline(self) -> str:
+        """What was looked at."""
+        return ""
+
+    @property
+    def caveat(self) -> str:
+        """What has to be known to read it; stands wherever the table stands."""
+        return ""
+
+    def table(self) -> Table:
+        """Rows of words and figures, for people."""
+        raise NotImplementedError
+
+    def as_table(self) -> Table:
+        """The table that is printed, drawn and shown in a notebook."""
+        return self.table()
+
+    def frame(self) -> pandas.DataFrame:
+        """The rows for programs: a column of figures with `_low` and `_high`, the ends of their 95% intervals."""
+        import pandas
+
+        table, columns = self.as_table(), {}
+        for place, name in enumerate(table.columns):
+            cells = [row[place] for row in table.rows]
+            if not any(isinstance(cell, Figure) for cell in cells):
+                columns[name] = cells
+                continue
+            figures = [cell if isinstance(cell, Figure) else Figure(None) for cell in cells]
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high")):
+                columns[name + end] = np.array([getattr(one, part) for one in figures], dtype=np.float64)
+        return pandas.DataFrame(columns)
+
+    def record(self) -> dict[str, Any] | None:
+        """Everything with its schema, as a .json holds it; None for what is not written so."""
+        return None
+
+    def save(self, path: str | Path) -> Path:
+        """Writes `frame()` to a .csv (or everything to a .json, where there is more), whole or not at all.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        ending, record = Path(path).suffix.lower(), self.record()
+        if ending == ".json" and record is not None:
+            return write_json(path, record)
+        if ending == ".csv":
+            return write_csv(path, self.frame())
+        known = ".csv" if record is None else ".csv or .json"
+        raise FormatError(
+            f"cannot tell a format from the ending of {str(path)!r}: a table is written as {known}, such as "
+            f'table.save("table.csv"). Pictures are drawn by table.draw("table.svg").'
+        )
+
+    def save_all(self, folder: str | Path, name: str) -> list[Path]:
+        """Writes `name.csv`, `.json`, `.svg` and `.png` into a folder, and returns their paths.
+
+        Raises:
+            FormatError: The folder cannot be written.
+        """
+        files = [Tabular.save(self, Path(folder) / f"{name}.{ending}") for ending in ("csv", "json")]
+        return [*files, *(self.draw(Path(folder) / f"{name}.{ending}") for ending in ("svg", "png"))]
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
+        """Draws the figures with their intervals, a row each, to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        return found("draw.intervals.draw_table")(self.as_table(), path, title=title or self.headline)
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (self.headline, str(self.as_table()), self.caveat)))
+
+    def _repr_html_(self) -> str:
+        table = self.as_table()
+        rows = [list(map(str, row)) for row in table.rows[:MOST_SHOWN]]
+        return found("draw.pages.render")(
+            "table.html",
+            headline=self.headline,
+            columns=[(column, "") for column in table.columns],
+            rows=rows,
+            left_out=len(table.rows) - len(rows),
+            caveat=self.caveat,
+        )
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(Tabular):
     """Rows of words and figures, such as the effect of each edge.
 
     Args:
@@ -95,6 +198,15 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Figure, ...], ...]
     method: str = ""
+
+    @property
+    def caveat(self) -> str:
+        """How its figures were obtained."""
+        return self.method
+
+    def as_table(self) -> Table:
+        """Itself."""
+        return self
 
     def __str__(self) -> str:
         lines = [self.columns, *(tuple(map(str, row)) for row in self.rows)]
@@ -126,7 +238,7 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Tabular):
     """The judgement of one circuit on one set of pairs.
 
     Args:
@@ -151,6 +263,36 @@ class Report:
 
     def __getitem__(self, name: str) -> Figure:
         return self.figures[name]
+
+    @property
+    def caveat(self) -> str:
+        """What no figure of a one-sided task can tell."""
+        return str(self.method.get("sides_in_words", ""))
+
+    def as_table(self) -> Table:
+        """A row for each figure."""
+        return Table(("figure", "value"), tuple(self.figures.items()))
+
+    def frame(self) -> pandas.DataFrame:
+        """A row for each figure: `figure`, `value`, `unit`, `low`, `high`, `reason` and `method`."""
+        import pandas
+
+        rows = [{"figure": name, **vars(figure)} for name, figure in self.figures.items()]
+        return pandas.DataFrame(rows, columns=["figure", "value", "unit", "low", "high", "reason", "method"])
+
+    def record(self) -> dict[str, Any]:
+        """Everything, as `load_report` reads it."""
+        return found("formats.json.report_to_dict")(self)
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
+        """Draws what circuits of every size keep, or the figures where no curve was measured, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        if not self.curves:
+            return super().draw(path, title=title)
+        return found("draw.curve.draw_report")(self, path, title=title)
 
     @property
     def headline(self) -> str:

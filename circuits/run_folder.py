@@ -27,30 +27,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
-from ..models.files import write_text_atomic
+from .formats import RUN_FILES
 from .formats.plain import plain
-from .formats.schema import json_text, read_json
+from .formats.schema import read_json, write_json
 
 if TYPE_CHECKING:
     from ..models.hooked import HookedViT
     from .circuit import Circuit
-    from .exhibit import Exhibit
+    from .figure_data import Exhibit
     from .report import Report
     from .scores import Scores
 
 RUN_SCHEMA = "vitcircuits.run/1"
 
-RESULT_FILES = (
-    "scores.safetensors",
-    "circuit.json",
-    "edges.csv",
-    "circuit.graphml",
-    "circuit.dot",
-    "circuit.svg",
-    "circuit.html",
-    "faithfulness.svg",
-    "report.json",
-)
+RESULT_FILES = ("scores.safetensors", *RUN_FILES, "faithfulness.svg", "report.json")
 
 JOURNAL = "journal.jsonl"
 
@@ -143,13 +133,13 @@ class RunFolder:
 
     def save_scores(self, scores: Scores) -> Path:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""
-        from .formats.tensors import save_scores
+        from .formats.json import save_scores
 
         return save_scores(scores, self.path / "scores.safetensors")
 
     def load_scores_if_same(self) -> Scores | None:
         """The scores of an earlier run of the same configuration, if it got that far."""
-        from .formats.tensors import load_scores
+        from .formats.json import load_scores
 
         path = self.path / "scores.safetensors"
         if not (self.resumes and path.is_file()):
@@ -165,36 +155,20 @@ class RunFolder:
         Raises:
             FormatError: A file cannot be written.
         """
-        from .formats.reports import save_report
-        from .formats.save import save_circuit
-
         written = [] if circuit.scores is None else [self.save_scores(circuit.scores)]
-        for name in ("circuit.json", "edges.csv", "circuit.graphml", "circuit.dot"):
-            written.append(save_circuit(circuit, self.path / name))
         if report is not None:
-            written.append(save_report(report, self.path / "report.json"))
-        return written + self._draw(circuit, report, exhibit)
+            written.append(report.save(self.path / "report.json"))
+        curve = self._draw_curve(report)
+        options = {"report": report, "exhibit": exhibit, "curve_svg": curve and curve.read_text(encoding="utf-8")}
+        written += [one.write(circuit, self.path / name, **options) for name, one in RUN_FILES.items()]
+        return [*written, curve] if curve else written
 
-    def _draw(self, circuit: Circuit, report: Report | None, exhibit: Exhibit | None) -> list[Path]:
-        from .draw import draw_circuit
-        from .draw.curve import draw_curves
-        from .draw.html import write_html
-        from .report_words import measure
-
-        picture, curve = self.path / "circuit.svg", self.path / "faithfulness.svg"
-        page, curve_svg = self.path / "circuit.html", None
-        written = [picture, page]
-        draw_circuit(circuit, picture, exhibit=exhibit)
-        if report is not None and report.curves:
-            draw_curves(report.curves, curve, mark=_mark(report), measure=measure(report))
-            curve_svg = curve.read_text(encoding="utf-8")
-            written.append(curve)
-        write_html(circuit, page, report=report, exhibit=exhibit, curve_svg=curve_svg)
-        return written
+    def _draw_curve(self, report: Report | None) -> Path | None:
+        """The curve of the report, if it has one."""
+        return report.draw(self.path / "faithfulness.svg") if report is not None and report.curves else None
 
     def _write_record(self, **more: Any) -> Path:
-        record = plain({"schema": RUN_SCHEMA, **self.record, **more}, non_finite="tag")
-        return write_text_atomic(self.path / "run.json", json_text(record))
+        return write_json(self.path / "run.json", {"schema": RUN_SCHEMA, **self.record, **more})
 
     def _remove_results(self) -> None:
         for name in (*RESULT_FILES, READOUT_FILE, JOURNAL):
@@ -266,15 +240,6 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _repair(path: Path) -> str:
     return f"Pass another folder, such as {str(path.with_name(path.name + '-2'))!r}, or overwrite=True to replace it."
-
-
-def _mark(report: Report) -> tuple[int, float] | tuple[int, float, float, float] | None:
-    """The circuit's own point on the curve, with its interval where it has one."""
-    figure = report.figures.get("transmission", report.figures.get("faithfulness"))
-    if figure is None or figure.value is None:
-        return None
-    point = (report.n_edges, figure.value)
-    return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
 
 
 def _now() -> str:

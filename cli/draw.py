@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..circuits.formats import DRAWN
 from .options import new_parser
 
 EPILOG = """\
@@ -18,7 +19,7 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Register `draw`."""
-    parser = new_parser(subparsers, "draw", "draw a saved circuit (.svg, .html, .dot, .png, .pdf)", EPILOG)
+    parser = new_parser(subparsers, "draw", f"draw a saved circuit ({', '.join(DRAWN)})", EPILOG)
     parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
     parser.add_argument("picture", type=Path, metavar="PICTURE")
     parser.add_argument("--max-edges", type=int, default=400, metavar="N", help="draw the strongest N (400)")

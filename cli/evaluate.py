@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..circuits.checks import CHECKS
 from .options import add_memory, add_model, add_task, new_parser, recorded_task
 
 if TYPE_CHECKING:
@@ -29,17 +30,6 @@ the image at all; --sides one judges it on the target alone, as circuits were ju
 equivalence, independence, minimality, sufficiency and partial necessity, and what do other ablations and metrics say?
 """
 
-CHECK_NAMES = (
-    "completeness",
-    "local_minimality",
-    "equivalence",
-    "independence",
-    "minimality",
-    "sufficiency",
-    "partial_necessity",
-    "spread",
-)  # of circuits/checks/thorough.py, which imports torch
-
 
 def add_parser(subparsers: Any) -> None:
     """Register `evaluate`."""
@@ -50,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
     parser.add_argument("--no-curve", action="store_true", help="leave out the curve, CPR and CMD")
     parser.add_argument("--thorough", action="store_true", help="all checks, some hundreds of runs more")
-    parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECK_NAMES)}")
+    parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECKS)}")
     parser.add_argument(
         "--tolerance", type=float, default=0.01, metavar="SHARE", help="loss of faithfulness that counts as none (.01)"
     )
@@ -71,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
-    from ..circuits.checks.bench import CheckSettings
+    from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
     from ..circuits.evaluation import evaluate
 
@@ -104,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _design(circuit: Circuit, task: Task) -> str:
     """On which sides the circuit was found, and on which it is judged."""
-    from ..circuits.report_words import ONE_SIDED
+    from ..circuits.words import ONE_SIDED
 
     found = "both sides" if circuit.task.get("sides") == "both" else "a one-sided task"
     judged = "both sides" if task.sides == "both" else f"one side: {ONE_SIDED}"
@@ -114,17 +104,16 @@ def _design(circuit: Circuit, task: Task) -> str:
 def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Task) -> list[Path]:
     """The report, the picture of the spread and the page, as far as they were asked for."""
     from ..circuits.draw.curve import curves_svg
-    from ..circuits.draw.html import write_html
-    from ..circuits.draw.intervals import draw_spread
-    from ..circuits.formats.reports import save_report
-    from ..circuits.gather import gather
-    from ..circuits.report_words import images_shown, measure
+    from ..circuits.draw.pages import write_html
+    from ..circuits.figure_data import gather
+    from ..circuits.formats.json import save_report
+    from ..circuits.words import images_shown, measure
 
     written = []
     if args.report is not None:
         written.append(save_report(report, args.report))
     if args.spread is not None:
-        written.append(draw_spread(report.tables["spread"], args.spread, title=f"{measure(report)} under each choice"))
+        written.append(report.tables["spread"].draw(args.spread, title=f"{measure(report)} under each choice"))
     if args.page is not None:
         curve = curves_svg(report.curves, measure=measure(report)) if report.curves else None
         exhibit = gather(task, images=images_shown(report))

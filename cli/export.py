@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..circuits.formats import SAVED
 from .options import new_parser
 
 EPILOG = """\
@@ -19,7 +20,7 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Register `export`."""
-    parser = new_parser(subparsers, "export", "write a saved circuit as .csv, .graphml, .dot or .json", EPILOG)
+    parser = new_parser(subparsers, "export", f"write a saved circuit as {', '.join(SAVED)}", EPILOG)
     parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.set_defaults(run=run)

@@ -102,8 +102,8 @@ def _require_useful(args: argparse.Namespace) -> None:
 
 
 def _gallery(tasks: dict[str, Task], folder: Path, n: int) -> list[Path]:
-    from ..circuits.draw.partners import draw_partners
-    from ..circuits.gather import gather_partners
+    from ..circuits.draw.images import draw_partners
+    from ..circuits.figure_data import gather_partners
 
     exhibit, info = gather_partners(tasks, n=n), next(iter(tasks.values())).info
     title = f"{info['model']}: {info['target_name']} against {info['foil_name']}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.circuit import Circuit
-from ...circuits.compare.pair_curve import PairCurve
+from ...circuits.compare.subject import PairCurve
 from ...circuits.crossed_runs import fewer
 from ...circuits.curves import Grid, make_grid
 from ...circuits.mask_runs import run_masks

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
-from ...circuits.compare.heads import gather_heads
 from ...circuits.compare.matching import HeadFeatures
 from ...circuits.compare.subject import Subject
-from ...circuits.gather import in_turn
+from ...circuits.figure_data import gather_heads, in_turn
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...circuits.report import Figure, Table
+from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import GraphError
 from .factors import FactorFits
 
 if TYPE_CHECKING:
     import pandas
 
-CAVEAT = (
-    "R^2 says what can be read off a head by a linear map, not what the model reads, and an untrained network lets "
-    "factors be read too: set a table of one beside it."
-)
-
 
 @dataclass(frozen=True, eq=False)
-class FactorTable:
+class FactorTable(Tabular):
     """Heads against factors.
 
     Args:
@@ -34,14 +29,21 @@ class FactorTable:
         method: What was looked at and how, in plain values: `of`, `at`, `n_images`, `n_folds`, `n_shuffles`, `seed`.
     """
 
+    CAVEAT: ClassVar[str] = (
+        "R^2 says what can be read off a head by a linear map, not what the model reads, and an untrained network lets "
+        "factors be read too: set a table of one beside it."
+    )
+
     model: str
     heads: tuple[str, ...]
     factors: tuple[str, ...]
     fits: FactorFits
     method: Mapping[str, Any]
 
-    def __str__(self) -> str:
-        return f"{self.headline}\n{self.table()}\n{CAVEAT}"
+    @property
+    def caveat(self) -> str:
+        """What the numbers do not say."""
+        return self.CAVEAT
 
     @property
     def headline(self) -> str:
@@ -150,7 +152,7 @@ class FactorTable:
             "describes it best",
             "share of write",
         )
-        return Table(names, tuple(rows), f"{self.headline}. {CAVEAT}")
+        return Table(names, tuple(rows), f"{self.headline}. {self.CAVEAT}")
 
     def frame(self) -> pandas.DataFrame:
         """One row per head and factor: `r2`, `null` (largest shuffle), `p`, `share`, `accuracy`.

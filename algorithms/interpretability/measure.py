@@ -19,10 +19,8 @@ from ...models.hooked import HookedViT
 from .factor_table import FactorTable
 from .factors import as_factors, fit_factors
 from .gather import At, Heads, head_effects, head_names, head_writes, lens_logits, represented
-from .lens import read_lens
-from .lens_table import LensTable
-from .text_span import Pick, explained_ends, principal_explained, random_explained, text_span
-from .text_table import HeadTexts, TextTable
+from .lens import LensTable, read_lens
+from .texts import HeadTexts, Pick, TextTable, explained_ends, principal_explained, random_explained, text_span
 
 if TYPE_CHECKING:
     from ...models.toys.sprites import SpriteFactors

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...circuits.bootstrap import Resamples
-from ...circuits.report import Figure, Table
+from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import TaskError
-from . import factor_table, lens_table, text_table
 from .factor_table import FactorTable
-from .lens_table import LensTable
-from .text_table import TextTable
+from .lens import LensTable
+from .texts import TextTable
 
 if TYPE_CHECKING:
     import pandas
@@ -49,7 +48,7 @@ class ModelNumbers:
 
 
 @dataclass(frozen=True, eq=False)
-class SideBySide:
+class SideBySide(Tabular):
     """One row per number and one column per model.
 
     Args:
@@ -61,9 +60,6 @@ class SideBySide:
     models: tuple[str, ...]
     rows: Mapping[str, tuple[Figure, ...]]
     caveats: Mapping[str, str]
-
-    def __str__(self) -> str:
-        return str(self.table())
 
     def table(self) -> Table:
         """The numbers, a model per column, and behind them the caveats."""
@@ -182,7 +178,7 @@ def _lens_middle(model: ModelNumbers) -> Figure:
 
 
 _NUMBERS: dict[str, tuple[Number, str]] = {
-    "R^2 of a head's best factor": (_best_r2, factor_table.CAVEAT),
+    "R^2 of a head's best factor": (_best_r2, FactorTable.CAVEAT),
     "selectivity of heads": (
         _selectivity,
         "A head that holds two factors well scores as low as one that holds none; factors that go together stand in "
@@ -196,6 +192,6 @@ _NUMBERS: dict[str, tuple[Number, str]] = {
         _apart,
         "All heads may be about one and the same factor: look at which.",
     ),
-    "texts above random directions": (_text_gain, text_table.CAVEAT),
-    "lens agreement at half depth, beyond chance": (_lens_middle, lens_table.CAVEAT),
+    "texts above random directions": (_text_gain, TextTable.CAVEAT),
+    "lens agreement at half depth, beyond chance": (_lens_middle, LensTable.CAVEAT),
 }

@@ -22,18 +22,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
-from ...circuits.effect_table import Direction, require_direction
+from ...circuits.effect_table import Direction, PatchTable, require_direction
 from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
 from ...circuits.sources import batch_size_for
 from ...circuits.task import Task
-from ...circuits.token_columns import TokenColumns, token_columns
+from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar
 from .contrast import Contrast, contrasted
 from .donors import Donor, ablated_embedded, clean_embedded, make_donor
-from .patch_table import PatchTable
 from .walk import PER_HEAD, Stop, What, require_what, stops, write_change
 
 MOST_RUNS = 64  # in one batch; more no longer runs faster on a CPU

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
-from ...circuits.effect_table import Direction, require_direction
+from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
@@ -37,7 +37,6 @@ from ...models.errors import GraphError
 from ..progress import progress_bar
 from .contrast import Contrast, contrasted
 from .donors import ablated_embedded, clean_embedded
-from .path_table import PathTable
 from .walk import Step, walk
 
 MOST_RUNS = 64  # in one batch; more no longer runs faster on a CPU

@@ -33,7 +33,7 @@ from ...circuits.pairs import Pairs
 from ...circuits.report import Figure
 from ...circuits.sources import batch_size_for
 from ...circuits.task import Task
-from ...circuits.token_columns import token_columns
+from ...circuits.tokens import token_columns
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from .walk import one_step, walk

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...circuits.formats.plain import plain
-from ...circuits.formats.reports import load_report
-from ...circuits.formats.schema import json_text, read_json
+from ...circuits.formats.json import load_report
+from ...circuits.formats.schema import read_json, write_json
 from ...circuits.report import Report
 from ...circuits.run_folder import read_run
 from ...models.errors import FormatError
-from ...models.files import write_text_atomic
 from .plan import Cell
 
 ERROR_FILE = "error.json"
@@ -90,8 +88,8 @@ def write_error(folder: Path, error: str, details: str = "") -> Path:
     Raises:
         FormatError: The folder cannot be written.
     """
-    record = plain({"schema": ERROR_SCHEMA, "error": error, "traceback": details.splitlines()})
-    return write_text_atomic(folder / ERROR_FILE, json_text(record))
+    record = {"schema": ERROR_SCHEMA, "error": error, "traceback": details.splitlines()}
+    return write_json(folder / ERROR_FILE, record)
 
 
 def clear(folder: Path) -> None:

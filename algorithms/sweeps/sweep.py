@@ -22,10 +22,9 @@ from typing import Literal
 from ...models.errors import FormatError, TaskError
 from ..progress import progress_bar
 from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
-from .page import save_page
 from .plan import Cell
 from .pool import run_jobs
-from .table import require_parquet, save_seconds, save_table
+from .table import require_parquet, save_page, save_seconds, save_table
 
 Table = Literal["csv", "parquet"]
 

@@ -16,37 +16,32 @@ What reads the image comes first, one-sided faithfulness last. A figure that a r
 of the other kind or an older version wrote it, is empty and not among the undefined ones.
 
 It holds no times, so that the same sweep gives the same bytes, killed and resumed or not. Those are in `seconds.csv`.
+
+The overview of a sweep is one page that opens from disk: the table to sort and to filter, curves, links to circuits.
+Without its one script, the table stands in the order of the cells.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...circuits.draw.curve import sparkline
+from ...circuits.draw.pages import NONE, TEMPLATES, markup, render
+from ...circuits.draw.style import legible
+from ...circuits.figures import COLUMNS, figure_of
+from ...circuits.formats.plain import write_csv
 from ...circuits.report import Figure, Report
 from ...models.errors import TaskError
 from ...models.files import write_bytes_atomic, write_text_atomic
-from .outcomes import Outcome
+from .outcomes import ERROR_FILE, Outcome
 
 if TYPE_CHECKING:
     import pandas
 
-FIGURES = (
-    "transmission",
-    "leakage",
-    "reproduced_variation",
-    "right",
-    "random_transmission",
-    "cpr",
-    "cmd",
-    "kl",
-    "accuracy_retained",
-    "random_faithfulness",
-    "faithfulness",
-)
-_ELSEWHERE = {"faithfulness": "one_sided_faithfulness"}
-"""What crossed tasks call a figure of one-sided ones."""
+
 _STAGES = ("task", "search", "evaluation", "files")
 _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("model", "task", "algorithm"), "str"),
@@ -55,7 +50,7 @@ _COLUMNS: dict[Hashable, Any] = {
     **dict.fromkeys(("n_edges", "n_graph"), "Int64"),
     "size": "float64",
     **dict.fromkeys(("n_nodes", "n_pairs"), "Int64"),
-    **{f"{name}{end}": "float64" for name in FIGURES for end in ("", "_low", "_high")},
+    **{f"{name}{end}": "float64" for name in COLUMNS for end in ("", "_low", "_high")},
     **dict.fromkeys(("undefined", "error", "folder"), "str"),
 }
 
@@ -77,7 +72,7 @@ def save_table(outcomes: Sequence[Outcome], path: str | Path) -> Path:
     """
     table = sweep_table(outcomes)
     if Path(path).suffix != ".parquet":
-        return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+        return write_csv(path, table)
     require_parquet()
     return write_bytes_atomic(path, table.to_parquet(index=False, engine="pyarrow"))
 
@@ -108,7 +103,7 @@ def save_seconds(outcomes: Sequence[Outcome], path: str | Path) -> Path:
         if outcome.status == "done"
     ]
     table = pandas.DataFrame(rows, columns=["folder", *_STAGES, "resumed"])
-    return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", float_format="%.3f"))
+    return write_csv(path, table, float_format="%.3f")
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -119,13 +114,129 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         return row
     row |= {"n_edges": report.n_edges, "n_graph": report.n_graph, "size": report.n_edges / report.n_graph}
     row |= {"n_nodes": report.method.get("n_nodes"), "n_pairs": report.n_pairs}
-    known = {name: figure for name in FIGURES if (figure := figure_of(report, name)) is not None}
+    known = {name: figure for name in COLUMNS if (figure := figure_of(report, name)) is not None}
     for name, figure in known.items():
         row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
     missing = {name: figure.reason for name, figure in known.items() if figure.value is None}
     return row | {"undefined": "; ".join(f"{name}: {reason}" for name, reason in missing.items())}
 
 
-def figure_of(report: Report, name: str) -> Figure | None:
-    """A figure of a report, under its name in the table; None where the report has none."""
-    return report.figures.get(name, report.figures.get(_ELSEWHERE.get(name, name)))
+class Cell(NamedTuple):
+    """A cell of a table: what it shows, what it is sorted by (empty values go to the end), and its class."""
+
+    content: Any
+    value: str
+    kind: str = ""
+
+
+def save_page(outcomes: Sequence[Outcome], path: str | Path) -> Path:
+    """Writes the page and returns its path; links are to the cells' folders beside it.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, sweep_page(outcomes))
+
+
+def sweep_page(outcomes: Sequence[Outcome]) -> str:
+    """The page as text."""
+    names = _names(outcomes)
+    figures = [("edges", "n"), *((COLUMNS[name], "n") for name in names)]
+    search = [("model", ""), ("task", ""), ("algorithm", "")]
+    return render(
+        "sweep.html",
+        title=_title(outcomes),
+        counts=_counts(outcomes),
+        columns=[*search, ("seed", "n"), *figures, ("curve", ""), ("status", "")],
+        cells=[_page_row(outcome, names) for outcome in outcomes],
+        seed_columns=[*search, ("seeds", "n"), *figures],
+        seeds=_seeds(outcomes, names),
+        script=markup((TEMPLATES / "sweep.js").read_text(encoding="utf-8")),
+    )
+
+
+def _title(outcomes: Sequence[Outcome]) -> str:
+    parts = {"model": "model", "task": "task", "algorithm": "algorithm", "seed": "seed"}
+    counts = {word: len({getattr(outcome.cell, part) for outcome in outcomes}) for part, word in parts.items()}
+    return "Sweep: " + " \N{MULTIPLICATION SIGN} ".join(
+        f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items()
+    )
+
+
+def _counts(outcomes: Sequence[Outcome]) -> str:
+    counts = Counter(outcome.status for outcome in outcomes)
+    return f"{len(outcomes)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "."
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[str]:
+    """Figures that some cell has; all where none is done."""
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    return [name for name in COLUMNS if not reports or any(figure_of(report, name) for report in reports)]
+
+
+def _seeds(outcomes: Sequence[Outcome], figures: Sequence[str]) -> list[list[Cell]]:
+    """Rows that put the seeds of each search together; none if there is one seed only."""
+    together: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        cell = outcome.cell
+        together.setdefault((cell.model, cell.task, cell.algorithm), []).append(outcome)
+    if max(map(len, together.values()), default=0) < 2:
+        return []
+    return [[*(Cell(name, name) for name in names), *_spread(same, figures)] for names, same in together.items()]
+
+
+def _spread(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Cell]:
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    cells = [Cell(f"{len(reports)} of {len(outcomes)}", str(len(reports)), "n")]
+    cells.append(_range([float(report.n_edges) for report in reports], ",.0f"))
+    for name in names:
+        figures = [figure for report in reports if (figure := figure_of(report, name)) is not None]
+        cells.append(_range([figure.value for figure in figures if figure.value is not None], ".3f"))
+    return cells
+
+
+def _range(values: Sequence[float], form: str) -> Cell:
+    if not values:
+        return Cell(NONE, "", "n")
+    mean = sum(values) / len(values)
+    return _with_small(f"{mean:{form}}", f"{min(values):{form}} to {max(values):{form}}", repr(mean))
+
+
+def _with_small(content: str, below: str, value: str) -> Cell:
+    """A number with something small below it."""
+    return Cell(markup("{}<small>{}</small>").format(content, below), value, "n")
+
+
+def _page_row(outcome: Outcome, names: Sequence[str]) -> list[Cell]:
+    cell, report = outcome.cell, outcome.report
+    named = [Cell(name, name) for name in (cell.model, cell.task, cell.algorithm)]
+    named.append(Cell(str(cell.seed), str(cell.seed), "n"))
+    if report is None:
+        return [*named, *[Cell(NONE, "", "n")] * (1 + len(names)), Cell("", ""), _status(outcome)]
+    figures = [_figure(figure_of(report, name)) for name in names]
+    return [*named, _size(report), *figures, Cell(markup(sparkline(report)), ""), _status(outcome)]
+
+
+def _size(report: Report) -> Cell:
+    nodes = report.method.get("n_nodes")
+    kept = f"{report.n_edges:,}" if nodes is None else f"{nodes} nodes, {report.n_edges:,}"
+    share = f"of {report.n_graph:,} ({report.n_edges / report.n_graph:.1%})"
+    return _with_small(kept, share, str(report.n_edges))
+
+
+def _figure(figure: Figure | None) -> Cell:
+    if figure is None or figure.value is None:
+        said = (NONE, "the report has no such figure") if figure is None else ("undefined", figure.reason)
+        return Cell(markup('<span class="soft" title="{1}">{0}</span>').format(*said), "", "n")
+    interval = figure.interval if figure.low is not None else "no interval"
+    return _with_small(f"{figure.value:.3f}", interval, repr(figure.value))
+
+
+def _status(outcome: Outcome) -> Cell:
+    folder = outcome.cell.folder
+    if outcome.status == "done":
+        return Cell(markup('<a href="{}/circuit.html">circuit</a>').format(folder), "done")
+    if outcome.status == "not run":
+        return Cell(markup('<span class="soft">not run yet</span>'), "not run")
+    link = markup('<a href="{}/{}">failed</a>: {}').format(folder, ERROR_FILE, legible(outcome.error))
+    return Cell(link, "failed", "error")

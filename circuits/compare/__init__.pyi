@@ -1,6 +1,5 @@
 from .anatomy import Anatomy as Anatomy
 from .anatomy import describe as describe
-from .batch import circuit_batch as circuit_batch
 from .comparison import compare as compare
 from .findings import Finding as Finding
 from .heads import gather_heads as gather_heads
@@ -10,8 +9,9 @@ from .matching import match_heads as match_heads
 from .matching import matched_overlap as matched_overlap
 from .null import holm as holm
 from .null import permutation_test as permutation_test
-from .pair_curve import PairCurve as PairCurve
-from .ranks import rank_biased_overlap as rank_biased_overlap
 from .result import Comparison as Comparison
+from .similarity import rank_biased_overlap as rank_biased_overlap
+from .similarity import wl_similarity as wl_similarity
+from .subject import PairCurve as PairCurve
 from .subject import Subject as Subject
-from .weisfeiler_lehman import wl_similarity as wl_similarity
+from .subject import circuit_batch as circuit_batch

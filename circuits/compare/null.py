@@ -54,7 +54,7 @@ class ChanceOverlap:
 
 
 def chance_overlap(n_graph: int, first: int, second: int) -> ChanceOverlap:
-    """The overlap of random sets of `first` and `second` of `n_graph` edges, in closed form.
+    """The overlap of random sets of `first` and `second` of `n_graph` edges.
 
     Raises:
         GraphError: A set is larger than the graph.
@@ -62,11 +62,9 @@ def chance_overlap(n_graph: int, first: int, second: int) -> ChanceOverlap:
     shared, chance = _shared(n_graph, first, second)
     union = first + second - shared
     index = np.where(union > 0, shared / np.maximum(union, 1), 1.0)
-    mean = float(index @ chance)
-    spread = n_graph**2 * (n_graph - 1)
-    variance = first * second * (n_graph - first) * (n_graph - second) / spread if spread else 0.0
-    jaccard_std = sqrt(max(0.0, float((index - mean) ** 2 @ chance)))
-    return ChanceOverlap(first * second / max(1, n_graph), sqrt(variance), mean, jaccard_std)
+    mean, jaccard = float(shared @ chance), float(index @ chance)
+    std, jaccard_std = (sqrt((values - middle) ** 2 @ chance) for values, middle in ((shared, mean), (index, jaccard)))
+    return ChanceOverlap(mean, std, jaccard, jaccard_std)
 
 
 def overlap_p_value(n_graph: int, first: int, second: int, shared: int) -> float:
@@ -77,15 +75,12 @@ def overlap_p_value(n_graph: int, first: int, second: int, shared: int) -> float
 
 def _shared(n_graph: int, first: int, second: int) -> tuple[NDArray[np.int64], Floats]:
     """Possible numbers of shared edges and their chances."""
-    from scipy.special import gammaln
+    from scipy.stats import hypergeom
 
     if not (0 <= first <= n_graph and 0 <= second <= n_graph):
         raise GraphError(f"sets of {first} and {second} edges don't fit into a graph of {n_graph} edges.")
     numbers = np.arange(max(0, first + second - n_graph), min(first, second) + 1)
-    ways = -gammaln(numbers + 1) - gammaln(first - numbers + 1)  # log of C(a, x) C(N - a, b - x), less what is constant
-    ways -= gammaln(second - numbers + 1) + gammaln(n_graph - first - second + numbers + 1)
-    chance = np.exp(ways - ways.max())
-    return numbers, chance / chance.sum()
+    return numbers, np.ones(1) if len(numbers) == 1 else hypergeom.pmf(numbers, n_graph, first, second)
 
 
 @dataclass(frozen=True)

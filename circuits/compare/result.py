@@ -1,26 +1,198 @@
-"""What a comparison found: printable, and written as JSON, CSV and one HTML page."""
+"""What a comparison found: printable, and as files.
+
+A comparison as files: `report.json` with everything, tables as CSV, and one HTML page.
+
+| file | content |
+| --- | --- |
+| report.json | conditions, what differs, agreement, figures, findings, what may be said (`vitcircuits.comparison/1`) |
+| figures.csv | one row per circuit and figure: value, interval, what random circuits have |
+| agreement.csv | one row per two circuits and measure: value, and by chance |
+| findings.csv | one row per two kinds and figure: difference, what seeds, pairs and chance show, p-values, verdict |
+| rank_overlap.csv | overlap at each rank |
+| transmission.csv | of crossed tasks: transmission of each circuit's ranking at each size, where it was measured |
+| faithfulness.csv | of one-sided tasks: faithfulness likewise |
+| comparison.html | all of it, with the circuits side by side |
+
+What a comparison found: printable, and written as JSON, CSV and one HTML page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, combinations_with_replacement
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report import Figure
+from ..bootstrap import NAMES
+from ..formats import found
+from ..formats.plain import plain, write_csv
+from ..formats.schema import write_json
+from ..report import Figure, Table, Tabular
 from .agreement import Agreement
-from .conditions import Difference
 from .findings import Finding
 from .null import beyond_by_chance
 from .subject import Subject
 
+if TYPE_CHECKING:
+    import pandas
+
+COMPARISON_SCHEMA = "vitcircuits.comparison/1"
+
+
+def _frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame([list(row) for row in rows], columns=list(columns), dtype=object)  # integers stay so
+
+
+def _tables(comparison: Comparison) -> dict[str, pandas.DataFrame]:
+    """File -> table."""
+    names = {curve.name for one in comparison.subjects for curve in one.curves.values()} or {NAMES["one"]}
+    return {
+        "figures": comparison.frame(),
+        "agreement": _frame(("first", "second", "measure", "value", "chance", "note"), _agreement(comparison)),
+        "findings": _frame(_FINDING, _findings(comparison)),
+        "rank_overlap": _frame(("of", "between", "rank", "overlap"), _rank_overlap(comparison)),
+        **{name: _frame(("circuit", "by", "edges", "share", name), _kept(comparison, name)) for name in sorted(names)},
+    }
+
+
+_FIGURES = ("circuit", "kind", "figure", "value", "low", "high", "random", "note")
+
+
+def _figures(comparison: Comparison) -> Iterable[Sequence[Any]]:
+    for subject, figures, chance in zip(comparison.subjects, comparison.figures, comparison.chance, strict=True):
+        for name, figure in figures.items():
+            random = chance.get(name)
+            yield subject.name, subject.kind, name, figure.value, figure.low, figure.high, random, figure.reason
+
+
+def _agreement(comparison: Comparison) -> Iterable[Sequence[Any]]:
+    found = comparison.agreement
+    for i, j in combinations(range(len(comparison.names)), 2):
+        for measure, values in found.values.items():
+            note = found.why_not.get(measure, "") if np.isnan(values[i, j]) else ""
+            numbers = (float(values[i, j]), float(found.chance[measure][i, j]))
+            yield comparison.names[i], comparison.names[j], measure, *numbers, note
+
+
+_FINDING = (
+    "figure",
+    "first",
+    "second",
+    "mean_first",
+    "mean_second",
+    "difference",
+    "between_seeds",
+    "low",
+    "high",
+    "random_first",
+    "random_second",
+    "p",
+    "smallest_p",
+    "p_holm",
+    "verdict",
+    "words",
+)
+
+
+def _findings(comparison: Comparison) -> Iterable[Sequence[Any]]:
+    for one in comparison.findings:
+        yield [finding_record(one)[column] for column in _FINDING]
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """A finding in plain values, with what it says in words."""
+    chance, test = finding.chance or (None, None), finding.test
+    return {
+        "figure": finding.figure,
+        "first": finding.kinds[0],
+        "second": finding.kinds[1],
+        "values": finding.values,
+        "mean_first": finding.means[0],
+        "mean_second": finding.means[1],
+        "difference": finding.difference,
+        "between_seeds": finding.seeds,
+        "low": finding.low,
+        "high": finding.high,
+        "random_first": chance[0],
+        "random_second": chance[1],
+        "p": None if test is None else test.p_value,
+        "smallest_p": None if test is None else test.smallest,
+        "test": None if test is None else asdict(test),
+        "p_holm": finding.p_holm,
+        "verdict": finding.verdict,
+        "words": str(finding),
+    }
+
+
+def _rank_overlap(comparison: Comparison) -> Iterable[Sequence[Any]]:
+    for of, (ranks, curves) in comparison.rank_curves.items():
+        for between, values in curves.items():
+            for rank, value in zip(ranks.tolist(), values.tolist(), strict=True):
+                yield of, between, rank, value
+
+
+def _kept(comparison: Comparison, name: str) -> Iterable[Sequence[Any]]:
+    for subject in comparison.subjects:
+        for by, curve in subject.curves.items():
+            if curve.name != name:
+                continue
+            for size, share, value in zip(curve.n_edges, curve.share, curve.kept(), strict=True):
+                yield subject.name, by, int(size), float(share), float(value)
+
+
+def _circuit(comparison: Comparison, place: int) -> dict[str, Any]:
+    subject = comparison.subjects[place]
+    paths = {"paths_by_length": subject.anatomy.paths.counts, "walks_by_length": subject.anatomy.paths.weighted}
+    sizes = {"name": subject.name, "kind": subject.kind, "n_edges": len(subject.circuit)}
+    return {**sizes, **comparison.conditions[place], **paths}
+
+
+def _heads(comparison: Comparison, i: int, j: int) -> dict[str, Any]:
+    matching = comparison.agreement.matchings[i, j]
+    return {
+        "first": comparison.names[i],
+        "second": comparison.names[j],
+        "method": matching.method,
+        "heads": [
+            {"second": b, "first": a, "similarity": matching.similarity[b], "margin": matching.margin[b]}
+            for b, a in matching.heads.items()
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A condition that is not the same for all.
+
+    Args:
+        condition: Such as `metric`.
+        values: Of each circuit, in order.
+        names: What the circuits are called.
+        matters: Whether circuits are not comparable in size or score because of it, and why; empty where it only has to
+            be known.
+    """
+
+    condition: str
+    values: tuple[str, ...]
+    names: tuple[str, ...]
+    matters: str = ""
+
+    def __str__(self) -> str:
+        groups: dict[str, list[str]] = {}
+        for name, value in zip(self.names, self.values, strict=True):
+            groups.setdefault(value, []).append(name)
+        said = "; ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
+        return f"{self.condition} differs: {said}" + (f". {self.matters}" if self.matters else "")
+
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """Circuits compared; everything by circuit is in the order of `subjects`.
 
     Args:
@@ -115,14 +287,42 @@ class Comparison:
                 said.append("each on its own pairs, because they show other pictures")
         return "; ".join(said) or "structure only: no pairs were run"
 
-    def __str__(self) -> str:
-        head = f"{len(self.subjects)} circuits: " + ", ".join(
+    @property
+    def headline(self) -> str:
+        """The circuits with their sizes."""
+        return f"{len(self.subjects)} circuits: " + ", ".join(
             f"{subject.name} ({len(subject.circuit):,} of {len(subject.circuit.graph):,} edges)"
             for subject in self.subjects
         )
-        lines = [head, self.pairs_words(), *map(str, self.differences)]
-        lines += [*self._agreement_lines(), *self._figure_lines()]
-        return "\n".join([*lines, "what may be said:", *(f"  {one}" for one in self.conclusions())])
+
+    @property
+    def caveat(self) -> str:
+        """What may be said."""
+        return "\n".join(["what may be said:", *(f"  {one}" for one in self.conclusions())])
+
+    def __str__(self) -> str:
+        lines = [self.headline, self.pairs_words(), *map(str, self.differences)]
+        return "\n".join([*lines, *self._agreement_lines(), *self._figure_lines(), self.caveat])
+
+    def table(self) -> Table:
+        """Each circuit in figures: a row per figure."""
+        names = list(dict.fromkeys(name for figures in self.figures for name in figures))
+        none = Figure(None, reason="not measured")
+        rows = tuple((name, *(figures.get(name, none) for figures in self.figures)) for name in names)
+        return Table(("figure", *self.names), rows, self.pairs_words())
+
+    def frame(self) -> pandas.DataFrame:
+        """A row per circuit and figure: value, interval, and what random circuits have."""
+        return _frame(_FIGURES, _figures(self))
+
+    def draw(self, path: str | Path, *, title: str = "") -> Path:
+        """Draws what each two circuits share, measure by measure, to an .svg, .pdf or .png, and returns the path.
+
+        Raises:
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        shared = {name: one for name, one in self.agreement.values.items() if not np.isnan(one).all()}
+        return found("draw.heatmap.draw_grids")(shared, self.names, self.names, path)
 
     def _agreement_lines(self) -> list[str]:
         lines, n = [], len(self.subjects)
@@ -149,12 +349,42 @@ class Comparison:
             lines.append("  ".join([name.ljust(width), *(c.rjust(w) for c, w in zip(cells, columns, strict=True))]))
         return lines
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def record(self) -> dict[str, Any]:
+        """Everything in plain types; what is undefined is null."""
+        agreement = self.agreement
+        data = {
+            "schema": COMPARISON_SCHEMA,
+            "says": self.conclusions(),
+            "circuits": [_circuit(self, place) for place in range(len(self.subjects))],
+            "differences": [asdict(one) for one in self.differences],
+            "pairs": self.pairs,
+            "findings": [finding_record(one) for one in self.findings],
+            "agreement": {
+                measure: {
+                    "value": values,
+                    "chance": agreement.chance[measure],
+                    "why_not": agreement.why_not.get(measure, ""),
+                }
+                for measure, values in agreement.values.items()
+            },
+            "heads": [_heads(self, *places) for places in agreement.matchings if places[0] != places[1]],
+            "figures": [
+                {"name": subject.name, **{name: asdict(figure) for name, figure in figures.items()}}
+                for subject, figures in zip(self.subjects, self.figures, strict=True)
+            ],
+            "random": [dict(chance) for chance in self.chance],
+            "method": self.method,
+        }
+        return plain(data, non_finite="null")
+
+    def save(self, folder: str | Path) -> list[Path]:  # type: ignore[override]
         """Writes `report.json`, tables as CSV and `comparison.html` into a folder, and returns their paths.
 
         Raises:
             FormatError: The folder cannot be written.
         """
-        from .files import save_comparison
-
-        return save_comparison(self, folder)
+        folder = Path(folder)
+        written = [write_json(folder / "report.json", self.record())]
+        for name, table in _tables(self).items():
+            written.append(write_csv(folder / f"{name}.csv", table))
+        return [*written, found("draw.comparison_page.write_comparison_page")(self, folder / "comparison.html")]

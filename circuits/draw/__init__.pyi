@@ -1,7 +1,7 @@
 from .curve import curves_svg as curves_svg
 from .curve import draw_curves as draw_curves
 from .dot import to_dot as to_dot
-from .files import draw_circuit as draw_circuit
-from .html import to_html as to_html
-from .html import write_html as write_html
+from .pages import to_html as to_html
+from .pages import write_html as write_html
+from .svg import draw_circuit as draw_circuit
 from .svg import to_svg as to_svg

@@ -6,24 +6,29 @@ to beat. Values are not clipped: a circuit can do better than the model, or wors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...models.files import write_bytes_atomic
-from ..report import Curve
-from .plots import INK, plot_kind, plotted
+from ..figures import main_figure
+from ..report import Curve, Report
+from ..words import measure
+from .style import BLUE, DASHED, FRAME, GREY, INK, LINES, PALE, draw_plot, dress, head, plotted, tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 Mark = tuple[int, float] | tuple[int, float, float, float]
 
-_COLOURS = ("#2b6cb0", "#d9622b", "#2f855a", "#7b5ea7", "#b7791f")
 _RANDOM = "#8b929c"
+_SIZE = 6.4, 3.9  # inches
 
 
 def draw_curves(
@@ -47,34 +52,45 @@ def draw_curves(
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    kind = plot_kind(path, "curves")
-    return write_bytes_atomic(path, _drawn(curves, kind, mark, title, measure))
+    return draw_plot(path, "curves", _SIZE, partial(_fill, curves=curves, mark=mark, title=title, measure=measure))
+
+
+def draw_report(report: Report, path: str | Path, *, title: str = "") -> Path:
+    """Draws a report's curves, with the circuit's own point among them, and returns the path.
+
+    Raises:
+        FormatError: The ending is not known, or the file cannot be written.
+    """
+    return draw_curves(report.curves, path, mark=_mark_of(report), title=title, measure=measure(report))
 
 
 def curves_svg(
     curves: Sequence[Curve], *, mark: Mark | None = None, title: str = "", measure: str = "faithfulness"
 ) -> str:
     """The same picture as SVG text."""
-    return _drawn(curves, "svg", mark, title, measure).decode()
+    fill = partial(_fill, curves=curves, mark=mark, title=title, measure=measure)
+    return plotted("svg", _SIZE, fill).decode()
 
 
-def _drawn(curves: Sequence[Curve], kind: str, mark: Mark | None, title: str, measure: str) -> bytes:
-    def fill(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        _fill(axes, curves, mark)
-        axes.set_ylabel(measure)
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
+def _mark_of(report: Report) -> Mark | None:
+    """The circuit's own point on the curve, with its interval where it has one."""
+    figure = main_figure(report)
+    if figure is None or figure.value is None:
+        return None
+    point = (report.n_edges, figure.value)
+    return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
 
-    return plotted(kind, (6.4, 3.9), fill)
 
-
-def _fill(axes: Axes, curves: Sequence[Curve], mark: Mark | None) -> None:
+def _fill(figure: Figure, curves: Sequence[Curve], mark: Mark | None, title: str, measure: str) -> None:
+    axes = figure.add_subplot()
+    axes.set_ylabel(measure)
+    head(axes, title)
     shown: list[float] = [0.0, 1.0]
     sizes: list[int] = []
     known = 0
     for curve in sorted(curves, key=lambda curve: "random" not in curve.label):  # random ones lie behind
         random = "random" in curve.label
-        colour = _RANDOM if random else _COLOURS[known % len(_COLOURS)]
+        colour = _RANDOM if random else LINES[known % len(LINES)]
         known += not random
         points = _points(curve)
         if len(points):
@@ -109,8 +125,8 @@ def _mark(axes: Axes, mark: Mark, largest: int) -> None:
     n_edges, value, *interval = mark
     said = f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "(no interval)"
     if interval:
-        axes.plot([n_edges, n_edges], interval, color="#111827", linewidth=1.2, zorder=4)
-    axes.plot([n_edges], [value], "o", markersize=8, markerfacecolor="none", markeredgecolor="#111827", zorder=5)
+        axes.plot([n_edges, n_edges], interval, color=INK, linewidth=1.2, zorder=4)
+    axes.plot([n_edges], [value], "o", markersize=8, markerfacecolor="none", markeredgecolor=INK, zorder=5)
     right = n_edges > largest**0.8
     axes.annotate(
         f"{n_edges} edges: {value:.2f} {said}",
@@ -118,7 +134,7 @@ def _mark(axes: Axes, mark: Mark, largest: int) -> None:
         xytext=(-10 if right else 10, -16),
         textcoords="offset points",
         ha="right" if right else "left",
-        color="#111827",
+        color=INK,
         bbox={"facecolor": "#ffffff", "alpha": 0.75, "linewidth": 0, "pad": 1.0},
         zorder=6,
     )
@@ -128,7 +144,7 @@ def _dress(axes: Axes, sizes: list[int], low: float, high: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     for level in (0.0, 1.0):
-        axes.axhline(level, color="#9ca3af", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.axhline(level, color=GREY, linewidth=0.8, linestyle=DASHED, zorder=0)
     axes.set_xscale("log")
     smallest, largest = max(1, min(sizes, default=1)), max(sizes, default=10)
     axes.set_xlim(smallest / 1.08, max(largest, smallest + 1) * 1.08)
@@ -139,8 +155,95 @@ def _dress(axes: Axes, sizes: list[int], low: float, high: float) -> None:
     spare = 0.07 * (high - low)
     axes.set_ylim(low - spare, high + spare)
     axes.set_xlabel("edges in the circuit")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#6b7280")
-    axes.tick_params(color="#6b7280", labelcolor="#374151")
+    dress(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best", fontsize=9)
+
+
+_BETWEEN = (INK, "#4b5563", GREY)
+
+RankCurves = Mapping[str, tuple[NDArray[np.int64], Mapping[str, NDArray[np.float64]]]]
+
+
+def rank_overlap_svg(curves: RankCurves, kinds: Sequence[str]) -> str:
+    """SVG text: one panel for edges and one for nodes.
+
+    Args:
+        curves: As `rank_curves` makes them.
+        kinds: The kinds in order, which decides their colours.
+    """
+
+    def fill(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
+        for axes, (what, (ranks, lines)) in zip(panels, curves.items(), strict=True):
+            _rank_panel(axes, ranks, lines, kinds)
+            axes.set_title("heads and MLPs" if what == "nodes" else what, loc="left", fontsize=11, color=INK)
+        panels[0].set_ylabel("Jaccard index of the first n")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(4, len(labels)))
+
+    return plotted("svg", (4.4 * len(curves), 4.0), fill).decode()
+
+
+def _rank_panel(
+    axes: Axes, ranks: NDArray[np.int64], lines: Mapping[str, NDArray[np.float64]], kinds: Sequence[str]
+) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    between = 0
+    for name, values in lines.items():
+        kind = name.removeprefix("two seeds of ")
+        if name == "by chance":
+            style = {"color": FRAME, "linestyle": DASHED, "linewidth": 1.3}
+        elif kind != name and kind in kinds:
+            style = {"color": LINES[list(kinds).index(kind) % len(LINES)], "linewidth": 1.8}
+        else:
+            style = {"color": _BETWEEN[between % len(_BETWEEN)], "linewidth": 1.8}
+            between += 1
+        (line,) = axes.plot(ranks, values, **style)
+        line.set_label(name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
+    axes.set_xlim(1, float(ranks[-1]))
+    axes.set_ylim(-0.02, 1.03)
+    axes.set_xlabel("n edges, best first")
+    dress(axes, which="both")
+
+
+WIDTH, HEIGHT = 132, 40
+_RIM = 0.25
+_CHANCE = "#9aa1ab"
+
+
+def sparkline(report: Report) -> str:
+    """The curve of the report's first ranking and that of random circuits, as SVG; empty if there are none."""
+    known = [curve for curve in report.curves if "random" not in curve.label][:1]
+    random = [curve for curve in report.curves if "random" in curve.label][:1]
+    if not known and not random:
+        return ""
+    lines = [tag("path", d=f"M0 {_y(level)}H{WIDTH}", stroke=PALE, fill="none") for level in (0.0, 1.0)]
+    lines += [_line(curve, report.n_graph, _CHANCE) for curve in random]
+    lines += [_line(curve, report.n_graph, BLUE) for curve in known]
+    figure = main_figure(report)
+    if figure is not None and figure.value is not None and report.n_edges:
+        x, y = _x(report.n_edges, report.n_graph), _y(figure.value)
+        lines.append(tag("circle", cx=x, cy=y, r=2.6, fill="#fff", stroke=INK, stroke_width=1.3))
+    size = {"width": WIDTH, "height": HEIGHT, "viewBox": f"0 0 {WIDTH} {HEIGHT}"}
+    return tag("svg", *lines, **size, role="img", aria_label=f"{measure(report).capitalize()} by size")
+
+
+def _line(curve: Curve, largest: int, colour: str) -> str:
+    points = np.flatnonzero((curve.n_edges > 0) & np.isfinite(curve.faithfulness))
+    points = points[np.argsort(curve.n_edges[points], kind="stable")]
+    places = [(_x(int(curve.n_edges[at]), largest), _y(float(curve.faithfulness[at]))) for at in points]
+    path = " ".join(f"{x},{y}" for x, y in dict.fromkeys(places))
+    return tag("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5, stroke_linejoin="round")
+
+
+def _x(n_edges: int, largest: int) -> str:
+    return f"{3 + (WIDTH - 6) * math.log(max(n_edges, 1)) / math.log(max(largest, 2)):.1f}"
+
+
+def _y(value: float) -> str:
+    share = (min(max(value, -_RIM), 1 + _RIM) + _RIM) / (1 + 2 * _RIM)
+    return f"{3 + (HEIGHT - 6) * (1 - share):.1f}"

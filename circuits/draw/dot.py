@@ -9,17 +9,19 @@ meanings, so backslashes and ampersands in class names are escaped. Never `splin
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from subprocess import TimeoutExpired
 
 from ...models.errors import FormatError
+from ...models.files import write_bytes_atomic, write_text_atomic
 from ..circuit import Circuit
 from ..names import Edge, End
+from ..words import facts, group_title, title
 from .layout import Box, Layout, place
 from .strokes import Stroke, strokes
-from .words import facts, group_title, legible, text, title
+from .style import legible, text
 
 _HEADER = """  graph [rankdir=BT, newrank=true, outputorder=edgesfirst, ranksep=0.6, nodesep=0.22, fontname="Helvetica",
     labelloc=t, labeljust=l, fontsize=13, tooltip=" "]
@@ -51,34 +53,51 @@ def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def save_dot(circuit: Circuit, path: str | Path) -> Path:
+    """Writes the circuit as text for Graphviz and returns the path; it drops the same as GraphML, and the task.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, to_dot(circuit))
+
+
+def save_rendered(circuit: Circuit, path: str | Path, *, max_edges: int | None = None) -> Path:
+    """Draws the circuit by Graphviz to a .png or .pdf and returns the path.
+
+    Raises:
+        FormatError: `dot` is missing or fails, or the file cannot be written.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    return write_bytes_atomic(path, render(to_dot(circuit, max_edges=max_edges), kind))
+
+
 def render(dot_text: str, kind: str, *, time_limit: float = 60.0) -> bytes:
     """The picture that Graphviz' `dot` draws, nodes where the text says, as `png` or `pdf`.
 
     Raises:
         FormatError: `dot` is missing, fails, or takes longer than the limit (seconds).
     """
-    program = shutil.which("dot")
-    if program is None:
+    from graphviz.backend.dot_command import command
+    from graphviz.backend.execute import CalledProcessError, ExecutableNotFound, run_check
+
+    call = [*command("neato", kind, neato_no_op=2), "-Gdpi=150", "-Gsplines=true"]
+    try:
+        done = run_check(call, input=dot_text.encode(), capture_output=True, timeout=time_limit, quiet=True)
+    except ExecutableNotFound as error:
         raise FormatError(
             f"a .{kind} is drawn by Graphviz, whose program `dot` is not installed here: install it with "
             f"`sudo apt install graphviz` (macOS: `brew install graphviz`), or draw an .svg, which needs nothing."
-        )
-    try:
-        done = subprocess.run(
-            [program, "-Kneato", "-n2", f"-T{kind}", "-Gdpi=150", "-Gsplines=true"],
-            input=dot_text.encode(),
-            capture_output=True,
-            timeout=time_limit,
-        )
-    except subprocess.TimeoutExpired as error:
+        ) from error
+    except TimeoutExpired as error:
         raise FormatError(
             f"`dot` took more than {time_limit:g} s: draw fewer edges, such as scores.top(200), or draw an .svg."
         ) from error
     except OSError as error:
-        raise FormatError(f"`dot` at {program!r} cannot be run: {error.strerror}. Draw an .svg instead.") from error
-    if done.returncode or not done.stdout:
-        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-        raise FormatError(f"`dot` could not draw the circuit: {reason[:300]}. Draw an .svg instead.")
+        raise FormatError(f"Graphviz' `dot` cannot be run: {error.strerror}. Draw an .svg instead.") from error
+    except CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
+        raise FormatError(f"`dot` could not draw the circuit: {reason[:300]}. Draw an .svg instead.") from error
     return done.stdout
 
 

@@ -1,29 +1,28 @@
-"""Heat maps of signed numbers: rows upwards as in the pictures of circuits, blue helps, orange hurts.
+"""Numbers as grids of coloured cells that also say the number, while there is room.
 
-The colours are symmetrical about zero and the same in all panels. While there is room, each cell says its number, so
-that the sign survives a black-and-white print; cells without a number are grey.
+Heat maps are of signed numbers, rows upwards as in the pictures of circuits: blue helps, orange hurts. Their colours
+are symmetrical about zero and the same in all panels; cells without a number are grey. Grids are of shares.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.files import write_bytes_atomic
-from .plots import FRAME, INK, LABEL, plot_kind, plotted
-from .strokes import NEGATIVE, POSITIVE
+from .style import BLUE, FRAME, INK, LABEL, ORANGE, PALE, TITLE, draw_plot, head, plotted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_EMPTY = "#e5e7eb"
+
 _LONGEST = 40  # labels along an axis; of more, only some are written
 _BAR = 0.18  # width of the colour bar in inches
 _INCHES = 13.0  # the widest and highest that the cells together become
@@ -80,29 +79,29 @@ def draw_heatmap(heatmap: Heatmap, path: str | Path) -> Path:
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    return write_bytes_atomic(path, _drawn(heatmap, plot_kind(path, "a heat map")))
+    return draw_plot(path, "a heat map", _size(heatmap), partial(_fill, heatmap=heatmap))
 
 
 def heatmap_svg(heatmap: Heatmap) -> str:
     """The same picture as SVG text."""
-    return _drawn(heatmap, "svg").decode()
+    return plotted("svg", _size(heatmap), partial(_fill, heatmap=heatmap)).decode()
 
 
-def _drawn(heatmap: Heatmap, kind: str) -> bytes:
+def _size(heatmap: Heatmap) -> tuple[float, float]:
+    """Width and height in inches."""
     n_panels, n_rows, n_columns = heatmap.values.shape
     width, height = heatmap.cell
     wide = n_panels * (n_columns * width + 0.15) + 0.08 * max(map(len, heatmap.rows), default=0) + 1.5
     labels = 0.08 * max(map(len, heatmap.columns), default=0) if _turned(heatmap) else 0.2
     words = 0.3 + max(0.096 * len(heatmap.title), 0.074 * len(heatmap.subtitle))
-    size = max(wide, words, 3.2), max(n_rows * height, 0.075 * len(heatmap.unit)) + labels + 1.3
-    return plotted(kind, size, lambda figure: _fill(figure, heatmap))
+    return max(wide, words, 3.2), max(n_rows * height, 0.075 * len(heatmap.unit)) + labels + 1.3
 
 
 def _fill(figure: Figure, heatmap: Heatmap) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import PercentFormatter
 
-    colours = LinearSegmentedColormap.from_list("effect", [NEGATIVE, "#ffffff", POSITIVE]).with_extremes(bad=_EMPTY)
+    colours = LinearSegmentedColormap.from_list("effect", [ORANGE, "#ffffff", BLUE]).with_extremes(bad=PALE)
     largest = 1.0 if heatmap.share else float(np.nanmax(np.abs(heatmap.values), initial=0.0)) or 1.0
     lowest = 0.0 if heatmap.share else -largest
     places = figure.subplots(1, len(heatmap.values), sharey=True, squeeze=False)[0]
@@ -130,12 +129,12 @@ def _fill(figure: Figure, heatmap: Heatmap) -> None:
 def _write_title(figure: Figure, heatmap: Heatmap) -> None:
     """The title in bold and the subtitle under it, in room that is taken from the grids."""
     height, at = figure.get_figheight(), 0.06
-    both = {"x": 0.08 / figure.get_figwidth(), "ha": "left", "va": "top", "parse_math": False}
+    both = {"x": 0.08 / figure.get_figwidth(), "va": "top"}
     if heatmap.title:
-        figure.text(y=1 - at / height, s=heatmap.title, fontsize=11, fontweight="bold", color=INK, **both)
+        figure.text(y=1 - at / height, s=heatmap.title, **both, **TITLE)
         at += 0.2
     if heatmap.subtitle:
-        figure.text(y=1 - at / height, s=heatmap.subtitle, fontsize=9, color=LABEL, **both)
+        figure.text(y=1 - at / height, s=heatmap.subtitle, ha="left", fontsize=9, color=LABEL, parse_math=False, **both)
         at += 0.2
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, 0, 1, 1 - at / height))
@@ -179,3 +178,67 @@ def _number(value: float, largest: float) -> str:
         return f"{value:.0e}".replace("-", "\N{MINUS SIGN}") if value else "0"
     text = f"{value:.{max(0, 2 - max(magnitude, 0) - min(magnitude + 1, 0))}f}"
     return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+CELL = 0.62  # inches
+
+
+def draw_grids(
+    panels: Mapping[str, NDArray[np.float64]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: str | Path,
+    *,
+    intervals: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Path:
+    """Draws one grid per panel, below one another, to an .svg, .pdf or .png, and returns the path.
+
+    Args:
+        panels: Title -> figures between 0 and 1, shape (row, column); NaN leaves a cell empty.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        path: Where to.
+        intervals: Title of a panel -> ends of its figures' intervals, shape (row, column, 2), NaN for none.
+
+    Raises:
+        FormatError: The ending is not known, or the file cannot be written.
+    """
+
+    def fill(figure: Figure) -> None:
+        every = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+        for axes, (title, values) in zip(every, panels.items(), strict=True):
+            _grid_panel(axes, values, columns, (intervals or {}).get(title))
+            axes.set_yticks(range(len(rows)), rows)
+            head(axes, title)
+
+    size = (2.6 + 1.2 * CELL * len(columns), 1.8 + len(panels) * (0.5 + 0.62 * CELL * len(rows)))
+    return draw_plot(path, "grids", size, fill)
+
+
+def _grid_panel(
+    axes: Axes, values: NDArray[np.float64], columns: Sequence[str], intervals: NDArray[np.float64] | None = None
+) -> None:
+    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            axes.text(column, row, "-", ha="center", va="center", color=FRAME)
+        else:
+            colour = "#ffffff" if value > 0.6 else INK
+            text = "1" if value == 1 else _two_decimals(value)
+            ends = [] if intervals is None else [end for end in intervals[row, column] if not np.isnan(end)]
+            up = 0.14 * bool(ends)
+            axes.text(column, row - up, text, ha="center", va="center", color=colour, fontsize=9)
+            if ends:
+                below = f"[{', '.join(map(_two_decimals, ends))}]"
+                axes.text(column, row + 0.24, below, ha="center", va="center", color=colour, fontsize=6)
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(values)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#ffffff", linewidth=2)
+    axes.tick_params(which="both", length=0, labelcolor=LABEL)
+    axes.spines[:].set_visible(False)
+
+
+def _two_decimals(value: float) -> str:
+    """Two decimals without the zero in front."""
+    return f"{value:.2f}".replace("-0.", "\N{MINUS SIGN}.").removeprefix("0")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..names import Edge, End
 from .layout import Box, Lane, Layout
-from .words import text
+from .style import text
 
 Point = tuple[float, float]
 _BAR = 90.0  # px; from this width on, edges attach to a box side by side

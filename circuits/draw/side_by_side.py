@@ -15,10 +15,10 @@ from ..circuit import Circuit
 from ..compare.matching import Matching, named_edge, named_edges
 from .layout import Layout, place
 from .strokes import DASH, Stroke, strokes
+from .style import BLUE, FRAME, ORANGE, tag, text
 from .svg import STYLE, diagram, markers
-from .words import tag, text
 
-ONLY_FIRST, ONLY_SECOND, BOTH, ALONE = "#2b6cb0", "#d9622b", "#1f2937", "#6b7280"
+ONLY_FIRST, ONLY_SECOND, BOTH, ALONE = BLUE, ORANGE, "#1f2937", FRAME
 MAX_EDGES = 250
 
 _COLOURS = {"first": ONLY_FIRST, "second": ONLY_SECOND, "both": BOTH, "alone": ALONE}

@@ -7,14 +7,21 @@ the diagram the images and the legend. The same circuit gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ...models.files import write_text_atomic
 from ..circuit import Circuit
-from ..exhibit import Exhibit
-from .foot import foot, foot_width
+from ..formats import draw_circuit as draw_circuit  # the package hands it on
+from ..words import facts, group_title, shortened, title
+from .images import caption, chips_width, image_with_grid
 from .layout import Box, Layout, place
 from .route import route
-from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, strokes
-from .words import facts, group_title, shortened, tag, text, title
+from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, legend, strokes
+from .style import tag, text
+
+if TYPE_CHECKING:
+    from ..figure_data import Exhibit
 
 MAX_EDGES = 400
 """More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
@@ -31,6 +38,15 @@ STYLE = """
 .vc .letter{font-size:7px}
 .vc .edge:hover{stroke-opacity:1;stroke:#111827}
 """
+
+
+def save_svg(circuit: Circuit, path: str | Path, *, exhibit: Exhibit | None = None, max_edges: int = MAX_EDGES) -> Path:
+    """Writes the circuit as SVG and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, to_svg(circuit, exhibit=exhibit, max_edges=max_edges))
 
 
 def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int = MAX_EDGES, header: bool = True) -> str:
@@ -205,3 +221,46 @@ def _port(box: Box, layout: Layout) -> str:
         ink = "#374151" if used else "#c3c8cf"
         letter = tag("text", box.label, x=box.x, y=box.y + 2.4, font_size=7.0, fill=ink, text_anchor="middle")
     return tag("g", tag("title", text(box.name)), circle, letter, class_="port")
+
+
+_IMAGE, _SPACE, _LEGEND = 132.0, 22.0, 310.0
+
+
+def foot_width(circuit: Circuit, exhibit: Exhibit | None) -> float:
+    """How wide the picture has to be for the images and the legend."""
+    if exhibit is None or not len(exhibit.clean):
+        return 0.0
+    chips = chips_width(circuit.graph.cfg.tokens)
+    height, width = exhibit.clean.shape[1:3]
+    return 2 * (_IMAGE * width / height + chips + _SPACE) + _LEGEND
+
+
+def foot(
+    circuit: Circuit,
+    layout: Layout,
+    drawn: Sequence[Stroke],
+    *,
+    exhibit: Exhibit | None,
+    corner: tuple[float, float],
+) -> tuple[list[str], float]:
+    """SVG of the foot with its upper left corner at `corner`, and where it ends."""
+    x, y = corner
+    parts: list[str] = []
+    bottom = y
+    if exhibit is not None and len(exhibit.clean):
+        parts, x = _pair_under(circuit, exhibit, x, y)
+        bottom = y + _IMAGE + 20.0
+    words, height = legend(circuit.graph, layout, drawn, len(circuit), x=x, y=y - 6.0)
+    return parts + words, max(bottom, y + height)
+
+
+def _pair_under(circuit: Circuit, exhibit: Exhibit, x: float, y: float) -> tuple[list[str], float]:
+    tokens, parts = circuit.graph.cfg.tokens, []
+    for which, images in (("clean", exhibit.clean), ("corrupt", exhibit.corrupt)):
+        x += chips_width(tokens)
+        said = caption(exhibit, 0, which, length=200)
+        words = tag("title", text(said)) + text(caption(exhibit, 0, which, length=14))
+        parts += image_with_grid(images[0], tokens, x=x, y=y, size=_IMAGE, alt=said)
+        parts.append(tag("text", words, x=x, y=y + _IMAGE + 15.0, class_="caption"))
+        x += _IMAGE * images.shape[2] / images.shape[1] + _SPACE
+    return parts, x + 8.0

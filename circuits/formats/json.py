@@ -1,4 +1,6 @@
-"""Circuits as JSON, without loss: a circuit that is saved and loaded is equal to the first.
+"""Circuits, reports and scores as files without loss: what is saved and loaded is equal to the first.
+
+Circuits as JSON, without loss: a circuit that is saved and loaded is equal to the first.
 
 The file (`vitcircuits.circuit/1`) holds, in this order:
 
@@ -8,6 +10,16 @@ The file (`vitcircuits.circuit/1`) holds, in this order:
   the graph and the scores on loading;
 - `scores`: null, or the arrays over all edges in the graph's order (`exact` as the indices of the exact edges) with
   where they come from. Their `graph` is null where it is the circuit's.
+
+Scores of all edges as safetensors, without loss.
+
+The file holds four arrays in the graph's order (`values`, `mean_abs`, `std_err` as float64, `exact` as booleans) and
+one metadata entry, `vitcircuits`: a JSON table with the schema, the graph and where the scores come from. One entry
+only, because safetensors writes several in a different order each time.
+
+Reports as JSON (`vitcircuits.report/1`): every figure with its unit, interval, reason and method.
+
+Verdicts and tables are absent from files of reports that had none.
 """
 
 from __future__ import annotations
@@ -17,18 +29,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
-from ...models.files import write_text_atomic
+from ...models.files import write_bytes_atomic, write_text_atomic
 from ..ablation import Ablation
 from ..circuit import Circuit
 from ..graph import Graph, Ports
+from ..report import Curve, Figure, Report, Table, Verdict
 from ..scores import Scores
 from ..tokens import TokenGroups
 from .plain import plain, restore
-from .rows import edge_rows
-from .schema import json_text, read_json, reading, require_schema
+from .schema import json_text, parse_json, read_json, reading, require_schema, write_json
+from .tables import edge_rows
 
 CIRCUIT_SCHEMA = "vitcircuits.circuit/1"
 
@@ -166,3 +180,133 @@ def _scores_from_dict(data: dict[str, Any], graph: Graph) -> Scores:
     arrays["exact"][np.array(data["exact"], dtype=np.intp)] = True
     facts = {key: value for key, value in data.items() if key not in ("graph", *arrays)}
     return scores_from_parts(own, arrays, facts)
+
+
+SCORES_SCHEMA = "vitcircuits.scores/1"
+
+_DTYPES = {"values": np.float64, "mean_abs": np.float64, "std_err": np.float64, "exact": np.bool_}
+
+
+def save_scores(scores: Scores, path: str | Path) -> Path:
+    """Writes the scores of all edges and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written, or the task or the options hold something that is not plain.
+    """
+    from safetensors.numpy import save
+
+    header = {"schema": SCORES_SCHEMA, "graph": graph_to_dict(scores.graph), "scores": scores_facts(scores)}
+    arrays = {name: np.ascontiguousarray(getattr(scores, name), dtype=dtype) for name, dtype in _DTYPES.items()}
+    return write_bytes_atomic(path, save(arrays, metadata={"vitcircuits": json_text(header)}))
+
+
+def load_scores(path: str | Path) -> Scores:
+    """The scores in a file, equal to those that were saved.
+
+    Raises:
+        FormatError: There is no such file, or it does not hold scores.
+    """
+    metadata, arrays = _read(Path(path))
+    what = repr(str(path))
+    if "vitcircuits" not in metadata:
+        raise FormatError(f"{what} is a safetensors file, but not of scores: its metadata has no entry 'vitcircuits'.")
+    header = parse_json(metadata["vitcircuits"], what)
+    require_schema(header, SCORES_SCHEMA, what)
+    with reading(what):
+        chosen = {name: arrays[name] for name in _DTYPES}
+        wrong = [name for name, dtype in _DTYPES.items() if chosen[name].dtype != dtype]
+        if wrong:
+            raise FormatError(f"{what} holds {wrong[0]} as {chosen[wrong[0]].dtype}; wanted {_DTYPES[wrong[0]]}.")
+        return scores_from_parts(graph_from_dict(header["graph"]), chosen, header["scores"])
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FormatError(f"there is no file {str(path)!r}. Pass the path of scores that were saved before.")
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{str(path)!r} is not a safetensors file: {error}. Save the scores again.") from error
+
+
+REPORT_SCHEMA = "vitcircuits.report/1"
+
+
+def save_report(report: Report, path: str | Path) -> Path:
+    """Writes the report and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written, or the method holds something that is not plain.
+    """
+    return write_json(path, report_to_dict(report))
+
+
+def load_report(path: str | Path) -> Report:
+    """The report in a JSON file, with the figures and curves that were saved.
+
+    Raises:
+        FormatError: There is no such file, it is not JSON, not a report, or of a newer schema.
+    """
+    return _report(read_json(path, REPORT_SCHEMA), repr(str(path)))
+
+
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """The report in plain types, which `report_from_dict` reads back; NaN and infinities are tagged."""
+    data = {
+        "schema": REPORT_SCHEMA,
+        "n_edges": report.n_edges,
+        "n_graph": report.n_graph,
+        "n_pairs": report.n_pairs,
+        "method": report.method,
+        "figures": {name: asdict(figure) for name, figure in report.figures.items()},
+        "curves": [asdict(curve) for curve in report.curves],
+        "verdicts": {name: asdict(verdict) for name, verdict in report.verdicts.items()},
+        "tables": {name: asdict(table) for name, table in report.tables.items()},
+    }
+    return plain(data, non_finite="tag")
+
+
+def report_from_dict(data: dict[str, Any]) -> Report:
+    """The report that `report_to_dict` described.
+
+    Raises:
+        FormatError: It is not a report, or of a newer schema.
+    """
+    require_schema(data, REPORT_SCHEMA, "the table")
+    return _report(restore(data), "the table")
+
+
+def _report(data: dict[str, Any], what: str) -> Report:
+    with reading(what):
+        figures = {name: Figure(**figure) for name, figure in data["figures"].items()}
+        curves = tuple(_curve(curve) for curve in data["curves"])
+        verdicts = {name: _verdict(verdict) for name, verdict in data.get("verdicts", {}).items()}
+        tables = {name: _table(table) for name, table in data.get("tables", {}).items()}
+        sizes = (data["n_edges"], data["n_graph"], data["n_pairs"])
+        return Report(figures, curves, *sizes, dict(data["method"]), verdicts, tables)
+
+
+def _verdict(data: dict[str, Any]) -> Verdict:
+    return Verdict(**{**data, "statistic": Figure(**data["statistic"])})
+
+
+def _table(data: dict[str, Any]) -> Table:
+    rows = tuple(tuple(Figure(**cell) if isinstance(cell, dict) else cell for cell in row) for row in data["rows"])
+    return Table(tuple(data["columns"]), rows, data["method"])
+
+
+def _curve(data: dict[str, Any]) -> Curve:
+    def floats(name: str) -> NDArray[np.float64] | None:
+        return None if data[name] is None else np.array(data[name], dtype=np.float64)
+
+    return Curve(
+        label=data["label"],
+        n_nominal=np.array(data["n_nominal"], dtype=np.int64),
+        n_edges=np.array(data["n_edges"], dtype=np.int64),
+        faithfulness=np.array(data["faithfulness"], dtype=np.float64),
+        low=floats("low"),
+        high=floats("high"),
+    )

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import PurePath
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...models.errors import FormatError
+
+if TYPE_CHECKING:
+    import pandas
 
 NonFinite = Literal["refuse", "null", "tag", "keep"]
 """What becomes of NaN and infinities: an error, None, `{"$float": "nan"}`, or they stay floats (not JSON)."""
@@ -113,3 +116,8 @@ _CONVERSIONS: tuple[tuple[type | tuple[type, ...], Callable[[Any, NonFinite], An
     ((set, frozenset), lambda value, non_finite: [plain(item, non_finite=non_finite) for item in sorted(value)]),
     (PurePath, lambda value, non_finite: str(value)),
 )
+
+
+def write_csv(path: str | Path, table: pandas.DataFrame, **options: Any) -> Path:
+    """Writes a table as CSV, numbers to the last digit, whole or not at all, and returns the path."""
+    return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", **options))

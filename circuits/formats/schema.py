@@ -14,14 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import FormatError, GraphError
-from ...models.files import read_text
-from .plain import restore_tag
+from ...models.files import read_text, write_text_atomic
+from .plain import NonFinite, plain, restore_tag
 
 
 def json_text(data: dict[str, Any]) -> str:
     """The text of a JSON file that holds this table of plain values."""
     entries = (f"{_compact(key)}: {_value(item)}" for key, item in data.items())
     return "{\n  " + ",\n  ".join(entries) + "\n}\n"
+
+
+def write_json(path: str | Path, record: Any, *, non_finite: NonFinite = "tag") -> Path:
+    """Writes a table as JSON, cleaned to plain values, whole or not at all, and returns the path.
+
+    Raises:
+        FormatError: The file cannot be written, or a value has no plain counterpart.
+    """
+    return write_text_atomic(path, json_text(plain(record, non_finite=non_finite)))
 
 
 def _value(value: Any) -> str:

@@ -14,12 +14,18 @@ The last four are aligned: the pair differs at known tokens only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ...models.errors import TaskError
-from .lettering import Lettering
-from .masks import Masks, as_masks
+import numpy as np
+from torch import Tensor
+
+from ...models.errors import DataError, TaskError
+from .attention_masks import AttentionMasks
+from .masks import Boxes, Coordinates, MaskFolder, Masks, given_masks
+from .text_overlay import Lettering
 
 SWAPS = ("class_swap", "another")
 OTHER_IMAGES = (*SWAPS, "nearest")
@@ -101,3 +107,38 @@ class Partner:
 def as_partner(partner: Partner | str) -> Partner:
     """A description, or the one that a word such as `blur` names."""
     return partner if isinstance(partner, Partner) else Partner(partner)
+
+
+def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Masks:
+    """What a specification of masks means.
+
+    Args:
+        spec: `attention`, `attention:last`, `attention:rollout:0.4` (a share of the mass; see `AttentionMasks`), a
+            .csv of boxes (see `Boxes`), a folder of pictures of masks, arrays (see `given_masks`), or masks already.
+        coordinates: `picture` or `input`, for boxes, folders and arrays; by default `input` for arrays, else `picture`.
+
+    Raises:
+        DataError: It means nothing, or what it names is not there.
+    """
+    if isinstance(spec, Path) or (isinstance(spec, str) and not spec.startswith("attention")):
+        return _from_path(Path(spec).expanduser(), coordinates or "picture")
+    if isinstance(spec, str):
+        return AttentionMasks.parse(spec)
+    if isinstance(spec, Mapping | np.ndarray | Tensor):
+        return given_masks(spec, coordinates=coordinates or "input")
+    if isinstance(spec, Masks):
+        return spec
+    raise DataError(
+        f"masks of type {type(spec).__name__} are not known: pass 'attention', a .csv of boxes, a folder of masks, or "
+        f"booleans of shape (image, height, width)."
+    )
+
+
+def _from_path(path: Path, coordinates: str) -> Masks:
+    if path.suffix.lower() == ".csv":
+        return Boxes.read(path, coordinates=coordinates)
+    if path.is_dir():
+        return MaskFolder(path, coordinates)
+    raise DataError(
+        f"no masks are found at {str(path)!r}: pass a .csv of boxes, a folder of pictures of masks, or 'attention'."
+    )

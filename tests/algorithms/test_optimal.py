@@ -215,7 +215,7 @@ def test_what_is_saved_and_loaded_is_equal_and_runs_alike(digits, learned, tmp_p
 
 
 def test_scores_under_learned_constants_are_saved_too(digits, learned, tmp_path):
-    from vitcircuits.circuits.formats.tensors import load_scores, save_scores
+    from vitcircuits.circuits.formats.json import load_scores, save_scores
 
     scores = eap(learned.graph, dataclasses.replace(digits, ablation=learned.ablation))
     assert scores.ablation == learned.ablation and len(scores.values) == len(learned.graph)

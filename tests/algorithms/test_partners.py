@@ -9,8 +9,8 @@ import pytest
 import torch
 from vitcircuits.algorithms import compare_partners, eap, eap_ig
 from vitcircuits.circuits import Partner, class_contrast, compile_graph, evaluate, partner_contrasts
-from vitcircuits.circuits.draw.partners import draw_partners
-from vitcircuits.circuits.gather import gather_partners
+from vitcircuits.circuits.draw.images import draw_partners
+from vitcircuits.circuits.figure_data import gather_partners
 from vitcircuits.circuits.nodes import overlap
 from vitcircuits.circuits.shares import shares_kept
 from vitcircuits.models import load_vit

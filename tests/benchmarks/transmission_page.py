@@ -11,7 +11,7 @@ from cells import COUNTING, LESSON_STUDY, Cell, as_figure, enough, read
 from fooled import LESSON
 from performance import machine
 from studies import FIRST, LEAST, METHODS, RANKINGS, STUDIES
-from vitcircuits.circuits.draw.panels import Line, Panel, draw_panels
+from vitcircuits.circuits.draw.intervals import Line, Panel, draw_panels
 from vitcircuits.circuits.report import Figure
 
 MARKS = {

@@ -85,7 +85,7 @@ def test_what_is_saved_is_the_frame_and_the_same_twice(tmp_path):
     first = table.save(tmp_path / "a.csv").read_bytes()
     assert table.save(tmp_path / "b.csv").read_bytes() == first
     pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "a.csv"), table.frame())
-    with pytest.raises(FormatError, match=r"effects\.csv"):
+    with pytest.raises(FormatError, match=r"table\.csv"):
         table.save(tmp_path / "a.json")
 
 

@@ -11,14 +11,13 @@ from vitcircuits.circuits import Circuit, NodeScores, Pairs, Task, compile_graph
 from vitcircuits.circuits.controls import random_masks
 from vitcircuits.circuits.draw import draw_circuit
 from vitcircuits.circuits.draw.layout import place
-from vitcircuits.circuits.draw.words import group_title
-from vitcircuits.circuits.exhibit import Exhibit
-from vitcircuits.circuits.gather import gather
+from vitcircuits.circuits.figure_data import Exhibit, gather
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.circuits.partners.corruptions import changed_tokens
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder
+from vitcircuits.circuits.words import group_title
 from vitcircuits.models.config import TokenLayout, VitConfig
 
 

@@ -11,8 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, Report, Scores, compile_graph
-from vitcircuits.circuits.formats.reports import load_report
-from vitcircuits.circuits.formats.tensors import load_scores
+from vitcircuits.circuits.formats.json import load_report, load_scores
 from vitcircuits.circuits.report import Curve, Figure
 from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder, read_run
 from vitcircuits.models.config import TokenLayout, VitConfig

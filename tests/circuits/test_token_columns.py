@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vitcircuits.circuits.token_columns import token_columns
+from vitcircuits.circuits.tokens import token_columns
 from vitcircuits.models.config import TokenLayout
 from vitcircuits.models.errors import GraphError
 

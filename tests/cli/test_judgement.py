@@ -4,7 +4,7 @@ import json
 
 import pytest
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.formats.reports import load_report
+from vitcircuits.circuits.formats.json import load_report
 from vitcircuits.cli.main import main
 
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
-from vitcircuits.algorithms.interpretability.factors import N_BINS, as_factors, fit_factors
-from vitcircuits.algorithms.interpretability.ridge import condensed, deal_folds, left_out_predictions
+from vitcircuits.algorithms.interpretability.factors import (
+    N_BINS,
+    as_factors,
+    condensed,
+    deal_folds,
+    fit_factors,
+    left_out_predictions,
+)
 from vitcircuits.models.errors import DataError
 
 N = 400

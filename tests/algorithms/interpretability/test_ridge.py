@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from vitcircuits.algorithms.interpretability.ridge import (
+from vitcircuits.algorithms.interpretability.factors import (
     PENALTIES,
     condensed,
     deal_folds,

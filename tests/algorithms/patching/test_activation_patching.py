@@ -8,7 +8,7 @@ import torch
 from vitcircuits.algorithms.patching.activation_patching import activation_patch
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.metrics import Metric
-from vitcircuits.circuits.token_columns import token_columns
+from vitcircuits.circuits.tokens import token_columns
 from vitcircuits.models.errors import GraphError, TaskError
 
 WHATS = ("z", "q", "k", "v", "pattern", "resid", "mlp_out", "head_out")

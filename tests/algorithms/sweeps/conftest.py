@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
-from vitcircuits.algorithms.sweeps.table import FIGURES
-from vitcircuits.circuits.formats.reports import save_report
+from vitcircuits.circuits.figures import COLUMNS
+from vitcircuits.circuits.formats.json import save_report
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.circuits.run_folder import RunFolder
 from vitcircuits.models.errors import TaskError
@@ -13,7 +13,7 @@ from vitcircuits.models.errors import TaskError
 def report(value):
     sizes = np.array([0, 1, 10, 100])
     curve = Curve("eap, by signed", sizes, sizes, np.array([0.0, 0.1, np.nan, 1.0]))
-    figures = {name: Figure(value, low=value - 0.5, high=value + 0.5) for name in FIGURES}
+    figures = {name: Figure(value, low=value - 0.5, high=value + 0.5) for name in COLUMNS}
     figures["cmd"] = Figure(None, reason="no <scores>")
     return Report(figures, (curve,), 25, 100, 8)
 

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from vitcircuits.algorithms.sweeps.outcomes import Outcome
-from vitcircuits.algorithms.sweeps.page import sweep_page
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
-from vitcircuits.circuits.draw.sparkline import HEIGHT, WIDTH, sparkline
+from vitcircuits.algorithms.sweeps.table import sweep_page
+from vitcircuits.circuits.draw.curve import HEIGHT, WIDTH, sparkline
 from vitcircuits.circuits.report import Curve, Figure, Report
 
 

@@ -7,7 +7,8 @@ import pandas
 import pytest
 from vitcircuits.algorithms.sweeps.outcomes import Outcome
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
-from vitcircuits.algorithms.sweeps.table import FIGURES, save_table, sweep_table
+from vitcircuits.algorithms.sweeps.table import save_table, sweep_table
+from vitcircuits.circuits.figures import COLUMNS
 from vitcircuits.circuits.report import Figure, Report
 from vitcircuits.models.errors import TaskError
 
@@ -30,7 +31,7 @@ def outcome_of(cell, figures):
 
 
 def test_what_reads_the_image_stands_first_and_one_sided_faithfulness_last(outcomes):
-    names = [name for name in sweep_table(outcomes).columns if name in FIGURES]
+    names = [name for name in sweep_table(outcomes).columns if name in COLUMNS]
     assert names[:4] == ["transmission", "leakage", "reproduced_variation", "right"] and names[-1] == "faithfulness"
 
 

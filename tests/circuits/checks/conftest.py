@@ -5,7 +5,7 @@ import pytest
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, planted_task, truth_mask
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.bootstrap import Resamples
-from vitcircuits.circuits.checks.bench import Bench, CheckSettings
+from vitcircuits.circuits.checks.mask_evaluator import CheckSettings, MaskEvaluator
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models import load_vit
@@ -14,12 +14,14 @@ from vitcircuits.models import load_vit
 def _bench(circuit, task, *, n_bootstrap=200, seed=0, **settings):
     baseline = make_baseline(task.vit, task.ablation, task.reference)
     resamples = Resamples.of(task.evaluation, n_bootstrap, seed=seed)
-    return Bench(circuit, task, task.metric, task.evaluation, baseline, resamples, CheckSettings(**settings), seed)
+    return MaskEvaluator(
+        circuit, task, task.metric, task.evaluation, baseline, resamples, CheckSettings(**settings), seed
+    )
 
 
 @pytest.fixture(scope="session")
 def bench_of():
-    """Makes a bench on the evaluation pairs: `bench_of(circuit, task, tolerance=.02)`."""
+    """Makes a evaluator on the evaluation pairs: `bench_of(circuit, task, tolerance=.02)`."""
     return _bench
 
 

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from vitcircuits.algorithms import eap
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph
-from vitcircuits.circuits.checks.by_chance import check_partial_necessity, check_sufficiency, others
-from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_independence, check_minimality
-from vitcircuits.circuits.checks.units import Units
+from vitcircuits.circuits.checks.hypotheses import (
+    check_equivalence,
+    check_independence,
+    check_minimality,
+    check_partial_necessity,
+    check_sufficiency,
+    others,
+)
+from vitcircuits.circuits.checks.mask_evaluator import Units
 from vitcircuits.circuits.checks.verdicts import CANNOT_TELL, gated
 from vitcircuits.circuits.control_kinds import kinds_of
 from vitcircuits.circuits.design import TARGET
@@ -31,33 +37,33 @@ def constant_bench(planted, bench_of, sides):
     edge, of the model without the circuit, and of other circuits what no edge gives, in another order.
     """
     task, graph, truth = planted(XOR, sides)
-    bench = bench_of(Circuit(graph, truth), task, n_draws=40, n_permutations=200)
+    evaluator = bench_of(Circuit(graph, truth), task, n_draws=40, n_permutations=200)
     shows_target = (
-        np.ones(len(bench.pairs), bool) if sides == "one" else bench.pairs.design.clean_side.numpy() == TARGET
+        np.ones(len(evaluator.pairs), bool) if sides == "one" else evaluator.pairs.design.clean_side.numpy() == TARGET
     )
-    left = np.random.default_rng(0).permutation(bench.none)
-    bench.known[key(truth)] = np.full(len(bench.pairs), np.median(bench.full[shows_target]))
-    for mask in (~truth, *(mask for _, mask in bench.parts())):
-        bench.known[key(mask)] = left
-    for kind in kinds_of(bench.circuit):
-        for mask in others(bench, kind):
-            bench.known.update({key(mask): left, key(~mask): bench.full})
-    return bench
+    left = np.random.default_rng(0).permutation(evaluator.none)
+    evaluator.known[key(truth)] = np.full(len(evaluator.pairs), np.median(evaluator.full[shows_target]))
+    for mask in (~truth, *(mask for _, mask in evaluator.parts())):
+        evaluator.known[key(mask)] = left
+    for kind in kinds_of(evaluator.circuit):
+        for mask in others(evaluator, kind):
+            evaluator.known.update({key(mask): left, key(~mask): evaluator.full})
+    return evaluator
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name != "independence"])
 def test_a_constant_passes_on_one_side_and_is_told_there(name, planted, bench_of):
-    bench = constant_bench(planted, bench_of, "one")
-    assert bench.shares(bench.kept - bench.none)[0] == pytest.approx(1, abs=0.1)
-    found = CHECKS[name](bench).verdicts[name]
+    evaluator = constant_bench(planted, bench_of, "one")
+    assert evaluator.shares(evaluator.kept - evaluator.none)[0] == pytest.approx(1, abs=0.1)
+    found = CHECKS[name](evaluator).verdicts[name]
     assert found.passed is True and CANNOT_TELL in found.words
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_constant_fails_on_both_sides(name, planted, bench_of):
-    bench = constant_bench(planted, bench_of, "both")
-    assert bench.transmission.value == pytest.approx(0, abs=1e-9)
-    found = CHECKS[name](bench).verdicts[name]
+    evaluator = constant_bench(planted, bench_of, "both")
+    assert evaluator.transmission.value == pytest.approx(0, abs=1e-9)
+    found = CHECKS[name](evaluator).verdicts[name]
     assert found.passed is False and CANNOT_TELL not in found.words
 
 
@@ -72,9 +78,9 @@ def test_no_edge_is_not_equivalent_though_it_lies_above_the_model_half_of_the_ti
 def test_the_gate_turns_what_did_not_fail(passed, planted, bench_of):
     task, graph, truth = planted(COLUMN, "both")
     assert gated(bench_of(Circuit(graph, truth), task), passed, "said") == (passed, "said")
-    bench = bench_of(Circuit.empty(graph), task)
-    assert gated(bench, passed, "said")[0] is False
-    assert ("does not read the image" in gated(bench, passed, "said")[1]) == (passed is not False)
+    evaluator = bench_of(Circuit.empty(graph), task)
+    assert gated(evaluator, passed, "said")[0] is False
+    assert ("does not read the image" in gated(evaluator, passed, "said")[1]) == (passed is not False)
     if passed:
         assert gated(bench_of(Circuit(graph, truth), task, n_bootstrap=0), passed, "said")[0] is None  # not known
 
@@ -82,8 +88,8 @@ def test_the_gate_turns_what_did_not_fail(passed, planted, bench_of):
 def test_the_gate_closes_where_transmission_is_undefined(planted, bench_of):
     task, graph, truth = planted(COLUMN, "both")
     same = dataclasses.replace(task.evaluation, clean=task.evaluation.clean[:1].expand_as(task.evaluation.clean))
-    bench = bench_of(Circuit(graph, truth), dataclasses.replace(task, evaluation=same))
-    passed, words = gated(bench, True, "said")
+    evaluator = bench_of(Circuit(graph, truth), dataclasses.replace(task, evaluation=same))
+    passed, words = gated(evaluator, True, "said")
     assert passed is False and "undefined" in words
 
 
@@ -107,9 +113,9 @@ def test_six_edges_that_hardly_say_anything_are_not_sufficient(bench_of):
     graph = compile_graph(vit)
     one = class_contrast(vit, "digits", target=0, foil=6, sides="one", n_discovery=32, n_evaluation=40)
     circuit = eap(graph, one).top(6, by="abs_mean")
-    bench = bench_of(circuit, one)
-    assert bench.own.sum() == 6 and bench.shares(bench.kept - bench.none)[0] < 0.08
-    away = bench.distance(bench.outputs([bench.own, *others(bench, "paths")], ""), bench.full)
+    evaluator = bench_of(circuit, one)
+    assert evaluator.own.sum() == 6 and evaluator.shares(evaluator.kept - evaluator.none)[0] < 0.08
+    away = evaluator.distance(evaluator.outputs([evaluator.own, *others(evaluator, "paths")], ""), evaluator.full)
     assert (away[1:] > away[0]).all()
     both = class_contrast(vit, "digits", target=0, foil=6, n_discovery=8, n_evaluation=24)
     crossed = bench_of(circuit, both, n_permutations=200)

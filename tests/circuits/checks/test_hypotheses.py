@@ -5,9 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, compile_graph
-from vitcircuits.circuits.checks.by_chance import check_partial_necessity, check_sufficiency, others
-from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_independence, check_minimality
-from vitcircuits.circuits.checks.inflate import inflate
+from vitcircuits.circuits.checks.hypotheses import (
+    check_equivalence,
+    check_independence,
+    check_minimality,
+    check_partial_necessity,
+    check_sufficiency,
+    others,
+    random_superset,
+)
 from vitcircuits.circuits.control_kinds import kinds_of
 from vitcircuits.circuits.nodes import node_circuit
 from vitcircuits.circuits.reach import prune
@@ -21,7 +27,7 @@ def test_an_inflated_circuit_has_one_whole_path_more(tiny_vit, tokens, ports):
     walks, rng = Walks.of(graph), np.random.default_rng(0)
     mask = prune(graph, np.random.default_rng(1).random(len(graph)) < 0.2)
     for _ in range(20):
-        larger, edge = inflate(graph, walks, mask, rng)
+        larger, edge = random_superset(graph, walks, mask, rng)
         assert larger[edge] and not mask[edge] and larger[mask].all()
         np.testing.assert_array_equal(prune(graph, larger), larger)
 
@@ -51,12 +57,12 @@ def test_independence_says_where_it_cannot_decide(planted, bench_of, tiny_task, 
     ("check", "name"), [(check_sufficiency, "sufficiency"), (check_partial_necessity, "partial_necessity")]
 )
 def test_random_circuits_are_counted_as_by_hand(check, name, tiny_task, tiny_circuit, bench_of):
-    bench = bench_of(tiny_circuit, tiny_task, n_draws=20, quantile=0.5)
-    verdict, inside, wins = check(bench).verdicts[name], name == "sufficiency", {}
+    evaluator = bench_of(tiny_circuit, tiny_task, n_draws=20, quantile=0.5)
+    verdict, inside, wins = check(evaluator).verdicts[name], name == "sufficiency", {}
     for kind in kinds_of(tiny_circuit):
-        masks = others(bench, kind)
-        away = [np.sqrt(np.mean((bench.outputs([mask if inside else ~mask], "")[0] - bench.full) ** 2))
-                for mask in (bench.own, *masks)]  # fmt: skip
+        masks = others(evaluator, kind)
+        away = [np.sqrt(np.mean((evaluator.outputs([mask if inside else ~mask], "")[0] - evaluator.full) ** 2))
+                for mask in (evaluator.own, *masks)]  # fmt: skip
         wins[kind] = sum(other > away[0] if inside else other < away[0] for other in away[1:]) / len(masks)
     assert set(wins) == {"paths", "dealt", "renamed"}
     assert verdict.statistic.value == pytest.approx(min(wins.values())) and "hardest of 3 kinds" in verdict.words
@@ -67,9 +73,9 @@ def test_random_circuits_are_counted_as_by_hand(check, name, tiny_task, tiny_cir
 def test_sufficiency_passes_on_the_truth_and_ties_leave_necessity_open(sides, planted, bench_of):
     task, graph, truth = planted(XOR, sides)
     few = dataclasses.replace(task, evaluation=task.evaluation.select(slice(0, None, len(task.evaluation) // 30)))
-    bench = bench_of(Circuit(graph, truth), few)
-    assert check_sufficiency(bench).verdicts["sufficiency"].passed is True
-    verdict = check_partial_necessity(bench).verdicts["partial_necessity"]
+    evaluator = bench_of(Circuit(graph, truth), few)
+    assert check_sufficiency(evaluator).verdicts["sufficiency"].passed is True
+    verdict = check_partial_necessity(evaluator).verdicts["partial_necessity"]
     assert verdict.passed is None and "ties" in verdict.words  # every matched circuit holds the one edge to the logits
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.checks.completeness import completeness
 from vitcircuits.circuits.checks.hypotheses import check_equivalence, check_minimality
-from vitcircuits.circuits.checks.local_minimality import NEEDED, TABLE, flagged, local_minimality
+from vitcircuits.circuits.checks.single_parts import NEEDED, TABLE, completeness, flagged, local_minimality
 from vitcircuits.circuits.reach import prune
 
 XOR = "planted/neighbour-xor"
@@ -31,14 +30,14 @@ def with_false_edges(graph, truth, n=3):
 @pytest.mark.parametrize(("name", "sides"), [*((name, "one") for name in EXACT), *((name, "both") for name in BOTH)])
 def test_the_truth_is_complete_minimal_and_equivalent(name, sides, planted, bench_of):
     task, graph, truth = planted(name, sides)
-    bench = bench_of(Circuit(graph, truth), task, **QUICK)
-    for key, figure in completeness(bench).figures.items():
+    evaluator = bench_of(Circuit(graph, truth), task, **QUICK)
+    for key, figure in completeness(evaluator).figures.items():
         assert figure.value == pytest.approx(0, abs=1e-5), key
-    table = local_minimality(bench).tables[TABLE]
+    table = local_minimality(evaluator).tables[TABLE]
     assert flagged(table) == [] and {row[-1] for row in table.rows} == {NEEDED}
-    assert check_equivalence(bench).verdicts["equivalence"].passed is True
-    assert check_minimality(bench).verdicts["minimality"].passed is True
-    assert sides == "one" or bench.transmission.value == pytest.approx(1, abs=1e-5)
+    assert check_equivalence(evaluator).verdicts["equivalence"].passed is True
+    assert check_minimality(evaluator).verdicts["minimality"].passed is True
+    assert sides == "one" or evaluator.transmission.value == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("sides", ["one", "both"])
@@ -56,21 +55,21 @@ def test_the_truth_less_any_one_edge_is_not_equivalent(name, sides, planted, ben
 def test_exactly_the_three_false_edges_can_go(name, sides, planted, bench_of):
     task, graph, truth = planted(name, sides)
     mask, false = with_false_edges(graph, truth)
-    bench = bench_of(Circuit(graph, mask), task, **QUICK)
-    found = local_minimality(bench)
+    evaluator = bench_of(Circuit(graph, mask), task, **QUICK)
+    found = local_minimality(evaluator)
     assert set(flagged(found.tables[TABLE])) == false and len(false) == 3
     assert found.figures["can_go"].value == pytest.approx(3 / mask.sum())
     assert found.figures["faithfulness_without_all_that_can_go"].value == pytest.approx(1, abs=1e-5)
-    verdict = check_minimality(bench).verdicts["minimality"]
+    verdict = check_minimality(evaluator).verdicts["minimality"]
     assert verdict.passed is False
     assert set(verdict.words.split("not shown for ")[1].split("; ")[0].split(", ")) == false
 
 
 def test_one_of_majoritys_circuits_is_faithful_and_not_complete(planted, bench_of):
     task, graph, truth = planted("planted/majority")
-    bench = bench_of(Circuit(graph, truth), task, **QUICK)
-    np.testing.assert_allclose(bench.kept, bench.full, atol=1e-4)
-    assert completeness(bench).figures["incompleteness_nodes_max"].value > 0.9  # a head outside stands in
+    evaluator = bench_of(Circuit(graph, truth), task, **QUICK)
+    np.testing.assert_allclose(evaluator.kept, evaluator.full, atol=1e-4)
+    assert completeness(evaluator).figures["incompleteness_nodes_max"].value > 0.9  # a head outside stands in
 
 
 def test_a_tiny_tolerance_lets_no_true_edge_go_and_a_huge_one_all(planted, bench_of):

@@ -4,8 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.compare.anatomy import describe, effective_number, modularity
-from vitcircuits.circuits.compare.paths import path_lengths
+from vitcircuits.circuits.compare.anatomy import describe, effective_number, modularity, path_lengths
 from vitcircuits.circuits.names import parse_edge
 
 

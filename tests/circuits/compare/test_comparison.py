@@ -11,7 +11,7 @@ from vitcircuits.circuits.compare import Subject, compare, describe
 from vitcircuits.circuits.compare.agreement import used_nodes
 from vitcircuits.circuits.compare.findings import Finding, judged
 from vitcircuits.circuits.compare.null import beyond_by_chance, permutation_test
-from vitcircuits.circuits.compare.pair_curve import PairCurve
+from vitcircuits.circuits.compare.subject import PairCurve
 from vitcircuits.models.errors import GraphError
 
 QUICK = {"n_random": 3, "n_bootstrap": 50}

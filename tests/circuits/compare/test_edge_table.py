@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from vitcircuits.circuits import compile_graph
-from vitcircuits.circuits.compare.edge_table import KINDS, edge_table
+from vitcircuits.circuits.compare.similarity import KINDS, edge_table
 from vitcircuits.circuits.nodes import node_names
 
 

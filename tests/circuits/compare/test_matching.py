@@ -9,7 +9,6 @@ import pytest
 import torch
 from vitcircuits.circuits import Circuit, Scores, compile_graph, jaccard
 from vitcircuits.circuits.compare import Subject, compare
-from vitcircuits.circuits.compare.heads import _parts, gather_heads
 from vitcircuits.circuits.compare.matching import (
     HeadFeatures,
     head_similarity,
@@ -17,6 +16,7 @@ from vitcircuits.circuits.compare.matching import (
     matched_overlap,
     named_nodes,
 )
+from vitcircuits.circuits.figure_data import cells_in_cells, gather_heads
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.nodes import node_names
 from vitcircuits.models.errors import GraphError, TaskError
@@ -114,7 +114,7 @@ def test_attention_is_shared_out_by_area_and_stays_whole(models, images_for):
         found = gather_heads(vit, images, classes=[0], grid=grid).patterns
         cells = found.reshape(len(found), 2, 2, 1 + grid[0] * grid[1])
         np.testing.assert_allclose(cells.sum(-1), 1)
-    np.testing.assert_allclose(_parts(2, 3), [[1, 0.5, 0], [0, 0.5, 1]])
+    np.testing.assert_allclose(cells_in_cells(2, 3), [[1, 0.5, 0], [0, 0.5, 1]])
     own = gather_heads(vit, images, classes=[0]).patterns.reshape(12, 2, 2, -1)
     _, cache = vit.run_with_cache(images)
     np.testing.assert_allclose(own[0, :, 0], cache["pattern", 0][:, 0, 0].numpy())

@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.compare.weisfeiler_lehman import Labelled, wl_colours, wl_kernel, wl_similarity
+from vitcircuits.circuits.compare.similarity import Labelled, wl_colours, wl_kernel, wl_similarity
 from vitcircuits.models.errors import GraphError
 
 ROUNDS = 4

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.exhibit import Exhibit
+from vitcircuits.circuits.figure_data import Exhibit
 from vitcircuits.circuits.graph import Graph, compile_graph
 from vitcircuits.circuits.scores import Scores
 from vitcircuits.models.config import TokenLayout, VitConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits.compare import Subject, compare
 from vitcircuits.circuits.draw.comparison_page import comparison_page
-from vitcircuits.circuits.draw.rank_overlap import rank_overlap_svg
+from vitcircuits.circuits.draw.curve import rank_overlap_svg
 
 
 @pytest.fixture

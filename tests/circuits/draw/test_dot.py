@@ -5,8 +5,8 @@ import shutil
 import subprocess
 
 import pytest
+from vitcircuits.circuits.draw import draw_circuit
 from vitcircuits.circuits.draw.dot import quoted, render, to_dot
-from vitcircuits.circuits.draw.files import draw_circuit
 from vitcircuits.models.errors import FormatError
 
 from .conftest import make_circuit, make_graph, make_scores

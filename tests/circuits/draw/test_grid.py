@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vitcircuits.circuits.draw.grid import draw_grids
+from vitcircuits.circuits.draw.heatmap import draw_grids
 from vitcircuits.models.errors import FormatError
 
 PANELS = {"first": np.array([[1.0, 0.25], [np.nan, 0.998]]), "second": np.array([[0.0, 0.5], [0.75, 1.0]])}

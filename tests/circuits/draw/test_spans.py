@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from vitcircuits.circuits.draw.spans import SpanRow, draw_spans
+from vitcircuits.circuits.draw.intervals import SpanRow, draw_spans
 from vitcircuits.circuits.report import Figure
 from vitcircuits.models.errors import FormatError
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vitcircuits.circuits import Circuit, Graph
-from vitcircuits.circuits.formats.networkx import save_graphml, to_networkx
+from vitcircuits.circuits.formats.graphs import save_graphml, to_networkx
 from vitcircuits.models.errors import FormatError
 
 

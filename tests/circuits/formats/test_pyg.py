@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits import Circuit, Graph
-from vitcircuits.circuits.formats.pyg import EDGE_PORTS, NODE_KINDS, to_pyg
+from vitcircuits.circuits.formats.graphs import EDGE_PORTS, NODE_KINDS, to_pyg
 
 
 @pytest.mark.parametrize("tokens", ["all", "role", "each"])

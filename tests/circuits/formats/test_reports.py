@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vitcircuits.circuits.formats.reports import load_report, report_from_dict, report_to_dict, save_report
+from vitcircuits.circuits.formats.json import load_report, report_from_dict, report_to_dict, save_report
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.models.errors import FormatError
 

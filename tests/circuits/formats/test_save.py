@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.formats.json import save_circuit_json
-from vitcircuits.circuits.formats.tensors import save_scores
+from vitcircuits.circuits.formats.json import save_circuit_json, save_scores
 from vitcircuits.models.errors import FormatError
 
 ENDINGS = ["json", "csv", "graphml", "dot"]
@@ -55,7 +54,7 @@ def test_an_interrupted_save_leaves_the_old_file_whole(
 SCRIPT = """
 import sys
 from vitcircuits.circuits import Circuit
-from vitcircuits.circuits.formats.tensors import load_scores, save_scores
+from vitcircuits.circuits.formats.json import load_scores, save_scores
 circuit = Circuit.load("circuit.json")
 for ending in ("json", "csv", "graphml", "dot"):
     circuit.save("again." + ending)

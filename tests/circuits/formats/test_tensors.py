@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from vitcircuits.circuits import Circuit, Scores
-from vitcircuits.circuits.formats.tensors import load_scores, save_scores
+from vitcircuits.circuits.formats.json import load_scores, save_scores
 from vitcircuits.models.errors import FormatError
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from vitcircuits.circuits.partners.fill import harmonic_fill
+from vitcircuits.circuits.partners.corruptions import harmonic_fill
 
 
 def hole(kind, size=12):

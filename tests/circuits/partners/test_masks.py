@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vitcircuits.circuits.partners.boxes import Boxes
-from vitcircuits.circuits.partners.masks import MaskFolder, Pictures, as_masks, given_masks
+from vitcircuits.circuits.partners.masks import Boxes, MaskFolder, Pictures, given_masks
+from vitcircuits.circuits.partners.partner import as_masks
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError
 from vitcircuits.models.load import load_vit

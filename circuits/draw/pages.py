@@ -1,0 +1,191 @@
+"""Static pages that open from disk, and the one of a circuit: does it read the image, diagram, images, curve, tables.
+
+Pages are made from the templates beside this file, which share one base and one style sheet. They load nothing, and run
+nothing but what a page brings itself: pictures are inside them, and a Content-Security-Policy forbids the rest.
+Everything that came from outside (class names, model names) is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...models.files import write_text_atomic
+from ..circuit import Circuit
+from ..figures import grouped
+from ..report import Figure, Report, Verdict
+from ..words import facts, is_crossed, measure, selection_told, title, told
+from .images import answers, attention, pairs
+from .strokes import number, strokes
+from .style import legible
+from .svg import to_svg
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from ..figure_data import Exhibit
+
+MAX_ROWS = 2000
+"""More rows than this make no readable table; the page says how many it left out."""
+
+NONE = "\N{EN DASH}"
+TEMPLATES = Path(__file__).parent / "templates"
+_TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
+_WIDE = 2200  # pixels of a diagram that is not shrunk to the page
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: legible(value) if type(value) is str else value,  # what is markup already is not
+    )
+    made.filters["number"] = lambda value, signed=False: NONE if value is None else number(value, signed=signed)
+    made.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
+    made.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template makes of some values; text is escaped, `Markup` is not."""
+    return _templates().get_template(template).render(values)
+
+
+def markup(text: str) -> Any:
+    """Text that is markup already, such as a drawing, for a template."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def write_html(
+    circuit: Circuit,
+    path: str | Path,
+    *,
+    report: Report | None = None,
+    exhibit: Exhibit | None = None,
+    curve_svg: str | None = None,
+) -> Path:
+    """Writes the page, and returns the path.
+
+    Args:
+        report: Figures with their intervals and methods.
+        exhibit: Images, the attention of the circuit's heads over the first one, and pictures of single images.
+        curve_svg: The curve as SVG text, from `curve.curves_svg`.
+
+    Raises:
+        FormatError: The file cannot be written.
+    """
+    return write_text_atomic(path, to_html(circuit, report=report, exhibit=exhibit, curve_svg=curve_svg))
+
+
+def to_html(
+    circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None, curve_svg: str | None = None
+) -> str:
+    """The page as text."""
+    drawing = to_svg(circuit, header=False)
+    return render(
+        "circuit.html",
+        title=title(circuit),
+        facts=[*facts(circuit), ("vitcircuits", _version())],
+        diagram=markup(drawing),
+        wide=float(drawing.split('width="', 1)[1].split('"', 1)[0]) > _WIDE,
+        pairs=[]
+        if exhibit is None
+        else [[(markup(svg), said) for svg, said in one] for one in pairs(exhibit, circuit)],
+        attention=None if exhibit is None else attention(exhibit, circuit),
+        answers=[] if exhibit is None or report is None else answers(report, exhibit, circuit),
+        curve_svg=curve_svg,
+        edges=strokes(circuit, limit=MAX_ROWS),
+        n_edges=len(circuit),
+        **_of_report(report, circuit),
+    )
+
+
+def _of_report(report: Report | None, circuit: Circuit) -> dict[str, Any]:
+    """What a report says; without one, only that nothing is told."""
+    if report is None:
+        lists = dict.fromkeys(("told", "figures", "verdicts", "tables", "method"), ())
+        return {**lists, "crossed": False, "measure": "faithfulness", "n_curve_pairs": None, "headline": ""}
+    return {
+        "crossed": is_crossed(report),
+        "measure": measure(report),
+        "told": _told(report, circuit),
+        "headline": report.headline[0].upper() + report.headline[1:],
+        "n_curve_pairs": report.method.get("n_curve_pairs"),
+        "figures": [
+            (heading, [[name, *_cells(one)] for name, one in figures.items()])
+            for heading, figures in grouped(report).items()
+            if figures
+        ],
+        "verdicts": [_verdict_row(name, verdict) for name, verdict in report.verdicts.items()],
+        "tables": [_table(name, table.columns, table.rows, table.method) for name, table in report.tables.items()],
+        "method": [(spelled(name), str(value)) for name, value in report.method.items()],
+    }
+
+
+def _version() -> str:
+    try:
+        return version("vitcircuits")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _told(report: Report, circuit: Circuit) -> list[tuple[str, str]]:
+    """What the report says first, line by line; nothing without its main figure."""
+    if measure(report) not in report.figures:
+        return []
+    chosen = selection_told(circuit.provenance, len(circuit.graph))
+    return [*([("selection", chosen)] if chosen else []), *told(report)]
+
+
+def _cells(figure: Figure) -> list[str]:
+    """Value, interval or the reason that there is none, and method."""
+    unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
+    if figure.value is None:
+        return ["undefined", figure.reason, figure.method]
+    known = figure.low is not None and figure.high is not None
+    interval = f"{figure.low:.3f} to {figure.high:.3f}" if known else figure.interval
+    return [f"{figure.value:.3f}{unit}", interval, figure.method]
+
+
+def _verdict_row(name: str, verdict: Verdict) -> list[str]:
+    said = {True: "passed", False: "failed", None: "undecided"}[verdict.passed]
+    return [
+        spelled(name),
+        f"{said}: {verdict.words}",
+        str(verdict.statistic),
+        NONE if verdict.p_value is None else f"{verdict.p_value:.3g}",
+        f"{verdict.level:.3g}",
+        str(verdict.n),
+        f"null hypothesis: {verdict.null}; {verdict.method}",
+    ]
+
+
+def _table(
+    name: str, columns: Iterable[str], rows: tuple[tuple[str | Figure, ...], ...], method: str
+) -> dict[str, Any]:
+    shown = rows[:MAX_ROWS]
+    left_out = f" The first {len(shown):,} of {len(rows):,} rows." * (len(shown) < len(rows))
+    return {
+        "heading": _TABLES.get(name, spelled(name).capitalize()),
+        "note": method + left_out,
+        "columns": [(column, "") for column in columns],
+        "rows": [list(map(str, row)) for row in shown],
+    }
+
+
+def spelled(name: object) -> str:
+    """A name as words."""
+    return str(name).replace("_", " ")
