@@ -2,7 +2,7 @@
 
 pathwise    the loss is differentiated through hard-concrete gates (`soft_run`): one forward and one backward pass for
             all edges. It sees nothing where a softmax is saturated or an MLP is a step.
-measured    gates are drawn open or shut, and every edge is flipped by itself (`around`):
+measured    gates are drawn open or shut, and every edge is flipped by itself (`engines/flips`):
             L(gate open) - L(gate shut), the others as drawn, is the loss's derivative by P(open), whatever the model's
             slopes are. A run of the rest of the model for each edge, so for small graphs.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...circuits.baseline import Baseline
 from ...circuits.pairs import Pairs
-from .around import measure_flips
+from ..engines.flips import measure_flips
 from .augment import augmented
 from .gates import Edges, draw_gates, draw_masks
 from .mask_goal import Goal, Rows

@@ -5,7 +5,7 @@
 is the derivative of the metric along the edge's mask: adding an absent edge raises the metric by about its slope, and
 dropping a kept one lowers it by that. The gradient at each destination is taken in the masked run itself, so that what
 is saturated, cut off or cancelled there counts as it stands. Sources and destinations that the masked run does not
-compute have slope 0. It says nothing about steps; what hangs on it should be measured (`around`).
+compute have slope 0. It says nothing about steps; what hangs on it should be measured (`engines/flips`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
 from ...circuits.pairs import Pairs
 from ...models.hooked import HookedViT
-from .around import changeable
+from ..engines.flips import changeable
 from .masked_state import Bools, MaskedState
 
 
