@@ -1,8 +1,9 @@
 """What budgeted pruning measures: the loss of a mask, and what it would be with one edge flipped.
 
-Flips are measured exactly (`engines/flips`), or foreseen from slopes (`slopes`): with the metric's slope s of an edge
-on a pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which the circuit
-already falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken for harmless.
+Flips are measured exactly (`engines/flips`), or foreseen from slopes (`engines/gated_run`): with the metric's slope s
+of an edge on a pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which
+the circuit already falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken
+for harmless.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from ...circuits.metrics import Metric
 from ...circuits.run import run_pairs
 from ..engines.edge_mask import Bools
 from ..engines.flips import measure_flips
+from ..engines.gated_run import measure_slopes
 from .budget_plan import LOSSES, BudgetPlan, Floats
-from .slopes import measure_slopes
 
 
 class LossMeter:

@@ -13,7 +13,7 @@ from vitcircuits.algorithms import (
     path_patch,
 )
 from vitcircuits.algorithms.engines.flips import measure_flips
-from vitcircuits.algorithms.pruning.soft_run import SoftRunner
+from vitcircuits.algorithms.engines.gated_run import GatedRunner
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric
@@ -102,7 +102,7 @@ def test_gradients_under_gates_are_those_of_the_masked_run(architecture, images_
     with vit.borrowed():
         ablated = make_baseline(vit, task.ablation, task.reference)(task.discovery)
         embedded = vit.embed(task.discovery.clean)
-        got = SoftRunner(vit, graph)(gates, embedded, ablated, lambda logits: METRIC(logits).sum())
+        got = GatedRunner(vit, graph)(gates, embedded, ablated, lambda logits: METRIC(logits).sum())
         soft = gates.clone().requires_grad_(True)
         logits = masked_logits(vit, MaskWeights.from_tensor(graph, soft), task.discovery.clean, ablated)
         (wanted,) = torch.autograd.grad(METRIC(logits).sum(), soft)
