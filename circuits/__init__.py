@@ -6,6 +6,7 @@ from ..models.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .ablation import Ablation as Ablation
+    from .certificate import verify_planted as verify_planted
     from .checks.bench import CheckSettings as CheckSettings
     from .checks.spread import evaluate_spread as evaluate_spread
     from .circuit import Circuit as Circuit
@@ -51,6 +52,7 @@ __all__ = [
     "planted_task",
     "run_circuit",
     "truth_mask",
+    "verify_planted",
 ]
 
 _HOMES = {
@@ -76,5 +78,6 @@ _HOMES = {
     "planted_task": ".planted",
     "run_circuit": ".run",
     "truth_mask": ".truth",
+    "verify_planted": ".certificate",
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
