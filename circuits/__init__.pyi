@@ -1,4 +1,5 @@
 from .ablation import Ablation as Ablation
+from .certificate import verify_planted as verify_planted
 from .checks.mask_evaluator import CheckSettings as CheckSettings
 from .checks.robustness import evaluate_spread as evaluate_spread
 from .circuit import Circuit as Circuit

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
+from .memory import batch_size_for
 from .pairs import Pairs
-from .sources import batch_size_for, source_values
+from .sources import source_values
 from .tokens import group_tokens
 
 DEFAULT_MEMORY = 2_000_000_000

@@ -177,6 +177,21 @@ class Graph:
             found += [block for block in (layer.attention, layer.inside, layer.mlp) if block is not None]
         return (*found, self.logits)
 
+    @property
+    def n_places(self) -> int:
+        """Places where the residual stream is read: a layer's attention, then its MLP, layer by layer; the logits."""
+        return 2 * self.cfg.n_layers + 1
+
+    def block_at(self, place: int) -> EdgeBlock:
+        """The edge block of what is read at a place: 2 x layer by attention, + 1 by the MLP, at the end the logits."""
+        if place == 2 * self.cfg.n_layers:
+            return self.logits
+        return self.layers[place // 2].mlp if place % 2 else self.layers[place // 2].attention
+
+    def place_of(self, block: EdgeBlock) -> int:
+        """Where a block's destinations stand; of edges inside heads, where the heads read."""
+        return 2 * self.cfg.n_layers if block.kind == "logits" else 2 * block.layer + (block.kind == "mlp")
+
     @cached_property
     def _starts(self) -> NDArray[np.intp]:
         return np.array([block.start for block in self.blocks])

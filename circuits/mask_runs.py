@@ -20,10 +20,10 @@ from tqdm import tqdm
 from ..models.hooked import HookedViT
 from .baseline import DEFAULT_MEMORY, Baseline
 from .graph import Graph
+from .memory import batch_size_for
 from .metrics import Metric
 from .pairs import Pairs
 from .run import MaskWeights, masked_logits
-from .sources import batch_size_for
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,9 +29,9 @@ from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .circuit import Circuit
 from .edge_blocks import EdgeBlock
 from .graph import Graph
+from .memory import batch_size_for
 from .pairs import Pairs
 from .reach import reach
-from .sources import batch_size_for
 
 
 def run_circuit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,12 +33,3 @@ def values_from(
         values[first + n_heads] = block.mlp_write(block.mlp_input(residual, middle))
         residual = middle + values[first + n_heads]
     return values
-
-
-def batch_size_for(vit: HookedViT, memory: int, copies: float | int = 1.0) -> int:
-    """Pairs that fit into `memory` bytes when `copies` arrays of all sources are held at once; at least 1."""
-    cfg, n_tokens = vit.cfg, vit.cfg.tokens.n_tokens
-    sources = 1 + cfg.n_layers * (cfg.n_heads + 1)
-    floats = copies * sources * n_tokens * cfg.d_model + 12 * cfg.n_heads * n_tokens * (n_tokens + cfg.d_model)
-    element = torch.finfo(vit.dtype).bits // 8
-    return max(1, int(memory // (floats * element)))

@@ -104,7 +104,7 @@ def _report(card: "Card", out: Path) -> None:
     for name, value in rows.items():
         print(f"{name:<14} {value}")
     if "certificate" in card:
-        from ..models.planted.certificate import Certificate
+        from ..circuits.certificate import Certificate
 
         print(Certificate(**card["certificate"]))
 
@@ -136,8 +136,8 @@ def _toy(args: argparse.Namespace) -> "Card":
 
 
 def _planted(args: argparse.Namespace) -> "Card":
+    from ..circuits.digit_pairs import train_digit_pairs
     from ..models.errors import ModelError
-    from ..models.planted.digit_pairs import train_digit_pairs
 
     if args.epochs is not None:
         raise ModelError(f"{PLANTED} is trained on endless pairs, without epochs: leave out --epochs.")

@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.graph import Graph
 from ...circuits.mask_runs import run_masks
+from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.sources import batch_size_for, source_values
+from ...circuits.sources import source_values
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
 from ..registry import run_algorithm
 from .exact import single_effects
+from .moments import spread
 
 First = Literal["eap_ig", "eap"]
 
@@ -146,11 +148,10 @@ class _Doubts:
 
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""
-        chosen, wanted, n_pairs = list(edges), np.zeros(len(self.graph), dtype=bool), len(self.task.searched)
-        wanted[chosen] = True
-        effects = single_effects(self.graph, self.task, wanted, memory=self.memory)[:, chosen].T
-        self.values[chosen], self.mean_abs[chosen] = effects.mean(1), np.abs(effects).mean(1)
-        self.std_err[chosen] = effects.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.nan
+        chosen = list(edges)
+        found = spread(single_effects(self.graph, self.task, chosen, memory=self.memory))
+        self.values[chosen], self.mean_abs[chosen] = found["values"], found["mean_abs"]
+        self.std_err[chosen] = found["std_err"]
         self.exact[chosen] = True
         self._spend(len(chosen))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.edge_blocks import EdgeBlock
@@ -72,6 +73,16 @@ class Moments:
             task=dict(task.info),
             diagnostics=dict(diagnostics or {}),
         )
+
+
+def spread(effects: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Mean over pairs, mean of absolute values and the mean's standard error, of (pair, edge), as `Scores` names them.
+
+    The standard error of a single pair is NaN.
+    """
+    n = len(effects)
+    std_err = effects.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(effects.shape[1], np.nan)
+    return {"values": effects.mean(0), "mean_abs": np.abs(effects).mean(0), "std_err": std_err}
 
 
 def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float[Tensor, "pair group *rest"]:

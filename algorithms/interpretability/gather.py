@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
+from ...circuits.memory import batch_size_for
 from ...circuits.names import parse_end
-from ...circuits.sources import batch_size_for, source_values
+from ...circuits.sources import source_values
 from ...models.errors import ModelError
 from ...models.hooked import HookedViT
 from ...models.readouts import NO_CLASSES, TextHead

@@ -138,7 +138,7 @@ def _variance(rows: NDArray[np.float64]) -> float:
 
 
 def _outputs(vit: HookedViT, images: Tensor, memory: int) -> NDArray[np.float64]:
-    from ...circuits.sources import batch_size_for
+    from ...circuits.memory import batch_size_for
 
     with torch.no_grad():
         parts = [vit(batch) for batch in images.split(batch_size_for(vit, memory))]

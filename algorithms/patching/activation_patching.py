@@ -24,9 +24,9 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.effect_table import Direction, PatchTable, require_direction
 from ...circuits.graph import Graph
+from ...circuits.memory import batch_size_for
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
-from ...circuits.sources import batch_size_for
 from ...circuits.task import Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig

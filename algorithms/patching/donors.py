@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...circuits.ablation import Ablation
 from ...circuits.baseline import Baseline, generator_for
+from ...circuits.memory import batch_size_for
 from ...circuits.pairs import Pairs
-from ...circuits.sources import batch_size_for
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from .walk import stops

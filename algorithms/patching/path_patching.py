@@ -28,10 +28,11 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
+from ...circuits.memory import batch_size_for
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
-from ...circuits.sources import batch_size_for, values_from
+from ...circuits.sources import values_from
 from ...circuits.task import Task
 from ...models.errors import GraphError
 from ..progress import progress_bar

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, generator_for
 from ...circuits.bootstrap import Resamples
+from ...circuits.memory import batch_size_for
 from ...circuits.pairs import Pairs
 from ...circuits.report import Figure
-from ...circuits.sources import batch_size_for
 from ...circuits.task import Task
 from ...circuits.tokens import token_columns
 from ...models.errors import TaskError

@@ -7,7 +7,7 @@ metric of what is kept so far and m' that without the edge too, the edge is drop
 
 The result here is that of this sequential algorithm, decision by decision, without its wait:
 
-1. Upstream of the destination everything is still the full model, so it is never run again (`live`).
+1. Upstream of the destination everything is still the full model, so it is never run again (`engines/pruned_run`).
 2. Trials are speculative: "drop the first", "drop the first two", ... are measured in one batch. All decisions up to
    the first edge that must stay are those of the sequential algorithm; what was measured after it is thrown away.
 3. A worsening that is closer to tau than rounding is decided anew by running the two whole masks in one canonical

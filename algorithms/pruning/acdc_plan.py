@@ -11,9 +11,9 @@ from ...circuits.metrics import Metric
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from ..engines.edge_mask import Destination
 from ..registry import ALGORITHMS, run_algorithm
 from .identity import scores_digest, search_identity
-from .kept import Destination
 
 MetricChoice = Literal["kl", "logit_difference", "task"]
 Worsening = Literal["signed", "absolute"]

@@ -20,12 +20,13 @@ from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...models.errors import FormatError
+from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
+from ..engines.pruned_run import PrunedRun, Trial
+from ..engines.source_deltas import Ends
 from ..progress import progress_bar
 from .acdc_batches import Pace, Sizes
 from .acdc_plan import AcdcPlan
 from .journal import Journal
-from .kept import EVERYWHERE, Destination, Kept, Trials
-from .live import Live
 
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 
@@ -57,7 +58,7 @@ class Search:
 
     def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
-        self.kept = Kept(plan.graph)
+        self.kept = EdgeMask(plan.graph)
         self.decisions = _Decisions.of(len(plan.graph))
         self.pace = Pace()
         self.journal = Journal(journal, plan.config() if journal is not None else {})
@@ -71,9 +72,9 @@ class Search:
         bar = progress_bar("acdc", len(self.graph), self._progress, "edge")
         with torch.no_grad(), task.vit.borrowed(), self.journal, bar as self._bar:
             self._open()
-            for place in reversed(range(2 * self.graph.cfg.n_layers + 1)):
-                for live in self.lives:
-                    live.begin(place)
+            for place in reversed(range(self.graph.n_places)):
+                for run in self.runs:
+                    run.begin(place)
                 for destination, after in pairwise([*self._destinations(place), None]):
                     assert destination is not None
                     self._prune(destination, settle=after is not None and self.kept.feed_the_same(destination, after))
@@ -87,8 +88,11 @@ class Search:
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
         sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
         batches = list(task.searched.batches(sizes.pairs))
-        self.lives = [Live(vit, self.kept, batch, self.baseline, sizes.cache // len(batches)) for batch in batches]
-        logits = [live.writes.logits for live in self.lives]
+        cache = sizes.cache // len(batches)
+        self.runs = [
+            PrunedRun(vit, self.kept, Ends.of(vit, batch, self.baseline), cache, commits=True) for batch in batches
+        ]
+        logits = [run.logits for run in self.runs]
         self._wanted = [batch.wanted(part).double() for batch, part in zip(batches, logits, strict=True)]
         self.now = self._metric(logits).numpy()
         self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
@@ -99,10 +103,9 @@ class Search:
         return torch.cat([judged(part.double(), wanted) for part, wanted in parts], -1).cpu()
 
     def _destinations(self, place: int) -> Iterator[Destination]:
-        blocks = [self.graph.logits]
-        if place < 2 * self.graph.cfg.n_layers:
-            layer = self.graph.layers[place // 2]
-            blocks = [layer.mlp] if place % 2 else [layer.inside, layer.attention]
+        blocks = [self.graph.block_at(place)]
+        if place % 2 == 0 and blocks != [self.graph.logits]:
+            blocks = [self.graph.layers[place // 2].inside, *blocks]
         for block in blocks:
             if block is not None:
                 for row, group in np.argwhere(block.present).tolist():
@@ -113,14 +116,17 @@ class Search:
         todo = self.plan.arrange(destination, self.kept.candidates(destination))
         stays: set[int] = set()  # columns that are expected to stay
         if todo:
-            for live in self.lives:
-                live.open(destination)
-        n_dropped, work, most = 0, self._work(self.kept.place(destination.block)), self._most()
+            for run in self.runs:
+                run.open(destination)
+        n_dropped, work, most = 0, self._work(self.graph.place_of(destination.block)), self._most()
         while todo:
             tried = todo[: min(max(self.pace.size(work), self._foreseen(todo, stays)), most)]
-            trials = Trials(tried, [column not in stays for column in tried])
             step = next(self._past, None)
-            step = self._try(destination, trials) if step is None else self._again(destination, tried, step)
+            step = (
+                self._try(destination, tried, [column not in stays for column in tried])
+                if step is None
+                else self._again(destination, tried, step)
+            )
             n_dropped += self._apply(destination, tried, step)
             stays = set(step["stays"])
             todo = todo[len(step["edges"]) :]
@@ -131,14 +137,12 @@ class Search:
         """The state after a destination's decisions."""
         self._behind = self._behind or dropped
         if settle and dropped:
-            for live in self.lives:
-                live.settle(destination)
+            for run in self.runs:
+                run.settle(destination)
         elif self._behind and not settle:
-            self.now = self._metric([live.commit(destination) for live in self.lives]).numpy()
+            self.now = self._metric([run.commit(destination) for run in self.runs]).numpy()
             self._behind = False
         self.kept.finish(destination)
-        for live in self.lives:
-            live.close(destination)
 
     def _work(self, place: int) -> float:
         """Operations of a trial's MLPs that are needed at all tokens, which is where most of the time goes."""
@@ -156,12 +160,19 @@ class Search:
         """How far ahead decisions are foreseen: up to the last that is expected to stay."""
         return max((place + 1 for place, column in enumerate(todo) if column in stays), default=0)
 
-    def _try(self, destination: Destination, trials: Trials) -> dict[str, Any]:
-        """Measures a batch of trials and decides all edges up to the first surprise."""
-        values = self._metric([live.measure(destination, trials) for live in self.lives]).numpy()
-        losses = _losses(self.now, values, trials)  # each on the expected state before it
+    def _try(self, destination: Destination, columns: list[int], goes: list[bool]) -> dict[str, Any]:
+        """Measures a batch of trials, each without the earlier ones that are expected to go; up to the first surprise.
+
+        Args:
+            destination: Where edges are tried.
+            columns: The edges, in the order in which they are decided.
+            goes: Whether each is expected to go.
+        """
+        trials = [Trial((destination.edge(column),), lasts) for column, lasts in zip(columns, goes, strict=True)]
+        values = self._metric([run.measure(destination.block, trials) for run in self.runs]).numpy()
+        losses = _losses(self.now, values, goes)  # each on the expected state before it
         edges, dropped, ties, surprised = [], [], 0, False
-        for figures, column, expected in zip(_figures(losses), trials.columns, trials.expected, strict=True):
+        for figures, column, expected in zip(_figures(losses), columns, goes, strict=True):
             kept, tie = self._keep(figures[0], destination, dropped, column)
             ties += tie
             edges.append([destination.edge(column), kept, *figures])
@@ -170,7 +181,7 @@ class Search:
             surprised = kept == expected
             if surprised:
                 break
-        left = zip(trials.columns[len(edges) :], losses[len(edges) :], strict=True)
+        left = zip(columns[len(edges) :], losses[len(edges) :], strict=True)
         stays = [column for column, loss in left if self._worsening(float(loss.mean())) >= self.plan.tau]
         gone = [value for value, edge in zip(values, edges, strict=False) if not edge[1]]
         step: dict[str, Any] = {"metric": (gone[-1] if gone else self.now).tolist(), "edges": edges}
@@ -215,8 +226,8 @@ class Search:
         dropped = [column for column, edge in zip(tried, decided, strict=False) if not edge[1]]
         if dropped:
             self.kept.drop(destination, dropped)
-            for live in self.lives:
-                live.drop(destination, dropped)
+            for run in self.runs:
+                run.drop(destination, dropped)
         self.now = np.array(step["metric"])
         for edge, _, *figures in decided:
             self.decisions.note(edge, *figures)
@@ -264,10 +275,10 @@ class Search:
         )
 
 
-def _losses(now: NDArray[np.float64], values: NDArray[np.float64], trials: Trials) -> NDArray[np.float64]:
+def _losses(now: NDArray[np.float64], values: NDArray[np.float64], goes: list[bool]) -> NDArray[np.float64]:
     """What each trial loses against the one before it that is expected to go, (trial, pair)."""
     before, losses = now, []
-    for value, expected in zip(values, trials.expected, strict=True):
+    for value, expected in zip(values, goes, strict=True):
         losses.append(before - value)
         before = value if expected else before
     return np.array(losses)

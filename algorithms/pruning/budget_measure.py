@@ -1,9 +1,9 @@
 """What budgeted pruning measures: the loss of a mask, and what it would be with one edge flipped.
 
-Flips are measured exactly (`around`), or foreseen from slopes (`slopes`): with the metric's slope s of an edge on a
-pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which the circuit
-already
-falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken for harmless.
+Flips are measured exactly (`engines/flips`), or foreseen from slopes (`engines/gated_run`): with the metric's slope s
+of an edge on a pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which
+the circuit already falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken
+for harmless.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...circuits.baseline import make_baseline
 from ...circuits.bootstrap import Resamples
 from ...circuits.metrics import Metric
 from ...circuits.run import run_pairs
-from .around import measure_flips
+from ..engines.edge_mask import Bools
+from ..engines.flips import measure_flips
+from ..engines.gated_run import measure_slopes
 from .budget_plan import LOSSES, BudgetPlan, Floats
-from .masked_state import Bools
-from .slopes import measure_slopes
 
 
 class LossMeter:

@@ -16,12 +16,12 @@ from ...circuits.circuit import Circuit
 from ...circuits.reach import prune
 from ...circuits.scores import Scores
 from ...models.errors import FormatError
+from ..engines.edge_mask import Bools
 from ..progress import progress_bar
 from ..registry import run_algorithm
 from .budget_measure import LossMeter
 from .budget_plan import BudgetPlan
 from .journal import Journal
-from .masked_state import Bools
 
 SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, and more for larger batches
 FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0

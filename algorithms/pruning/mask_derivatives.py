@@ -1,8 +1,8 @@
 """Which way every gate should move: two ways to tell, of a few pairs under gates drawn by chance.
 
-pathwise    the loss is differentiated through hard-concrete gates (`soft_run`): one forward and one backward pass for
-            all edges. It sees nothing where a softmax is saturated or an MLP is a step.
-measured    gates are drawn open or shut, and every edge is flipped by itself (`around`):
+pathwise    the loss is differentiated through hard-concrete gates (`engines/gated_run`): one forward and one backward
+            pass for all edges. It sees nothing where a softmax is saturated or an MLP is a step.
+measured    gates are drawn open or shut, and every edge is flipped by itself (`engines/flips`):
             L(gate open) - L(gate shut), the others as drawn, is the loss's derivative by P(open), whatever the model's
             slopes are. A run of the rest of the model for each edge, so for small graphs.
 """
@@ -18,13 +18,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
+from ...circuits.memory import bytes_of_pair
 from ...circuits.pairs import Pairs
-from .around import measure_flips
+from ..engines.flips import measure_flips
+from ..engines.gated_run import GatedResult, GatedRunner
 from .augment import augmented
 from .gates import Edges, draw_gates, draw_masks
 from .mask_goal import Goal, Rows
 from .mask_plan import MaskPlan
-from .soft_run import SoftResult, SoftRunner
 
 CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 
@@ -51,14 +52,15 @@ class Pathwise:
 
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
-        self.runner, self.at_once = SoftRunner(plan.task.vit, plan.graph), _pairs_at_once(plan)
+        self.runner = GatedRunner(plan.task.vit, plan.graph)
+        self.at_once = self.runner.pairs_within(int((1 - CACHE_SHARE) * plan.memory))
         self._cached = None if plan.augments else self._cache()
 
     def _cache(self) -> Float[Tensor, "source pair token model"] | None:
         """Ablated values of all pairs, where they fit."""
-        cfg, pairs = self.task.vit.cfg, self.task.searched
-        size = torch.finfo(self.task.vit.dtype).bits // 8 * cfg.tokens.n_tokens * cfg.d_model
-        if len(pairs) * self.plan.graph.n_sources * size > CACHE_SHARE * self.plan.memory:
+        pairs = self.task.searched
+        size = bytes_of_pair(self.task.vit, residuals=self.plan.graph.n_sources)
+        if len(pairs) * size > CACHE_SHARE * self.plan.memory:
             return None
         return torch.cat([self.baseline(batch) for batch in pairs.batches(self.at_once)], 1)
 
@@ -90,7 +92,7 @@ class Pathwise:
             loss += float(found.loss)
         return Told(loss, self.goal.faithfulness(np.concatenate(outputs), clean), gradient * slope)
 
-    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int, generator: torch.Generator) -> SoftResult:
+    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int, generator: torch.Generator) -> GatedResult:
         vit, goal = self.task.vit, self.goal
         images, full = self._clean(chosen, generator)
         full = full.to(device=vit.device, dtype=vit.dtype)
@@ -99,18 +101,6 @@ class Pathwise:
             return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
 
         return self.runner(gates, vit.embed(images), self._ablated(others, generator), loss)
-
-
-def _pairs_at_once(plan: MaskPlan) -> int:
-    """Pairs whose run fits: two buffers and the ablated values, and what a block records and works with."""
-    cfg, graph, tokens = plan.task.vit.cfg, plan.graph, plan.task.vit.cfg.tokens.n_tokens
-    rows = int(graph.port_rows.max()) + 1
-    residuals = 3.5 * graph.n_sources + cfg.n_layers * (rows + 6) + 3 * rows
-    floats = tokens * (residuals * cfg.d_model + (cfg.n_layers + 3) * 2 * cfg.d_mlp)
-    if len(graph.groups) > 1:
-        floats += (4 * cfg.n_layers + 8) * cfg.n_heads * tokens**2  # patterns are recorded
-    left = (1 - CACHE_SHARE) * plan.memory
-    return max(1, int(left // (floats * (torch.finfo(plan.task.vit.dtype).bits // 8))))
 
 
 class Measured:

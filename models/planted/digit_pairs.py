@@ -10,23 +10,16 @@ end early on a plateau: other runs (fewer steps, no smoothing, other seeds) reac
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
-from ..cards import WEIGHTS_FILE, Card, fill_module, read_card, sha256, write_card
-from ..data import ImageData, Split, load_data
+from ..cards import Card, fill_module, read_card
+from ..data import Split, load_data
 from ..errors import ModelError
-from ..toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
-from ..toys.training import borrowed_threads, learning_rate, make_optimizer
-from .masked import edge_names, mask_of, masked_logits, source_values
 from .vit import Known, PlantedViT
 from .zoo import Samples
 
@@ -113,54 +106,25 @@ class PairsRecipe:
 
 
 def load_digit_pairs(name: str = DIGIT_PAIRS, folder: Path = _SHIPPED) -> PlantedViT:
-    """The shipped model, or one that `train_digit_pairs` wrote into a folder.
+    """The shipped model, or one that `circuits/digit_pairs.train_digit_pairs` wrote into a folder.
 
     Raises:
         ModelError: The folder lacks card or weights, or they don't belong together.
     """
     card = read_card(folder)
     recipe = PairsRecipe.from_dict(card["recipe"])
-    module = _build(recipe)
+    module = build_module(recipe)
     fill_module(module, folder, card, again=f"vitcircuits train {DIGIT_PAIRS}")
-    return _open(module, recipe, name)
+    return open_pairs(module, recipe, name)
 
 
 def digit_pairs_card() -> Card:
-    """The shipped model's card; `certificate` holds what `verify()` measures again."""
+    """The shipped model's card; `certificate` holds what `verify_planted` measures again."""
     return read_card(_SHIPPED)
 
 
-def train_digit_pairs(
-    recipe: PairsRecipe | None = None, *, out: str | Path, seed: int | None = None, progress: bool = True
-) -> Card:
-    """The card of a model trained by the recipe; card and weights are written into `out`.
-
-    Args:
-        recipe: The shipped model's by default.
-        out: Folder for `model.safetensors` (float32) and `card.json`; made if it isn't there.
-        seed: In place of the recipe's.
-        progress: Show a progress bar on stderr.
-
-    Raises:
-        ModelError: The folder cannot be written.
-    """
-    recipe = recipe or PairsRecipe()
-    recipe = recipe if seed is None else replace(recipe, seed=seed)
-    folder = writable_folder(out)
-    data = load_data("digits", None)
-    start = time.perf_counter()
-    with borrowed_threads(recipe.threads):
-        vit = _open(_build(recipe).eval(), recipe, DIGIT_PAIRS)
-        _fit(vit, data.train, recipe, progress=progress)
-        vit.module.eval().requires_grad_(False)
-        seconds = time.perf_counter() - start
-        save_weights(folder, vit.module)
-        card = _card(vit, recipe, data, seconds, folder)
-    write_card(folder, card)
-    return card
-
-
-def _build(recipe: PairsRecipe) -> VisionTransformer:
+def build_module(recipe: PairsRecipe) -> VisionTransformer:
+    """A module with fresh weights."""
     from timm.models.vision_transformer import VisionTransformer
 
     with torch.random.fork_rng(devices=[]):
@@ -177,7 +141,8 @@ def _build(recipe: PairsRecipe) -> VisionTransformer:
         )
 
 
-def _open(module: VisionTransformer, recipe: PairsRecipe, name: str) -> PlantedViT:
+def open_pairs(module: VisionTransformer, recipe: PairsRecipe, name: str) -> PlantedViT:
+    """The opened model of a recipe."""
     known = Known(
         circuits=lambda tokens: (frozenset(recipe.allowed),),
         zeroed=frozenset,
@@ -190,70 +155,12 @@ def _open(module: VisionTransformer, recipe: PairsRecipe, name: str) -> PlantedV
 
 def _sample(n: int, generator: torch.Generator, split: str) -> Samples:
     data = load_data("digits", None)
-    return _pair(data.train if split == "train" else data.test, n, generator)
+    return pair_digits(data.train if split == "train" else data.test, n, generator)
 
 
-def _pair(split: Split, n: int, generator: torch.Generator) -> Samples:
+def pair_digits(split: Split, n: int, generator: torch.Generator) -> Samples:
     """Pairs of digits side by side, normalised, and their classes."""
     left, right = torch.randint(0, len(split), (2, n), generator=generator)
     pixels = torch.cat([split.images[left], split.images[right]], dim=-1)
     classes = 2 * (split.labels[left] >= 5).long() + (split.labels[right] >= 5).long()
     return (pixels - _MEAN) / _STD, classes
-
-
-def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool) -> None:
-    from tqdm import tqdm
-
-    generator = torch.Generator().manual_seed(recipe.seed)
-    allowed, optimizer = mask_of(vit, recipe.allowed), make_optimizer(vit.module, recipe)
-    vit.module.train()
-    with tqdm(total=recipe.steps, desc="train digit-pairs", unit="step", disable=not progress) as bar:
-        for step in range(recipe.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, recipe.steps, recipe)
-            images, labels = _pair(split, recipe.batch_size, generator)
-            partners, _ = _pair(split, recipe.batch_size, generator)
-            mask = torch.maximum(_random_mask(allowed, recipe, generator), allowed)
-            with torch.no_grad():  # the other image's values are noise to train against
-                partner = source_values(vit, partners)
-            logits = masked_logits(vit, mask, images, partner)
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(vit.module.parameters(), 1.0)
-            optimizer.step()
-            bar.update()
-
-
-def _random_mask(
-    allowed: Float[Tensor, " edge"], recipe: PairsRecipe, generator: torch.Generator
-) -> Float[Tensor, " edge"]:
-    """Which edges a step keeps: those of the circuit alone, all, or a random part."""
-    chance, share = torch.rand(2, generator=generator).tolist()
-    kept = (torch.rand(len(allowed), generator=generator) < share).to(allowed)
-    if chance < recipe.all_ablated:
-        return torch.zeros_like(allowed)
-    return torch.ones_like(allowed) if chance < recipe.all_ablated + recipe.none_ablated else kept
-
-
-def _card(vit: PlantedViT, recipe: PairsRecipe, data: ImageData, seconds: float, folder: Path) -> Card:
-    certificate = vit.verify()
-    n = certificate.n_pairs
-    facts: dict[str, Any] = DATA_FACTS["digits"]
-    return Card(
-        name=DIGIT_PAIRS,
-        description=f"A ViT of {recipe.layers} blocks with {recipe.heads} heads, d_model {recipe.d_model}, trained to "
-        f"tell whether each of two digits side by side is 5 or more, through {len(recipe.allowed)} of "
-        f"{len(edge_names(vit.cfg))} edges.",
-        data={"name": "digits", **facts, "n_train_images": len(data.train), "digest": data.digest},
-        augmentation="any two training digits make a pair",
-        recipe=recipe.to_dict(),
-        test_accuracy=certificate.accuracy,
-        n_test_correct=round(certificate.accuracy * n),
-        n_test_images=n,
-        training_seconds=round(seconds, 1),
-        versions=versions(),
-        weights_sha256=sha256(folder / WEIGHTS_FILE),
-        weights_licence="MIT",
-        certificate=asdict(certificate),
-    )

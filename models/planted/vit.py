@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..data import ImageData, load_data
 from ..errors import DataError, ModelError
 from ..hooked import HookedViT
-from .certificate import Certificate, certify
 from .zoo import Samples
 
 TOKENS = ("all", "role", "each")
@@ -134,21 +133,6 @@ class PlantedViT(HookedViT):
             halves = _divide(torch.cat([images for images, _ in halves]), torch.cat([labels for _, labels in halves]))
         data = load_data(dict(zip(("train", "test"), halves, strict=True)), None)
         return replace(data, name="planted", class_names=self.class_names)
-
-    def verify(self, n: int | None = None, seed: int = 0) -> Certificate:
-        """The truth, measured on n pairs of independent images, with one token group and partner values.
-
-        Costs one run per edge. A trained model's figures are those in its card for the default n and seed.
-
-        Args:
-            n: Pairs; 128 by default, or 512 for a trained model, whose figures are means.
-            seed: Draws them.
-        """
-        n = n or (512 if self.known.trained else 128)
-        clean, labels = self.sample(n, 2 * seed)
-        partner, _ = self.sample(n, 2 * seed + 1)
-        unit = "nats" if self.known.trained else "logits"
-        return certify(self, self.minimal_circuits(), (clean, partner, labels), unit=unit)
 
     def _require(self, kind: Any, tokens: str, *, over: str = "token") -> None:
         """Does nothing where there is a truth."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from vitcircuits.algorithms import control_searches, run_algorithm
 from vitcircuits.algorithms.control_search import CONTROLS, controls_of, teach
-from vitcircuits.algorithms.pruning.around import measure_flips
-from vitcircuits.algorithms.pruning.slopes import measure_slopes
+from vitcircuits.algorithms.engines.flips import measure_flips
+from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.design import FOIL, TARGET

@@ -6,7 +6,6 @@ import torch
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, planted_task, run_circuit, truth_mask
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
-from vitcircuits.models.planted.masked import edge_names, mask_of, masked_logits, source_values
 
 XOR = "planted/neighbour-xor"
 
@@ -66,19 +65,6 @@ def test_layernorm_has_more_than_the_truth_under_zero():
     vit = load_vit(XOR)
     unchanged, _ = changes(vit, "all", "zero", [load_vit(XOR, norm="none").truth("zero")])
     assert unchanged > 0.01  # why such models have no truth under zero
-
-
-@pytest.mark.parametrize("name", ["planted/majority", f"{XOR}:gain=medium,disguise=1", "planted/digit-pairs"])
-def test_the_small_masked_run_is_the_circuits(name, close):
-    vit = load_vit(name)
-    graph, (clean, partner) = compile_graph(vit), images(vit, 8)
-    assert edge_names(vit.cfg) == list(graph.edge_names())
-    generator = np.random.default_rng(0)
-    for share in (0.0, 0.5, 0.9, 1.0):
-        mask = generator.random(len(graph)) < share
-        kept = mask_of(vit, [name for name, keep in zip(graph.edge_names(), mask, strict=True) if keep])
-        got = masked_logits(vit, kept, clean, source_values(vit, partner))
-        close(got, run_circuit(vit, Circuit(graph, mask), clean, partner))
 
 
 @pytest.mark.parametrize("name", ["planted/bright-column", XOR, "planted/majority"])

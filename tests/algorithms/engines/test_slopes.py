@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms.pruning.slopes import measure_slopes
+from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Ablation, Pairs, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric

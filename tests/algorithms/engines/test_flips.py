@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import exact_effects
-from vitcircuits.algorithms.pruning.around import changeable, measure_flips
+from vitcircuits.algorithms.engines.flips import changeable, measure_flips
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric

@@ -1,12 +1,9 @@
 """Exact effects of single edges around a mask: one kept edge dropped, or one absent edge added.
 
-`exact_effects` measures around the full model; this is the same for any mask of kept edges, with the meaning that
-`circuits/run.py` gives it: a source without a kept path from the input carries its ablated value, so an edge that is
-added can bring its destination to life, and one that is dropped can cut sources off.
-
-The masked run in front of the destination is shared, candidates of one destination go through in batches, and behind it
-only nodes are computed that the change reaches and that are needed. Edges whose source is not alive, or whose
-destination leads nowhere, change nothing and cost nothing.
+A source without a kept path from the input carries its ablated value, so an edge that is added can bring its
+destination to life, and one that is dropped can cut sources off. The run in front of the destination is shared,
+candidates of one destination go through in batches, and behind it only nodes are computed that the change reaches and
+that are needed. Edges whose source is not alive, or whose destination leads nowhere, change nothing and cost nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +21,16 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
+from ...circuits.memory import pairs_within, width_of
 from ...circuits.metrics import Metric
 from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
 from ...models.hooked import HookedViT
-from .masked_state import Bools, MaskedState
-from .ripple import Ripple
+from .edge_mask import Bools, EdgeMask
+from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial
+from .source_deltas import Ends
 
-HIDDEN_BYTES = 12_000_000  # of one MLP's hidden neurons: more at once is slower, since memory is asked for anew
+DELTAS_BYTES = 64_000_000  # of sources' writes that are held between destinations
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +57,7 @@ def measure_flips(
     pairs: Pairs,
     baseline: Baseline,
     *,
+    restore: bool = False,
     memory: int = DEFAULT_MEMORY,
     done: Callable[[int], object] = lambda count: None,
 ) -> Flips:
@@ -71,20 +71,22 @@ def measure_flips(
         metric: Logits -> one number per pair.
         pairs: Pairs of images.
         baseline: What removed edges carry.
+        restore: Whether the run is that from the ablated input, and removed edges carry the clean run's values.
         memory: Bytes to hold at once.
         done: Called with edges x pairs as they are finished.
     """
     chosen = np.asarray(edges, dtype=np.intp)
     matters = changeable(graph, mask)[chosen]
-    at_once, size = _sizes(vit, graph, len(pairs), memory)
+    at_once, size = trial_sizes(vit, graph, mask, baseline, len(pairs), memory)
     now, flipped = [], []
     with torch.no_grad(), vit.borrowed():
         for batch in pairs.batches(size):
-            reference = batch.wanted(vit(batch.clean))
-            state = MaskedState(vit, graph, mask, batch, baseline)
-            now.append(_numbers(metric(state.logits, reference)))
+            ends = Ends.of(vit, batch, baseline)
+            run = make_run(vit, graph, mask, ends.swapped() if restore else ends, memory)
+            reference = batch.wanted(_clean_logits(run, batch, restore))
+            now.append(_numbers(metric(run.logits, reference)))
             found = np.repeat(now[-1][None], len(chosen), 0)
-            for places, logits in _ripples(state, chosen, np.flatnonzero(matters), max(1, at_once // len(batch))):
+            for places, logits in _trials(run, chosen, np.flatnonzero(matters), max(1, at_once // len(batch))):
                 found[places] = _numbers(metric(logits, reference.expand_as(logits)))
                 done(len(places) * len(batch))
             done(int((~matters).sum()) * len(batch))
@@ -92,21 +94,38 @@ def measure_flips(
     return Flips(np.concatenate(now), np.concatenate(flipped, 1), int(matters.sum()) * len(pairs))
 
 
-def _ripples(
-    state: MaskedState, edges: NDArray[np.intp], places: NDArray[np.intp], at_once: int
+def _clean_logits(run: PrunedRun, batch: Pairs, restored: bool) -> Float[Tensor, "pair class"]:
+    """Of the clean run, which is one of both ends where all edges are kept."""
+    if restored:
+        return run.vit.readout.logits(run.deltas.shadows[-1])
+    return run.logits if run.edges.whole else run.vit(batch.clean)
+
+
+def make_run(vit: HookedViT, graph: Graph, mask: Bools, ends: Ends, memory: int) -> PrunedRun:
+    """The run of a mask that stays, all of whose places are gone through once, from the logits back."""
+    room = min(memory // 4, 2 * DELTAS_BYTES) if mask.all() else memory // 2
+    return PrunedRun(vit, EdgeMask(graph, mask), ends, room)
+
+
+def _trials(
+    run: PrunedRun, edges: NDArray[np.intp], places: NDArray[np.intp], at_once: int
 ) -> Iterator[tuple[list[int], Float[Tensor, "flip pair class"]]]:
     """Batches of edges into one destination each, by their places in `edges`, with their logits."""
-    starts = np.array([block.start for block in state.graph.blocks])
+    graph = run.graph
+    starts = np.array([block.start for block in graph.blocks])
 
-    def destination(place: int) -> tuple[int, int]:
-        block = int(np.searchsorted(starts, edges[place], side="right")) - 1
-        return block, state.graph.blocks[block].locate(int(edges[place]))[0]
+    def destination(place: int) -> tuple[int, int, int]:
+        block = graph.blocks[int(np.searchsorted(starts, edges[place], side="right")) - 1]
+        return -graph.place_of(block), graph.blocks.index(block), block.locate(int(edges[place]))[0]
 
-    for (block, row), group in groupby(sorted(places.tolist(), key=destination), key=destination):
-        alike = list(group)
+    reached = graph.n_places
+    for (place, block, _), group in groupby(sorted(places.tolist(), key=destination), key=destination):
+        for passed in range(reached - 1, -place - 1, -1):
+            run.begin(passed)
+        reached, alike = -place, list(group)
         for start in range(0, len(alike), at_once):
             some = alike[start : start + at_once]
-            yield some, Ripple(state, state.graph.blocks[block], row, [int(edges[place]) for place in some]).logits()
+            yield some, run.measure(graph.blocks[block], [Trial((int(edges[place]),)) for place in some])
 
 
 def changeable(graph: Graph, mask: Bools) -> Bools:
@@ -146,17 +165,22 @@ def _rows_needed(graph: Graph, layer: int, mask: Bools, needed: Bools) -> Bools:
     return found
 
 
-def _sizes(vit: HookedViT, graph: Graph, n_pairs: int, memory: int) -> tuple[int, int]:
-    """Flips x pairs that are computed at once, and pairs whose runs are held."""
-    cfg, n_tokens = vit.cfg, vit.cfg.tokens.n_tokens
-    element = torch.finfo(vit.dtype).bits // 8
-    token = element * n_tokens
-    rows = sum(block.present.shape[0] for block in graph.blocks if block.kind != "inside")
-    # a pair: ablated values (twice while they are made), differences, inputs, ports and z
-    pair = token * cfg.d_model * (3 * graph.n_sources + rows + 9 * cfg.n_layers)
-    run = token * ((graph.n_sources + 8) * cfg.d_model + 3 * cfg.d_mlp) + 2 * element * cfg.n_heads * n_tokens**2
-    at_once = int(max(1, min(HIDDEN_BYTES // (token * max(1, cfg.d_mlp)), memory // 2 // run)))
-    return at_once, int(max(1, min(n_pairs, memory // 2 // pair, at_once)))
+def trial_sizes(
+    vit: HookedViT, graph: Graph, mask: Bools, baseline: Baseline, n_pairs: int, memory: int
+) -> tuple[int, int]:
+    """Changes x pairs that are computed at once, and pairs whose runs are held."""
+    layers, whole = vit.cfg.n_layers, bool(mask.all())
+    # a change: z and the MLP of each layer, their sum, and a layer at work; of a sparse mask every source's write
+    writes = 2 * layers if whole else graph.n_sources
+    at_once = pairs_within(vit, memory // 2, residuals=writes + 12, hidden=3, patterns=2)
+    at_once = min(at_once, HIDDEN_BYTES // width_of(vit, vit.cfg.d_mlp))
+    # a pair: at each layer z, the MLP's difference and two shadows; where they are let go of q, k, v, z, the MLP's
+    # write and two inputs. A sparse mask holds all of these, and as many inputs as memory allows
+    held = 7 * layers + 4 if whole else 11 * layers + 4
+    drawn = 3 * graph.n_sources * (baseline.ablation.kind == "noise") + 2 * layers * baseline.ablation.needs_reference
+    inside = 2 * layers * (len(graph.groups) > 1)
+    size = pairs_within(vit, memory // 4, residuals=held + drawn + inside)
+    return max(1, at_once), max(1, min(n_pairs, size, at_once))
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:

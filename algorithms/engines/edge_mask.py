@@ -1,24 +1,26 @@
-"""Which edges of a graph are still kept while it is pruned from the logits back, and which tokens are still needed.
+"""Which edges are kept, which rows read alike, and at which tokens what a source writes is needed.
 
-Everything upstream of the destination that is being pruned is whole, everything downstream is final. So a place is
-needed at a token if a kept edge downstream reads it there, and what is needed nowhere has no edge worth a run: its
-edges are dropped at once. A destination that is needed only at the tokens that the readout looks at (CLS, say) is only
-computed there.
+What is needed nowhere has no edge worth a run, and what is needed only at the tokens that the readout looks at (CLS,
+say) is only computed there. A mask that is given is whole from the start. While a graph is pruned from the logits back,
+everything upstream of the destination that is being pruned is whole and everything downstream is final: `finish` tells
+the sources of one destination after the other where they are needed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
+from ...circuits.reach import reach
 
 Bools = NDArray[np.bool_]
 Sources = dict[int, tuple[int, ...] | None]
-"""Kept sources of a destination row -> the token groups at which they are kept; None for all."""
+"""Sources of a destination row -> the token groups at which their edges are meant; None for all."""
 
 NOWHERE, READ, EVERYWHERE = 0, 1, 2
 
@@ -44,61 +46,70 @@ class Destination:
         return index
 
 
-@dataclass(frozen=True)
-class Trials:
-    """A batch of trials at one destination: trial i drops column i and the earlier ones that are expected to go.
+@dataclass(frozen=True, eq=False)
+class RowKind:
+    """What rows of one place read that keep the same edges.
 
     Args:
-        columns: The edges, in the order in which they are decided.
-        expected: Whether each is expected to go.
+        kept: Sources with a kept edge.
+        dropped: Sources with a dropped one.
     """
 
-    columns: list[int]
-    expected: list[bool]
-
-    def dropped(self) -> list[list[int]]:
-        """For each trial the columns that it drops."""
-        goes = [column for column, expected in zip(self.columns, self.expected, strict=True) if expected]
-        return [[*goes[: sum(self.expected[:place])], column] for place, column in enumerate(self.columns)]
+    kept: Sources
+    dropped: Sources
 
 
-class Kept:
-    """The kept edges, and for every source and destination row the tokens at which it is needed."""
+class EdgeMask:
+    """The kept edges, and for every source and destination row the tokens at which it is needed.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        graph: The graph.
+        mask: Kept edges, (edge,), that stay as they are; None for all, to be pruned from the logits back.
+    """
+
+    def __init__(self, graph: Graph, mask: Bools | None = None) -> None:
         self.graph = graph
-        self.mask: Bools = np.ones(len(graph), dtype=bool)
+        self.mask: Bools = np.ones(len(graph), dtype=bool) if mask is None else mask
+        self.pruned_back = mask is None
+        self.whole = bool(self.mask.all())  # at first
         n_tokens = len(graph.groups.of_token)
-        self.needed: Bools = np.zeros((graph.n_sources, n_tokens), dtype=bool)
         self._of_token = np.array(graph.groups.of_token)
         self.read: Bools = np.zeros(n_tokens, dtype=bool)
         self.read[list(graph.cfg.read_tokens)] = True
-        self._dense = {(b.kind, b.layer): b.exists for b in graph.blocks}
-        self._sources: dict[tuple[str, int, int], tuple[Sources, Sources]] = {}
-
-    def place(self, block: EdgeBlock) -> int:
-        """Where a block's destinations stand: 2 x layer in attention, + 1 at the MLP, 2 x n_layers at the end."""
-        if block.kind == "logits":
-            return 2 * self.graph.cfg.n_layers
-        return 2 * block.layer + (block.kind == "mlp")
+        self._dense = {block.key: block.unpack(self.mask) for block in graph.blocks}
+        self._kinds: dict[tuple[str, int, int], RowKind] = {}
+        self._alike: WeakValueDictionary[tuple[tuple[str, int], bytes], RowKind] = WeakValueDictionary()
+        self.needed: Bools = np.zeros((graph.n_sources, n_tokens), dtype=bool)
+        self.alive: Bools = np.ones((graph.n_sources, len(graph.groups)), dtype=bool)
+        if mask is not None:
+            found, last = reach(graph, mask), graph.first_head(graph.cfg.n_layers - 1)
+            self.alive = found.alive
+            self.needed[found.needed.any(1)] = True
+            self.needed[last:] &= self.read
 
     def dense(self, block: EdgeBlock) -> Bools:
         """Kept edges of a block, shape (row, group, column)."""
-        return self._dense[block.kind, block.layer]
+        return self._dense[block.key]
 
     def drop(self, destination: Destination, columns: list[int]) -> None:
         """Drops the edges from these columns into a destination."""
         self.dense(destination.block)[destination.row, destination.group, columns] = False
         self.mask[[destination.edge(column) for column in columns]] = False
-        self._sources.pop((destination.block.kind, destination.block.layer, destination.row), None)
+        self._kinds.pop((*destination.block.key, destination.row), None)
 
-    def sources(self, block: EdgeBlock, row: int) -> tuple[Sources, Sources]:
-        """Kept and dropped sources of a destination row, with the groups where they are."""
-        key = (block.kind, block.layer, row)
-        if key not in self._sources:
+    def kind(self, block: EdgeBlock, row: int) -> RowKind:
+        """What a destination row reads; rows that read alike share one object."""
+        key = (*block.key, row)
+        found = self._kinds.get(key)
+        if found is None:
             kept, present = self.dense(block)[row], block.exists[row]
-            self._sources[key] = _by_source(kept, present), _by_source(present & ~kept, present)
-        return self._sources[key]
+            form = (block.key, kept.tobytes() + present.tobytes())
+            found = self._alike.get(form)
+            if found is None:
+                found = RowKind(_by_source(kept, present), _by_source(present & ~kept, present))
+                self._alike[form] = found
+            self._kinds[key] = found
+        return found
 
     def level(self, tokens: Bools) -> int:
         """Nowhere, at tokens that the readout looks at, or everywhere."""
@@ -107,6 +118,8 @@ class Kept:
     def source_level(self, source: int) -> int:
         """Where a source's write is needed."""
         return self.level(self.needed[source])
+
+    # While a graph is pruned from the logits back.
 
     def row_needed(self, block: EdgeBlock, row: int) -> Bools:
         """Tokens at which a destination row is needed, shape (token,)."""
@@ -157,6 +170,14 @@ class Kept:
             self.drop(destination, gone)
         if block.kind != "inside" and left:
             self.needed[left] |= self.row_needed(block, row) & (self._of_token == group)
+            self._share()
+
+    def _share(self) -> None:
+        """Heads that share a norm are needed where any of them is."""
+        for layer in range(self.graph.cfg.n_layers):
+            if self.graph.cfg.is_joint(layer):
+                heads = self.graph.head_sources(layer)
+                self.needed[heads] = self.needed[heads].any(0)
 
 
 def _by_source(chosen: Bools, present: Bools) -> Sources:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms.pruning.soft_run import SoftRunner
+from vitcircuits.algorithms.engines.gated_run import GatedRunner
 from vitcircuits.circuits.ablation import Ablation
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.graph import compile_graph
@@ -39,7 +39,7 @@ def test_the_gradient_at_every_gate_is_the_derivative_of_the_masked_run(
     with variant.borrowed():
         with torch.no_grad():
             ablated, embedded = make_baseline(variant, Ablation("partner"))(pairs), variant.embed(pairs.clean)
-            runner = SoftRunner(variant, graph)
+            runner = GatedRunner(variant, graph)
             runner(1 - gates, embedded, ablated, _loss)  # nothing of an earlier batch is left in the buffers
             found = runner(gates, embedded, ablated, _loss)
         logits, gradient = _by_autograd(variant, graph, gates, pairs.clean, ablated)
@@ -58,5 +58,5 @@ def test_gates_of_0_and_1_are_a_circuit(variant_named, tokens, kind, images_for,
         mask = np.random.default_rng(seed).random(len(graph)) < (0.1, 0.3, 0.6, 1.0)[seed]
         with torch.no_grad(), vit.borrowed():
             gates = torch.from_numpy(mask.astype(np.float64))
-            found = SoftRunner(vit, graph)(gates, vit.embed(pairs.clean), baseline(pairs), _loss)
+            found = GatedRunner(vit, graph)(gates, vit.embed(pairs.clean), baseline(pairs), _loss)
         close(found.logits, run_pairs(vit, graph, mask, pairs, baseline))
