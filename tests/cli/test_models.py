@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from vitcircuits.cli.main import main
 from vitcircuits.cli.models_page import START, STOP, write_page
-from vitcircuits.cli.options import read_mask
 from vitcircuits.models.errors import ModelError
+from vitcircuits.models.model_config import read_mask
 
 
 def test_a_pattern_lists_layers_heads_tokens_and_edges(capsys):
