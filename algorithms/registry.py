@@ -1,14 +1,24 @@
-"""The algorithms by name, with their options as data, so that the command line needs no list of its own.
+"""The algorithms by name. Their options are declared once, in the signatures of the functions that take them:
 
-Nothing here imports torch: an algorithm's module is imported when it is called.
+    @algorithm
+    def ceap(graph, task, *, steps: Annotated[int, Option("steps of the path", least=1)] = 5, ...)
+
+From there come checks, records, help texts and the keys of a sweep. A signature is read from its source, so that
+nothing here imports torch: an algorithm's module is imported when it is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import ast
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ..models.errors import TaskError
 
@@ -18,20 +28,50 @@ if TYPE_CHECKING:
     from ..circuits.scores import Scores
     from ..circuits.task import Task
 
+P, R = ParamSpec("P"), TypeVar("R")
+
 
 @dataclass(frozen=True)
 class Option:
-    """One option of an algorithm.
+    """One option of an algorithm; default, name and choices are read off the signature.
 
     Args:
-        default: Its value unless told otherwise; also its type.
         help: What it does.
+        least: The smallest number that makes sense.
+        above: Numbers that make sense are larger than this.
+        most: The largest number that makes sense.
+        below: Numbers that make sense are smaller than this.
+        default: Its value unless told otherwise; also its type.
         choices: The values that it can take, where they are few.
     """
 
-    default: Any
     help: str
+    least: float | int | None = None
+    above: float | int | None = None
+    most: float | int | None = None
+    below: float | int = float("inf")
+    default: Any = None
     choices: tuple[Any, ...] | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Does nothing if the value makes sense; several values are looked at one by one.
+
+        Raises:
+            TaskError: It does not.
+        """
+        if self.choices is not None and value not in self.choices:
+            raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, self.choices))}.")
+        if self.least is None and self.above is None:
+            return
+        for one in [value] if isinstance(value, int | float) else value:
+            low = one < self.least if self.least is not None else not one > (self.above or 0)
+            if low or not one < self.below or (self.most is not None and one > self.most):
+                raise TaskError(f"{name}={one}: pass {self._range()}, such as {name}={self.default}.")
+
+    def _range(self) -> str:
+        said = f"at least {self.least:g}" if self.least is not None else f"a number above {self.above:g}"
+        said += "" if self.most is None else f" and at most {self.most:g}"
+        return said if self.below == float("inf") else f"{said} and below {self.below:g}"
 
 
 @dataclass(frozen=True)
@@ -42,170 +82,128 @@ class AlgorithmEntry:
         name: Its name, and its function's.
         module: The module that defines it, inside this package.
         summary: One line for help texts.
-        options: Its options beside `memory` and `progress`.
         finds: Scores that a circuit is selected by, or the circuit itself (which also takes a `journal`).
     """
 
     name: str
     module: str
     summary: str
-    options: Mapping[str, Option] = field(default_factory=dict)
     finds: Literal["scores", "circuit"] = "scores"
 
+    @cached_property
+    def options(self) -> Mapping[str, Option]:
+        """Its options beside `memory` and `progress`, as its signature declares them."""
+        spec = find_spec(self.module, __package__)
+        assert spec is not None and spec.origin is not None
+        return read_options(Path(spec.origin).read_text(encoding="utf-8"), self.name)
 
-_FREEZE = Option(True, "treat each norm's standard deviation as a constant in the backward pass", (True, False))
-_SIZE = Option(0.05, "edges of the circuit: a share of the graph below 1, or a number from 1 on")
+
+def read_options(source: str, function: str) -> dict[str, Option]:
+    """The options that a function's signature declares, from the text of its module."""
+    defined = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function]
+    found, signature = {}, defined[-1].args  # the last: overloads come before
+    for argument, default in zip(signature.kwonlyargs, signature.kw_defaults, strict=True):
+        kind = argument.annotation
+        if isinstance(kind, ast.Subscript) and ast.unparse(kind.value) == "Annotated" and default is not None:
+            assert isinstance(kind.slice, ast.Tuple)
+            known, declared = kind.slice.elts
+            assert isinstance(declared, ast.Call)
+            option = Option(
+                *map(ast.literal_eval, declared.args),
+                **{str(word.arg): ast.literal_eval(word.value) for word in declared.keywords},
+            )
+            found[argument.arg] = replace(option, default=ast.literal_eval(default), choices=_choices(known))
+    return found
+
+
+def _choices(kind: ast.expr) -> tuple[Any, ...] | None:
+    if ast.unparse(kind) == "bool":
+        return (True, False)
+    if isinstance(kind, ast.Subscript) and ast.unparse(kind.value) == "Literal":
+        values = ast.literal_eval(kind.slice)
+        return values if isinstance(values, tuple) else (values,)
+    return None
+
+
+def algorithm(find: Callable[P, R]) -> Callable[P, R]:
+    """Checks the options of a registered function before it runs."""
+
+    @functools.wraps(find)
+    def checked(*args: P.args, **given: P.kwargs) -> R:
+        for name, option in ALGORITHMS[find.__name__].options.items():
+            if name in given:
+                option.check(name, given[name])
+        return find(*args, **given)
+
+    return checked
+
+
+class Chosen(SimpleNamespace):
+    """Values of an algorithm's options, by attribute."""
+
+    def record(self, **resolved: Any) -> dict[str, Any]:
+        """The same in plain values, with what `auto` and the like were resolved to."""
+        return {**vars(self), **resolved}
+
+
+def chosen(name: str, values: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
+    """The values that an algorithm runs with: those given, such as a function's `locals()`, else the defaults."""
+    given = {**(values or {}), **more}
+    return Chosen(**{key: given.get(key, option.default) for key, option in ALGORITHMS[name].options.items()})
+
 
 ALGORITHMS: dict[str, AlgorithmEntry] = {
     entry.name: entry
     for entry in (
         AlgorithmEntry(
-            "eap",
-            ".attribution.gradients",
-            "edge attribution, gradient at the clean image (2 forwards, 1 backward)",
-            {
-                "freeze_norm": _FREEZE,
-                "softmax": Option("linear", "edges inside heads: first order, or exact softmax", ("linear", "exact")),
-            },
+            "eap", ".attribution.gradients", "edge attribution, gradient at the clean image (2 forwards, 1 backward)"
         ),
         AlgorithmEntry(
-            "eap_ig",
-            ".attribution.gradients",
-            "edge attribution with gradients averaged from ablated to clean input",
-            {
-                "steps": Option(5, "points on the path"),
-                "rule": Option("midpoint", "where the points are", ("midpoint", "left")),
-                "freeze_norm": _FREEZE,
-                "report_error": Option(False, "also run with twice the steps and report the difference", (True, False)),
-            },
+            "eap_ig", ".attribution.gradients", "edge attribution with gradients averaged from ablated to clean input"
         ),
         AlgorithmEntry(
             "eap_ig_activations",
             ".attribution.activations",
             "the same, with one layer's activations at a time on their way from ablated to clean",
-            {
-                "steps": Option(5, "points on each path"),
-                "rule": Option("midpoint", "where the points are", ("midpoint", "left")),
-                "freeze_norm": _FREEZE,
-            },
         ),
         AlgorithmEntry(
-            "ceap",
-            ".attribution.ceap",
-            "edge attribution by conductance: sources move along the path as gradients do",
-            {"steps": Option(5, "steps of the path"), "freeze_norm": _FREEZE},
+            "ceap", ".attribution.ceap", "edge attribution by conductance: sources move along the path as gradients do"
         ),
         AlgorithmEntry(
             "relp",
             ".attribution.relp",
             "edge attribution with relevance rules in place of derivatives (2 forwards, 1 backward)",
-            {
-                "attention": Option(
-                    "half",
-                    "products share relevance by halves, patterns are constants, or plain derivatives",
-                    ("half", "pattern", "gradient"),
-                )
-            },
         ),
         AlgorithmEntry(
             "atp_star",
             ".attribution.atp_star",
             "edge attribution with heads recomputed exactly for edges into queries and keys",
-            {
-                "grad_drop": Option(False, "mean of absolute scores without each layer's gradient", (True, False)),
-                "freeze_norm": _FREEZE,
-            },
         ),
-        AlgorithmEntry(
-            "rank_ensemble",
-            ".attribution.ensemble",
-            "mean signed rank under several algorithms",
-            {"of": Option("eap_ig,ceap", "algorithms that return scores, with commas between them")},
-        ),
+        AlgorithmEntry("rank_ensemble", ".attribution.ensemble", "mean signed rank under several algorithms"),
         AlgorithmEntry(
             "exact_effects",
             ".attribution.exact",
             "every edge ablated or restored alone (one run of the rest of the model per edge)",
-            {
-                "direction": Option(
-                    "noising",
-                    "ablate edges in the clean run, or restore them in the corrupted run",
-                    ("noising", "denoising"),
-                )
-            },
         ),
         AlgorithmEntry(
             "acdc",
             ".pruning.acdc",
             "prune from the logits back every edge whose loss the metric hardly feels",
-            {
-                "tau": Option(0.01, "largest worsening that is let pass, in the metric's unit"),
-                "metric": Option("kl", "what is watched", ("kl", "logit_difference", "task")),
-                "order": Option("paper", "last source first, or by the scores of an algorithm, such as eap"),
-                "worsening": Option(
-                    "signed", "drop what worsens the metric, or moves it, by less", ("signed", "absolute")
-                ),
-                "batch": Option(64, "most trials at once; 1 is the sequential algorithm"),
-            },
             finds="circuit",
         ),
         AlgorithmEntry(
             "learned_masks",
             ".pruning.masks",
             "a gate on every edge, learned so that few edges stay close to the full model",
-            {
-                "size": _SIZE,
-                "steps": Option(300, "for each size"),
-                "batch": Option(8, "pairs in a step"),
-                "learning_rate": Option(0.3, "of the gates"),
-                "objective": Option(
-                    "auto",
-                    "squared difference of the metric to the full model's, KL, or both; auto: both on crossed tasks",
-                    ("auto", "both", "metric", "kl"),
-                ),
-                "partners": Option(
-                    "auto",
-                    "whose ablated values an image meets: its own partner's, or another pair's at every step",
-                    ("auto", "given", "shuffled"),
-                ),
-                "start": Option(
-                    "auto",
-                    "all edges (none), or an algorithm whose scores open the gates; auto: eap_ig on crossed tasks",
-                ),
-                "derivative": Option(
-                    "auto",
-                    "through the gates, or each edge flipped; auto: up to 500 edges",
-                    ("auto", "pathwise", "measured"),
-                ),
-                "polish": Option("auto", "end with measured swaps; auto: up to 500 edges", ("auto", "yes", "no")),
-                "augment": Option("auto", "photographs mirrored and cropped anew at every step", ("auto", "yes", "no")),
-                "seed": Option(0, "draws gates, batches and partners"),
-            },
             finds="circuit",
         ),
         AlgorithmEntry(
-            "hybrid",
-            ".attribution.hybrid",
-            "gradient scores, and exact runs of the edges whose place is in doubt",
-            {
-                "first": Option("eap_ig", "the gradient scores", ("eap_ig", "eap")),
-                "budget": Option(0.5, "runs as a share of the edges, single edges and group tests together"),
-            },
+            "hybrid", ".attribution.hybrid", "gradient scores, and exact runs of the edges whose place is in doubt"
         ),
         AlgorithmEntry(
             "budgeted_pruning",
             ".pruning.budgeted",
             "prune to a size, effects measured anew as the circuit shrinks, until no swap helps",
-            {
-                "size": _SIZE,
-                "faithfulness": Option(0.0, "above 0: prune while faithfulness on discovery pairs is at least this"),
-                "start": Option("full", "the full graph, or EAP-IG's strongest edges", ("full", "eap_ig")),
-                "objective": Option("squared", "what is kept small", ("squared", "faithfulness", "kl")),
-                "measure": Option("auto", "exact runs, or slopes to screen by", ("auto", "exact", "slopes")),
-                "share": Option(0.1, "of the kept edges that a round drops, at most"),
-                "breaths": Option(4, "times that edges are taken back in at each size (with slopes)"),
-                "swaps": Option(8, "edges that are tried in swaps (with slopes); 0 for no swaps"),
-            },
             finds="circuit",
         ),
         AlgorithmEntry(
@@ -225,14 +223,36 @@ def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores
         **options: The algorithm's own, and `memory`, `progress`; where it finds a circuit also `journal`.
 
     Raises:
-        TaskError: There is no such algorithm or option.
+        TaskError: There is no such algorithm or option, or a value makes no sense.
     """
     if name not in ALGORITHMS:
         raise TaskError(f"there is no algorithm {name!r}: pass one of {', '.join(ALGORITHMS)}.")
     entry = ALGORITHMS[name]
+    shared = ("memory", "progress", *(["journal"] if entry.finds == "circuit" else []))
     for option in options:
-        shared = ("memory", "progress", *(["journal"] if entry.finds == "circuit" else []))
         if option not in entry.options and option not in shared:
             known = ", ".join(entry.options) or "none"
             raise TaskError(f"{name} has no option {option!r}: its options are {known}.")
     return getattr(import_module(entry.module, __package__), name)(graph, task, **options)
+
+
+def scored_by(name: Scores | str, option: str, other: str, graph: Graph, task: Task, **shared: Any) -> Any:
+    """Scores, those of the algorithm that a word names, or the word that stands for none.
+
+    Args:
+        name: Scores, an algorithm's name, or `other`.
+        option: What the option is called.
+        other: The word for none, such as `paper`.
+        graph: The graph.
+        task: The task.
+        **shared: `memory` and `progress` of the algorithm.
+
+    Raises:
+        TaskError: There is no such algorithm, or it makes no scores.
+    """
+    if not isinstance(name, str) or name == other:
+        return name
+    known = [key for key, entry in ALGORITHMS.items() if entry.finds == "scores"]
+    if name not in known:
+        raise TaskError(f"{option}={name!r} is not known: pass {other!r}, scores, or one of {', '.join(known)}.")
+    return run_algorithm(name, graph, task, **shared)

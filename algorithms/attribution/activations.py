@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -26,24 +27,26 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
+from ..registry import Option, algorithm, chosen
 from .contraction import Contraction
 from .deltas import Deltas, make_ablated, make_deltas
 from .destinations import Gradients
 from .inside import inside_scores
-from .path import Rule, path_points
+from .path import path_points
 from .plan import Found, Plan
 from .rules import Rules
 from .tape import Tape, record_tape, record_writes
 from .totals import Totals
 
 
+@algorithm
 def eap_ig_activations(
     graph: Graph,
     task: Task,
     *,
-    steps: int = 5,
-    rule: Rule = "midpoint",
-    freeze_norm: bool = True,
+    steps: Annotated[int, Option("points on each path", least=1)] = 5,
+    rule: Annotated[Literal["midpoint", "left"], Option("where the points are")] = "midpoint",
+    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -68,9 +71,8 @@ def eap_ig_activations(
         TaskError: The metric has no gradient (accuracy), or the steps or the rule make no sense.
         GraphError: The graph was compiled for another model.
     """
-    points = path_points(steps, rule)
+    points, options = path_points(steps, rule), chosen("eap_ig_activations", locals()).record()
     plan = _Levels(graph, task, freeze_norm, memory, progress, "eap_ig_activations", points)
-    options = {"steps": steps, "rule": rule, "freeze_norm": freeze_norm}
     return plan.run().moments.scores(task, "eap_ig_activations", options)
 
 

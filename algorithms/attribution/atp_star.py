@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import ModelError, TaskError
+from ..registry import Option, algorithm, chosen
 from .contraction import Contraction
 from .deltas import Deltas, make_ablated, make_deltas
 from .destinations import Gradients
@@ -41,12 +43,13 @@ from .tape import Tape, record_tape
 from .totals import Totals
 
 
+@algorithm
 def atp_star(
     graph: Graph,
     task: Task,
     *,
-    grad_drop: bool = False,
-    freeze_norm: bool = True,
+    grad_drop: Annotated[bool, Option("mean of absolute scores without each layer's gradient")] = False,
+    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -87,7 +90,7 @@ def atp_star(
             "grad_drop=False."
         )
     plan = _Star(graph, task, freeze_norm, memory, progress, "atp_star", grad_drop)
-    return plan.run().moments.scores(task, "atp_star", {"grad_drop": grad_drop, "freeze_norm": freeze_norm})
+    return plan.run().moments.scores(task, "atp_star", chosen("atp_star", locals()).record())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ...models.errors import TaskError
+from ..registry import Option, algorithm, chosen
 from .contraction import Contraction
 from .cuts import completeness
 from .deltas import Ablated, make_deltas
@@ -36,12 +37,13 @@ from .tape import Writes, record_tape, record_writes
 from .totals import Totals
 
 
+@algorithm
 def ceap(
     graph: Graph,
     task: Task,
     *,
-    steps: int = 5,
-    freeze_norm: bool = True,
+    steps: Annotated[int, Option("steps of the path", least=1)] = 5,
+    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -70,14 +72,12 @@ def ceap(
         TaskError: The metric has no gradient (accuracy), or there is no step.
         GraphError: The graph was compiled for another model.
     """
-    if steps < 1:
-        raise TaskError(f"steps={steps}: pass at least 1, such as steps=5.")
+    options = chosen("ceap", locals()).record()
     found = _Conductance(graph, task, freeze_norm, memory, progress, "ceap", steps).run()
     drop = found.drop / found.moments.n_pairs
     diagnostics = {"metric_drop": drop}
     if not freeze_norm:
         diagnostics["completeness_gap"] = completeness(graph, found.moments.mean, drop)
-    options = {"steps": steps, "freeze_norm": freeze_norm}
     return found.moments.scores(task, "ceap", options, diagnostics=diagnostics)
 
 

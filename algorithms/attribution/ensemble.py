@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...models.errors import TaskError
+from ..registry import ALGORITHMS, Option, algorithm, run_algorithm
 
 if TYPE_CHECKING:
     from ...circuits.task import Task
@@ -74,8 +75,6 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _names(of: str) -> list[str]:
-    from ..registry import ALGORITHMS
-
     names = [name.strip() for name in of.split(",") if name.strip()]
     good = [name for name, entry in ALGORITHMS.items() if entry.finds == "scores" and name != "rank_ensemble"]
     bad = [name for name in names if name not in good]
@@ -87,11 +86,12 @@ def _names(of: str) -> list[str]:
     return names
 
 
+@algorithm
 def rank_ensemble(
     graph: Graph,
     task: Task,
     *,
-    of: str = "eap_ig,ceap",
+    of: Annotated[str, Option("algorithms that return scores, with commas between them")] = "eap_ig,ceap",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -120,8 +120,6 @@ def rank_ensemble(
 
 
 def _run(name: str, graph: Graph, task: Task, memory: int, progress: bool) -> Scores:
-    from ..registry import run_algorithm
-
     found = run_algorithm(name, graph, task, memory=memory, progress=progress)
     assert isinstance(found, Scores)
     return found

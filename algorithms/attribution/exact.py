@@ -13,29 +13,33 @@ forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
-from ...circuits.effect_table import require_direction
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ..engines.flips import measure_flips
 from ..progress import progress_bar
+from ..registry import Option, algorithm
 from .moments import spread
 
 Direction = Literal["noising", "denoising"]
 
 
+@algorithm
 def exact_effects(
     graph: Graph,
     task: Task,
     *,
-    direction: Direction = "noising",
+    direction: Annotated[
+        Literal["noising", "denoising"],
+        Option("ablate edges in the clean run, or restore them in the corrupted run"),
+    ] = "noising",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -56,7 +60,6 @@ def exact_effects(
         GraphError: The graph was compiled for another model.
         TaskError: The direction is not known.
     """
-    require_direction(direction)
     require_model(task.vit, graph)
     every = np.arange(len(graph))
     with progress_bar("exact_effects", len(graph) * len(task.searched), progress, "run") as bar:

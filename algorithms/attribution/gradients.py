@@ -11,6 +11,7 @@ front of block 0.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -18,17 +19,20 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from .inside import Softmax
-from .path import PathPlan, Rule, path_points
+from ..registry import Option, algorithm, chosen
+from .path import PathPlan, path_points
 from .plan import require_slope_at_clean
 
 
+@algorithm
 def eap(
     graph: Graph,
     task: Task,
     *,
-    freeze_norm: bool = True,
-    softmax: Softmax = "linear",
+    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
+    softmax: Annotated[
+        Literal["linear", "exact"], Option("edges inside heads: first order, or exact softmax")
+    ] = "linear",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -50,19 +54,20 @@ def eap(
         GraphError: The graph was compiled for another model.
     """
     require_slope_at_clean(task, "eap")
-    options = {"freeze_norm": freeze_norm, "softmax": softmax}
+    options = chosen("eap", locals()).record()
     plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap", form=softmax)
     return plan.run().moments.scores(task, "eap", options)
 
 
+@algorithm
 def eap_ig(
     graph: Graph,
     task: Task,
     *,
-    steps: int = 5,
-    rule: Rule = "midpoint",
-    freeze_norm: bool = True,
-    report_error: bool = False,
+    steps: Annotated[int, Option("points on the path", least=1)] = 5,
+    rule: Annotated[Literal["midpoint", "left"], Option("where the points are")] = "midpoint",
+    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
+    report_error: Annotated[bool, Option("also run with twice the steps and report the difference")] = False,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -88,7 +93,7 @@ def eap_ig(
         TaskError: The metric has no gradient (accuracy), or the steps or the rule make no sense.
         GraphError: The graph was compiled for another model.
     """
-    options = {"steps": steps, "rule": rule, "freeze_norm": freeze_norm}
+    options = chosen("eap_ig", locals()).record()
     plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap_ig", points=path_points(steps, rule))
     found = plan.run()
     moments, diagnostics = found.moments, plan.completeness(found)

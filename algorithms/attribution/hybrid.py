@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -33,13 +33,10 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sources import source_values
 from ...circuits.task import Task
-from ...models.errors import TaskError
 from ..progress import progress_bar
-from ..registry import run_algorithm
+from ..registry import Option, algorithm, chosen, run_algorithm
 from .exact import single_effects
 from .moments import spread
-
-First = Literal["eap_ig", "eap"]
 
 QUIET = 1e-4
 """Of the largest effect: what moves the metric by less, on average over pairs, counts as nothing."""
@@ -51,12 +48,16 @@ TOGETHER = 4  # groups that are halved at once: their tests share the clean and 
 CHUNK = 8  # edges measured at first from the top, then twice as many: those of one chunk share the clean run
 
 
+@algorithm
 def hybrid(
     graph: Graph,
     task: Task,
     *,
-    first: First = "eap_ig",
-    budget: float = 0.5,
+    first: Annotated[Literal["eap_ig", "eap"], Option("the gradient scores")] = "eap_ig",
+    budget: Annotated[
+        float,
+        Option("runs as a share of the edges, single edges and group tests together", above=0, most=1),
+    ] = 0.5,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -83,17 +84,13 @@ def hybrid(
         TaskError: An option makes no sense, or the metric has no gradient.
         GraphError: The graph was compiled for another model.
     """
-    if first not in ("eap_ig", "eap"):
-        raise TaskError(f'first={first!r} is not known: pass first="eap_ig" or first="eap".')
-    if not 0 < budget <= 1:
-        raise TaskError(f"budget={budget}: pass a share of the edges above 0 and up to 1, such as budget=0.5.")
     require_model(task.vit, graph)
     scores = run_algorithm(first, graph, task, memory=memory, progress=progress)
     assert isinstance(scores, Scores)
     with progress_bar("hybrid", int(budget * len(graph)), progress, "run") as bar:
         doubts = _Doubts(graph, task, scores, int(budget * len(graph)), memory, bar)
         doubts.settle()
-    return doubts.scores({"first": first, "budget": budget})
+    return doubts.scores(chosen("hybrid", locals()).record())
 
 
 class _Doubts:

@@ -9,20 +9,27 @@ f(x) / x are constants, and attention follows one of three rules.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
+from ..registry import Option, algorithm, chosen
 from .path import PathPlan
 from .plan import require_slope_at_clean
-from .relevance import Attention, RelevanceRules
+from .relevance import RelevanceRules
 
 
+@algorithm
 def relp(
     graph: Graph,
     task: Task,
     *,
-    attention: Attention = "half",
+    attention: Annotated[
+        Literal["half", "pattern", "gradient"],
+        Option("products share relevance by halves, patterns are constants, or plain derivatives"),
+    ] = "half",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -58,4 +65,4 @@ def relp(
     patterns = graph.cfg.n_heads * graph.cfg.tokens.n_tokens / graph.cfg.d_model  # one layer's, in residuals
     kept = 3 + 3 * patterns if attention == "half" else 0.0
     plan = PathPlan(graph, task, True, memory, progress, "relp", form=attention, rules=rules, kept=kept)
-    return plan.run().moments.scores(task, "relp", {"attention": attention})
+    return plan.run().moments.scores(task, "relp", chosen("relp", locals()).record())

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Annotated, Any, Literal, overload
 
 import numpy as np
 
@@ -30,47 +30,31 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from .acdc_plan import AcdcPlan, MetricChoice, Worsening, as_order
+from ..registry import Option, algorithm, chosen, scored_by
+from .acdc_plan import AcdcPlan
 from .acdc_search import Search
 
 
 @overload
-def acdc(
-    graph: Graph,
-    task: Task,
-    *,
-    tau: float = ...,
-    metric: MetricChoice = ...,
-    order: Scores | str = ...,
-    worsening: Worsening = ...,
-    batch: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> Circuit: ...
+def acdc(graph: Graph, task: Task, *, tau: float = ..., **options: Any) -> Circuit: ...
 @overload
+def acdc(graph: Graph, task: Task, *, tau: Sequence[float], **options: Any) -> list[Circuit]: ...
+@algorithm
 def acdc(
     graph: Graph,
     task: Task,
     *,
-    tau: Sequence[float],
-    metric: MetricChoice = ...,
-    order: Scores | str = ...,
-    worsening: Worsening = ...,
-    batch: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> list[Circuit]: ...
-def acdc(
-    graph: Graph,
-    task: Task,
-    *,
-    tau: float | Sequence[float] = 0.01,
-    metric: MetricChoice = "kl",
-    order: Scores | str = "paper",
-    worsening: Worsening = "signed",
-    batch: int = 64,
+    tau: Annotated[
+        float | Sequence[float], Option("largest worsening that is let pass, in the metric's unit", above=0)
+    ] = 0.01,
+    metric: Annotated[Literal["kl", "logit_difference", "task"], Option("what is watched")] = "kl",
+    order: Annotated[
+        Scores | str, Option("last source first, or by the scores of an algorithm, such as eap")
+    ] = "paper",
+    worsening: Annotated[
+        Literal["signed", "absolute"], Option("drop what worsens the metric, or moves it, by less")
+    ] = "signed",
+    batch: Annotated[int, Option("most trials at once; 1 is the sequential algorithm", least=1)] = 64,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
@@ -107,10 +91,10 @@ def acdc(
     else:
         several, files = [float(tau)], [journal]
     require_model(task.vit, graph)
-    order = as_order(order, graph, task, memory=memory, progress=progress)
+    ranked = scored_by(order, "order", "paper", graph, task, memory=memory, progress=progress)
     found = []
     for value, file in zip(several, files, strict=True):
-        plan = AcdcPlan(graph, task, value, metric, order, worsening, batch, memory)
+        plan = AcdcPlan(graph, task, value, ranked, memory, chosen("acdc", locals()))
         found.append(Search(plan, file, progress).circuit())
     return found if isinstance(tau, Sequence | np.ndarray) else found[0]
 

@@ -10,33 +10,9 @@ from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ...models.errors import TaskError
 from ..engines.edge_mask import Destination
-from ..registry import ALGORITHMS, run_algorithm
+from ..registry import Chosen
 from .identity import scores_digest, search_identity
-
-MetricChoice = Literal["kl", "logit_difference", "task"]
-Worsening = Literal["signed", "absolute"]
-
-
-def as_order(
-    order: Scores | str, graph: Graph, task: Task, *, memory: int, progress: bool
-) -> Scores | Literal["paper"]:
-    """The order itself, or the scores of the algorithm that it names.
-
-    Raises:
-        TaskError: There is no such algorithm, or it makes no scores.
-    """
-    if isinstance(order, Scores):
-        return order
-    if order == "paper":
-        return "paper"
-    known = [name for name, entry in ALGORITHMS.items() if entry.finds == "scores"]
-    if order not in known:
-        raise TaskError(f'order={order!r} is not known: pass "paper", scores, or one of {", ".join(known)}.')
-    found = run_algorithm(order, graph, task, memory=memory, progress=progress)
-    assert isinstance(found, Scores)
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,30 +20,17 @@ class AcdcPlan:
     """What decides the result; see `acdc`.
 
     Raises:
-        TaskError: An option makes no sense.
         GraphError: The order's scores belong to another graph.
     """
 
     graph: Graph
     task: Task
     tau: float
-    metric: MetricChoice
     order: Scores | Literal["paper"]
-    worsening: Worsening
-    batch: int
     memory: int
+    chosen: Chosen
 
     def __post_init__(self) -> None:
-        if not 0 < self.tau < float("inf"):
-            raise TaskError(f"tau={self.tau}: pass a threshold above 0, such as tau=0.01.")
-        if self.batch < 1:
-            raise TaskError(f"batch={self.batch}: pass at least 1.")
-        for name, value, known in (
-            ("metric", self.metric, ("kl", "logit_difference", "task")),
-            ("worsening", self.worsening, ("signed", "absolute")),
-        ):
-            if value not in known:
-                raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
         if isinstance(self.order, Scores):
             self.graph.require_same(self.order.graph, "scores")
 
@@ -79,7 +42,7 @@ class AcdcPlan:
         model's on each clean image is watched in its place.
         """
         chosen = self.task.metric
-        chosen = chosen if self.metric == "task" else dataclasses.replace(chosen, kind=self.metric)
+        chosen = chosen if self.chosen.metric == "task" else dataclasses.replace(chosen, kind=self.chosen.metric)
         if self.task.sides == "both" and not chosen.relative:
             return dataclasses.replace(chosen, kind="distance")
         return chosen
@@ -95,13 +58,7 @@ class AcdcPlan:
     def options(self) -> dict[str, Any]:
         """The options in plain values."""
         order = self.order.algorithm if isinstance(self.order, Scores) else self.order
-        return {
-            "tau": self.tau,
-            "metric": self.metric,
-            "order": order,
-            "worsening": self.worsening,
-            "batch": self.batch,
-        }
+        return self.chosen.record(tau=self.tau, order=order)
 
     def config(self) -> dict[str, Any]:
         """Everything that decides a decision or its last bit."""

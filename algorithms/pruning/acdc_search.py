@@ -153,7 +153,7 @@ class Search:
     def _most(self) -> int:
         """Trials in a batch that memory and the caller allow."""
         changing = (self.kept.needed & ~self.kept.read).any(1).sum()  # at the readout's tokens alone they are small
-        return min(self.plan.batch, self.sizes.variants(int(changing)))
+        return min(self.plan.chosen.batch, self.sizes.variants(int(changing)))
 
     @staticmethod
     def _foreseen(todo: list[int], stays: set[int]) -> int:
@@ -200,7 +200,7 @@ class Search:
         return step
 
     def _worsening(self, loss: float) -> float:
-        return loss if self.plan.worsening == "signed" else abs(loss)
+        return loss if self.plan.chosen.worsening == "signed" else abs(loss)
 
     def _keep(self, loss: float, destination: Destination, dropped: list[int], column: int) -> tuple[bool, bool]:
         """Whether an edge stays, and whether that was too close to tell from a batch."""

@@ -36,7 +36,7 @@ class LossMeter:
         self.baseline = make_baseline(task.vit, task.ablation, task.reference, memory=plan.memory)
         self.n_exact = 0  # flips that were run on all pairs
         self.n_slopes = 0  # forward and backward passes over all pairs
-        self._loss = LOSSES[plan.objective]
+        self._loss = LOSSES[plan.chosen.objective]
         everything = np.ones(len(plan.graph), dtype=bool)
         self.reference = self._clean_logits()
         self.full = self._values(plan.judged, self.reference)

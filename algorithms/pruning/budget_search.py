@@ -53,8 +53,8 @@ class Search:
         plan = self.plan
         with self.journal, progress_bar("budgeted_pruning", len(self.graph), self.progress, "edge") as self.bar:
             mask = self._start()
-            if plan.faithfulness > 0:
-                return [self._circuit(self._to_level(mask, plan.faithfulness))]
+            if plan.chosen.faithfulness > 0:
+                return [self._circuit(self._to_level(mask, plan.chosen.faithfulness))]
             found = {}
             for size in sorted(set(plan.sizes), reverse=True):
                 mask = self._refine(self._descend(mask, size), size)
@@ -91,12 +91,12 @@ class Search:
 
     def _start(self) -> Bools:
         plan, everything = self.plan, np.ones(len(self.graph), dtype=bool)
-        if plan.start == "full":
+        if plan.chosen.start == "full":
             return everything
         largest = max(plan.sizes)
 
         def by_scores(mask: Bools) -> Bools:
-            scores = run_algorithm(plan.start, self.graph, plan.task, memory=plan.memory, progress=self.progress)
+            scores = run_algorithm(plan.chosen.start, self.graph, plan.task, memory=plan.memory, progress=self.progress)
             assert isinstance(scores, Scores)
             return scores.top(
                 min(START_FACTOR * largest, len(self.graph)), by="mean_abs" if plan.task.sides == "both" else "abs_mean"
@@ -133,7 +133,7 @@ class Search:
         losses = self.measure.flips(mask, kept)
         order = np.argsort(losses, kind="stable")
         harm = np.maximum(losses[order] - now, 0)
-        most = max(1, min(int(self.plan.share * len(kept)), len(kept) - size))
+        most = max(1, min(int(self.plan.chosen.share * len(kept)), len(kept) - size))
         least, n = 1 if self.plan.exact or level is not None else max(1, most // 8), most
         while True:
             found = mask.copy()
@@ -152,7 +152,7 @@ class Search:
     def _refine(self, mask: Bools, size: int) -> Bools:
         """Fills up, takes edges back in that came to matter, and swaps until no swap helps."""
         mask = self._fill(mask, size)
-        for _ in range(0 if self.plan.exact else self.plan.breaths):
+        for _ in range(0 if self.plan.exact else self.plan.chosen.breaths):
             grown = mask
             for _ in range(2):
                 grown = self._step("grow", grown, lambda now: self._grow(now, size))
@@ -162,7 +162,7 @@ class Search:
                 break
             mask = shrunk
         swaps = 0
-        while swaps < self.plan.swaps or (self.plan.exact and self.plan.swaps):
+        while swaps < self.plan.chosen.swaps or (self.plan.exact and self.plan.chosen.swaps):
             found = self._step("swap", mask, lambda now: self._swap(now, size))
             if found is None:
                 break
@@ -224,8 +224,8 @@ class Search:
         now, kept = measure.loss(mask), np.flatnonzero(mask)
         losses = measure.flips(mask, kept)
         weakest = kept[np.argsort(losses, kind="stable")]
-        absent = np.flatnonzero(~mask) if plan.exact else self._strongest(mask, plan.swaps)
-        for gone in weakest if plan.exact else weakest[: plan.swaps]:
+        absent = np.flatnonzero(~mask) if plan.exact else self._strongest(mask, plan.chosen.swaps)
+        for gone in weakest if plan.exact else weakest[: plan.chosen.swaps]:
             without = mask.copy()
             without[gone] = False
             losses = measure.exact(without, absent)

@@ -22,64 +22,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Annotated, Any, Literal, overload
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
-from ...circuits.sizes import edges_of
+from ...circuits.sizes import Size, edges_of
 from ...circuits.task import Task
-from .budget_plan import BudgetPlan, Measure, Objective, Start
+from ..registry import Option, algorithm, chosen
+from .budget_plan import BudgetPlan
 from .budget_search import Search
 
 
 @overload
-def budgeted_pruning(
-    graph: Graph,
-    task: Task,
-    *,
-    size: float | int = ...,
-    faithfulness: float = ...,
-    start: Start = ...,
-    objective: Objective = ...,
-    measure: Measure = ...,
-    share: float = ...,
-    breaths: int = ...,
-    swaps: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> Circuit: ...
+def budgeted_pruning(graph: Graph, task: Task, *, size: Size = ..., **options: Any) -> Circuit: ...
 @overload
+def budgeted_pruning(graph: Graph, task: Task, *, size: Sequence[Size], **options: Any) -> list[Circuit]: ...
+@algorithm
 def budgeted_pruning(
     graph: Graph,
     task: Task,
     *,
-    size: Sequence[float | int],
-    faithfulness: float = ...,
-    start: Start = ...,
-    objective: Objective = ...,
-    measure: Measure = ...,
-    share: float = ...,
-    breaths: int = ...,
-    swaps: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> list[Circuit]: ...
-def budgeted_pruning(
-    graph: Graph,
-    task: Task,
-    *,
-    size: float | int | Sequence[float | int] = 0.05,
-    faithfulness: float = 0.0,
-    start: Start = "full",
-    objective: Objective = "squared",
-    measure: Measure = "auto",
-    share: float = 0.1,
-    breaths: int = 4,
-    swaps: int = 8,
+    size: Annotated[
+        Size | Sequence[Size], Option("edges of the circuit: a share of the graph below 1, or a number from 1 on")
+    ] = 0.05,
+    faithfulness: Annotated[
+        float, Option("above 0: prune while faithfulness on discovery pairs is at least this", least=0, most=1)
+    ] = 0.0,
+    start: Annotated[Literal["full", "eap_ig"], Option("the full graph, or EAP-IG's strongest edges")] = "full",
+    objective: Annotated[Literal["squared", "faithfulness", "kl"], Option("what is kept small")] = "squared",
+    measure: Annotated[Literal["auto", "exact", "slopes"], Option("exact runs, or slopes to screen by")] = "auto",
+    share: Annotated[float, Option("of the kept edges that a round drops, at most", above=0, below=1)] = 0.1,
+    breaths: Annotated[int, Option("times that edges are taken back in at each size (with slopes)", least=0)] = 4,
+    swaps: Annotated[int, Option("edges that are tried in swaps (with slopes); 0 for no swaps", least=0)] = 8,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
@@ -121,6 +97,6 @@ def budgeted_pruning(
     several = isinstance(size, Sequence)
     sizes = edges_of(size, graph)
     require_model(task.vit, graph)
-    plan = BudgetPlan(graph, task, sizes, faithfulness, start, objective, measure, share, breaths, swaps, memory)
+    plan = BudgetPlan(graph, task, sizes, memory, chosen("budgeted_pruning", locals()))
     found = Search(plan, journal, progress).circuits()
     return found if several else found[0]

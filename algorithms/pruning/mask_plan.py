@@ -14,16 +14,12 @@ from ...circuits.partners.partner import SWAPS
 from ...circuits.scores import By, Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from ..registry import Chosen, chosen
 from .augment import LEAST_SIDE
 from .budget_plan import EXACT_UP_TO, BudgetPlan
 from .gates import LARGEST, Edges, with_density
 from .identity import scores_digest, search_identity
 from .mask_goal import Objective
-
-Partners = Literal["auto", "given", "shuffled"]
-Polish = Literal["auto", "yes", "no"]
-Derivative = Literal["auto", "pathwise", "measured"]
-Augment = Literal["auto", "yes", "no"]
 
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
 WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
@@ -44,34 +40,12 @@ class MaskPlan:
     graph: Graph
     task: Task
     sizes: list[int]
-    steps: int
-    batch: int
-    learning_rate: float
-    objective: Objective
-    partners: Partners
     start: Scores | Literal["none"]
-    derivative: Derivative
-    polish: Polish
-    seed: int
     memory: int
-    augment: Augment = "auto"
+    chosen: Chosen
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("batch", self.batch)):
-            if value < 1:
-                raise TaskError(f"{name}={value}: pass at least 1.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise TaskError(f"learning_rate={self.learning_rate}: pass a number above 0, such as learning_rate=0.15.")
-        for name, value, known in (
-            ("objective", self.objective, ("auto", "both", "metric", "kl")),
-            ("partners", self.partners, ("auto", "given", "shuffled")),
-            ("polish", self.polish, ("auto", "yes", "no")),
-            ("derivative", self.derivative, ("auto", "pathwise", "measured")),
-            ("augment", self.augment, ("auto", "yes", "no")),
-        ):
-            if value not in known:
-                raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, known))}.")
-        if self.objective == "both" and self.measures:
+        if self.chosen.objective == "both" and self.measures:
             raise TaskError(
                 'objective="both" is learned through the gates: pass derivative="pathwise", or objective="metric".'
             )
@@ -91,13 +65,13 @@ class MaskPlan:
     @property
     def total_steps(self) -> int:
         """Over all sizes."""
-        return self.steps * len(self.descending)
+        return self.chosen.steps * len(self.descending)
 
     @property
     def shuffles(self) -> bool:
         """Whether a clean image meets another pair's ablated values at every step."""
         swapped = self.task.info.get("corruption") in SWAPS and self.task.ablation.kind == "partner"
-        return self.partners == "shuffled" or (self.partners == "auto" and swapped)
+        return self.chosen.partners == "shuffled" or (self.chosen.partners == "auto" and swapped)
 
     @property
     def crossed(self) -> bool:
@@ -107,51 +81,42 @@ class MaskPlan:
     @property
     def aim(self) -> Objective:
         """What is learned, `auto` resolved."""
-        if self.objective != "auto":
-            return self.objective
+        if self.chosen.objective != "auto":
+            return self.chosen.objective
         blends = self.crossed and not self.measures and not self.task.metric.relative
         return "both" if blends and self.task.metric.differentiable else "metric"
 
     @property
     def augments(self) -> bool:
         """Whether photographs are mirrored and cropped anew at every step."""
-        if self.augment != "auto":
-            return self.augment == "yes"
+        if self.chosen.augment != "auto":
+            return self.chosen.augment == "yes"
         aligned = self.task.ablation.kind == "partner" and self.task.info.get("corruption") not in SWAPS
         photographs = min(self.task.vit.cfg.image_size) >= LEAST_SIDE and self.task.vit.cfg.clip_frames == 1
         return self.crossed and photographs and not aligned and not self.measures
 
     def rate(self, step: int) -> float:
         """The learning rate of a step: on a crossed task it falls to a third of itself while the density rests."""
-        rest = max(0.0, (step % self.steps + 1) / self.steps - TIGHTENING) / (1 - TIGHTENING)
-        return self.learning_rate * (RESTING_RATE**rest if self.crossed else 1.0)
+        rest = max(0.0, (step % self.chosen.steps + 1) / self.chosen.steps - TIGHTENING) / (1 - TIGHTENING)
+        return self.chosen.learning_rate * (RESTING_RATE**rest if self.crossed else 1.0)
 
     @property
     def measures(self) -> bool:
         """Whether every gate's derivative is measured by opening and shutting it."""
-        return self.derivative == "measured" or (self.derivative == "auto" and len(self.graph) <= EXACT_UP_TO)
+        return self.chosen.derivative == "measured" or (
+            self.chosen.derivative == "auto" and len(self.graph) <= EXACT_UP_TO
+        )
 
     @property
     def polishes(self) -> bool:
         """Whether circuits end with measured swaps."""
-        return self.polish == "yes" or (self.polish == "auto" and len(self.graph) <= EXACT_UP_TO)
+        return self.chosen.polish == "yes" or (self.chosen.polish == "auto" and len(self.graph) <= EXACT_UP_TO)
 
     def swaps(self, n: int) -> BudgetPlan:
         """How a circuit of n edges is polished."""
         kl = self.aim == "kl" or self.task.metric.kind == "kl"
-        return BudgetPlan(
-            self.graph,
-            self.task,
-            [n],
-            faithfulness=0.0,
-            start="full",
-            objective="kl" if kl else "squared",
-            measure="auto",
-            share=0.1,
-            breaths=0,
-            swaps=8,
-            memory=self.memory,
-        )
+        how = chosen("budgeted_pruning", objective="kl" if kl else "squared", breaths=0)
+        return BudgetPlan(self.graph, self.task, [n], self.memory, how)
 
     @property
     def first_density(self) -> float:
@@ -163,9 +128,9 @@ class MaskPlan:
 
     def density(self, step: int) -> float:
         """What the gates are held at: from size to size, linearly (on one-sided tasks geometrically), then level."""
-        place, done = divmod(step, self.steps)
+        place, done = divmod(step, self.chosen.steps)
         shares = [self.first_density, *(size / len(self.graph) for size in self.descending)]
-        way = min(1.0, (done + 1) / (TIGHTENING * self.steps))
+        way = min(1.0, (done + 1) / (TIGHTENING * self.chosen.steps))
         first, last = shares[place], shares[place + 1]
         if way == 1:
             return last
@@ -185,35 +150,26 @@ class MaskPlan:
     def pairs_of(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Which pairs a step learns from, and whose ablated values they meet. Every pair comes once in an epoch."""
         n = len(self.task.searched)
-        size = min(self.batch, n)
+        size = min(self.chosen.batch, n)
         places = np.arange(step * size, (step + 1) * size)
         signs = self.task.searched.sign.numpy() if self.crossed else np.ones(n, dtype=int)
-        orders = {int(epoch): order_in_turns(signs, [self.seed, 0, int(epoch)]) for epoch in np.unique(places // n)}
-        chosen = np.array([orders[int(place // n)][place % n] for place in places])
+        seed, epochs = self.chosen.seed, np.unique(places // n).tolist()
+        orders = {epoch: order_in_turns(signs, [seed, 0, epoch]) for epoch in epochs}
+        rows = np.array([orders[place // n][place % n] for place in places.tolist()])
         if not self.shuffles:
-            return chosen, chosen
-        return chosen, np.random.default_rng([self.seed, 1, step]).permutation(n)[:size]
+            return rows, rows
+        return rows, np.random.default_rng([seed, 1, step]).permutation(n)[:size]
 
     def generator(self, step: int) -> torch.Generator:
         """Chance for the gates of one step, whatever was drawn before."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return torch.Generator().manual_seed(self.chosen.seed * 1_000_003 + step)
 
     @property
     def options(self) -> dict[str, Any]:
         """The options in plain values."""
-        return {
-            "size": self.sizes if len(self.sizes) > 1 else self.sizes[0],
-            "steps": self.steps,
-            "batch": self.batch,
-            "learning_rate": self.learning_rate,
-            "objective": self.aim,
-            "partners": self.partners,
-            "start": self.start.algorithm if isinstance(self.start, Scores) else self.start,
-            "polish": self.polish,
-            "derivative": self.derivative,
-            "augment": self.augment,
-            "seed": self.seed,
-        }
+        start = self.start.algorithm if isinstance(self.start, Scores) else self.start
+        size = self.sizes if len(self.sizes) > 1 else self.sizes[0]
+        return self.chosen.record(size=size, objective=self.aim, start=start)
 
     def config(self) -> dict[str, Any]:
         """Everything that decides a step or its last bit."""

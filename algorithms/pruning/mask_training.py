@@ -67,7 +67,7 @@ class Descent:
         density = plan.density(step)
         self.log_alpha = with_density(moved, density)
         self.step += 1
-        if self.step % plan.steps == 0:
+        if self.step % plan.chosen.steps == 0:
             self.reached.append(open_probability(self.log_alpha).numpy())
         self._show(loss=told.loss, faithfulness=told.faithfulness, density=density)
         if time.monotonic() - self._saved > SAVE_SECONDS or self.step == plan.total_steps:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,70 +35,49 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.task import Task
-from ...models.errors import TaskError
-from ..registry import ALGORITHMS, run_algorithm
+from ..registry import Option, algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO
 from .budget_search import Search
-from .mask_goal import Objective
-from .mask_plan import Augment, Derivative, MaskPlan, Partners, Polish
+from .mask_plan import MaskPlan
 from .mask_training import Descent
 
 
 @overload
-def learned_masks(
-    graph: Graph,
-    task: Task,
-    *,
-    size: Size = ...,
-    steps: int = ...,
-    batch: int = ...,
-    learning_rate: float = ...,
-    objective: Objective = ...,
-    partners: Partners = ...,
-    start: Scores | str = ...,
-    derivative: Derivative = ...,
-    polish: Polish = ...,
-    augment: Augment = ...,
-    seed: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> Circuit: ...
+def learned_masks(graph: Graph, task: Task, *, size: Size = ..., **options: Any) -> Circuit: ...
 @overload
+def learned_masks(graph: Graph, task: Task, *, size: Sequence[Size], **options: Any) -> list[Circuit]: ...
+@algorithm
 def learned_masks(
     graph: Graph,
     task: Task,
     *,
-    size: Sequence[Size],
-    steps: int = ...,
-    batch: int = ...,
-    learning_rate: float = ...,
-    objective: Objective = ...,
-    partners: Partners = ...,
-    start: Scores | str = ...,
-    derivative: Derivative = ...,
-    polish: Polish = ...,
-    augment: Augment = ...,
-    seed: int = ...,
-    journal: str | Path | None = ...,
-    memory: int = ...,
-    progress: bool = ...,
-) -> list[Circuit]: ...
-def learned_masks(
-    graph: Graph,
-    task: Task,
-    *,
-    size: Size | Sequence[Size] = 0.05,
-    steps: int = 300,
-    batch: int = 8,
-    learning_rate: float = 0.3,
-    objective: Objective = "auto",
-    partners: Partners = "auto",
-    start: Scores | str = "auto",
-    derivative: Derivative = "auto",
-    polish: Polish = "auto",
-    augment: Augment = "auto",
-    seed: int = 0,
+    size: Annotated[
+        Size | Sequence[Size], Option("edges of the circuit: a share of the graph below 1, or a number from 1 on")
+    ] = 0.05,
+    steps: Annotated[int, Option("for each size", least=1)] = 300,
+    batch: Annotated[int, Option("pairs in a step", least=1)] = 8,
+    learning_rate: Annotated[float, Option("of the gates", above=0)] = 0.3,
+    objective: Annotated[
+        Literal["auto", "both", "metric", "kl"],
+        Option("squared difference of the metric to the full model's, KL, or both; auto: both on crossed tasks"),
+    ] = "auto",
+    partners: Annotated[
+        Literal["auto", "given", "shuffled"],
+        Option("whose ablated values an image meets: its own partner's, or another pair's at every step"),
+    ] = "auto",
+    start: Annotated[
+        Scores | str,
+        Option("all edges (none), or an algorithm whose scores open the gates; auto: eap_ig on crossed tasks"),
+    ] = "auto",
+    derivative: Annotated[
+        Literal["auto", "pathwise", "measured"],
+        Option("through the gates, or each edge flipped; auto: up to 500 edges"),
+    ] = "auto",
+    polish: Annotated[Literal["auto", "yes", "no"], Option("end with measured swaps; auto: up to 500 edges")] = "auto",
+    augment: Annotated[
+        Literal["auto", "yes", "no"], Option("photographs mirrored and cropped anew at every step")
+    ] = "auto",
+    seed: Annotated[int, Option("draws gates, batches and partners")] = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
@@ -150,36 +129,11 @@ def learned_masks(
     if start == "auto":
         warm = task.sides == "both" and len(graph) > EXACT_UP_TO and task.metric.kind not in ("kl", "accuracy")
         start = "eap_ig" if warm else "none"
-    first = _as_start(start, graph, task, memory, progress)
-    plan = MaskPlan(
-        graph,
-        task,
-        sizes,
-        steps,
-        batch,
-        learning_rate,
-        objective,
-        partners,
-        first,
-        derivative,
-        polish,
-        seed,
-        memory,
-        augment,
-    )
+    first = scored_by(start, "start", "none", graph, task, memory=memory, progress=progress)
+    plan = MaskPlan(graph, task, sizes, first, memory, chosen("learned_masks", locals()))
     reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
     found = [_circuit(plan, n, reached[n], progress) for n in sizes]
     return found if isinstance(size, Sequence | np.ndarray) else found[0]
-
-
-def _as_start(start: Scores | str, graph: Graph, task: Task, memory: int, progress: bool) -> Any:
-    """The scores that masks start from, or "none"."""
-    if isinstance(start, Scores) or start == "none":
-        return start
-    known = [name for name, entry in ALGORITHMS.items() if entry.finds == "scores"]
-    if start not in known:
-        raise TaskError(f'start={start!r} is not known: pass "none", scores, or one of {", ".join(known)}.')
-    return run_algorithm(start, graph, task, memory=memory, progress=progress)
 
 
 def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool) -> Circuit:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...models.errors import FormatError
+from ...models.files import write_text_atomic
 
 if TYPE_CHECKING:
     import pandas

@@ -1,12 +1,17 @@
 """The registry agrees with the functions it names, and imports nothing heavy."""
 
+import dataclasses
 import inspect
+import re
 import subprocess
 import sys
+from typing import Literal, get_args, get_origin
 
 import pytest
 from vitcircuits import algorithms
 from vitcircuits.algorithms import ALGORITHMS, run_algorithm
+from vitcircuits.circuits import compile_graph, planted_task
+from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 
 
@@ -20,6 +25,39 @@ def test_options_are_those_of_the_function(name):
     assert ("journal" in options) == (ALGORITHMS[name].finds == "circuit")
     options.pop("journal", None)
     assert options == {key: option.default for key, option in ALGORITHMS[name].options.items()}
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_what_is_read_from_the_source_is_what_python_sees(name):
+    found = getattr(algorithms, name)
+    written = {key: text for key, text in found.__annotations__.items() if text.startswith("Annotated[")}
+    hints = {key: eval(text, vars(sys.modules[found.__module__])) for key, text in written.items()}
+    declared = {key: hint.__metadata__[0] for key, hint in hints.items()}
+    read = ALGORITHMS[name].options
+    assert declared.keys() == read.keys()
+    for key, option in declared.items():
+        kind = get_args(hints[key])[0]
+        choices = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else None
+        default = inspect.signature(found).parameters[key].default
+        assert dataclasses.replace(option, default=default, choices=choices) == read[key]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("eap_ig", {"steps": 0}, "steps=0: pass at least 1, such as steps=5"),
+        ("eap_ig", {"rule": "right"}, "rule='right' is not known: pass one of 'midpoint', 'left'"),
+        ("hybrid", {"budget": 1.5}, "budget=1.5: pass a number above 0 and at most 1, such as budget=0.5"),
+        ("acdc", {"tau": [0.1, 0.0]}, "tau=0.0: pass a number above 0, such as tau=0.01"),
+        ("acdc", {"tau": float("inf")}, "tau=inf"),
+        ("budgeted_pruning", {"share": 1.0}, "share=1.0: pass a number above 0 and below 1, such as share=0.1"),
+        ("learned_masks", {"learning_rate": float("nan")}, "learning_rate=nan"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named_with_its_repair(name, options, said):
+    vit = load_vit("planted/bright-column")
+    with pytest.raises(TaskError, match=re.escape(said)):
+        run_algorithm(name, compile_graph(vit), planted_task(vit, n=2), **options)
 
 
 def test_unknown_names_and_options_say_what_there_is():

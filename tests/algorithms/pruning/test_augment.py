@@ -7,9 +7,15 @@ from vitcircuits.algorithms.pruning.augment import augmented
 from vitcircuits.algorithms.pruning.mask_derivatives import Pathwise
 from vitcircuits.algorithms.pruning.mask_goal import Goal
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
+from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.models import load_vit
+
+
+def plan_of(graph, task, sizes, memory, **options):
+    usual = {"polish": "no", "batch": 4, "objective": "both", "derivative": "pathwise"}
+    return MaskPlan(graph, task, sizes, "none", memory, chosen("learned_masks", usual, **options))
 
 
 def generator(seed=0):
@@ -42,8 +48,8 @@ def test_the_full_model_answers_anew_and_its_own_gates_reach_it():
     """With every gate open the run under the gates is the full model's, on whatever the images were made into."""
     vit = load_vit("toy/digits-2l")
     task, graph = class_contrast(vit, "digits", target=3, foil=8, n_discovery=6, n_evaluation=4), compile_graph(vit)
-    plan = MaskPlan(
-        graph, task, [20], 5, 4, 0.3, "both", "auto", "none", "pathwise", "no", 0, 2_000_000_000, augment="yes"
+    plan = plan_of(
+        graph, task, [20], 2_000_000_000, steps=5, batch=4, objective="both", derivative="pathwise", augment="yes"
     )
     baseline = make_baseline(vit, task.ablation)
     goal = Goal.of(graph, task, "both", baseline, memory=plan.memory)
@@ -57,7 +63,9 @@ def test_the_full_model_answers_anew_and_its_own_gates_reach_it():
 def test_photographs_on_crossed_tasks_are_changed_and_digits_are_not():
     vit = load_vit("toy/digits-2l")
     task, graph = class_contrast(vit, "digits", target=3, foil=8, n_discovery=4, n_evaluation=4), compile_graph(vit)
-    plan = MaskPlan(graph, task, [20], 5, 4, 0.3, "both", "auto", "none", "pathwise", "no", 0, 2_000_000_000)
+    plan = plan_of(
+        graph, task, [20], 2_000_000_000, steps=5, batch=4, learning_rate=0.3, objective="both", derivative="pathwise"
+    )
     assert not plan.augments
     rates = [plan.rate(step) for step in range(5)]
     assert rates[:3] == [0.3] * 3 and rates[3] > rates[4] and abs(rates[4] - 0.1) < 1e-9

@@ -60,9 +60,9 @@ def test_no_single_swap_helps_in_the_end():
 
 def _plan(graph, task, size, **options):
     from vitcircuits.algorithms.pruning.budget_plan import BudgetPlan
+    from vitcircuits.algorithms.registry import chosen
 
-    fields = {"faithfulness": 0.0, "start": "full", "objective": "squared", "measure": "auto", "share": 0.1}
-    return BudgetPlan(graph, task, [size], **{**fields, "breaths": 4, "swaps": 8, "memory": 10**9, **options})
+    return BudgetPlan(graph, task, [size], 10**9, chosen("budgeted_pruning", **options))
 
 
 def test_a_level_of_faithfulness_is_kept_with_few_edges():

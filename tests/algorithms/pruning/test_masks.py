@@ -9,6 +9,7 @@ from vitcircuits.algorithms.pruning.mask_derivatives import Measured
 from vitcircuits.algorithms.pruning.mask_goal import Goal
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.mask_training import Descent
+from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.mask_runs import run_masks
@@ -27,6 +28,11 @@ FEW = {
     "polish": "no",
     "derivative": "pathwise",
 }
+
+
+def plan_of(graph, task, sizes, memory, **options):
+    usual = {"polish": "no", "batch": 4, "learning_rate": 0.15, "objective": "metric", "derivative": "pathwise"}
+    return MaskPlan(graph, task, sizes, "none", memory, chosen("learned_masks", usual, **options))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,17 @@ def test_a_budget_of_one_pair_changes_nothing_but_rounding(digits, graph):
 def test_a_descent_that_was_cut_off_ends_with_the_same_circuit(digits, graph, tmp_path, stop):
     wanted = learned_masks(graph, digits, size=[30, 15], **FEW)
     journal = tmp_path / "journal.jsonl"
-    plan = MaskPlan(graph, digits, [30, 15], 30, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 2_000_000_000)
+    plan = plan_of(
+        graph,
+        digits,
+        [30, 15],
+        2_000_000_000,
+        steps=30,
+        batch=4,
+        learning_rate=0.15,
+        objective="metric",
+        derivative="pathwise",
+    )
     _cut_off(Descent(plan, journal, False), stop)
     descent = Descent(plan, journal, False)
     assert descent.step == stop
@@ -99,20 +115,26 @@ def _cut_off(descent, stop):
 
 
 def test_the_schedule_goes_down_and_rests(digits, graph):
-    plan = MaskPlan(graph, digits, [10, 40, 10], 50, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1)
+    plan = plan_of(
+        graph, digits, [10, 40, 10], 1, steps=50, batch=4, learning_rate=0.15, objective="metric", derivative="pathwise"
+    )
     densities = [plan.density(step) for step in range(plan.total_steps)]
     assert plan.total_steps == 100 and densities == sorted(densities, reverse=True)
     assert densities[30:50] == [40 / len(graph)] * 20 and densities[-1] == 10 / len(graph)
 
 
 def test_every_pair_comes_once_in_an_epoch_and_partners_are_shuffled_only_where_they_are_other_images(digits, graph):
-    plan = MaskPlan(graph, digits, [10], 8, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1)
+    plan = plan_of(
+        graph, digits, [10], 1, steps=8, batch=4, learning_rate=0.15, objective="metric", derivative="pathwise"
+    )
     n = len(digits.discovery)
     seen = np.concatenate([plan.pairs_of(step)[0] for step in range(n)])
     assert all(sorted(epoch) == list(range(n)) for epoch in seen.reshape(-1, n))
     assert plan.shuffles and any(not np.array_equal(*plan.pairs_of(step)) for step in range(4))
     blurred = class_contrast(digits.vit, "digits", target=3, foil=8, corruption="blur", n_discovery=8, n_evaluation=8)
-    assert not MaskPlan(graph, blurred, [10], 8, 4, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1).shuffles
+    assert not plan_of(
+        graph, blurred, [10], 1, steps=8, batch=4, learning_rate=0.15, objective="metric", derivative="pathwise"
+    ).shuffles
 
 
 @pytest.mark.parametrize("size", [0, -0.1, 1.5, 10_000, []])
@@ -139,7 +161,17 @@ def test_the_truth_is_found_at_its_size_where_every_slope_misleads(name):
 
 
 def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with_it_shut(digits, graph):
-    plan = MaskPlan(graph, digits, [20], 30, 3, 0.15, "metric", "auto", "none", "measured", "no", 0, 2_000_000_000)
+    plan = plan_of(
+        graph,
+        digits,
+        [20],
+        2_000_000_000,
+        steps=30,
+        batch=3,
+        learning_rate=0.15,
+        objective="metric",
+        derivative="measured",
+    )
     vit, baseline, log_alpha = digits.vit, make_baseline(digits.vit, digits.ablation), torch.zeros(len(graph)).double()
     goal = Goal.of(graph, digits, "metric", baseline, memory=plan.memory)
     clean, partners = np.array([4, 0, 7]), np.array([1, 4, 2])
@@ -181,7 +213,9 @@ def test_a_metric_without_a_gradient_asks_for_kl(digits, graph):
 
 
 def test_clean_images_of_both_classes_take_turns_on_a_crossed_task(digits, graph):
-    plan = MaskPlan(graph, digits, [10], 8, 8, 0.15, "metric", "auto", "none", "pathwise", "no", 0, 1)
+    plan = plan_of(
+        graph, digits, [10], 1, steps=8, batch=8, learning_rate=0.15, objective="metric", derivative="pathwise"
+    )
     for step in range(6):
         signs = digits.searched.sign[plan.pairs_of(step)[0]]
         assert int(signs.sum()) == 0
