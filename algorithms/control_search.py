@@ -47,8 +47,7 @@ from ..circuits.taught import full_answers, with_answers, with_permuted_answers
 from ..models.errors import GraphError, ModelError, TaskError
 from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights
-from .control_judgement import Bench
-from .control_result import TRUE, ControlSearches
+from .control_result import TRUE, ControlJudge, ControlSearches
 from .progress import progress_bar
 from .registry import ALGORITHMS, run_algorithm
 
@@ -100,7 +99,7 @@ def control_searches(
     search = _Search(algorithm, graph, size, by, seed, memory, options)
     _require(search, task, controls, found)
     asked = [control for control in CONTROLS if control in controls]
-    bench = Bench(task, graph, n_bootstrap, seed, memory)
+    judge = ControlJudge(task, graph, n_bootstrap, seed, memory)
     searches, left_out = [], {}
     with progress_bar("control searches", 1 + len(asked), progress, "search") as bar:
         for name in (TRUE, *asked):
@@ -110,10 +109,10 @@ def control_searches(
             except ModelError as error:
                 left_out[name] = str(error)
             else:
-                searches.append(bench.judge(name, taught, found if found and name == TRUE else search(taught)))
+                searches.append(judge.judge(name, taught, found if found and name == TRUE else search(taught)))
             bar.update()
-    method = {**search.method(task), **bench.method(), "found": "given" if found else "searched"}
-    return ControlSearches(tuple(searches), bench.selectivity(searches), left_out, method)
+    method = {**search.method(task), **judge.method(), "found": "given" if found else "searched"}
+    return ControlSearches(tuple(searches), judge.selectivity(searches), left_out, method)
 
 
 def controls_of(circuit: Circuit, task: Task, **settings: Any) -> ControlSearches:
