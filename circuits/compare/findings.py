@@ -47,9 +47,9 @@ _ROUNDING = 1e-9
 
 
 FINDING = (
-    "figure first second mean_first mean_second difference between_seeds low high random_first random_second p smallest_p "
-    "p_holm verdict words"
-).split()
+    "figure", "first", "second", "mean_first", "mean_second", "difference", "between_seeds", "low", "high",
+    "random_first", "random_second", "p", "smallest_p", "p_holm", "verdict", "words",
+)  # fmt: skip
 """Columns of a table of findings."""
 
 
