@@ -45,8 +45,7 @@ from ..circuits.taught import full_answers, with_answers, with_permuted_answers
 from ..models.errors import GraphError, ModelError, TaskError
 from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights
-from .control_judgement import Bench
-from .control_result import TRUE, ControlSearches
+from .control_result import TRUE, ControlJudge, ControlSearches
 from .discovery import Discovery
 from .progress import progress_bar
 
@@ -101,7 +100,7 @@ def control_searches(
     discovery = _discovery(algorithm, graph, size, by, seed, options)
     _require(graph, size, task, controls, found)
     asked = [control for control in CONTROLS if control in controls]
-    bench, searches, left_out = Bench(task, graph, n_bootstrap, seed, memory), [], {}
+    judge, searches, left_out = ControlJudge(task, graph, n_bootstrap, seed, memory), [], {}
     with progress_bar("control searches", 1 + len(asked), progress, "search") as bar:
         for name in (TRUE, *asked):
             bar.set_postfix_str(name)
@@ -112,11 +111,11 @@ def control_searches(
             else:
                 again = found is None or name != TRUE
                 circuit = discovery.find(taught, graph, memory=memory) if again else found
-                searches.append(bench.judge(name, taught, circuit))
+                searches.append(judge.judge(name, taught, circuit))
             bar.update()
-    method = _method(discovery, graph, size, seed, task) | bench.method()
+    method = _method(discovery, graph, size, seed, task) | judge.method()
     method["found"] = "given" if found else "searched"
-    return ControlSearches(tuple(searches), bench.selectivity(searches), left_out, method)
+    return ControlSearches(tuple(searches), judge.selectivity(searches), left_out, method)
 
 
 def controls_of(circuit: Circuit, task: Task, **settings: Any) -> ControlSearches:

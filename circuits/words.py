@@ -16,6 +16,7 @@ from .figures import told_figures
 from .report import Figure, Report
 
 _GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
+_KEPT = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
 _FRAME = re.compile(r"frame(\d+)")
 
 
@@ -99,10 +100,9 @@ def _selection(provenance: Mapping[str, Any]) -> str:
         return f"top {f'{100 * n:g}% of the edges' if isinstance(n, float) and n < 1 else n}{by}"
     if kind == "threshold":
         return f"at least {provenance.get('tau', '')}{by}"
-    kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
-    if kind in kept and "level" in provenance:
+    if kind in _KEPT and "level" in provenance:
         missed = "" if provenance.get("reached", True) else " (no size reaches it: the best)"
-        return f"smallest with {kept[kind]} {provenance['level']:g}{missed}{by}"
+        return f"smallest with {_KEPT[kind]} {provenance['level']:g}{missed}{by}"
     return kind + by
 
 
@@ -206,8 +206,7 @@ def _one_sided(report: Report) -> list[Row]:
 def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:
     """How a size was chosen by level, and what other sizes kept where none reaches it; empty for other selections."""
     level = provenance.get("level")
-    kept = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
-    name = kept.get(str(provenance.get("selection")), "")
+    name = _KEPT.get(str(provenance.get("selection")), "")
     if not name or level is None:
         return ""
     where = "discovery images" if name == "transmission" else "discovery pairs"

@@ -26,9 +26,9 @@ were the kinds alike, a figure would be there by chance with .22 for two seeds e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,13 @@ OVERLAP = "overlap of circuits"
 """Findings of this figure compare overlap within kinds with overlap between them."""
 
 _ROUNDING = 1e-9
+
+
+FINDING = (
+    "figure", "first", "second", "mean_first", "mean_second", "difference", "between_seeds", "low", "high",
+    "random_first", "random_second", "p", "smallest_p", "p_holm", "verdict", "words",
+)  # fmt: skip
+"""Columns of a table of findings."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,30 @@ class Finding:
 
     def __str__(self) -> str:
         return words(self)
+
+    def record(self) -> dict[str, Any]:
+        """A finding in plain values, with what it says in words."""
+        chance, test = self.chance or (None, None), self.test
+        return {
+            "figure": self.figure,
+            "first": self.kinds[0],
+            "second": self.kinds[1],
+            "values": self.values,
+            "mean_first": self.means[0],
+            "mean_second": self.means[1],
+            "difference": self.difference,
+            "between_seeds": self.seeds,
+            "low": self.low,
+            "high": self.high,
+            "random_first": chance[0],
+            "random_second": chance[1],
+            "p": None if test is None else test.p_value,
+            "smallest_p": None if test is None else test.smallest,
+            "test": None if test is None else asdict(test),
+            "p_holm": self.p_holm,
+            "verdict": self.verdict,
+            "words": str(self),
+        }
 
 
 def words(finding: Finding) -> str:

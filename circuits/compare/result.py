@@ -33,7 +33,7 @@ from ..formats.plain import plain, write_csv
 from ..formats.schema import write_json
 from ..report import Figure, Table, Tabular
 from .agreement import Agreement
-from .findings import Finding
+from .findings import FINDING, Finding
 from .null import beyond_by_chance
 from .subject import Subject
 
@@ -55,7 +55,7 @@ def _tables(comparison: Comparison) -> dict[str, pandas.DataFrame]:
     return {
         "figures": comparison.frame(),
         "agreement": _frame(("first", "second", "measure", "value", "chance", "note"), _agreement(comparison)),
-        "findings": _frame(_FINDING, _findings(comparison)),
+        "findings": _frame(FINDING, _findings(comparison)),
         "rank_overlap": _frame(("of", "between", "rank", "overlap"), _rank_overlap(comparison)),
         **{name: _frame(("circuit", "by", "edges", "share", name), _kept(comparison, name)) for name in sorted(names)},
     }
@@ -80,54 +80,10 @@ def _agreement(comparison: Comparison) -> Iterable[Sequence[Any]]:
             yield comparison.names[i], comparison.names[j], measure, *numbers, note
 
 
-_FINDING = (
-    "figure",
-    "first",
-    "second",
-    "mean_first",
-    "mean_second",
-    "difference",
-    "between_seeds",
-    "low",
-    "high",
-    "random_first",
-    "random_second",
-    "p",
-    "smallest_p",
-    "p_holm",
-    "verdict",
-    "words",
-)
-
-
 def _findings(comparison: Comparison) -> Iterable[Sequence[Any]]:
     for one in comparison.findings:
-        yield [finding_record(one)[column] for column in _FINDING]
-
-
-def finding_record(finding: Finding) -> dict[str, Any]:
-    """A finding in plain values, with what it says in words."""
-    chance, test = finding.chance or (None, None), finding.test
-    return {
-        "figure": finding.figure,
-        "first": finding.kinds[0],
-        "second": finding.kinds[1],
-        "values": finding.values,
-        "mean_first": finding.means[0],
-        "mean_second": finding.means[1],
-        "difference": finding.difference,
-        "between_seeds": finding.seeds,
-        "low": finding.low,
-        "high": finding.high,
-        "random_first": chance[0],
-        "random_second": chance[1],
-        "p": None if test is None else test.p_value,
-        "smallest_p": None if test is None else test.smallest,
-        "test": None if test is None else asdict(test),
-        "p_holm": finding.p_holm,
-        "verdict": finding.verdict,
-        "words": str(finding),
-    }
+        record = one.record()
+        yield [record[column] for column in FINDING]
 
 
 def _rank_overlap(comparison: Comparison) -> Iterable[Sequence[Any]]:
@@ -358,7 +314,7 @@ class Comparison(Tabular):
             "circuits": [_circuit(self, place) for place in range(len(self.subjects))],
             "differences": [asdict(one) for one in self.differences],
             "pairs": self.pairs,
-            "findings": [finding_record(one) for one in self.findings],
+            "findings": [one.record() for one in self.findings],
             "agreement": {
                 measure: {
                     "value": values,

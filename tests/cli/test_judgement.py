@@ -40,7 +40,7 @@ def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_pat
     assert len(report.verdicts) == 5 and set(report.tables) == {
         "local_minimality", "spread", "spread_distances", "controls", "images",
     }  # fmt: skip
-    assert "null hypothesis" in files["html"].read_text() and "faithfulness" in files["svg"].read_text()
+    assert "null hypothesis" in files["html"].read_text() and "transmission" in files["svg"].read_text()
 
 
 def test_single_checks_and_a_mistyped_one(nodes, tmp_path, capsys):

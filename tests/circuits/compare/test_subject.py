@@ -1,4 +1,7 @@
-"""What is read off a curve pair by pair is what evaluate and the definition say."""
+"""What is read off a curve pair by pair is what evaluate and the definition say.
+
+One batch holds the circuits' graphs apart, with every figure of each.
+"""
 
 import dataclasses
 
@@ -7,7 +10,7 @@ import pytest
 from vitcircuits.algorithms import eap
 from vitcircuits.algorithms.comparing import measure_curves
 from vitcircuits.circuits import class_contrast, compile_graph, evaluate
-from vitcircuits.circuits.compare import Subject, compare
+from vitcircuits.circuits.compare import Subject, circuit_batch, compare, describe
 from vitcircuits.circuits.compare.subject import PairCurve, curve_figures
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError
@@ -109,3 +112,23 @@ def test_sizes_in_between_refine_the_size_and_leave_the_area_alone(measured):
     areas = [(float(curve.cpr()), float(curve.cmd())) for curve in (coarse, alone)]
     assert areas[0] == pytest.approx(areas[1], rel=0, abs=1e-9)
     assert float(coarse.edges_needed(0.8)) <= float(alone.edges_needed(0.8))
+
+
+def test_a_batch_takes_apart_into_its_circuits_and_carries_their_statistics(make_graph, make_circuit):
+    circuits = {"vit": [make_circuit(make_graph(2, 2), s) for s in (0, 1)], "clip": make_circuit(make_graph(4, 3))}
+    batch = circuit_batch(circuits)
+    every = [*circuits["vit"], circuits["clip"]]
+    assert batch.num_graphs == 3 and batch.num_edges == sum(map(len, every))
+    assert batch.kind.tolist() == [0, 0, 1] and batch.kind_names == ["vit", "clip"]
+    assert batch.circuit_name == ["vit 1", "vit 2", "clip"]
+    for place, circuit in enumerate(every):
+        flat = describe(circuit).flat()
+        wanted = [flat[name] for name in batch.figure_names]
+        np.testing.assert_allclose(batch.statistics[place].numpy(), wanted)
+        assert batch[place].edge_names == circuit.to_pyg().edge_names
+        assert (batch.batch == place).sum() == circuit.to_networkx().number_of_nodes()
+
+
+def test_figures_can_be_chosen_and_unknown_ones_are_nan(make_graph, make_circuit):
+    batch = circuit_batch([Subject(make_circuit(make_graph()), "x")], figures=["edges", "CPR"])
+    assert batch.statistics.isnan().tolist() == [[False, True]]
