@@ -2,28 +2,31 @@
 
     effect[v] = m(clean run) - m(clean run with everything that v writes ablated)
 
-All edges that leave the node carry the ablation's value, in every place that reads it. One run per node, so it is cheap
-beside exact effects of edges, and coarser: a node can matter through one edge and hurt through another. As with single
-edges, nodes that stand in for one another are not seen.
+All edges that leave the node carry the ablation's value, in every place that reads it. A run of what comes behind each
+node, so it is cheap beside exact effects of edges, and coarser: a node can matter through one edge and hurt through
+another. As with single edges, nodes that stand in for one another are not seen.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.graph import Graph
-from ...circuits.mask_runs import run_masks
 from ...circuits.node_scores import NodeScores
-from ...circuits.nodes import leaving, node_names
 from ...circuits.run import require_model
 from ...circuits.task import Task
+from ..engines.flips import make_run, trial_sizes
+from ..engines.source_deltas import Ends
+from ..progress import progress_bar
+from .moments import spread
 
 
 def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False) -> NodeScores:
     """The exact effect of every head and MLP alone, on the discovery pairs; positive: it carries the behaviour.
 
-    Costs one clean run, the ablation's runs, and one run for each node.
+    Costs one clean run, the ablation's runs, and for each node one run of what comes behind it.
 
     Args:
         graph: The graph; its token groups and ports don't change the effects.
@@ -35,10 +38,23 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
         GraphError: The graph belongs to another model.
     """
     require_model(task.vit, graph)
-    masks = [~leaving(graph, name) for name in node_names(graph)]
-    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
-    pairs = task.searched
-    runs = run_masks(task.vit, graph, masks, task.metric, pairs, baseline, memory=memory, progress=progress)
-    effects, n = task.signs(pairs).numpy() * (runs.clean_outputs - runs.outputs), len(pairs)  # node, pair
-    error = effects.std(-1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(effects), np.nan)
-    return NodeScores(graph, effects.mean(-1), error, True, n, "node_effects", {}, task.ablation, dict(task.info))
+    vit, pairs, whole = task.vit, task.searched, np.ones(len(graph), dtype=bool)
+    baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    nodes = np.flatnonzero(graph.source_exists)[1:].tolist()
+    _, size = trial_sizes(vit, graph, whole, baseline, len(pairs), memory)
+    effects, total = [], len(nodes) * len(pairs)
+    with torch.no_grad(), vit.borrowed(), progress_bar("node_effects", total, progress, "run") as bar:
+        for batch in pairs.batches(size):
+            run = make_run(vit, graph, whole, Ends.of(vit, batch, baseline), memory)
+            wanted = batch.wanted(run.logits)
+            moved = np.zeros((len(batch), graph.n_sources))
+            for source, logits in run.without_each(nodes):
+                found = task.metric(run.logits, wanted) - task.metric(logits, wanted)
+                moved[:, source] = found.double().cpu().numpy()
+                bar.update(len(batch))
+            effects.append(task.signs(batch).numpy()[:, None] * moved[:, nodes])
+    found = spread(np.concatenate(effects))
+    info = dict(task.info)
+    return NodeScores(
+        graph, found["values"], found["std_err"], True, len(pairs), "node_effects", {}, task.ablation, info
+    )
