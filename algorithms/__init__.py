@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .attribution.ensemble import mean_ranks as mean_ranks
     from .attribution.ensemble import rank_ensemble as rank_ensemble
     from .attribution.exact import exact_effects as exact_effects
+    from .attribution.exact import node_effects as node_effects
     from .attribution.gradients import eap as eap
     from .attribution.gradients import eap_ig as eap_ig
     from .attribution.hybrid import hybrid as hybrid
-    from .attribution.node_effects import node_effects as node_effects
     from .attribution.relp import relp as relp
     from .benchmark import run_benchmark as run_benchmark
     from .control_result import ControlSearches as ControlSearches
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from .partner_comparison import PartnerComparison as PartnerComparison
     from .partners import compare_partners as compare_partners
     from .patching.activation_patching import activation_patch as activation_patch
-    from .patching.patch_table import PatchTable as PatchTable
     from .patching.path_patching import path_patch as path_patch
-    from .patching.path_table import PathTable as PathTable
+    from .patching.tables import PatchTable as PatchTable
+    from .patching.tables import PathTable as PathTable
     from .patching.token_ablation import TokenEffect as TokenEffect
     from .patching.token_ablation import ablate_registers as ablate_registers
     from .patching.token_ablation import ablate_tokens as ablate_tokens
@@ -107,8 +107,8 @@ _HOMES = {
     "SideBySide": ".interpretability.side_by_side",
     "LogitAttribution": ".attribution.direct",
     "PartnerComparison": ".partner_comparison",
-    "PatchTable": ".patching.patch_table",
-    "PathTable": ".patching.path_table",
+    "PatchTable": ".patching.tables",
+    "PathTable": ".patching.tables",
     "TokenEffect": ".patching.token_ablation",
     "ablate_registers": ".patching.token_ablation",
     "ablate_tokens": ".patching.token_ablation",
@@ -133,7 +133,7 @@ _HOMES = {
     "logit_lens": ".interpretability.measure",
     "mean_ranks": ".attribution.ensemble",
     "measure_stability": ".stability",
-    "node_effects": ".attribution.node_effects",
+    "node_effects": ".attribution.exact",
     "optimal_ablation": ".optimal",
     "path_patch": ".patching.path_patching",
     "rank_ensemble": ".attribution.ensemble",

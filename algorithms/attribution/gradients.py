@@ -18,9 +18,8 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from .inside import Softmax
-from .path import PathPlan, Rule, path_points
-from .plan import require_slope_at_clean
+from .plan import PathPlan, Rule, path_points, require_slope_at_clean
+from .token_edges import Softmax
 
 
 def eap(

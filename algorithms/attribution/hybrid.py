@@ -36,8 +36,8 @@ from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
 from ..registry import run_algorithm
+from .accumulate import spread
 from .exact import single_effects
-from .moments import spread
 
 First = Literal["eap_ig", "eap"]
 

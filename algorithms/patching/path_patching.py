@@ -34,8 +34,7 @@ from ...models.hooked import HookedViT
 from ..engines.flips import make_run, measure_changes, trial_sizes
 from ..engines.source_deltas import Ends
 from ..progress import progress_bar
-from .contrast import Contrast, contrasted
-from .path_table import PathTable
+from .tables import Contrast, PathTable, contrasted
 
 Edges = tuple[EdgeSet, ...]
 

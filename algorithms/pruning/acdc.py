@@ -31,7 +31,7 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from .acdc_plan import AcdcPlan, MetricChoice, Worsening, as_order
-from .acdc_search import Search
+from .acdc_search import AcdcSearch
 
 
 @overload
@@ -111,7 +111,7 @@ def acdc(
     found = []
     for value, file in zip(several, files, strict=True):
         plan = AcdcPlan(graph, task, value, metric, order, worsening, batch, memory)
-        found.append(Search(plan, file, progress).circuit())
+        found.append(AcdcSearch(plan, file, progress).circuit())
     return found if isinstance(tau, Sequence | np.ndarray) else found[0]
 
 

@@ -13,7 +13,7 @@ from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..engines.edge_mask import Destination
 from ..registry import ALGORITHMS, run_algorithm
-from .identity import scores_digest, search_identity
+from .journal import scores_digest, search_identity
 
 MetricChoice = Literal["kl", "logit_difference", "task"]
 Worsening = Literal["signed", "absolute"]

@@ -13,7 +13,7 @@ from ...circuits.graph import Graph
 from ...circuits.metrics import Metric
 from ...circuits.task import Task
 from ...models.errors import TaskError
-from .identity import search_identity
+from .journal import search_identity
 
 Objective = Literal["squared", "faithfulness", "kl"]
 Measure = Literal["auto", "exact", "slopes"]
