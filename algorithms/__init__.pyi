@@ -7,10 +7,10 @@ from .attribution.direct import logit_attribution as logit_attribution
 from .attribution.ensemble import mean_ranks as mean_ranks
 from .attribution.ensemble import rank_ensemble as rank_ensemble
 from .attribution.exact import exact_effects as exact_effects
+from .attribution.exact import node_effects as node_effects
 from .attribution.gradients import eap as eap
 from .attribution.gradients import eap_ig as eap_ig
 from .attribution.hybrid import hybrid as hybrid
-from .attribution.node_effects import node_effects as node_effects
 from .attribution.relp import relp as relp
 from .benchmark import run_benchmark as run_benchmark
 from .control_result import ControlSearches as ControlSearches

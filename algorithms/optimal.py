@@ -37,7 +37,7 @@ from ..circuits.task import Task
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError
 from .progress import progress_bar
-from .pruning.mask_goal import Goal, Rows
+from .pruning.gate_gradient import Goal, Rows
 from .pruning.mask_plan import order_in_turns
 
 BETAS = (0.9, 0.99)  # a memory of 100 steps, as long as a run

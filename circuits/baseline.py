@@ -15,6 +15,7 @@ from torch import Tensor
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
+from .graph import first_head
 from .memory import batch_size_for
 from .pairs import Pairs
 from .sources import source_values
@@ -53,6 +54,11 @@ class Baseline:
             case _:
                 return None
 
+    def start(self, pairs: Pairs) -> Float[Tensor, "pair token model"]:
+        """The residual in front of block 0 that removed edges carry, and that a corrupted run starts from."""
+        images = self.images(pairs)
+        return self(pairs)[0] if images is None else self.vit.embed(images)
+
     def __call__(self, pairs: Pairs) -> Float[Tensor, "source batch token model"]:
         """The ablated values of every source; call it under `vit.borrowed()`."""
         images = self.images(pairs)
@@ -69,7 +75,7 @@ class Baseline:
 
     def _zeros(self, n_pairs: int) -> Tensor:
         cfg = self.vit.cfg
-        sources = 1 + cfg.n_layers * (cfg.n_heads + 1)
+        sources = first_head(cfg, cfg.n_layers)
         zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.dtype, device=self.vit.device)
         return zero.expand(sources, n_pairs, cfg.tokens.n_tokens, cfg.d_model)
 
@@ -150,7 +156,7 @@ def _require_learned(vit: HookedViT, ablation: Ablation) -> None:
             'the ablation "optimal" has no values before they are learned, and they are learned for one circuit: '
             'search under another, such as task.with_ablation("mean"), then call optimal_ablation(circuit, task).'
         )
-    sources = 1 + vit.cfg.n_layers * (vit.cfg.n_heads + 1)
+    sources = first_head(vit.cfg, vit.cfg.n_layers)
     wanted = (sources, len(group_tokens(vit.cfg.tokens, "role")), vit.cfg.d_model)
     if ablation.shifts.values.shape != wanted:
         raise TaskError(

@@ -37,6 +37,11 @@ Ports = Literal["qkv", "head", "block"]
 """How finely attention reads: three ports per head, one per head, or one per layer."""
 
 
+def first_head(cfg: VitConfig, layer: int) -> int:
+    """Source index of a layer's head 0: the input and all earlier layers' heads and MLPs write before it."""
+    return 1 + layer * (cfg.n_heads + 1)
+
+
 @dataclass(frozen=True)
 class Graph:
     """A compiled graph. Two graphs are equal if they were compiled from the same sizes with the same choices.
@@ -60,11 +65,11 @@ class Graph:
     @property
     def n_sources(self) -> int:
         """Places for what writes: the input, `n_heads` heads and an MLP for each block, whether they exist or not."""
-        return 1 + self.cfg.n_layers * (self.cfg.n_heads + 1)
+        return first_head(self.cfg, self.cfg.n_layers)
 
     def first_head(self, layer: int) -> int:
         """Source index of a layer's head 0; equally, the number of sources that its attention reads."""
-        return 1 + layer * (self.cfg.n_heads + 1)
+        return first_head(self.cfg, layer)
 
     def head_sources(self, layer: int) -> slice:
         """Source indices of a layer's heads."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from ..models.hooked import HookedViT
+from .graph import first_head
 
 Count = float | int
 
@@ -61,6 +62,5 @@ def pairs_within(
 
 def batch_size_for(vit: HookedViT, memory: int, copies: float | int = 1.0) -> int:
     """Pairs that fit into `memory` bytes when `copies` arrays of all sources are held at once; at least 1."""
-    cfg = vit.cfg
-    sources = 1 + cfg.n_layers * (cfg.n_heads + 1)
-    return pairs_within(vit, memory, residuals=copies * sources + 12 * cfg.n_heads, patterns=12)
+    sources = first_head(vit.cfg, vit.cfg.n_layers)
+    return pairs_within(vit, memory, residuals=copies * sources + 12 * vit.cfg.n_heads, patterns=12)

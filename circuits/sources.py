@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.hooked import HookedViT
+from .graph import first_head
 
 
 def source_values(
@@ -23,10 +24,10 @@ def values_from(
 ) -> Float[Tensor, "source batch token model"]:
     """The same for a run that starts from a residual in front of block 0."""
     n_heads = vit.cfg.n_heads
-    values = residual.new_empty(1 + vit.cfg.n_layers * (n_heads + 1), *residual.shape)
+    values = residual.new_empty(first_head(vit.cfg, vit.cfg.n_layers), *residual.shape)
     values[0] = residual
     for layer, block in enumerate(vit.blocks):
-        first = 1 + layer * (n_heads + 1)
+        first = first_head(vit.cfg, layer)
         z = block.attend(*block.read(block.norm1(residual)))
         values[first : first + n_heads] = block.head_write(z).transpose(0, 1)
         middle = residual + block.attn_write(z)

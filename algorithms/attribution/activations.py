@@ -28,15 +28,11 @@ from ...circuits.task import Task
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 from ..registry import Option, algorithm, chosen
-from .contraction import Contraction
-from .deltas import Deltas, make_ablated, make_deltas
-from .destinations import Gradients
-from .inside import inside_scores
-from .path import path_points
-from .plan import Found, Plan
-from .rules import Rules
-from .tape import Tape, record_tape, record_writes
-from .totals import Totals
+from .accumulate import Totals
+from .contraction import Contraction, Gradients
+from .plan import Found, Plan, path_points
+from .tape import Deltas, Rules, Tape, make_ablated, make_deltas, record_tape, record_writes
+from .token_edges import inside_scores
 
 
 @algorithm

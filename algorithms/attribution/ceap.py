@@ -9,6 +9,12 @@ times the difference of a_u between the step's ends.
 Where EAP-IG is complete on the edges that leave the input alone, conductance is on every cut: with unfrozen norms the
 scores of all edges that cross from one side of the model to the other add up to m(clean) - m(ablated input), because
 d metric / d alpha is what flows through any of them (Dhamdhere et al. 2018, arXiv 1805.12233).
+
+Cuts: sets of edges that everything on its way from the input to the logits crosses exactly once.
+
+A cut in front of a layer holds the edges whose source writes before that layer's attention and whose destination is in
+that layer or behind it. The first cut holds the edges that leave the input, the last those into the logits. Edges
+inside heads belong to no cut: they say how one node works.
 """
 
 from __future__ import annotations
@@ -17,7 +23,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
@@ -27,14 +35,34 @@ from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ..registry import Option, algorithm, chosen
-from .contraction import Contraction
-from .cuts import completeness
-from .deltas import Ablated, make_deltas
-from .destinations import Gradients
-from .inside import inside_scores
+from .accumulate import Totals
+from .contraction import Contraction, Gradients
 from .plan import Found, Plan
-from .tape import Writes, record_tape, record_writes
-from .totals import Totals
+from .tape import Ablated, Writes, make_deltas, record_tape, record_writes
+from .token_edges import inside_scores
+
+
+def cut_totals(graph: Graph, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of scores over each cut, from the input's to the logits', shape (layer + 1,).
+
+    Args:
+        graph: The graph.
+        values: One entry per edge.
+    """
+    totals = np.zeros(graph.cfg.n_layers + 1)
+    for block in graph.blocks:
+        if block.kind == "inside":
+            continue
+        by_source = block.unpack(values).sum((0, 1))
+        last = graph.cfg.n_layers if block.kind == "logits" else block.layer
+        for layer in range(last + 1):
+            totals[layer] += by_source[: graph.first_head(layer)].sum()
+    return totals
+
+
+def completeness(graph: Graph, values: NDArray[np.float64], drop: float) -> float:
+    """How far the worst cut is from the metric's drop, as a share of the drop."""
+    return float(np.abs(cut_totals(graph, values) - drop).max() / max(abs(drop), 1e-30))
 
 
 @algorithm
@@ -92,7 +120,7 @@ class _Conductance(Plan):
     def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
         """Adds a batch's scores and the metric's drop along the path."""
         vit = self.task.vit
-        clean, ablated = vit.embed(vit.check_images(batch.clean)), ablated_input(batch, baseline)
+        clean, ablated = vit.embed(vit.check_images(batch.clean)), baseline.start(batch)
         last = record_writes(vit, clean, keys_values=self.inside)
         metric = self.metric(batch, last.read)
         before = record_writes(vit, ablated, keys_values=self.inside)
@@ -124,9 +152,3 @@ class _Conductance(Plan):
         gradients = Gradients(vit, freeze_norm=self.freeze_norm)
         gradients.add(tape)
         yield from contraction(gradients, make_deltas(vit, after, Ablated(before.embedded, before, None, [])))
-
-
-def ablated_input(batch: Pairs, baseline: Baseline) -> Tensor:
-    """What a removed edge from the input carries, (pair, token, model)."""
-    images = baseline.images(batch)
-    return baseline(batch)[0] if images is None else baseline.vit.embed(images)

@@ -41,7 +41,7 @@ from ...circuits.task import Task
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ..progress import progress_bar
-from .moments import Moments, sum_groups
+from .accumulate import Moments, sum_groups
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,7 @@ from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ..registry import Option, algorithm, chosen
-from .path import PathPlan, path_points
-from .plan import require_slope_at_clean
+from .plan import PathPlan, path_points, require_slope_at_clean
 
 
 @algorithm

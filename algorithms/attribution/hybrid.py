@@ -35,8 +35,8 @@ from ...circuits.sources import source_values
 from ...circuits.task import Task
 from ..progress import progress_bar
 from ..registry import Option, algorithm, chosen, run_algorithm
+from .accumulate import spread
 from .exact import single_effects
-from .moments import spread
 
 QUIET = 1e-4
 """Of the largest effect: what moves the metric by less, on average over pairs, counts as nothing."""

@@ -1,26 +1,73 @@
-"""What the gradient methods share: discovery pairs in batches that fit into memory, and running sums over them."""
+"""What the gradient methods share: discovery pairs in batches that fit into memory, and running sums over them.
+
+Gradients at some points of the straight path from the ablated input to the clean one, and one sum over edges.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...circuits.ablation import Ablation
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
 from ...circuits.task import Task
 from ...models.errors import TaskError
+from ...models.hooked import HookedViT
 from ..progress import progress_bar
-from .budget import pairs_at_once
-from .contraction import Contraction
-from .moments import Moments
+from .accumulate import Moments
+from .contraction import CHUNK_BYTES, Contraction, Gradients
+from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
+from .token_edges import Form, inside_scores
+
+TENSOR_SHARE = 0.7
+"""Share of the budget that tensors may take; the rest is what the allocator keeps from those it has freed."""
+
+
+def pairs_at_once(
+    graph: Graph,
+    vit: HookedViT,
+    memory: int,
+    *,
+    points: int,
+    freeze_norm: bool,
+    ablation: Ablation,
+    kept: float = 0.0,
+) -> int:
+    """Pairs whose tapes, deltas and gradients fit into `memory` bytes above the model and the images; at least 1.
+
+    Counted in arrays of one residual's size for each block. The factors cover what was measured at the worst moment:
+    the end of the last point's forward pass (13.5 for EAP on ViT-B/16, 19.4 for EAP-IG).
+
+    Args:
+        graph: The graph.
+        vit: The opened model.
+        memory: Bytes.
+        points: Points on the path; 1 for EAP.
+        freeze_norm: Whether the norms' radial parts are left out.
+        ablation: What removed edges carry.
+        kept: Further arrays of one residual's size that are held for each block.
+    """
+    cfg, tokens = vit.cfg, vit.cfg.tokens.n_tokens
+    inside = len(graph.groups) > 1
+    arrays = kept + 10 + cfg.d_mlp / cfg.d_model + 6 * (points > 1) + (not freeze_norm) * points + 8 * inside
+    floats = arrays * cfg.n_layers * tokens * cfg.d_model
+    floats += inside * 8 * cfg.n_heads * tokens**2  # patterns of one block
+    floats += 2 * len(graph) * (len(graph.groups) > 1)  # scores, some of them in float64
+    if ablation.kind == "noise":
+        floats += 3 * graph.n_sources * tokens * cfg.d_model  # drawn for every source
+    element = torch.finfo(vit.dtype).bits // 8
+    weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element
+    return max(1, int((TENSOR_SHARE * memory - CHUNK_BYTES - weights) // (floats * element)))
 
 
 @dataclass
@@ -121,3 +168,123 @@ def require_slope_at_clean(task: Task, name: str) -> None:
             f"the metric kl has zero gradient at the clean image, where the model agrees with itself, so {name} would "
             f"score every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
         )
+
+
+Rule = Literal["midpoint", "left"]
+
+AT_CLEAN = (1.0,)
+"""The path of methods that look at nothing but the clean image."""
+
+
+def path_points(steps: int, rule: Rule) -> tuple[float, ...]:
+    """Places on the path from ablated (0) to clean (1) where gradients are taken, equally weighted.
+
+    Raises:
+        TaskError: There is no step, or the rule is not known.
+    """
+    if steps < 1:
+        raise TaskError(f"steps={steps}: pass at least 1, such as steps=5.")
+    if rule not in ("midpoint", "left"):
+        raise TaskError(f'rule={rule!r} is not known: pass rule="midpoint" or rule="left".')
+    return tuple((step + (0.5 if rule == "midpoint" else 0.0)) / steps for step in range(steps))
+
+
+@dataclass(frozen=True)
+class PathPlan(Plan):
+    """Gradients at some points of the path, for all discovery pairs.
+
+    Args:
+        points: Where gradients are taken, equally weighted.
+        form: How edges inside heads are scored.
+        rules: How each point's pass is run and differentiated.
+        kept: What a pass under these rules holds for each block beside a plain one's, in arrays of a residual's size.
+    """
+
+    points: Sequence[float] = AT_CLEAN
+    form: Form = "linear"
+    rules: Rules = PLAIN
+    kept: float = 0.0
+
+    def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
+        """Pairs of one batch, whose gradients are held for all points."""
+        return super().pairs_at_once(points=len(self.points), kept=kept + self.kept)
+
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
+        """Adds a batch's scores, and where there is a path the metric's drop along it."""
+        vit = self.task.vit
+        ablated = make_ablated(vit, batch, baseline, inside=self.inside)
+        embedded = vit.embed(vit.check_images(batch.clean))
+        gradients = Gradients(vit, freeze_norm=self.freeze_norm)
+        between = TokenEdgeScores(self.graph, self.task, ablated, self.form)
+        if self.points == AT_CLEAN:
+            clean = self._point(embedded, self.task.metric, gradients, between)
+        else:
+            clean = record_writes(vit, embedded, keys_values=self.inside)
+            metric = self.metric(batch, clean.read)
+            found.add_drop(self._drop(clean, ablated, metric))
+            for point in self.points:
+                self._point(torch.lerp(ablated.embedded, embedded, point), metric, gradients, between, clean)
+        for block, scores in contraction(gradients, make_deltas(vit, clean, ablated)):
+            found.moments.add(block, scores)
+        between.into(found.moments)
+
+    def _point(
+        self,
+        start: Tensor,
+        metric: Callable[[Tensor], Tensor],
+        gradients: Gradients,
+        between: TokenEdgeScores,
+        clean: Writes | None = None,
+    ) -> Writes:
+        """What the run from one point wrote, its gradients added; the rest of its tape is gone before the next."""
+        tape = record_tape(
+            self.task.vit, start, metric, freeze_norm=self.freeze_norm, inside=self.inside, rules=self.rules
+        )
+        gradients.add(tape, 1 / len(self.points))
+        if self.inside:
+            between.add(tape, clean or tape.writes, 1 / len(self.points))
+        return tape.writes
+
+    def _drop(self, clean: Writes, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> Float[Tensor, " pair"]:
+        """m(clean) - m(the run from the ablated input)."""
+        vit = self.task.vit
+        if ablated.writes is not None:
+            logits = vit.readout(ablated.writes.read)
+        else:
+            logits = vit.readout.logits(vit.run_blocks(ablated.embedded))
+        return metric(vit.readout(clean.read)) - metric(logits)
+
+    def completeness(self, found: Found) -> dict[str, float]:
+        """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
+        mean = found.moments.mean
+        total = sum(float(block.unpack(mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside")
+        drop = found.drop / found.moments.n_pairs
+        diagnostics = {"input_total": total, "metric_drop": drop}
+        if not self.freeze_norm:
+            diagnostics["completeness_gap"] = abs(total - drop) / max(abs(drop), 1e-30)
+        return diagnostics
+
+
+class TokenEdgeScores:
+    """Scores of the edges inside heads, summed over the points of the path."""
+
+    def __init__(self, graph: Graph, task: Task, ablated: Ablated, form: Form) -> None:
+        self._graph, self._blocks, self._ablated = graph, task.vit.blocks, ablated.keys_values
+        self._form: Form = form
+        self._sums: list[Tensor] = []
+
+    def add(self, tape: Tape, clean: Writes, weight: float) -> None:
+        """Adds one point with a weight."""
+        for layer, (block, taped) in enumerate(zip(self._blocks, tape.layers, strict=True)):
+            ablated, own = self._ablated[layer], clean.keys_values[layer]
+            scores = weight * inside_scores(self._graph, block, taped, ablated, own, self._form)
+            if layer < len(self._sums):
+                self._sums[layer] += scores
+            else:
+                self._sums.append(scores)
+
+    def into(self, moments: Moments) -> None:
+        """Hands the scores over."""
+        for blocks, scores in zip(self._graph.layers, self._sums, strict=False):
+            if blocks.inside is not None:
+                moments.add(blocks.inside, scores)

@@ -3,22 +3,179 @@
     score[u, v] = (a_u(clean) - a'_u) . coefficient at x_v
 
 summed over tokens and channels, for each pair. The coefficient is the gradient of the model that layer-wise relevance
-propagation makes linear at the clean image (`relevance.py`): norms' standard deviations and activations' factors
+propagation makes linear at the clean image (below): norms' standard deviations and activations' factors
 f(x) / x are constants, and attention follows one of three rules.
+
+Layer-wise relevance propagation as another backward pass: the rules that RelP takes in place of derivatives.
+
+A coefficient is what a gradient would be if the model were, at this input, the linear map that the rules make of it:
+
+    norm          x r               r = 1 / standard deviation is a constant                      (LN rule)
+    activation    x (f(x) / x)      the factor in brackets is a constant, at 0 the slope there    (identity rule)
+    linear layer  W x + b           as it is                                                      (0 rule)
+    pattern . v   p v               p is a constant                                               (AH rule)
+    product       a b               half of its gradient to each factor                           (half rule)
+
+Under the first four the relevance is conserved: coefficients times activations, added up over all that is read at one
+depth, give the logit, less what biases take. Sources: arXiv 2508.21258 (RelP, table 1), Ali et al. 2022 (LN and AH
+rules), Jafari et al. 2024 (identity and half rules).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
+from ...models.blocks import OpenBlock
+from ...models.errors import ModelError, TaskError
+from ...models.hooked import HookedViT
+from ...models.mlps import GatedMlp, PlainMlp
+from ...models.norms import open_norm
 from ..registry import Option, algorithm, chosen
-from .path import PathPlan
-from .plan import require_slope_at_clean
-from .relevance import RelevanceRules
+from .plan import PathPlan, require_slope_at_clean
+from .tape import Rules
+
+Attention = Literal["half", "pattern", "gradient"]
+"""How relevance passes attention: products shared by halves, the pattern a constant, or plain derivatives."""
+
+
+class RelevanceRules(Rules):
+    """The rules for one model; norms are frozen by the pass itself.
+
+    Args:
+        vit: The opened model.
+        attention: How relevance passes attention.
+
+    Raises:
+        ModelError: An MLP is of a kind whose activation is not known here.
+        TaskError: The choice for attention is not known.
+    """
+
+    def __init__(self, vit: HookedViT, attention: Attention) -> None:
+        if attention not in _ATTENTION:
+            raise TaskError(f"attention={attention!r} is not known: pass one of {', '.join(map(repr, _ATTENTION))}.")
+        self._attend = _ATTENTION[attention]
+        self._mlps = [
+            None if block.mlp is None else relevance_mlp(block.mlp, f"block {layer}")
+            for layer, block in enumerate(vit.blocks)
+        ]
+
+    def attend(self, layer: int, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Weighted values, with relevance to q, k and v as the choice for attention has it."""
+        return self._attend(block, q, k, v)
+
+    def mlp(self, layer: int, block: OpenBlock, seen: Tensor, *, freeze_norm: bool) -> Tensor:
+        """What the MLP writes, with its activation's factor a constant."""
+        mlp = self._mlps[layer]
+        if mlp is None:
+            return torch.zeros_like(seen)
+        return block.mlp_written(mlp(block.norm2.frozen(seen) if freeze_norm else block.norm2(seen)))
+
+
+def _pattern(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return block.weigh(q.detach(), k.detach(), v)
+
+
+def _half(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return halved(block.pattern(halved(q), halved(k))) @ halved(v)
+
+
+def _gradient(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return block.weigh(q, k, v)
+
+
+_ATTENTION: dict[str, Callable[[OpenBlock, Tensor, Tensor, Tensor], Tensor]] = {
+    "half": _half,
+    "pattern": _pattern,
+    "gradient": _gradient,
+}
+
+
+def halved(values: Tensor) -> Tensor:
+    """The same values, which pass half of their gradient back."""
+    return torch.lerp(values.detach(), values, 0.5)
+
+
+def relevance_mlp(mlp: nn.Module, where: str) -> Callable[[Tensor], Tensor]:
+    """The MLP's own computation from its own parts, with relevance in place of derivatives; the module is not touched.
+
+    Args:
+        mlp: `PlainMlp` or `GatedMlp`, timm's `Mlp`, `GluMlp` (and so `SwiGLUPacked`) or `SwiGLU`.
+        where: What to call it in a message.
+
+    Raises:
+        ModelError: It is of another kind, or its activation is not one that is 0 at 0 and acts on each neuron alone.
+    """
+    from timm.layers.mlp import GluMlp, Mlp, SwiGLU
+
+    part: Any = mlp
+    hidden = {PlainMlp: _plain, Mlp: _plain, GluMlp: _gated, GatedMlp: _swiglu, SwiGLU: _swiglu}.get(type(mlp))
+    linear = all(
+        type(getattr(part, name)) is nn.Linear for name in ("fc1", "fc1_g", "fc1_x", "fc2") if hasattr(mlp, name)
+    )
+    if hidden is None or not linear:
+        raise ModelError(
+            f"the MLP of {where} is a {type(mlp).__name__}{'' if linear else ' whose layers are not nn.Linear'}, whose "
+            f"activation relevance propagation cannot reach: timm's Mlp, GluMlp and SwiGLU are handled. Use eap_ig."
+        )
+    _require_activation(part.act, where)
+    norm = open_norm(part.norm, f"the norm in the MLP of {where}")
+    return lambda x: part.fc2(norm.frozen(hidden(part, x)))
+
+
+def _plain(part: Any, x: Tensor) -> Tensor:
+    return activate(part.fc1(x), part.act)
+
+
+def _gated(part: Any, x: Tensor) -> Tensor:
+    first, second = part.fc1(x).chunk(2, -1)
+    gate, values = (second, first) if part.gate_last else (first, second)
+    return halved(activate(gate, part.act)) * halved(values)
+
+
+def _swiglu(part: Any, x: Tensor) -> Tensor:
+    return halved(activate(part.fc1_g(x), part.act)) * halved(part.fc1_x(x))
+
+
+def activate(x: Tensor, function: nn.Module) -> Tensor:
+    """f(x), whose gradient passes back times f(x) / x, or times the slope where x is 0."""
+    return _Activation.apply(x, function)  # type: ignore[return-value]
+
+
+class _Activation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: nn.Module) -> Tensor:
+        y = function(x.clone())  # some work in place
+        tiny = torch.finfo(x.dtype).eps
+        near = torch.where(x < 0, x.clamp(max=-tiny), x.clamp(min=tiny))  # never 0, where the ratio is the slope
+        ctx.save_for_backward(function(near.clone()) / near)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (ratio,) = ctx.saved_tensors
+        return grads[0] * ratio, None
+
+
+def _require_activation(function: nn.Module, where: str) -> None:
+    """Does nothing for an activation of each neuron alone that is 0 at 0."""
+    parameter = next(function.parameters(), torch.zeros(()))
+    probe = torch.linspace(-2, 2, 5).to(parameter)
+    with torch.no_grad():
+        whole, alone = function(probe.clone()), torch.cat([function(value[None].clone()) for value in probe])
+    if float(whole[2].abs()) > 0 or not torch.allclose(whole, alone):
+        raise ModelError(
+            f"the MLP of {where} has the activation {type(function).__name__}, which is not 0 at 0 or mixes neurons, "
+            f"so that f(x) / x is no factor that relevance can take: GELU, ReLU, SiLU and their like are handled. "
+            f"Use eap_ig."
+        )
 
 
 @algorithm

@@ -77,6 +77,8 @@ def measure_flips(
     """
     chosen = np.asarray(edges, dtype=np.intp)
     matters = changeable(graph, mask)[chosen]
+    places = np.flatnonzero(matters)
+    changes = [(int(edge),) for edge in chosen[places]]
     at_once, size = trial_sizes(vit, graph, mask, baseline, len(pairs), memory)
     now, flipped = [], []
     with torch.no_grad(), vit.borrowed():
@@ -86,9 +88,9 @@ def measure_flips(
             reference = batch.wanted(_clean_logits(run, batch, restore))
             now.append(_numbers(metric(run.logits, reference)))
             found = np.repeat(now[-1][None], len(chosen), 0)
-            for places, logits in _trials(run, chosen, np.flatnonzero(matters), max(1, at_once // len(batch))):
-                found[places] = _numbers(metric(logits, reference.expand_as(logits)))
-                done(len(places) * len(batch))
+            for some, logits in measure_changes(run, changes, max(1, at_once // len(batch))):
+                found[places[some]] = _numbers(metric(logits, reference.expand_as(logits)))
+                done(len(some) * len(batch))
             done(int((~matters).sum()) * len(batch))
             flipped.append(found)
     return Flips(np.concatenate(now), np.concatenate(flipped, 1), int(matters.sum()) * len(pairs))
@@ -107,25 +109,35 @@ def make_run(vit: HookedViT, graph: Graph, mask: Bools, ends: Ends, memory: int)
     return PrunedRun(vit, EdgeMask(graph, mask), ends, room)
 
 
-def _trials(
-    run: PrunedRun, edges: NDArray[np.intp], places: NDArray[np.intp], at_once: int
-) -> Iterator[tuple[list[int], Float[Tensor, "flip pair class"]]]:
-    """Batches of edges into one destination each, by their places in `edges`, with their logits."""
+def measure_changes(
+    run: PrunedRun, changes: Sequence[tuple[int, ...]], at_once: int
+) -> Iterator[tuple[list[int], Float[Tensor, "change pair class"]]]:
+    """Logits of changes, each of some edges into one place that flip together, with their places among all changes.
+
+    From the logits back, in batches that change the same rows.
+
+    Args:
+        run: The state, at no place yet.
+        changes: Edges, all of them in one edge block.
+        at_once: Changes in a batch.
+    """
     graph = run.graph
     starts = np.array([block.start for block in graph.blocks])
 
-    def destination(place: int) -> tuple[int, int, int]:
-        block = graph.blocks[int(np.searchsorted(starts, edges[place], side="right")) - 1]
-        return -graph.place_of(block), graph.blocks.index(block), block.locate(int(edges[place]))[0]
+    def destination(change: int) -> tuple[int, int, tuple[int, ...]]:
+        edges = changes[change]
+        found = int(np.searchsorted(starts, edges[0], side="right")) - 1
+        block = graph.blocks[found]
+        return -graph.place_of(block), found, tuple(sorted({block.locate(edge)[0] for edge in edges}))
 
     reached = graph.n_places
-    for (place, block, _), group in groupby(sorted(places.tolist(), key=destination), key=destination):
+    for (place, block, _), group in groupby(sorted(range(len(changes)), key=destination), key=destination):
         for passed in range(reached - 1, -place - 1, -1):
             run.begin(passed)
         reached, alike = -place, list(group)
         for start in range(0, len(alike), at_once):
             some = alike[start : start + at_once]
-            yield some, run.measure(graph.blocks[block], [Trial((int(edges[place]),)) for place in some])
+            yield some, run.measure(graph.blocks[block], [Trial(changes[change]) for change in some])
 
 
 def changeable(graph: Graph, mask: Bools) -> Bools:

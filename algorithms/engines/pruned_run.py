@@ -15,7 +15,7 @@ Sources that are cut off from the input carry a' whatever they would compute; it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -386,13 +386,35 @@ class PrunedRun:
                 variants.rows[self.graph.place_of(block), row] = self._tried(block, row, trials, places)
         return variants.run(block)
 
-    def without(self, source: int) -> Float[Tensor, "pair class"]:
-        """Logits where nothing reads what a source writes; every reader has its ablated value."""
-        layer, place = divmod(source - 1, self.graph.cfg.n_heads + 1)
-        variants = VariantPass(self, 1, None)
-        variants.silence(source)
-        kind = "mlp" if place == self.graph.cfg.n_heads else "attention"
-        return variants.run_behind(layer, kind)[0]
+    def without_each(self, sources: Sequence[int]) -> Iterator[tuple[int, Float[Tensor, "pair class"]]]:
+        """Each of some heads and MLPs, from the last to the first, and logits where everything it writes is ablated."""
+        for place in reversed(range(self.graph.n_places)):
+            self.begin(place)
+            layer = (place - 1) // 2
+            behind = "mlp" if place % 2 == 0 else "attention"
+            heads = self.graph.head_sources(layer)
+            last = range(heads.start, heads.stop) if place % 2 else [self.graph.mlp_source(layer)]
+            for source in [source for source in last if source in sources and place]:
+                variants = VariantPass(self, 1, self._alive_without(source))
+                variants.silence(source)
+                yield source, variants.run_behind(layer, behind)[0]
+
+    def _alive_without(self, source: int) -> Float[Tensor, "variant source token"] | None:
+        """Where sources are alive if nothing reads one of them; None where that cannot be told."""
+        if self._whole is None:
+            return None
+        mask = self.edges.mask.copy()
+        for block in self.graph.blocks:
+            if block.kind != "inside" and source < block.width:
+                dense = block.unpack(mask)
+                dense[..., source] = False
+                block.pack(dense, mask)
+        return self._at_tokens(reach(self.graph, mask).alive[None])
+
+    def _at_tokens(self, alive: Bools) -> Float[Tensor, "variant source token"]:
+        """1 where sources are alive, (variant, source, group); what never is counts as such."""
+        found = torch.from_numpy(alive | ~self._whole).to(self.of_token.device)  # type: ignore[operator]
+        return found[:, :, self.of_token].to(self.vit.dtype)
 
     def _tried(
         self, block: EdgeBlock, row: int, trials: Sequence[Trial], places: Sequence[Sequence[tuple[int, int, int]]]
@@ -478,8 +500,7 @@ class PrunedRun:
             mask[list(trial.edges)] = ~self.edges.mask[list(trial.edges)]
             found.append(reach(self.graph, mask).alive)
             now = mask if trial.lasts else now
-        alive = torch.from_numpy(np.stack(found) | ~self._whole).to(self.of_token.device)
-        return alive[:, :, self.of_token].to(self.vit.dtype)
+        return self._at_tokens(np.stack(found))
 
     def _may_cut(self, block: EdgeBlock, places: Sequence[Sequence[tuple[int, int, int]]]) -> bool:
         """Whether trials could leave a destination without any kept edge, or give one its first."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
+from ...circuits.graph import first_head
 from ...circuits.memory import batch_size_for
 from ...circuits.names import parse_end
 from ...circuits.sources import source_values
@@ -208,7 +209,7 @@ def _sources(vit: HookedViT, images: Tensor, memory: int) -> Iterator[Float[Tens
 def _places(vit: HookedViT, names: Sequence[str]) -> list[int]:
     """Indices of heads among the sources."""
     ends = [parse_end(name) for name in names]
-    return [1 + end.layer * (vit.cfg.n_heads + 1) + end.head for end in ends]
+    return [first_head(vit.cfg, end.layer) + end.head for end in ends]
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

@@ -31,9 +31,18 @@ from ...circuits.task import Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar
-from .contrast import Contrast, contrasted
-from .donors import Donor, ablated_embedded, clean_embedded, make_donor
-from .walk import PER_HEAD, Stop, What, require_what, stops, write_change
+from .effects import Contrast, contrasted
+from .patch_points import (
+    PER_HEAD,
+    PatchPoint,
+    PatchValues,
+    What,
+    clean_embedded,
+    make_patch_values,
+    patch_points,
+    require_what,
+    write_change,
+)
 
 MOST_RUNS = 64  # in one batch; more no longer runs faster on a CPU
 
@@ -111,7 +120,7 @@ def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool) -> It
     """Effects and flips (pair, layer, head, column), and the metric of both runs (pair,)."""
     task, what, vit = patches.task, patches.what, patches.task.vit
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    donor = make_donor(vit, what, patches.direction, baseline, memory)
+    donor = make_patch_values(vit, what, patches.direction, baseline, memory)
     size = min(batch_size_for(vit, memory // 2, copies=4), MOST_RUNS // 2)
     n_runs = min(batch_size_for(vit, memory // 2, copies=0.5), MOST_RUNS)
     found, total = [], patches.n_places * len(pairs)
@@ -138,32 +147,32 @@ class _Patches:
         return (cfg.n_layers + (self.what == "resid")) * n_heads * len(self.columns)
 
     def batch(
-        self, batch: Pairs, baseline: Baseline, donor: Donor, at_once: int, done: Callable[[int], object]
+        self, batch: Pairs, baseline: Baseline, donor: PatchValues, at_once: int, done: Callable[[int], object]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of one batch of pairs: effects and flips (pair, layer, head, column), the metric of both runs (pair,)."""
         vit = self.task.vit
-        clean, corrupt = clean_embedded(vit, batch), ablated_embedded(baseline, batch)
+        clean, corrupt = clean_embedded(vit, batch), baseline.start(batch)
         contrast = Contrast.of(self.task, batch, clean, corrupt, self.direction)
         base = clean if self.direction == "noising" else corrupt
         values, flips = [], []
-        for stop, donated in zip(stops(vit, base, self.what), donor(batch), strict=True):
-            found = torch.cat(list(self._logits(stop, donated, at_once, done)), 1)  # pair, candidate, class
+        for point, donated in zip(patch_points(vit, base, self.what), donor(batch), strict=True):
+            found = torch.cat(list(self._logits(point, donated, at_once, done)), 1)  # pair, candidate, class
             for parts, part in zip((values, flips), contrast(found), strict=True):
                 parts.append(part.unflatten(1, (-1, len(self.columns))))
         effects, sides = (torch.stack(parts, 1).cpu().numpy() for parts in (values, flips))
         return effects, sides, *contrast.ends()
 
     def _logits(
-        self, stop: Stop, donated: Tensor, at_once: int, done: Callable[[int], object]
+        self, point: PatchPoint, donated: Tensor, at_once: int, done: Callable[[int], object]
     ) -> Iterator[Float[Tensor, "pair candidate class"]]:
         """Of every head and column of one place, a few at a time."""
         vit = self.task.vit
         member: Bool[Tensor, "column token"] = torch.from_numpy(self.columns.member).to(vit.device)
-        n_pairs, n_heads = stop.activation.shape[:2]
+        n_pairs, n_heads = point.activation.shape[:2]
         heads = torch.arange(n_heads, device=vit.device).repeat_interleave(len(member))
         rows = torch.arange(len(member), device=vit.device).repeat(n_heads)
         for some, at in zip(heads.split(at_once), rows.split(at_once), strict=True):
-            changed = stop.residual[:, None] + write_change(stop, self.what, donated, some, member[at])
-            found = vit.finish(changed.flatten(0, 1), start=stop.layer, skip_attention=stop.skip_attention)
+            changed = point.residual[:, None] + write_change(point, self.what, donated, some, member[at])
+            found = vit.finish(changed.flatten(0, 1), start=point.layer, skip_attention=point.skip_attention)
             done(len(found))
             yield found.view(n_pairs, len(some), -1)

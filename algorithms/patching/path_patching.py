@@ -7,16 +7,13 @@ Everything behind a destination is computed again (Wang et al. 2022, section 3.1
 the run of a circuit that lacks exactly these edges. A source and a destination with one edge between them give that
 edge's exact effect.
 
-1. The base run goes through the model block by block; what each source writes less what it is to carry is kept.
-2. In front of a destination each candidate's residual loses one source's difference, what stands there is computed
-   again, and the rest of the model runs on. Candidates share batches.
-3. Paths of several steps at once (`together`), edges inside heads, and cuts that leave a head without any path from
-   the input are runs with a mask.
+The run behind a destination is told apart from the base run's (`engines/pruned_run`), and candidates share batches.
+Paths of several steps at once (`together`) are one run with a mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,19 +25,16 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
-from ...circuits.memory import batch_size_for
 from ...circuits.pairs import Pairs
-from ...circuits.reach import reach
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
 from ...circuits.sources import values_from
 from ...circuits.task import Task
 from ...models.errors import GraphError
+from ...models.hooked import HookedViT
+from ..engines.flips import make_run, measure_changes, trial_sizes
+from ..engines.source_deltas import Ends
 from ..progress import progress_bar
-from .contrast import Contrast, contrasted
-from .donors import ablated_embedded, clean_embedded
-from .walk import Step, walk
-
-MOST_RUNS = 64  # in one batch; more no longer runs faster on a CPU
+from .effects import Contrast, contrasted
 
 Edges = tuple[EdgeSet, ...]
 
@@ -149,157 +143,37 @@ def _measure(
     graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, cell), and the metric of both runs (pair,)."""
-    vit, found = task.vit, []
+    vit, found, whole = task.vit, [], np.ones(len(graph), dtype=bool)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    size = min(batch_size_for(vit, memory // 2, copies=4), MOST_RUNS // 2)
-    at_once = max(1, min(batch_size_for(vit, memory // 2, copies=0.5), MOST_RUNS) // min(size, len(pairs)))
-    plan = _Plan.make(graph, list(cells.edges.values()), at_once)
+    at_once, size = trial_sizes(vit, graph, whole, baseline, len(pairs), memory)
     total = len(cells.edges) * len(pairs)
     with torch.no_grad(), vit.borrowed(), progress_bar("path_patch", total, progress, "run") as bar:
         for batch in pairs.batches(size):
-            clean, corrupt = clean_embedded(vit, batch), ablated_embedded(baseline, batch)
-            contrast = Contrast.of(task, batch, clean, corrupt, direction)
-            noising = direction == "noising"
-            donated = baseline(batch) if noising else values_from(vit, clean)
-            run = _Paths(task, graph, clean if noising else corrupt, donated)
-            values, flips = contrast(run.logits(plan, bar.update))
+            ends = Ends.of(vit, batch, baseline)
+            contrast = Contrast.of(task, batch, ends.embedded, ends.other, direction)
+            logits = _logits(vit, graph, cells, ends if direction == "noising" else ends.swapped(), memory, at_once)
+            bar.update(len(cells.edges) * len(batch))
+            values, flips = contrast(logits)
             found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
     return (np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """How each cell is run.
-
-    Args:
-        n_cells: Number of cells.
-        masks: Cell -> kept edges, for those that need a run with a mask.
-        direct: Kind and layer of an edge block -> its cells, in groups that share a batch.
-    """
-
-    n_cells: int
-    masks: dict[int, np.ndarray]
-    direct: dict[tuple[str, int], list[dict[int, EdgeSet]]]
-
-    @classmethod
-    def make(cls, graph: Graph, cells: list[Edges], at_once: int) -> _Plan:
-        masks: dict[int, np.ndarray] = {}
-        blocks: dict[tuple[str, int], dict[int, EdgeSet]] = {}
-        for cell, edges in enumerate(cells):
-            kept = _needed_mask(graph, edges)
-            if kept is None:
-                blocks.setdefault((edges[0].block.kind, edges[0].block.layer), {})[cell] = edges[0]
-            else:
-                masks[cell] = kept
-        return cls(len(cells), masks, {key: list(_grouped(some, at_once)) for key, some in blocks.items()})
-
-
-def _grouped(cells: dict[int, EdgeSet], at_once: int) -> Iterator[dict[int, EdgeSet]]:
-    items = list(cells.items())
-    return (dict(items[start : start + at_once]) for start in range(0, len(items), at_once))
-
-
-def _needed_mask(graph: Graph, edges: Edges) -> np.ndarray | None:
-    """The edges that stay, where taking one source's difference away at one place would not be the same."""
-    first = edges[0].block
-    simple = len(edges) == 1 and first.kind != "inside"
-    if simple and first.n_columns > 1:
-        return None
-    whole = np.ones(len(graph), dtype=bool)
-    kept = whole.copy()
-    for some in edges:
-        some.mark(kept, False)
-    cut_off = simple and not np.array_equal(reach(graph, kept).alive, reach(graph, whole).alive)
-    return kept if cut_off or not simple else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Paths:
-    """The base run of a batch of pairs.
-
-    Args:
-        task: The task.
-        graph: The graph.
-        base: Its residual in front of block 0.
-        donated: What each source carries on patched paths.
-    """
-
-    task: Task
-    graph: Graph
-    base: Float[Tensor, "pair token model"]
-    donated: Float[Tensor, "source pair token model"]
-
-    def logits(self, plan: _Plan, done: Callable[[int], object]) -> Float[Tensor, "pair cell class"]:
-        """Of every cell."""
-        vit, n_pairs = self.task.vit, len(self.base)
-        out = self.base.new_empty(n_pairs, plan.n_cells, vit.cfg.n_classes)
-        for cell, kept in plan.masks.items():
-            out[:, cell] = masked_logits_from(
-                vit, MaskWeights.from_mask(self.graph, kept, vit), self.base, self.donated
-            )
-            done(n_pairs)
-        for place in self._places():
-            for cells in plan.direct.get((place.kind, place.layer), ()):
-                found = self._patched(place, list(cells.values()))
-                out[:, list(cells)] = found.view(n_pairs, len(cells), -1)
-                done(len(found))
-        return out
-
-    def _places(self) -> Iterator[_Place]:
-        """Every place that reads, in the order in which they are reached."""
-        graph, vit = self.graph, self.task.vit
-        deltas, residual = [self.base - self.donated[0]], self.base
-        for layer, (block, step) in enumerate(zip(vit.blocks, walk(vit, self.base), strict=True)):
-            first = graph.first_head(layer)
-            stop = first + graph.cfg.n_heads
-            yield _Place("attention", layer, step.before, deltas, step)
-            deltas += block.head_write(step.z).transpose(0, 1) - self.donated[first:stop]
-            yield _Place("mlp", layer, block.mlp_input(step.before, step.middle), deltas, step)
-            deltas.append(step.mlp_out - self.donated[stop])
-            residual = step.after
-        yield _Place("logits", -1, residual, deltas)
-
-    def _patched(self, place: _Place, cells: list[EdgeSet]) -> Float[Tensor, "run class"]:
-        """Logits of candidates at one place; pairs are the outer part of the runs, candidates the inner one."""
-        vit, graph, layer = self.task.vit, self.graph, place.layer
-        at = torch.from_numpy(np.stack([graph.groups.one_hot()[list(cell.groups)].any(0) for cell in cells]))
-        lost = torch.stack([place.deltas[cell.columns[0]] for cell in cells], 1)  # pair, candidate, token, model
-        read = place.residual[:, None] - lost * at.to(lost)[..., None]
-        if place.kind == "logits":
-            return vit.finish(read.flatten(0, 1), start=graph.cfg.n_layers)
-        block, step = vit.blocks[layer], place.step
-        assert step is not None
-        if place.kind == "mlp":
-            after = step.middle[:, None] + block.mlp_write(read)
-            return vit.finish(after.flatten(0, 1), start=layer + 1)
-        seen = torch.from_numpy(np.stack([np.isin(graph.port_rows, cell.rows) for cell in cells])).to(lost.device)
-        mixed = [  # candidate, head, port: whether it reads the patched residual
-            torch.where(seen[:, :, port, None, None], part, base[:, None])
-            for port, (part, base) in enumerate(
-                zip(block.read(block.norm1(read)), (step.q, step.k, step.v), strict=True)
-            )
-        ]
-        written = block.attn_write(block.attend(mixed[0], mixed[1], mixed[2]).flatten(0, 1))
-        middle = step.before[:, None] + written.view_as(read)
-        if block.parallel:
-            return vit.finish((middle + step.mlp_out[:, None]).flatten(0, 1), start=layer + 1)
-        return vit.finish(middle.flatten(0, 1), start=layer, skip_attention=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """A place that reads.
-
-    Args:
-        kind: `attention`, `mlp` or `logits`.
-        layer: Its block; -1 for the logits.
-        residual: What it reads in the base run, (pair, token, model).
-        deltas: What each source before it writes, less what patched paths carry.
-        step: The block's run.
-    """
-
-    kind: str
-    layer: int
-    residual: Tensor
-    deltas: list[Tensor]
-    step: Step | None = None
+def _logits(
+    vit: HookedViT, graph: Graph, cells: _Cells, ends: Ends, memory: int, at_once: int
+) -> Float[Tensor, "pair cell class"]:
+    """Of every cell."""
+    n_pairs, several = len(ends.embedded), list(cells.edges.values())
+    out = ends.embedded.new_empty(n_pairs, len(several), vit.cfg.n_classes)
+    gone = np.zeros((len(several), len(graph)), dtype=bool)
+    for mask, some in zip(gone, several, strict=True):
+        for edges in some:
+            edges.mark(mask, True)
+    single = [cell for cell, some in enumerate(several) if len(some) == 1]
+    changes = [tuple(np.flatnonzero(gone[cell]).tolist()) for cell in single]
+    run = make_run(vit, graph, np.ones(len(graph), dtype=bool), ends, memory)
+    for some, logits in measure_changes(run, changes, max(1, at_once // n_pairs)):
+        out[:, [single[place] for place in some]] = logits.transpose(0, 1)
+    for cell in set(range(len(several))) - set(single):
+        carried = values_from(vit, ends.other) if ends.carried is None else ends.carried
+        out[:, cell] = masked_logits_from(vit, MaskWeights.from_mask(graph, ~gone[cell], vit), ends.embedded, carried)
+    return out

@@ -36,7 +36,7 @@ from ...circuits.task import Task
 from ...circuits.tokens import token_columns
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from .walk import one_step, walk
+from .patch_points import layer_traces, trace_layer
 
 By = Literal["mean", "another", "shuffle"]
 """What replaces the residual at the tokens."""
@@ -220,7 +220,7 @@ class _TokenAblation:
                 residual = residual.clone()
                 residual[:, self.tokens] = donated[layer]
             if layer < last:
-                residual = one_step(block, residual).after
+                residual = trace_layer(block, residual).after
         return self.vit.finish(residual, start=last)
 
     def _others(self, batch: Pairs) -> Donated:
@@ -247,7 +247,7 @@ class _TokenAblation:
     def _held(self, embedded: Float[Tensor, "batch token model"]) -> Donated:
         """What a clean run holds at the tokens in front of the blocks."""
         found = {}
-        for layer, step in zip(range(self.layers[-1] + 1), walk(self.vit, embedded), strict=False):
+        for layer, step in zip(range(self.layers[-1] + 1), layer_traces(self.vit, embedded), strict=False):
             if layer in self.layers:
                 found[layer] = step.before[:, self.tokens]
         return found

@@ -32,7 +32,7 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ..registry import Option, algorithm, chosen, scored_by
 from .acdc_plan import AcdcPlan
-from .acdc_search import Search
+from .acdc_search import AcdcSearch
 
 
 @overload
@@ -95,7 +95,7 @@ def acdc(
     found = []
     for value, file in zip(several, files, strict=True):
         plan = AcdcPlan(graph, task, value, ranked, memory, chosen("acdc", locals()))
-        found.append(Search(plan, file, progress).circuit())
+        found.append(AcdcSearch(plan, file, progress).circuit())
     return found if isinstance(tau, Sequence | np.ndarray) else found[0]
 
 

@@ -12,7 +12,7 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ..engines.edge_mask import Destination
 from ..registry import Chosen
-from .identity import scores_digest, search_identity
+from .journal import scores_digest, search_identity
 
 
 @dataclass(frozen=True, eq=False)

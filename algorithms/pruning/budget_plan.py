@@ -14,7 +14,7 @@ from ...circuits.metrics import Metric
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import Chosen
-from .identity import search_identity
+from .journal import search_identity
 
 EXACT_UP_TO = 500
 """Edges of a graph on which every candidate of every round is measured exactly, unless told otherwise."""

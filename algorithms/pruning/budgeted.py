@@ -6,8 +6,8 @@ ACDC's threshold bounds each step, not their sum. Here the loss of the whole cir
     faithfulness    (mean m(C) - mean m(E))^2
     kl              mean over pairs of KL(p of the full model || p of the circuit)
 
-1. Foresee the loss without each kept edge: measured exactly (`around`), or on large graphs to first order, pair by
-   pair, from one forward and one backward pass of the pruned run (`slopes`).
+1. Foresee the loss without each kept edge: measured exactly (`engines/flips`), or on large graphs to first order, pair
+   by pair, from one forward and one backward pass of the pruned run (`engines/gated_run`).
 2. Drop the least harmful, a share of them at once; if together they do much more harm than one by one (redundancy),
    half as many. Edges that lost their path go with them.
 3. At the size asked for: fill up with the absent edges that lower the loss most; on large graphs take half as many
@@ -32,7 +32,7 @@ from ...circuits.sizes import Size, edges_of
 from ...circuits.task import Task
 from ..registry import Option, algorithm, chosen
 from .budget_plan import BudgetPlan
-from .budget_search import Search
+from .budget_search import BudgetSearch
 
 
 @overload
@@ -98,5 +98,5 @@ def budgeted_pruning(
     sizes = edges_of(size, graph)
     require_model(task.vit, graph)
     plan = BudgetPlan(graph, task, sizes, memory, chosen("budgeted_pruning", locals()))
-    found = Search(plan, journal, progress).circuits()
+    found = BudgetSearch(plan, journal, progress).circuits()
     return found if several else found[0]

@@ -67,7 +67,7 @@ def with_density(log_alpha: Edges, density: float) -> Edges:
 
 
 @dataclass
-class Mirror:
+class MirrorDescent:
     """Momentum over edges and one running scale for all of them.
 
     Args:

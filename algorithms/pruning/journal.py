@@ -6,13 +6,20 @@ the process died is dropped when the journal is opened again. A journal of anoth
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...circuits.formats.plain import plain
+from ...circuits.graph import Graph
+from ...circuits.run_folder import versions
+from ...circuits.scores import Scores
+from ...circuits.task import Task
 from ...models.errors import FormatError
 from ...models.files import write_text_atomic
 
@@ -98,3 +105,29 @@ def _read(path: Path, text: str, header: dict[str, Any]) -> list[dict[str, Any]]
             f"{header['config'].get(name)!r}. Pass another file, or remove it to start anew."
         )
     return steps
+
+
+def search_identity(graph: Graph, task: Task, *, memory: int) -> dict[str, Any]:
+    """Graph, weights, images, ablation, metric and machine, in plain values."""
+    images = hashlib.sha256()
+    for tensor in (task.discovery.clean, task.discovery.corrupt, task.discovery.pair_ids, task.reference):
+        images.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if task.discovery.answers is not None:
+        images.update(task.discovery.answers.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "graph": graph.signature,
+        "model": task.vit.cfg.name,
+        "weights": task.vit.digest(),
+        "judged": [task.metric.kind, list(task.metric.target), list(task.metric.foil)],
+        "ablation": task.ablation.as_record(),
+        "images": images.hexdigest(),
+        "memory": memory,
+        "device": str(task.vit.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def scores_digest(scores: Scores | str) -> str:
+    """A hash of the ranking that a search starts from; empty where it is a name."""
+    return hashlib.sha256(scores.values.tobytes()).hexdigest() if isinstance(scores, Scores) else ""

@@ -1,13 +1,25 @@
-"""What decides the result of learned masks: the options, the schedule of densities, and which pairs a step sees."""
+"""What decides the result of learned masks: the options, the schedule of densities, and which pairs a step sees.
+
+Photographs changed a little at every step of a descent, so that few of them do not come to be known by heart.
+
+With forty photographs of each class the gates fit the discovery images far better than others (DeiT-Tiny, 20% of the
+edges under means, 200 steps: a squared difference of .12 of the metric's variance on discovery images, .30 on held-out
+ones). What is learned is to follow the full model, which needs no label: so each image is mirrored half of the time and
+cropped to 80 to 100% of its area at every step, and the full model answers anew.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...circuits.graph import Graph
 from ...circuits.partners.partner import SWAPS
@@ -15,11 +27,33 @@ from ...circuits.scores import By, Scores
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ..registry import Chosen, chosen
-from .augment import LEAST_SIDE
 from .budget_plan import EXACT_UP_TO, BudgetPlan
 from .gates import LARGEST, Edges, with_density
-from .identity import scores_digest, search_identity
-from .mask_goal import Objective
+from .journal import scores_digest, search_identity
+
+LEAST_AREA = 0.8
+LEAST_SIDE = 64
+"""Pixels of the shorter side from which images are taken for photographs, which may be mirrored."""
+
+
+def augmented(
+    images: Float[Tensor, "image channel height width"], generator: torch.Generator
+) -> Float[Tensor, "image channel height width"]:
+    """Each image cropped to part of its area and brought back to its size, and mirrored half of the time."""
+    height, width = images.shape[-2:]
+    found = []
+    for image in images:
+        area, across, down, mirrored = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        side = math.sqrt(LEAST_AREA + (1 - LEAST_AREA) * area)
+        rows, columns = max(1, round(side * height)), max(1, round(side * width))
+        top, left = round(down * (height - rows)), round(across * (width - columns))
+        crop = image[:, top : top + rows, left : left + columns][None]
+        whole = F.interpolate(crop, size=(height, width), mode="bicubic", align_corners=False)[0]
+        found.append(whole.flip(-1) if mirrored < 0.5 else whole)
+    return torch.stack(found)
+
+
+Objective = Literal["auto", "both", "metric", "kl"]
 
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
 WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there

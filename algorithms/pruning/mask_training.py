@@ -1,6 +1,6 @@
 """The descent behind `learned_masks`: steps along the loss under gates, their density going from size to size.
 
-A step draws gates for all edges, runs a few pairs under them, and moves the gates' parameters (`mask_derivatives`).
+A step draws gates for all edges, runs a few pairs under them, and moves the gates' parameters (`gate_gradient`).
 Everything drawn by chance depends on the seed and the step alone, so that a descent goes on from a state as if it had
 never been interrupted.
 """
@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import make_baseline
 from ..progress import progress_bar
-from .gates import Mirror, open_probability, with_density
+from .gate_gradient import FiniteDifference, GateGradient, Goal, Reparameterized
+from .gates import MirrorDescent, open_probability, with_density
 from .journal import Journal
-from .mask_derivatives import Measured, Pathwise, Teller
-from .mask_goal import Goal
 from .mask_plan import MaskPlan
 
 SAVE_SECONDS = 1.0
@@ -36,7 +35,7 @@ class Descent:
         self.plan, self.task, self._progress = plan, plan.task, progress
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self.log_alpha = plan.first_log_alpha()
-        self.mirror = Mirror(torch.zeros_like(self.log_alpha))
+        self.mirror = MirrorDescent(torch.zeros_like(self.log_alpha))
         self.reached: list[NDArray[np.float64]] = []  # P(gate > 0) at each size, largest first
         self.step = 0
         if self.journal.steps:
@@ -51,7 +50,7 @@ class Descent:
         with torch.no_grad(), vit.borrowed(), self.journal, bar:
             baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=plan.memory)
             goal = Goal.of(plan.graph, self.task, plan.aim, baseline, memory=plan.memory)
-            tell: Teller = (Measured if plan.measures else Pathwise)(plan, goal, baseline)
+            tell: GateGradient = (FiniteDifference if plan.measures else Reparameterized)(plan, goal, baseline)
             bar.update(self.step)
             while self.step < plan.total_steps:
                 self._one(tell)
@@ -59,7 +58,7 @@ class Descent:
                 bar.set_postfix(self._shown, refresh=False)
         return self.reached
 
-    def _one(self, tell: Teller) -> None:
+    def _one(self, tell: GateGradient) -> None:
         """One step."""
         plan, step = self.plan, self.step
         told = tell(self.log_alpha, plan.generator(step), *plan.pairs_of(step))
@@ -91,7 +90,7 @@ class Descent:
     def _load(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
         self.log_alpha = torch.from_numpy(_array(state["log_alpha"]))
-        self.mirror = Mirror(torch.from_numpy(_array(state["momentum"])), state["square"], self.step)
+        self.mirror = MirrorDescent(torch.from_numpy(_array(state["momentum"])), state["square"], self.step)
         self.reached = [_array(text) for text in state["reached"]]
 
 

@@ -9,7 +9,7 @@ transmit .89, .89 and .71 (docs/faithfulness.md, where the parts that brought it
 
 1. Every edge has a hard-concrete gate (`gates`), all open at first, or opened by scores (HAP: attribution first).
 2. At every step gates are drawn, a few pairs are run under them, and the loss's derivative by every gate is taken:
-   through the gates, or on small graphs by flipping each edge (`mask_derivatives`).
+   through the gates, or on small graphs by flipping each edge (`gate_gradient`).
 3. The gates move against the gradient; then all are shifted by one number that brings their density to the target.
 4. The target goes down from the largest size to the smallest and rests at each: one descent gives all of them.
 
@@ -37,7 +37,7 @@ from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.task import Task
 from ..registry import Option, algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO
-from .budget_search import Search
+from .budget_search import BudgetSearch
 from .mask_plan import MaskPlan
 from .mask_training import Descent
 
@@ -153,6 +153,6 @@ def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress:
     provenance = {"algorithm": "learned_masks", "options": plan.options, "selection": "learned_masks", "n": n}
     mask = largest_within(plan.graph, scores.ranking(), n)
     if plan.polishes:
-        before, mask = mask, Search(plan.swaps(n), None, progress).refined(mask, n)
+        before, mask = mask, BudgetSearch(plan.swaps(n), None, progress).refined(mask, n)
         provenance |= {"polished": True, "edges_exchanged": int((mask & ~before).sum())}
     return Circuit(plan.graph, mask, scores, task.ablation, dict(task.info), provenance)

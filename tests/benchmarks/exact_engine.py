@@ -17,7 +17,7 @@ import torch
 from edge_attribution import DEIT, VIT_B, random_task
 from measure import Row, paired, peak_memory
 from vitcircuits.algorithms import acdc, budgeted_pruning, exact_effects
-from vitcircuits.algorithms.pruning.live import Live
+from vitcircuits.algorithms.engines.pruned_run import PrunedRun
 from vitcircuits.circuits import Task, class_contrast, compile_graph
 from vitcircuits.models import load_vit
 
@@ -93,7 +93,7 @@ def acdc_shares(name: str, tau: float, *, warm_up: bool) -> list[Row]:
         acdc(compile_graph(task.vit), task, tau=tau)
 
     def timed(phase: str) -> Callable[..., object]:
-        inner = getattr(Live, phase)
+        inner = getattr(PrunedRun, phase)
 
         def call(*args: object) -> object:
             start = time.perf_counter()
@@ -104,7 +104,7 @@ def acdc_shares(name: str, tau: float, *, warm_up: bool) -> list[Row]:
 
         return call
 
-    with mock.patch.multiple(Live, **{phase: timed(phase) for phase in PHASES}):
+    with mock.patch.multiple(PrunedRun, **{phase: timed(phase) for phase in PHASES}):
         start = time.perf_counter()
         acdc(compile_graph(task.vit), task, tau=tau)
         whole = time.perf_counter() - start

@@ -169,7 +169,9 @@ def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
     assert main(arguments) == 0
     assert (tmp_path / "circuit.json").read_bytes() == before
     assert (tmp_path / "journal.jsonl").read_bytes() == journal
-    monkeypatch.setattr("vitcircuits.algorithms.pruning.live.Live.measure", None)  # decisions must not be made again
+    monkeypatch.setattr(
+        "vitcircuits.algorithms.engines.pruned_run.PrunedRun.measure", None
+    )  # decisions must not be made again
     assert main(arguments) == 0
     assert (tmp_path / "circuit.json").read_bytes() == before
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import atp_star, eap
-from vitcircuits.algorithms.attribution.exchange import exchanged, grouped, without_each
+from vitcircuits.algorithms.attribution.token_edges import exchanged, grouped, without_each
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.sources import source_values

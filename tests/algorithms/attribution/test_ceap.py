@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import ceap
-from vitcircuits.algorithms.attribution.cuts import cut_totals
+from vitcircuits.algorithms.attribution.ceap import cut_totals
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.sources import values_from

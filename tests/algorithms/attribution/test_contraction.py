@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from vitcircuits.algorithms.attribution.budget import pairs_at_once
-from vitcircuits.algorithms.attribution.contraction import Contraction
-from vitcircuits.algorithms.attribution.deltas import make_ablated, make_deltas
-from vitcircuits.algorithms.attribution.destinations import Gradients
-from vitcircuits.algorithms.attribution.tape import record_tape, record_writes
+from vitcircuits.algorithms.attribution.contraction import Contraction, Gradients
+from vitcircuits.algorithms.attribution.plan import pairs_at_once
+from vitcircuits.algorithms.attribution.tape import make_ablated, make_deltas, record_tape, record_writes
 from vitcircuits.circuits import Ablation, Pairs, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 from vitcircuits.algorithms import relp
-from vitcircuits.algorithms.attribution.cuts import cut_totals
-from vitcircuits.algorithms.attribution.relevance import activate, relevance_mlp
+from vitcircuits.algorithms.attribution.ceap import cut_totals
+from vitcircuits.algorithms.attribution.relp import activate, relevance_mlp
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric

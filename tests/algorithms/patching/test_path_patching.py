@@ -131,12 +131,11 @@ def test_one_edge_is_its_exact_effect(variant_named, images_for):
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("kind", ["partner", "noise"])
-def test_batches_change_nothing(variant_named, images_for, monkeypatch, kind, direction):
+def test_batches_change_nothing(variant_named, images_for, kind, direction):
     task = make_task(variant_named("plain"), images_for, kind, n=5)
     graph = compile_graph(task.vit, tokens="role")
     whole = path_patch(graph, task, direction=direction)
-    monkeypatch.setattr("vitcircuits.algorithms.patching.path_patching.MOST_RUNS", 4)
-    small = path_patch(graph, task, direction=direction)
+    small = path_patch(graph, task, direction=direction, memory=60_000)
     tiny = path_patch(graph, task, direction=direction, memory=1)
     for parts in (small, tiny):
         np.testing.assert_allclose(parts.values, whole.values, atol=1e-9)

@@ -2,11 +2,8 @@
 
 import torch
 from torch.nn.functional import interpolate
-from vitcircuits.algorithms.pruning import augment
-from vitcircuits.algorithms.pruning.augment import augmented
-from vitcircuits.algorithms.pruning.mask_derivatives import Pathwise
-from vitcircuits.algorithms.pruning.mask_goal import Goal
-from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
+from vitcircuits.algorithms.pruning.gate_gradient import Goal, Reparameterized
+from vitcircuits.algorithms.pruning.mask_plan import MaskPlan, augmented
 from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
@@ -54,7 +51,7 @@ def test_the_full_model_answers_anew_and_its_own_gates_reach_it():
     baseline = make_baseline(vit, task.ablation)
     goal = Goal.of(graph, task, "both", baseline, memory=plan.memory)
     with torch.no_grad(), vit.borrowed():
-        tell = Pathwise(plan, goal, baseline)
+        tell = Reparameterized(plan, goal, baseline)
         wide_open = torch.full((len(graph),), 60.0, dtype=torch.float64)
         told = tell(wide_open, plan.generator(0), *plan.pairs_of(0))
     assert plan.augments and told.loss < 1e-8

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from vitcircuits.algorithms import budgeted_pruning
-from vitcircuits.algorithms.pruning.budget_search import Search
+from vitcircuits.algorithms.pruning.budget_search import BudgetSearch
 from vitcircuits.circuits import compile_graph, planted_task
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models import load_vit
@@ -49,7 +49,7 @@ def test_no_single_swap_helps_in_the_end():
     graph, task = made("planted/majority", n=8)
     plan_size = 4  # one less than a circuit needs
     circuit = budgeted_pruning(graph, task, size=plan_size)
-    search = Search(_plan(graph, task, plan_size), None, False)
+    search = BudgetSearch(_plan(graph, task, plan_size), None, False)
     best = circuit.provenance["loss"]
     for gone in circuit.indices:
         for come in np.flatnonzero(~circuit.mask):
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure
     if measure == "exact":
         options["swaps"] = 0
     wanted = budgeted_pruning(graph, task, **options)
-    file, drop, calls = tmp_path / "journal.jsonl", Search._drop, []
+    file, drop, calls = tmp_path / "journal.jsonl", BudgetSearch._drop, []
 
     def dies(search, *arguments):
         calls.append(1)
@@ -100,13 +100,13 @@ def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure
         return drop(search, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Search, "_drop", dies)
+        patched.setattr(BudgetSearch, "_drop", dies)
         with pytest.raises(KilledError):
             budgeted_pruning(graph, task, journal=file, **options)
     with file.open("ab") as handle:
         handle.write(b'{"step": "dr')  # the line that was being written
     calls.clear()
-    monkeypatch.setattr(Search, "_drop", lambda *arguments: (calls.append(1), drop(*arguments))[1])
+    monkeypatch.setattr(BudgetSearch, "_drop", lambda *arguments: (calls.append(1), drop(*arguments))[1])
     assert budgeted_pruning(graph, task, journal=file, **options) == wanted
     again = len(calls)
     assert budgeted_pruning(graph, task, journal=file, **options) == wanted and len(calls) == again  # nothing anew

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from vitcircuits.algorithms.pruning.gates import LARGEST, Mirror, draw_gates, open_probability, with_density
+from vitcircuits.algorithms.pruning.gates import LARGEST, MirrorDescent, draw_gates, open_probability, with_density
 
 
 def _generator(seed=0):
@@ -41,8 +41,8 @@ def test_the_shift_holds_the_density_and_the_order(density):
 
 def test_a_step_is_the_same_whatever_the_unit_of_the_loss():
     gradient = torch.randn(50, generator=_generator(2), dtype=torch.float64)
-    one, thousand = (Mirror(torch.zeros(50, dtype=torch.float64)) for _ in range(2))
+    one, thousand = (MirrorDescent(torch.zeros(50, dtype=torch.float64)) for _ in range(2))
     for _ in range(5):
         small, large = one.step(gradient, 0.1), thousand.step(1000 * gradient, 0.1)
     torch.testing.assert_close(small, large)
-    assert float(small.abs().max()) <= 0.1 * Mirror.LARGEST_STEP
+    assert float(small.abs().max()) <= 0.1 * MirrorDescent.LARGEST_STEP

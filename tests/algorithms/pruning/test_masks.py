@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import eap, learned_masks
+from vitcircuits.algorithms.pruning.gate_gradient import FiniteDifference, Goal
 from vitcircuits.algorithms.pruning.gates import draw_masks
-from vitcircuits.algorithms.pruning.mask_derivatives import Measured
-from vitcircuits.algorithms.pruning.mask_goal import Goal
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.mask_training import Descent
 from vitcircuits.algorithms.registry import chosen
@@ -176,7 +175,7 @@ def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with
     goal = Goal.of(graph, digits, "metric", baseline, memory=plan.memory)
     clean, partners = np.array([4, 0, 7]), np.array([1, 4, 2])
     with torch.no_grad(), vit.borrowed():
-        told = Measured(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
+        told = FiniteDifference(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
     mask, pairs = draw_masks(log_alpha, plan.generator(3)), digits.discovery
     met = Pairs(pairs.clean[clean], pairs.corrupt[partners])
 

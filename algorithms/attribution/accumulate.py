@@ -1,8 +1,9 @@
-"""Per-pair scores gathered into a mean, a mean of absolute values and a standard error, in float64."""
+"""Per-pair scores of a batch, and over batches their mean, mean of absolute values and standard error, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
+from ...models.hooked import HookedViT
 
 
 class Moments:
@@ -91,3 +93,39 @@ def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float
         return values
     member = torch.tensor(graph.groups.one_hot(), dtype=values.dtype, device=values.device)
     return torch.einsum("gt,bt...->bg...", member, values)
+
+
+class Totals:
+    """A dense array (pair, row, group, column) for each edge block.
+
+    Args:
+        graph: The graph.
+        vit: The opened model, whose dtype and device the sums have.
+        n_pairs: Pairs in the batch.
+    """
+
+    def __init__(self, graph: Graph, vit: HookedViT, n_pairs: int) -> None:
+        self._graph = graph
+        place = {"dtype": vit.dtype, "device": vit.device}
+        self._dense = {block.key: torch.zeros(n_pairs, *block.dense_shape, **place) for block in graph.blocks}
+
+    def __getitem__(self, block: EdgeBlock) -> Float[Tensor, "pair row group column"]:
+        return self._dense[block.key]
+
+    def add(self, found: Iterable[tuple[EdgeBlock, Tensor]], *, columns: slice = slice(None)) -> None:
+        """Adds scores that come block by block, each block's for a few pairs at a time.
+
+        Args:
+            found: Blocks and scores.
+            columns: The sources that count.
+        """
+        done: Counter[tuple[str, int]] = Counter()
+        for block, scores in found:
+            first = done[block.key]
+            done[block.key] += len(scores)
+            self[block][first : first + len(scores), ..., columns] += scores[..., columns]
+
+    def into(self, moments: Moments) -> None:
+        """Hands the sums over."""
+        for block in self._graph.blocks:
+            moments.add(block, self[block])
