@@ -45,5 +45,5 @@ from .registry import run_algorithm as run_algorithm
 from .run_config import RunConfig as RunConfig
 from .run_config import discover as discover
 from .stability import measure_stability as measure_stability
-from .sweeps.read import read_sweep as read_sweep
+from .sweeps.plan import read_sweep as read_sweep
 from .sweeps.sweep import run_sweep as run_sweep

@@ -28,11 +28,10 @@ from ..circuits.circuit import Circuit
 from ..circuits.crossed_runs import CrossedRuns
 from ..circuits.formats.plain import plain
 from ..circuits.graph import compile_graph
-from ..circuits.planted import planted_task
+from ..circuits.planted import average_precision, judge, planted_task, truth_mask
 from ..circuits.report import Figure, Table, Tabular
 from ..circuits.scores import By, Scores
 from ..circuits.task import Task
-from ..circuits.truth import average_precision, judge, truth_mask
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT

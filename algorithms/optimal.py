@@ -28,11 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..circuits.ablation import Ablation
+from ..circuits.ablation import Ablation, Shifts
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_of_tokens
 from ..circuits.circuit import Circuit
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
-from ..circuits.shifts import Shifts
 from ..circuits.task import Task
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError

@@ -15,7 +15,9 @@ from .node_scores import NodeScores as NodeScores
 from .nodes import jaccard as jaccard
 from .nodes import node_circuit as node_circuit
 from .partners.partner import Partner as Partner
+from .planted import judge as judge
 from .planted import planted_task as planted_task
+from .planted import truth_mask as truth_mask
 from .reach import prune as prune
 from .report import Figure as Figure
 from .report import Report as Report
@@ -26,5 +28,3 @@ from .select import smallest_faithful as smallest_faithful
 from .task import Pairs as Pairs
 from .task import Task as Task
 from .task_config import TaskConfig as TaskConfig
-from .truth import judge as judge
-from .truth import truth_mask as truth_mask

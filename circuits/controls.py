@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import GraphError
-from .reach import prune, reach
-from .walks import Nodes, Walks
+from .reach import Nodes, Walks, prune, reach
 
 if TYPE_CHECKING:
     from .circuit import Circuit

@@ -1,6 +1,6 @@
 """How well a circuit carries a behaviour: every figure with its interval, how it was obtained, and chance beside it.
 
-On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `crossed_report.py`);
+On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `judgement.py`);
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
 of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
 of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
@@ -18,15 +18,14 @@ from .bootstrap import FLOOR
 from .checks.mask_evaluator import CheckSettings, MaskEvaluator
 from .checks.run_checks import Checks, add_checks, check_names
 from .circuit import Circuit
-from .crossed_report import crossed_report
 from .curves import GridName, make_grid
-from .judging import Judging
+from .judgement import crossed_report, one_sided_report
 from .nodes import granularity, kept_nodes, node_names
-from .one_sided_report import one_sided_report
 from .pairs import Pairs
 from .plan import Plan, make_plan
 from .report import Report
 from .run import require_model
+from .shares import Judging
 from .task import Task
 
 LEARNED = "learned for this circuit: other sizes and other circuits, random ones too, carry constants not their own"

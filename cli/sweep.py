@@ -83,7 +83,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what is not finished, and prints where the table is; 1 if a cell failed."""
     from ..algorithms.sweeps.outcomes import read_outcome
-    from ..algorithms.sweeps.read import read_sweep
+    from ..algorithms.sweeps.plan import read_sweep
     from ..algorithms.sweeps.sweep import run_sweep
 
     cells = read_sweep(args.sweep).cells()

@@ -136,7 +136,7 @@ def _toy(args: argparse.Namespace) -> "Card":
 
 
 def _planted(args: argparse.Namespace) -> "Card":
-    from ..circuits.digit_pairs import train_digit_pairs
+    from ..circuits.certificate import train_digit_pairs
     from ..models.errors import ModelError
 
     if args.epochs is not None:

@@ -1,18 +1,36 @@
-"""What is measured about each circuit before circuits are compared: curves pair by pair, and what heads do."""
+"""What is measured about each circuit before circuits are compared: curves pair by pair, and what heads do.
+
+What a circuit's rankings keep of the behaviour at many sizes, pair by pair: transmission, one-sided faithfulness.
+
+Circuits found again: by the search that their record describes, on bootstrap resamples of the discovery pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from ...circuits.baseline import DEFAULT_MEMORY
+import numpy as np
+from numpy.typing import NDArray
+
+from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.compare.matching import HeadFeatures
-from ...circuits.compare.subject import Subject
+from ...circuits.compare.subject import PairCurve, Subject
+from ...circuits.crossed_runs import fewer
+from ...circuits.curves import Grid, make_grid
 from ...circuits.figure_data import gather_heads, in_turn
+from ...circuits.mask_runs import run_masks
+from ...circuits.pairs import Pairs
+from ...circuits.plan import ranked_masks
+from ...circuits.redraw import at_rows, redrawn_rows
+from ...circuits.run import require_model
 from ...circuits.task import Task
-from ...models.errors import TaskError
+from ...models.errors import GraphError, TaskError
+from ..discovery import Discovery
 from ..progress import progress_bar
-from .curves import measure_curves
+from .pairs_in_common import pictures_of
 
 HEAD_IMAGES = 32
 MOST_CLASSES = 16
@@ -74,3 +92,114 @@ def _coarsest(tasks: Sequence[Task]) -> tuple[int, int]:
     """The fewest patch rows and columns of any model."""
     rows, columns = zip(*(task.vit.cfg.tokens.grid for task in tasks), strict=True)
     return min(rows), min(columns)
+
+
+FINE_POINTS = 40  # sizes, evenly over their logarithm, beside the grid's own on graphs where that is coarse
+
+
+def measure_curves(
+    circuit: Circuit,
+    task: Task,
+    *,
+    pairs: Pairs | None = None,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> dict[str, PairCurve]:
+    """What circuits of many sizes keep, on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
+
+    Sizes are the grid's of `evaluate` and, on large graphs, where that has ten points, 40 more. Costs one run per
+    different circuit.
+
+    Args:
+        circuit: Its scores rank the edges.
+        task: The model, the metric and the ablation.
+        pairs: Pairs to measure on; by default the evaluation's, of a crossed task those that `evaluate` takes for
+            curves: the first clean images of each class that the model gets right.
+        memory: Bytes to hold at once.
+        progress: Show a bar on stderr.
+
+    Raises:
+        GraphError: The circuit has no scores, or belongs to a graph of another model.
+    """
+    require_model(task.vit, circuit.graph)
+    scores = circuit.scores
+    if scores is None:
+        raise GraphError(f"{circuit} has no scores, so there is no curve: compare it without one, or score its edges.")
+    chosen = _pairs(task) if pairs is None else pairs
+    metric = task.metric if chosen.design is None else task.metric.response
+    grid, on_grid = _fine_grid(len(circuit.graph))
+    rankings = list(dict.fromkeys((circuit.provenance.get("by", "signed"), "signed", "abs_mean")))
+    masks = [mask for by in rankings for mask in ranked_masks(circuit.graph, scores.ranking(by), grid)]
+    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
+    none = np.zeros(len(circuit.graph), dtype=np.bool_)
+    runs = run_masks(
+        task.vit, circuit.graph, [none, *masks], metric, chosen, baseline, memory=memory, progress=progress
+    )
+    found, n = {}, len(grid.n)
+    for place, by in enumerate(rankings):
+        rows = slice(1 + place * n, 1 + (place + 1) * n)
+        sizes = np.array([int(mask.sum()) for mask in masks[place * n : (place + 1) * n]], dtype=np.int64)
+        ends = (runs.outputs[0], runs.clean_outputs)
+        which = (on_grid, grid.method, _ids(chosen), pictures_of(task), chosen.design)
+        found[by] = PairCurve(by, len(circuit.graph), grid.share, sizes, runs.outputs[rows], *ends, *which)
+    return found
+
+
+def _pairs(task: Task) -> Pairs:
+    """One pair of each cell also under ablations without partners: circuits of several ablations then share pairs."""
+    pairs = task.evaluation.right
+    return pairs if pairs.design is None else fewer(pairs)
+
+
+def _ids(pairs: Pairs) -> NDArray[np.int64]:
+    """A number for each pair, the same for all models: of a crossed task it says which two images meet."""
+    design = pairs.design
+    if design is None:
+        return pairs.pair_ids.numpy().astype(np.int64)
+    return ((design.clean_image << 32) + design.partner_image).numpy().astype(np.int64)
+
+
+def _fine_grid(n_graph: int) -> tuple[Grid, np.ndarray]:
+    """The grid of `evaluate` with sizes in between, and which of them are its own."""
+    own = make_grid(n_graph)
+    fine = np.geomspace(1, n_graph, FINE_POINTS).round().astype(np.int64)
+    extra = np.setdiff1d(fine, own.n) if len(own.n) < FINE_POINTS else np.zeros(0, dtype=np.int64)
+    n, share = np.concatenate([own.n, extra]), np.concatenate([own.share, extra / n_graph])
+    order = np.argsort(share, kind="stable")
+    return replace(own, share=share[order], n=n[order]), (np.arange(len(n)) < len(own.n))[order]
+
+
+def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Task], Circuit]:
+    """The search that found a circuit, from its record: task -> circuit, by the same algorithm and selection.
+
+    Args:
+        circuit: The circuit.
+        memory: Bytes to hold at once.
+
+    Raises:
+        TaskError: The circuit does not record an algorithm and a selection that can be run again.
+    """
+    discovery = Discovery.again(circuit)
+    return lambda task: discovery.find(task, circuit.graph, memory=memory)
+
+
+def resampled_circuits(
+    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool = False
+) -> tuple[Circuit, ...]:
+    """Circuits found on `n` bootstrap resamples of the discovery pairs, of a crossed task of its images in each class.
+
+    The draws depend on the seed and the number of pairs only, so models with common pairs get the same resamples.
+
+    Args:
+        find: Task -> circuit, such as `lambda task: eap_ig(graph, task).top(40)`.
+        task: The task.
+        n: How many.
+        seed: Draws them.
+        progress: Show a bar on stderr.
+    """
+    rng, pairs, found = np.random.default_rng(seed), task.discovery, []
+    with progress_bar("resamples", n, progress, "search") as bar:
+        for _ in range(n):
+            found.append(find(dataclasses.replace(task, discovery=at_rows(pairs, redrawn_rows(pairs, rng)))))
+            bar.update()
+    return tuple(found)

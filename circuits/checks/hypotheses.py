@@ -43,8 +43,7 @@ from numpy.typing import NDArray
 from ..control_kinds import CONTROLS, kinds_of, other_masks
 from ..graph import Graph
 from ..nodes import among, granularity, kept_nodes, node_names
-from ..reach import prune
-from ..walks import Nodes, Walks
+from ..reach import Nodes, Walks, prune
 from .mask_evaluator import Findings, MaskEvaluator
 from .verdicts import Tested, beats, can_pass, equivalence, fewest_pairs, independence, untested, verdict
 

@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph
-from ..reach import prune
-from ..walks import Walks
+from ..reach import Walks, prune
 from .similarity import KINDS, EdgeTable, edge_table
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ def test_every_example_is_a_name_that_timm_knows():
 @pytest.mark.census
 def test_the_page_of_models_is_what_the_command_writes():
     import timm
-    from vitcircuits.cli.models_page import tables
+    from vitcircuits.cli.models import tables
 
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     if f"timm {timm.__version__}:" not in page:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.controls import random_circuits
-from vitcircuits.circuits.reach import prune, reach
-from vitcircuits.circuits.walks import Walks
+from vitcircuits.circuits.reach import Walks, prune, reach
 
 
 def graph_of(tokens="all", ports="qkv", n_layers=3, n_heads=3, cls=True):

@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import chisquare, ttest_ind
 from vitcircuits.circuits import Circuit, compile_graph, node_circuit
 from vitcircuits.circuits.control_kinds import CONTROLS, control_masks
-from vitcircuits.circuits.dealt import dealt_masks
-from vitcircuits.circuits.edge_classes import class_counts, edge_classes, fixed_share, share_in_class
+from vitcircuits.circuits.dealt import class_counts, dealt_masks, edge_classes, fixed_share, share_in_class
 from vitcircuits.circuits.nodes import kept_nodes
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.renamed import can_rename, rename, renamed_masks

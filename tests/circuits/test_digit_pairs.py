@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from vitcircuits.circuits import compile_graph, verify_planted
-from vitcircuits.circuits.digit_pairs import train_digit_pairs
+from vitcircuits.circuits.certificate import train_digit_pairs
 from vitcircuits.models import PlantedViT, load_vit
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.planted import digit_pairs

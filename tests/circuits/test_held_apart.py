@@ -3,8 +3,8 @@
 import pytest
 import torch
 from vitcircuits.circuits import Pairs, Task, class_contrast
-from vitcircuits.circuits.held_apart import require_held_apart
 from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.task import require_held_apart
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import TaskError

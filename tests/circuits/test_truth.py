@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from vitcircuits.circuits import Circuit, Scores, compile_graph, judge, truth_mask
-from vitcircuits.circuits.truth import average_precision, match, precision_at_size, roc_auc
+from vitcircuits.circuits.planted import average_precision, match, precision_at_size, roc_auc
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError
 

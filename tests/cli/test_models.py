@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from vitcircuits.cli.main import main
-from vitcircuits.cli.models_page import START, STOP, write_page
+from vitcircuits.cli.models import START, STOP, write_page
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.model_config import read_mask
 
@@ -37,7 +37,7 @@ def test_a_pattern_that_matches_nothing_is_told(capsys):
 def test_the_page_keeps_what_stands_around_the_tables(tmp_path, monkeypatch):
     page = tmp_path / "models.md"
     page.write_text(f"before\n{START}\nold\n{STOP}\nafter\n")
-    monkeypatch.setattr("vitcircuits.cli.models_page.tables", lambda: "new\n")
+    monkeypatch.setattr("vitcircuits.cli.models.tables", lambda: "new\n")
     write_page(page)
     assert page.read_text() == f"before\n{START}\n\nnew\n\n{STOP}\nafter\n"
     page.write_text("no marks")

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from vitcircuits.algorithms.sweeps.read import KEYS
+from vitcircuits.algorithms.sweeps.plan import KEYS
 from vitcircuits.cli import discover
 from vitcircuits.cli.main import main
 

@@ -1,8 +1,7 @@
 """A sweep is read from TOML, and what cannot be meant is named with the nearest right word."""
 
 import pytest
-from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
-from vitcircuits.algorithms.sweeps.read import read_sweep
+from vitcircuits.algorithms.sweeps.plan import Choice, Sweep, read_sweep
 from vitcircuits.models.errors import FormatError, TaskError
 
 WHOLE = {

@@ -16,8 +16,7 @@ from vitcircuits.circuits.checks.hypotheses import (
 )
 from vitcircuits.circuits.control_kinds import kinds_of
 from vitcircuits.circuits.nodes import node_circuit
-from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.walks import Walks
+from vitcircuits.circuits.reach import Walks, prune
 
 XOR = "planted/neighbour-xor"
 
