@@ -160,6 +160,12 @@ def normalised(outputs: Floats, none: Numbers, full: Numbers) -> Floats:
     )
 
 
+def standard_error(values: Floats) -> Floats:
+    """Of means over pairs, (pair, ...) -> (...); NaN where a single pair has no spread."""
+    n = len(values)
+    return values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1:], np.nan)
+
+
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95% interval of a share of n."""
     return _wilson(round(share * n), n)

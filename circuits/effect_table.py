@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import TaskError
 from .ablation import Ablation
-from .bootstrap import FLOOR, Resamples, percentiles, share
+from .bootstrap import FLOOR, Resamples, percentiles, share, standard_error
 from .formats.plain import plain
 from .report import Figure, Table, Tabular
 from .words import task_words
@@ -123,14 +123,12 @@ class EffectTable(Tabular):
             seed: Draws them.
         """
         values = self.values.reshape(self.n_pairs, -1)
-        n = self.n_pairs
-        error = values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1], np.nan)
         low, high = _intervals(values, self._resamples(n_bootstrap, seed))
-        figures = [share(hits, "") for hits in self.flips.reshape(n, -1).T]
+        figures = [share(hits, "") for hits in self.flips.reshape(self.n_pairs, -1).T]
         flips = self.shown("flips").ravel()
         flips_low, flips_high = np.array([(f.low, f.high) for f in figures], dtype=float).reshape(-1, 2).T
         normalised = self.shown("normalised").ravel()
-        columns = (self._mean(values), error, low, high, flips, flips_low, flips_high, normalised)
+        columns = (self._mean(values), standard_error(values), low, high, flips, flips_low, flips_high, normalised)
         return dict(zip(MEASURED, columns, strict=True))
 
     def unit_of(self, what: Shown | str) -> str:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -101,7 +102,7 @@ def _fold(x: NDArray, y: NDArray, new: NDArray, starts: NDArray, penalties: NDAr
         return np.broadcast_to(y.mean(0), (len(new), y.shape[1]))
     left_out = RidgeCV(penalties, store_cv_results=True).fit(x, y).cv_results_  # squared, (image, column, penalty)
     errors = np.add.reduceat(left_out.reshape(len(x), y.shape[1], -1).sum(0), starts[:-1])  # target, penalty
-    chosen = np.repeat(penalties[errors.argmin(1)], np.diff(starts))
+    chosen: Any = np.repeat(penalties[errors.argmin(1)], np.diff(starts))  # a penalty for each column
     return Ridge(chosen, solver="svd").fit(x, y).predict(new).reshape(len(new), -1)
 
 

@@ -1,34 +1,29 @@
-"""Hypotheses about a circuit, tested: the definitions, the random circuits that they are held against, the verdicts.
-
-Hypothesis tests of a circuit (Shi et al. 2024, arXiv 2410.13032), on s: the output per pair.
+"""Hypothesis tests of a circuit (Shi et al. 2024, arXiv 2410.13032), on s: the output per pair.
 
 - *equivalence*: P(s of the circuit > s of the model) lies within 1/2 +- epsilon, by two one-sided tests.
 - *independence*: s(E without C) does not depend on s(M), by HSIC and permutations.
 - *minimality*: taking out any edge of C changes s more than taking a random edge out of a randomly inflated C.
+- *sufficiency*: C comes closer to the model than random circuits like it.
+- *partial necessity*: ablating C moves the model further than ablating random circuits like it.
 
-(*Sufficiency* and *partial necessity* stand in `by_chance.py`.) s is the target's logit less the foil's (without a
-foil, the target's logit), whatever the task's metric: it must be free of labels and of the model's own run. Only
-independence passes by *not* rejecting; the others put the burden of proof on the circuit. Equivalence and independence
-count clean images (`Units`). Minimality draws circuits and takes the pairs as given: its p-value is over draws, and
-a change is measured pair by pair, so that it cannot cancel between pairs. No constant passes (`verdicts.py`).
+s is the target's logit less the foil's (without a foil, the target's logit), whatever the task's metric: it must be
+free of labels and of the model's own run. Only independence passes by *not* rejecting; the others put the burden of
+proof on the circuit. Equivalence and independence count clean images (`Units`). Minimality draws circuits and takes the
+pairs as given: its p-value is over draws, and a change is measured pair by pair, so that it cannot cancel between
+pairs. No constant passes (`verdicts.py`).
 
 Weak spots: equivalence looks at the sign of each difference and not at its size, and on a crossed task at means over
 partners, which hide what leaks. Independence means something only where the partner's image is drawn independently of
 the clean one, and where both sides vary.
 
-Sufficiency and partial necessity (Shi et al. 2024): does the circuit do better than circuits drawn by chance?
+For the last two distances are taken pair by pair, every cell of a crossed task counting alike
+(`MaskEvaluator.distance`). The random circuits are of each kind that the graph has (`control_kinds.py`): whole paths,
+edges dealt anew, heads renamed. The circuit has to beat every kind, and the verdict is that of the hardest. Draws that
+are the circuit itself are left out, and with them a kind that holds no other circuit. p-values are over draws, and take
+the pairs as given.
 
-- *sufficiency*: C comes closer to the model than random circuits like it.
-- *partial necessity*: ablating C moves the model further than ablating random circuits like it.
-
-Distances are taken pair by pair, every cell of a crossed task counting alike (`MaskEvaluator.distance`). The random
-circuits are of each kind that the graph has (`control_kinds.py`): whole paths, edges dealt anew, heads renamed. The
-circuit has to beat every kind, and the verdict is that of the hardest. Draws that are the circuit itself are left out,
-and with them a kind that holds no other circuit. p-values are over draws, and take the pairs as given.
-
-A circuit made larger by chance: one random whole path more, and a random edge of what was added.
-
-The path starts from an edge outside the circuit, drawn evenly among all, and is completed by random walks: back until
+For minimality a circuit is made larger by chance: by one random whole path, of which a random edge is looked at. The
+path starts from an edge outside the circuit, drawn evenly among all, and is completed by random walks: back until
 something that the input reaches inside the circuit, on until something of the circuit that reaches the logits.
 """
 

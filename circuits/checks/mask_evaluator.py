@@ -1,13 +1,10 @@
-"""What checks stand on: masks of one circuit that run once each, and what a test on their outputs counts.
+"""What checks stand on: masks of one circuit on one set of pairs, run once each, and what a test on outputs counts.
 
-One circuit on one set of pairs: runs whatever masks a check asks for, and each of them once.
-
-What a test on outputs counts: the pairs of a one-sided task, the clean images of a crossed one.
-
-On a crossed task a clean image stands in several pairs, and these are not independent: counted one by one they would
-make few images look like many. So an image counts once, by its mean over its partners, those of either class alike.
-Images that meet the same partners are still tied together as far as the circuit leaks; where images are shuffled, those
-at one place (`design.py`) stay together.
+Counted are the pairs of a one-sided task, and the clean images of a crossed one. On a crossed task a clean image stands
+in several pairs, and these are not independent: counted one by one they would make few images look like many. So an
+image counts once, by its mean over its partners, those of either class alike. Images that meet the same partners are
+still tied together as far as the circuit leaks; where images are shuffled, those at one place (`design.py`) stay
+together.
 """
 
 from __future__ import annotations

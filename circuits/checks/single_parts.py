@@ -1,6 +1,6 @@
 """What a circuit lacks, and what it could do without, part by part.
 
-Completeness (Wang et al. 2022, section 4): does anything outside the circuit do its work as well?
+*Completeness* (Wang et al. 2022, section 4): does anything outside the circuit do its work as well?
 
 A circuit is complete if it stays like the model whatever is taken out of both. For a part K of the circuit C,
 
@@ -17,7 +17,7 @@ images alike is no part of it.
 Weak spots: a maximum over subsets that were looked at is a lower bound of the largest; and its interval is that of the
 subset's own pairs, not of the search. An edge that hurts and is left out of C raises f(E without C) above 0 too.
 
-Local minimality on the data: which single edges of a circuit can go without loss?
+*Local minimality* on the data: which single edges of a circuit can go without loss?
 
 For every edge e of C (of a node circuit: every node), one run gives f(C without e), and
 

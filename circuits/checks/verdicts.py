@@ -1,14 +1,10 @@
-"""Tests, their verdicts in words, and the gate that each of them passes: a constant may win none.
-
-The statistics behind the hypothesis tests, on plain arrays: no model, no circuit.
+"""Tests on plain arrays, their verdicts in words, and the gate that each verdict passes: a constant may win none.
 
 - `equivalence`: two one-sided tests (TOST) that P(x > y) lies within 1/2 +- epsilon.
 - `independence`: HSIC with a permutation test (Gretton et al. 2007).
 - `beats`: a one-sided binomial test that wins are more frequent than a quantile.
 
 Distributions are SciPy's.
-
-Verdicts in words, and the gate that each of them passes: a constant may win none.
 
 What every test claims is that the circuit does the model's work. On a crossed task that is void for a circuit that does
 not read the image: its transmission (`transmission.py`) is undefined or its 95% interval reaches below .1. What would

@@ -1,8 +1,4 @@
-"""How much each two circuits have in common, at their own sizes and at each rank.
-
-Overlap of circuits at each rank: the mean over seeds of one kind, over two kinds, and by chance.
-
-How much each two circuits have in common, by several measures, and what random circuits would have.
+"""How much each two circuits have in common, by several measures and at each rank, and what random ones would have.
 
 | measure | between | what it says | by chance |
 | --- | --- | --- | --- |

@@ -1,6 +1,6 @@
 """How a circuit is built: its size, where its edges end, how deep, how modular, and how long its paths are.
 
-How one circuit is built, in numbers that can be compared between any models.
+The numbers can be compared between any models.
 
 The strength of an edge is its |score|; in a circuit without scores every edge has the same. Shares are of the strength
 of the kept edges.
@@ -12,11 +12,10 @@ of the kept edges.
 - `depth read`, `depth written`: mean depth of where edges end and where they start, from 0 (input) to 1 (logits).
 - `path length`: edges of a walk back from the logits that chooses by strength (see `path_lengths`).
 
-How long the paths of a circuit are, in edges from input to logits.
-
-Two distributions. Each path counts once: `counts`. Or paths count by what they carry: a walk goes back from the logits,
-at each place choosing one of the edges that enter it in proportion to |score|, until it comes to the input; the
-distribution of its number of steps is `weighted`. Edges inside heads count as steps; a head's ports do not.
+Lengths of paths, in edges from input to logits, have two distributions. Each path counts once: `counts`. Or paths count
+by what they carry: a walk goes back from the logits, at each place choosing one of the edges that enter it in
+proportion to |score|, until it comes to the input; the distribution of its number of steps is `weighted`. Edges inside
+heads count as steps; a head's ports do not.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
-"""Circuits compared, after it is said under what conditions each was found.
-
-Under what conditions circuits were found, and in which of them they differ.
-
-A comparison of two models is only about the models if everything else is the same. What is not is found here and said;
-nothing is refused, because sometimes the difference is the question.
-
-Circuits compared: what differs in how they were found, what they share, how they are built, and what may be said.
+"""Circuits compared: what differs in how they were found, what they share, how they are built, and what may be said.
 
     report = compare({"vit": [first, second, third], "clip": [fourth, fifth, sixth]})
     print(report); report.save("comparison/")
+
+A comparison of two models is only about the models if everything else is the same. What is not is found here and said;
+nothing is refused, because sometimes the difference is the question.
 
 A circuit alone can be compared in its structure. `measure_subjects` of `algorithms/comparing` adds what needs models:
 what is kept by size, on pairs that are valid for all, and what heads do.

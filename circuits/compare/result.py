@@ -1,6 +1,4 @@
-"""What a comparison found: printable, and as files.
-
-A comparison as files: `report.json` with everything, tables as CSV, and one HTML page.
+"""What a comparison found: printable, and written as JSON, CSV and one HTML page.
 
 | file | content |
 | --- | --- |
@@ -12,8 +10,6 @@ A comparison as files: `report.json` with everything, tables as CSV, and one HTM
 | transmission.csv | of crossed tasks: transmission of each circuit's ranking at each size, where it was measured |
 | faithfulness.csv | of one-sided tasks: faithfulness likewise |
 | comparison.html | all of it, with the circuits side by side |
-
-What a comparison found: printable, and written as JSON, CSV and one HTML page.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
 """How alike two circuits are by their edges, by their rankings, and as graphs.
 
-Where every edge of a graph starts and ends, as arrays: what statistics of circuits are counted over.
+Statistics are counted over arrays that say where every edge of a graph starts and ends. Nodes are components without
+token groups: the sources in the order in which they write, the logits, and at `block` ports each layer's one attention
+input. A node's depth runs from 0 (input) to 1 (logits): with L layers, attention of layer l reads and writes at (2 l +
+1) / (2 L + 1), its MLP at (2 l + 2) / (2 L + 1), so depths of models with different numbers of layers can be compared.
 
-Nodes are components without token groups: the sources in the order in which they write, the logits, and at `block`
-ports each layer's one attention input. A node's depth runs from 0 (input) to 1 (logits): with L layers, attention of
-layer l reads and writes at (2 l + 1) / (2 L + 1), its MLP at (2 l + 2) / (2 L + 1),
-so depths of models with different numbers of layers can be compared.
-
-How alike two rankings of the same things are, from the top down.
+Rankings of the same things are compared from the top down.
 
 - The overlap at rank k: Jaccard index of the first k of each. A curve, so that no size has to be chosen.
 - Rank-biased overlap (Webber, Moffat and Zobel 2010): a reader goes down both lists and stops after each rank with
@@ -19,7 +17,7 @@ Rankings hold indices, best first, each at most once. Ties are the caller's to b
 the graph's order, so edges that all score exactly zero look alike: that matters for correlations of sparse scores, and
 little for RBO, which hardly looks so far down.
 
-Graph similarity of circuits by Weisfeiler and Lehman's colours (Shervashidze et al. 2011).
+As graphs, circuits are compared by Weisfeiler and Lehman's colours (Shervashidze et al. 2011).
 
 1. Every node starts with a label: here the kind of component and its token group, so that neither a head's number nor
    its layer counts, and circuits of any models can be compared.

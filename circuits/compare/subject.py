@@ -1,8 +1,6 @@
 """One circuit under comparison: what was measured about it, by size and pair, and several as a batch for learning.
 
-One circuit under comparison, with what was measured about it.
-
-What circuits of many sizes keep, pair by pair, and what is read off it: size at an equal share, CPR, CMD.
+A curve holds what circuits of many sizes keep, pair by pair; size at an equal share, CPR and CMD are read off it.
 
     edges needed for s = the smallest measured size that keeps at least the share s of the behaviour
 
@@ -10,8 +8,6 @@ The share is transmission on a crossed task and normalised faithfulness on a one
 are held by pair, with the design of the pairs, so that every figure can be had on any resample, the same one for all
 models. Sizes are those that were measured, without interpolation; the share need not rise with size, and the first
 that reaches the level counts.
-
-Several circuits as one torch-geometric batch, with the statistics of each on it: input for graph learning.
 
 A batch holds the disjoint union of the circuits' graphs (`to_pyg`), whatever models they come from.
 """

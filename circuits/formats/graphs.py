@@ -1,7 +1,5 @@
 """The kept edges as a networkx multigraph, as GraphML, and as torch-geometric data.
 
-The kept edges as a networkx multigraph, and as GraphML.
-
 A node is a component at a token group: `input`, `a0.h1`, `m0`, `logits` with one group, `a0.h1@cls` with several. It
 stands for what the component reads and for what it writes there. An edge between token groups inside a head runs from
 the head at the source group to the head at the target group; where the two are the same group it is a self-loop. At
@@ -11,11 +9,9 @@ The edge's key is its name, so q, k and v edges stay apart. An attribute that wo
 edge, the group where there is one group, the scores of a circuit without scores) is not there: GraphML has no None,
 and readers of GraphML drop empty text.
 
-The kept edges as torch-geometric data.
-
-Parallel q, k and v edges between two nodes stay parallel columns of `edge_index`, told apart by `edge_port`: don't
-call `coalesce` on it, which merges them. What a `Data` cannot hold is dropped: the edges that were not kept and their
-scores, the task, the ablation and the provenance; scores are rounded to float32.
+As torch-geometric data, parallel q, k and v edges between two nodes stay parallel columns of `edge_index`, told apart
+by `edge_port`: don't call `coalesce` on it, which merges them. What a `Data` cannot hold is dropped: the edges that
+were not kept and their scores, the task, the ablation and the provenance; scores are rounded to float32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Circuits, reports and scores as files without loss: what is saved and loaded is equal to the first.
 
-Circuits as JSON, without loss: a circuit that is saved and loaded is equal to the first.
-
-The file (`vitcircuits.circuit/1`) holds, in this order:
+A circuit's file (JSON, `vitcircuits.circuit/1`) holds, in this order:
 
 - `graph`: the model's sizes, the token groups, the ports and the number of edges;
 - `ablation`, `task`, `provenance`;
@@ -11,15 +9,12 @@ The file (`vitcircuits.circuit/1`) holds, in this order:
 - `scores`: null, or the arrays over all edges in the graph's order (`exact` as the indices of the exact edges) with
   where they come from. Their `graph` is null where it is the circuit's.
 
-Scores of all edges as safetensors, without loss.
+Scores of all edges are safetensors. The file holds four arrays in the graph's order (`values`, `mean_abs`, `std_err` as
+float64, `exact` as booleans) and one metadata entry, `vitcircuits`: a JSON table with the schema, the graph and where
+the scores come from. One entry only, because safetensors writes several in a different order each time.
 
-The file holds four arrays in the graph's order (`values`, `mean_abs`, `std_err` as float64, `exact` as booleans) and
-one metadata entry, `vitcircuits`: a JSON table with the schema, the graph and where the scores come from. One entry
-only, because safetensors writes several in a different order each time.
-
-Reports as JSON (`vitcircuits.report/1`): every figure with its unit, interval, reason and method.
-
-Verdicts and tables are absent from files of reports that had none.
+A report's file (JSON, `vitcircuits.report/1`) holds every figure with its unit, interval, reason and method. Verdicts
+and tables are absent from files of reports that had none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Kept edges in rank order, as rows and as a table.
-
-The kept edges of a circuit in rank order, as the tables, graphs and JSON list them.
-
-Kept edges as a table, one row per edge in rank order.
+"""The kept edges of a circuit in rank order, as graphs and JSON list them, and as a table, one row per edge.
 
 | column | meaning |
 | --- | --- |

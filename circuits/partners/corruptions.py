@@ -1,9 +1,11 @@
 """How a clean image's corrupted partner is made from its own pixels.
 
-A hole in a picture filled from its surroundings: the smoothest surface over the hole that meets its rim.
+`partner.py` says which ways there are. Everything with chance in it is drawn from one generator. The aligned kinds
+leave all pixels outside the mask, or outside the word's box, bit for bit as they were.
 
-Inside the mask every pixel is the mean of its neighbours above, below, left and right (those that the picture has),
-which is Laplace's equation,
+`object_fill` fills a hole from its surroundings, by the smoothest surface over the hole that meets its rim. Inside the
+mask every pixel is the mean of its neighbours above, below, left and right (those that the picture has), which is
+Laplace's equation,
 
     sum over neighbours j of i of (u_j - u_i) = 0,    u = the picture outside the mask,
 
@@ -14,11 +16,6 @@ flat or evenly rising surrounding is continued as it is, and the object's textur
 Weak spots: the filled place has no texture, which the surroundings of a photograph do have, and single noisy pixels
 of the rim smear a little way into it. A rim that still holds part of the object bleeds its colour into the fill, so a
 mask had better be a little too wide than too tight.
-
-How a clean image's corrupted partner is made from its own pixels; `partner.py` says which ways there are.
-
-Everything with chance in it is drawn from one generator. The aligned kinds leave all pixels outside the mask, or
-outside the word's box, bit for bit as they were.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One call for every format; none of them needs torch, and none depends on the hash seed."""
 
 import hashlib
+import inspect
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from vitcircuits.circuits import Circuit
+from vitcircuits.circuits.formats import DRAWN, FORMATS, RUN_FILES, SAVED, found
 from vitcircuits.circuits.formats.json import save_circuit_json, save_scores
 from vitcircuits.models.errors import FormatError
 
@@ -49,6 +51,12 @@ def test_an_interrupted_save_leaves_the_old_file_whole(
         Circuit.empty(circuit.graph).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_row_of_the_table_of_endings_has_a_writer_that_takes_its_options():
+    for one in FORMATS.values():
+        assert {*one.options} <= {*inspect.signature(found(one.writer)).parameters}
+    assert RUN_FILES.keys() >= {"circuit.json", "circuit.html"} and not {*SAVED, *DRAWN} ^ {*FORMATS}
 
 
 SCRIPT = """
