@@ -1,9 +1,14 @@
-"""The algorithms by name. Their options are declared once, in the signatures of the functions that take them:
+"""The algorithms by name. Their options are declared once, by the functions that take them:
 
     @algorithm
-    def ceap(graph, task, *, steps: Annotated[int, Option("steps of the path", least=1)] = 5, ...)
+    def ceap(graph, task, *, steps: Annotated[int, Range(least=1)] = 5, ..., memory=..., progress=False):
+        \"""...
+        Args:
+            steps: Steps of the path.
+        \"""
 
-From there come checks, records, help texts and the keys of a sweep. A signature is read from its source, so that
+Every keyword but memory, progress and journal is an option. From the signature come its default, its type, the values
+that it can take and what a circuit records; from the docstring what it does. Both are read from the source, so that
 nothing here imports torch: an algorithm's module is imported when it is called.
 """
 
@@ -11,8 +16,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,27 +37,51 @@ if TYPE_CHECKING:
 P, R = ParamSpec("P"), TypeVar("R")
 
 
+SHARED = ("memory", "progress", "journal")
+"""Keywords that are no options: they decide nothing about the result."""
+
+
 @dataclass(frozen=True)
-class Option:
-    """One option of an algorithm; default, name and choices are read off the signature.
+class Range:
+    """Numbers that make sense for an option.
 
     Args:
-        help: What it does.
-        least: The smallest number that makes sense.
-        above: Numbers that make sense are larger than this.
-        most: The largest number that makes sense.
-        below: Numbers that make sense are smaller than this.
-        default: Its value unless told otherwise; also its type.
-        choices: The values that it can take, where they are few.
+        least: The smallest.
+        above: All are larger than this.
+        most: The largest.
+        below: All are smaller than this.
     """
 
-    help: str
     least: float | int | None = None
     above: float | int | None = None
     most: float | int | None = None
     below: float | int = float("inf")
-    default: Any = None
+
+    def __contains__(self, value: Any) -> bool:
+        low = value < self.least if self.least is not None else not value > (self.above or 0)
+        return not low and value < self.below and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        said = f"at least {self.least:g}" if self.least is not None else f"a number above {self.above:g}"
+        said += "" if self.most is None else f" and at most {self.most:g}"
+        return said if self.below == float("inf") else f"{said} and below {self.below:g}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an algorithm.
+
+    Args:
+        default: Its value unless told otherwise; also its type.
+        help: What it does.
+        choices: The values that it can take, where they are few.
+        range: The numbers that make sense, where not all do.
+    """
+
+    default: Any
+    help: str = ""
     choices: tuple[Any, ...] | None = None
+    range: Range | None = None
 
     def check(self, name: str, value: Any) -> None:
         """Does nothing if the value makes sense; several values are looked at one by one.
@@ -61,17 +91,9 @@ class Option:
         """
         if self.choices is not None and value not in self.choices:
             raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, self.choices))}.")
-        if self.least is None and self.above is None:
-            return
-        for one in [value] if isinstance(value, int | float) else value:
-            low = one < self.least if self.least is not None else not one > (self.above or 0)
-            if low or not one < self.below or (self.most is not None and one > self.most):
-                raise TaskError(f"{name}={one}: pass {self._range()}, such as {name}={self.default}.")
-
-    def _range(self) -> str:
-        said = f"at least {self.least:g}" if self.least is not None else f"a number above {self.above:g}"
-        said += "" if self.most is None else f" and at most {self.most:g}"
-        return said if self.below == float("inf") else f"{said} and below {self.below:g}"
+        for one in [value] if self.range is None or isinstance(value, int | float) else value:
+            if self.range is not None and one not in self.range:
+                raise TaskError(f"{name}={one}: pass {self.range}, such as {name}={self.default}.")
 
 
 @dataclass(frozen=True)
@@ -99,30 +121,38 @@ class AlgorithmEntry:
 
 
 def read_options(source: str, function: str) -> dict[str, Option]:
-    """The options that a function's signature declares, from the text of its module."""
+    """The options of a function, from the text of its module."""
     defined = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function]
-    found, signature = {}, defined[-1].args  # the last: overloads come before
+    signature, told = defined[-1].args, _arguments(ast.get_docstring(defined[-1]) or "")  # overloads come before
+    found = {}
     for argument, default in zip(signature.kwonlyargs, signature.kw_defaults, strict=True):
-        kind = argument.annotation
-        if isinstance(kind, ast.Subscript) and ast.unparse(kind.value) == "Annotated" and default is not None:
-            assert isinstance(kind.slice, ast.Tuple)
-            known, declared = kind.slice.elts
-            assert isinstance(declared, ast.Call)
-            option = Option(
-                *map(ast.literal_eval, declared.args),
-                **{str(word.arg): ast.literal_eval(word.value) for word in declared.keywords},
-            )
-            found[argument.arg] = replace(option, default=ast.literal_eval(default), choices=_choices(known))
+        name, kind = argument.arg, argument.annotation
+        if name not in SHARED and default is not None and kind is not None:
+            value = ast.literal_eval(default)
+            found[name] = Option(value, told.get(name, ""), *_values(kind))
     return found
 
 
-def _choices(kind: ast.expr) -> tuple[Any, ...] | None:
-    if ast.unparse(kind) == "bool":
-        return (True, False)
-    if isinstance(kind, ast.Subscript) and ast.unparse(kind.value) == "Literal":
+def _values(kind: ast.expr) -> tuple[tuple[Any, ...] | None, Range | None]:
+    """The values that an annotation allows."""
+    word = ast.unparse(kind.value) if isinstance(kind, ast.Subscript) else ast.unparse(kind)
+    if word == "Literal":
+        assert isinstance(kind, ast.Subscript)
         values = ast.literal_eval(kind.slice)
-        return values if isinstance(values, tuple) else (values,)
-    return None
+        return values if isinstance(values, tuple) else (values,), None
+    if word != "Annotated":
+        return (True, False) if word == "bool" else None, None
+    assert isinstance(kind, ast.Subscript) and isinstance(kind.slice, ast.Tuple)
+    declared = kind.slice.elts[1]
+    assert isinstance(declared, ast.Call)
+    return None, Range(**{str(word.arg): ast.literal_eval(word.value) for word in declared.keywords})
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """What a docstring says of each argument, in one line."""
+    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
 
 
 def algorithm(find: Callable[P, R]) -> Callable[P, R]:

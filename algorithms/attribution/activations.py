@@ -27,7 +27,7 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
-from ..registry import Option, algorithm, chosen
+from ..registry import Range, algorithm, chosen
 from .accumulate import Totals
 from .contraction import Contraction, Gradients
 from .plan import Found, Plan, path_points
@@ -40,9 +40,9 @@ def eap_ig_activations(
     graph: Graph,
     task: Task,
     *,
-    steps: Annotated[int, Option("points on each path", least=1)] = 5,
-    rule: Annotated[Literal["midpoint", "left"], Option("where the points are")] = "midpoint",
-    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
+    steps: Annotated[int, Range(least=1)] = 5,
+    rule: Literal["midpoint", "left"] = "midpoint",
+    freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

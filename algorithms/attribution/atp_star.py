@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -41,7 +40,7 @@ from ...circuits.scores import Scores
 from ...circuits.task import Task
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
-from ..registry import Option, algorithm, chosen
+from ..registry import algorithm, chosen
 from .accumulate import Totals
 from .contraction import Contraction, Gradients
 from .plan import Found, Plan, require_slope_at_clean
@@ -185,8 +184,8 @@ def atp_star(
     graph: Graph,
     task: Task,
     *,
-    grad_drop: Annotated[bool, Option("mean of absolute scores without each layer's gradient")] = False,
-    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
+    grad_drop: bool = False,
+    freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

@@ -34,7 +34,7 @@ from ...circuits.graph import Graph
 from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ..registry import Option, algorithm, chosen
+from ..registry import Range, algorithm, chosen
 from .accumulate import Totals
 from .contraction import Contraction, Gradients
 from .plan import Found, Plan
@@ -70,8 +70,8 @@ def ceap(
     graph: Graph,
     task: Task,
     *,
-    steps: Annotated[int, Option("steps of the path", least=1)] = 5,
-    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
+    steps: Annotated[int, Range(least=1)] = 5,
+    freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...models.errors import TaskError
-from ..registry import ALGORITHMS, Option, algorithm, run_algorithm
+from ..registry import ALGORITHMS, algorithm, run_algorithm
 
 if TYPE_CHECKING:
     from ...circuits.task import Task
@@ -91,7 +91,7 @@ def rank_ensemble(
     graph: Graph,
     task: Task,
     *,
-    of: Annotated[str, Option("algorithms that return scores, with commas between them")] = "eap_ig,ceap",
+    of: str = "eap_ig,ceap",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

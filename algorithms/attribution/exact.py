@@ -21,7 +21,7 @@ another. As with single edges, nodes that stand in for one another are not seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from ...circuits.task import Task
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
 from ..progress import progress_bar
-from ..registry import Option, algorithm
+from ..registry import algorithm
 from .accumulate import spread
 
 Direction = Literal["noising", "denoising"]
@@ -47,10 +47,7 @@ def exact_effects(
     graph: Graph,
     task: Task,
     *,
-    direction: Annotated[
-        Literal["noising", "denoising"],
-        Option("ablate edges in the clean run, or restore them in the corrupted run"),
-    ] = "noising",
+    direction: Literal["noising", "denoising"] = "noising",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

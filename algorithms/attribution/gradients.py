@@ -19,7 +19,7 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ..registry import Option, algorithm, chosen
+from ..registry import Range, algorithm, chosen
 from .plan import PathPlan, path_points, require_slope_at_clean
 
 
@@ -28,10 +28,8 @@ def eap(
     graph: Graph,
     task: Task,
     *,
-    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
-    softmax: Annotated[
-        Literal["linear", "exact"], Option("edges inside heads: first order, or exact softmax")
-    ] = "linear",
+    freeze_norm: bool = True,
+    softmax: Literal["linear", "exact"] = "linear",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:
@@ -63,10 +61,10 @@ def eap_ig(
     graph: Graph,
     task: Task,
     *,
-    steps: Annotated[int, Option("points on the path", least=1)] = 5,
-    rule: Annotated[Literal["midpoint", "left"], Option("where the points are")] = "midpoint",
-    freeze_norm: Annotated[bool, Option("norms' standard deviations are constants in the backward pass")] = True,
-    report_error: Annotated[bool, Option("also run with twice the steps and report the difference")] = False,
+    steps: Annotated[int, Range(least=1)] = 5,
+    rule: Literal["midpoint", "left"] = "midpoint",
+    freeze_norm: bool = True,
+    report_error: bool = False,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

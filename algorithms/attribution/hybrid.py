@@ -34,7 +34,7 @@ from ...circuits.scores import Scores
 from ...circuits.sources import source_values
 from ...circuits.task import Task
 from ..progress import progress_bar
-from ..registry import Option, algorithm, chosen, run_algorithm
+from ..registry import Range, algorithm, chosen, run_algorithm
 from .accumulate import spread
 from .exact import single_effects
 
@@ -53,11 +53,8 @@ def hybrid(
     graph: Graph,
     task: Task,
     *,
-    first: Annotated[Literal["eap_ig", "eap"], Option("the gradient scores")] = "eap_ig",
-    budget: Annotated[
-        float,
-        Option("runs as a share of the edges, single edges and group tests together", above=0, most=1),
-    ] = 0.5,
+    first: Literal["eap_ig", "eap"] = "eap_ig",
+    budget: Annotated[float, Range(above=0, most=1)] = 0.5,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

@@ -24,7 +24,7 @@ rules), Jafari et al. 2024 (identity and half rules).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
 from ...models.mlps import GatedMlp, PlainMlp
 from ...models.norms import open_norm
-from ..registry import Option, algorithm, chosen
+from ..registry import algorithm, chosen
 from .plan import PathPlan, require_slope_at_clean
 from .tape import Rules
 
@@ -183,10 +183,7 @@ def relp(
     graph: Graph,
     task: Task,
     *,
-    attention: Annotated[
-        Literal["half", "pattern", "gradient"],
-        Option("products share relevance by halves, patterns are constants, or plain derivatives"),
-    ] = "half",
+    attention: Literal["half", "pattern", "gradient"] = "half",
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Scores:

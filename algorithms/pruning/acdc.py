@@ -30,7 +30,7 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.task import Task
-from ..registry import Option, algorithm, chosen, scored_by
+from ..registry import Range, algorithm, chosen, scored_by
 from .acdc_plan import AcdcPlan
 from .acdc_search import AcdcSearch
 
@@ -44,17 +44,11 @@ def acdc(
     graph: Graph,
     task: Task,
     *,
-    tau: Annotated[
-        float | Sequence[float], Option("largest worsening that is let pass, in the metric's unit", above=0)
-    ] = 0.01,
-    metric: Annotated[Literal["kl", "logit_difference", "task"], Option("what is watched")] = "kl",
-    order: Annotated[
-        Scores | str, Option("last source first, or by the scores of an algorithm, such as eap")
-    ] = "paper",
-    worsening: Annotated[
-        Literal["signed", "absolute"], Option("drop what worsens the metric, or moves it, by less")
-    ] = "signed",
-    batch: Annotated[int, Option("most trials at once; 1 is the sequential algorithm", least=1)] = 64,
+    tau: Annotated[float | Sequence[float], Range(above=0)] = 0.01,
+    metric: Literal["kl", "logit_difference", "task"] = "kl",
+    order: Scores | str = "paper",
+    worsening: Literal["signed", "absolute"] = "signed",
+    batch: Annotated[int, Range(least=1)] = 64,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,

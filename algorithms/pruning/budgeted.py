@@ -30,7 +30,7 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.sizes import Size, edges_of
 from ...circuits.task import Task
-from ..registry import Option, algorithm, chosen
+from ..registry import Range, algorithm, chosen
 from .budget_plan import BudgetPlan
 from .budget_search import BudgetSearch
 
@@ -44,18 +44,14 @@ def budgeted_pruning(
     graph: Graph,
     task: Task,
     *,
-    size: Annotated[
-        Size | Sequence[Size], Option("edges of the circuit: a share of the graph below 1, or a number from 1 on")
-    ] = 0.05,
-    faithfulness: Annotated[
-        float, Option("above 0: prune while faithfulness on discovery pairs is at least this", least=0, most=1)
-    ] = 0.0,
-    start: Annotated[Literal["full", "eap_ig"], Option("the full graph, or EAP-IG's strongest edges")] = "full",
-    objective: Annotated[Literal["squared", "faithfulness", "kl"], Option("what is kept small")] = "squared",
-    measure: Annotated[Literal["auto", "exact", "slopes"], Option("exact runs, or slopes to screen by")] = "auto",
-    share: Annotated[float, Option("of the kept edges that a round drops, at most", above=0, below=1)] = 0.1,
-    breaths: Annotated[int, Option("times that edges are taken back in at each size (with slopes)", least=0)] = 4,
-    swaps: Annotated[int, Option("edges that are tried in swaps (with slopes); 0 for no swaps", least=0)] = 8,
+    size: Size | Sequence[Size] = 0.05,
+    faithfulness: Annotated[float, Range(least=0, most=1)] = 0.0,
+    start: Literal["full", "eap_ig"] = "full",
+    objective: Literal["squared", "faithfulness", "kl"] = "squared",
+    measure: Literal["auto", "exact", "slopes"] = "auto",
+    share: Annotated[float, Range(above=0, below=1)] = 0.1,
+    breaths: Annotated[int, Range(least=0)] = 4,
+    swaps: Annotated[int, Range(least=0)] = 8,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,

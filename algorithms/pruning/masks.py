@@ -35,7 +35,7 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.task import Task
-from ..registry import Option, algorithm, chosen, scored_by
+from ..registry import Range, algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO
 from .budget_search import BudgetSearch
 from .mask_plan import MaskPlan
@@ -51,33 +51,17 @@ def learned_masks(
     graph: Graph,
     task: Task,
     *,
-    size: Annotated[
-        Size | Sequence[Size], Option("edges of the circuit: a share of the graph below 1, or a number from 1 on")
-    ] = 0.05,
-    steps: Annotated[int, Option("for each size", least=1)] = 300,
-    batch: Annotated[int, Option("pairs in a step", least=1)] = 8,
-    learning_rate: Annotated[float, Option("of the gates", above=0)] = 0.3,
-    objective: Annotated[
-        Literal["auto", "both", "metric", "kl"],
-        Option("squared difference of the metric to the full model's, KL, or both; auto: both on crossed tasks"),
-    ] = "auto",
-    partners: Annotated[
-        Literal["auto", "given", "shuffled"],
-        Option("whose ablated values an image meets: its own partner's, or another pair's at every step"),
-    ] = "auto",
-    start: Annotated[
-        Scores | str,
-        Option("all edges (none), or an algorithm whose scores open the gates; auto: eap_ig on crossed tasks"),
-    ] = "auto",
-    derivative: Annotated[
-        Literal["auto", "pathwise", "measured"],
-        Option("through the gates, or each edge flipped; auto: up to 500 edges"),
-    ] = "auto",
-    polish: Annotated[Literal["auto", "yes", "no"], Option("end with measured swaps; auto: up to 500 edges")] = "auto",
-    augment: Annotated[
-        Literal["auto", "yes", "no"], Option("photographs mirrored and cropped anew at every step")
-    ] = "auto",
-    seed: Annotated[int, Option("draws gates, batches and partners")] = 0,
+    size: Size | Sequence[Size] = 0.05,
+    steps: Annotated[int, Range(least=1)] = 300,
+    batch: Annotated[int, Range(least=1)] = 8,
+    learning_rate: Annotated[float, Range(above=0)] = 0.3,
+    objective: Literal["auto", "both", "metric", "kl"] = "auto",
+    partners: Literal["auto", "given", "shuffled"] = "auto",
+    start: Scores | str = "auto",
+    derivative: Literal["auto", "pathwise", "measured"] = "auto",
+    polish: Literal["auto", "yes", "no"] = "auto",
+    augment: Literal["auto", "yes", "no"] = "auto",
+    seed: int = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,

@@ -1,11 +1,10 @@
 """The registry agrees with the functions it names, and imports nothing heavy."""
 
-import dataclasses
 import inspect
 import re
 import subprocess
 import sys
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 from vitcircuits import algorithms
@@ -30,16 +29,12 @@ def test_options_are_those_of_the_function(name):
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_what_is_read_from_the_source_is_what_python_sees(name):
     found = getattr(algorithms, name)
-    written = {key: text for key, text in found.__annotations__.items() if text.startswith("Annotated[")}
-    hints = {key: eval(text, vars(sys.modules[found.__module__])) for key, text in written.items()}
-    declared = {key: hint.__metadata__[0] for key, hint in hints.items()}
-    read = ALGORITHMS[name].options
-    assert declared.keys() == read.keys()
-    for key, option in declared.items():
-        kind = get_args(hints[key])[0]
+    for key, option in ALGORITHMS[name].options.items():
+        kind = eval(found.__annotations__[key], vars(sys.modules[found.__module__]))
+        limits = kind.__metadata__[0] if get_origin(kind) is Annotated else None
         choices = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else None
-        default = inspect.signature(found).parameters[key].default
-        assert dataclasses.replace(option, default=default, choices=choices) == read[key]
+        assert (option.choices, option.range) == (choices, limits)
+        assert option.help and f"{key}: {option.help[:20]}" in found.__doc__
 
 
 @pytest.mark.parametrize(
