@@ -4,6 +4,22 @@ On a crossed task the first question is whether the circuit reads the image (`tr
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
 of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
 of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
+
+Figures of a crossed task, over the clean images that the model gets right (the same with `_all_images` over all):
+`transmission`, `leakage`, `offset`, `transmission_within`, `correlation_within`, `leakage_within`,
+`reproduced_variation` (R^2), `right` (the lowest cell; each cell beside it), `kl` (nats), `other_classes`,
+`random_transmission`, `dealt_transmission`, `renamed_transmission` (`control_kinds.py`), and at the end
+`one_sided_faithfulness`, which a constant can win, with what a sham and equal logits make of it. `cpr`, `cmd`,
+`cpr_log` and the curves are those of transmission. Tables: `controls`, and `images`, the circuit's answer beside the
+model's, worst first.
+
+Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
+paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`,
+`cpr_log`, `cpr_random`, and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why.
+
+`checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go, the
+tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, none of which a
+circuit passes on a crossed task without reading the image, and the spread over ablations and metrics.
 """
 
 from __future__ import annotations
@@ -48,42 +64,22 @@ def evaluate(
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Report:
-    """The judgement of a circuit on pairs that it was not found on.
+    """The judgement of a circuit on pairs that it was not found on; what it holds is told at the top of this file.
 
-    Figures of a crossed task, over the clean images that the model gets right (the same with `_all_images` over all):
-    `transmission`, `leakage`, `offset`, `transmission_within`, `correlation_within`, `leakage_within`,
-    `reproduced_variation` (R^2), `right` (the lowest cell; each cell beside it), `kl` (nats), `other_classes`,
-    `random_transmission`, `dealt_transmission`, `renamed_transmission` (`control_kinds.py`), and at the end
-    `one_sided_faithfulness`, which a constant can win, with what a sham and equal logits make of it. `cpr`, `cmd`,
-    `cpr_log` and the curves are those of transmission. Tables: `controls`, and `images`, the circuit's answer beside
-    the model's, worst first.
-
-    Figures of a one-sided task: `faithfulness`, `random_faithfulness` (random circuits of the same size made of whole
-    paths), `accuracy`, `accuracy_retained`, `agreement`, `kl` (nats), `logit_difference_retained`, `cpr`, `cmd`,
-    `cpr_log`, `cpr_random`, and the metric's means `m_clean`, `m_none`, `m_circuit`. One that is not defined says why.
-    Costs one clean run, the ablation's runs, and one run for each different mask; with `curve` these are up to some
-    hundreds on small graphs.
-
-    `checks="all"` adds what a sceptical reader asks for, into the same report: completeness, which single edges can go,
-    the tests (equivalence, independence, minimality, sufficiency, partial necessity) with their p-values, none of which
-    a circuit passes on a crossed task without reading the image, and the spread over ablations and metrics. They cost
-    some hundreds of runs more; `CheckSettings` says how many.
-
-    A circuit of whole heads and MLPs (a node circuit) is judged in the same way, beside random node circuits, and the
-    report says so in its first line: its percentage of edges is not to be compared with an edge circuit's.
+    Costs one clean run, the ablation's runs, and one run for each different mask: with `curve` up to some hundreds on
+    small graphs, and some hundreds more with `checks="all"`; `CheckSettings` says how many. A circuit of whole heads
+    and MLPs is judged beside random node circuits: its share of the edges is not to be compared with an edge circuit's.
 
     Args:
         circuit: The circuit; its scores give the curve.
         task: The model, the metric, the pairs and the ablation.
         ablation: What removed edges carry; by default what was learned for the circuit (`optimal`), else the task's.
-            Learned constants are this circuit's: random circuits, controls and the curve carry the same ones, which
-            nobody learned for them, and the report says so.
+            Learned constants are this circuit's: random circuits, controls and the curve carry the same ones.
         pairs: Pairs to judge on; `task.evaluation` by default.
         curve: Measure faithfulness at many sizes, and with it CPR and CMD.
         n_random: Random circuits of the same size; on a crossed task of each kind.
         n_bootstrap: Bootstrap draws of the pairs for the 95% intervals.
-        grid: Sizes of the curve: `auto` (every count on graphs of up to 2,000 edges, thinned to about 150 points;
-            MIB's points on larger ones) or `mib`.
+        grid: Sizes of the curve: `auto` (every count up to 2,000 edges, thinned to about 150; else MIB's) or `mib`.
         controls: Circuits of other tasks by name: what they get on a crossed task stands in the table `controls`.
         checks: Further checks by name (see `CHECKS` in `checks`), or `all`.
         settings: How thorough they are; `CheckSettings()` by default.
@@ -92,30 +88,46 @@ def evaluate(
         progress: Show a bar on stderr.
 
     Raises:
-        GraphError: The circuit belongs to a graph of another model, a control to another graph, or an option is out of
-            range.
+        GraphError: The circuit or a control belongs to another graph, or an option is out of range.
         TaskError: There is no such check.
         DataError: The images don't fit the model.
     """
     require_model(task.vit, circuit.graph)
-    names = check_names(checks)
-    chosen = _ablation_of(circuit, task, ablation)
+    names, chosen = check_names(checks), _ablation_of(circuit, task, ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = None if pairs.design is None else pairs.right, pairs.under(chosen)
+    beside = {} if every is None else {"every_kind": True, "named": controls}
     points = make_grid(len(circuit.graph), grid)
-    crossed = pairs.design is not None
-    beside = {"every_kind": crossed, "named": controls if crossed else {}}
     plan = make_plan(circuit, points, curve=curve, n_random=n_random, seed=seed, **beside)
     baseline = make_baseline(task.vit, chosen, task.reference, memory=memory)
     method = _method(circuit, task, chosen, which, len(pairs), plan, seed)
     method |= {"n_bootstrap": n_bootstrap, "n_random": n_random}
     judging = Judging(circuit, task, plan, pairs, baseline, curve, n_bootstrap, seed, memory, progress)
-    report, measured = crossed_report(judging, method) if crossed else (one_sided_report(judging, method), pairs)
-    resamples, metric = judging.resamples(measured), task.metric.response if crossed else task.metric
-    settings = settings or CheckSettings()
+    return _checked(judging, method, names, settings or CheckSettings(), every)
+
+
+def _checked(
+    judging: Judging, method: dict[str, Any], names: Sequence[str], settings: CheckSettings, every: Pairs | None
+) -> Report:
+    """The report, with the checks that are asked for; `every` are all pairs that the model gets right."""
+    task, crossed = judging.task, every is not None
+    report, measured = (
+        crossed_report(judging, method) if crossed else (one_sided_report(judging, method), judging.pairs)
+    )
     evaluator = MaskEvaluator(
-        circuit, task, metric, measured, baseline, resamples, settings, seed, memory, progress, {}, every
+        judging.circuit,
+        task,
+        task.metric.response if crossed else task.metric,
+        measured,
+        judging.baseline,
+        judging.resamples(measured),
+        settings,
+        judging.seed,
+        judging.memory,
+        judging.progress,
+        {},
+        every,
     )
     return add_checks(report, evaluator, names)
 

@@ -68,40 +68,29 @@ def learned_masks(
 ) -> Circuit | list[Circuit]:
     """The circuit of a size whose run stays closest to the full model's, or one for each of several sizes.
 
-    Its scores are P(gate > 0), between 0 and 1: an order of edges, in no unit of the metric. A step costs a forward and
-    a backward pass of the pairs in it, more where most gates are open (every head reads three inputs of its own) and
-    less where few are. It finds sets of edges that work together, which scores of single edges cannot; what it finds
-    depends on the seed, and among edges that can stand for one another it keeps any. Two sizes of one descent are not
-    nested.
+    Its scores are P(gate > 0): an order of edges, in no unit of the metric. A step costs a forward and a backward pass
+    of the pairs in it. What it finds depends on the seed, and among edges that can stand for one another it keeps any.
+    Two sizes of one descent are not nested.
 
     Args:
         graph: The graph.
         task: Its discovery pairs are used.
-        size: Edges of the circuit, on paths from input to logits: a share of the graph below 1, or a number from 1 on.
+        size: Edges on paths from input to logits: a share of the graph below 1, or a number from 1 on.
         steps: For each size; in the last two fifths of them the density rests.
         batch: Pairs in a step, as many of each class on a crossed task.
-        learning_rate: Of `log_alpha`, for an edge whose gradient is as large as the root mean square of all; on crossed
-            tasks it falls to a third while the density rests.
-        objective: What is learned, relative to a run without any edge: `metric`, the squared difference of the task's
-            metric to the full model's (with the metric kl, the divergence itself), `kl`, or `both`; `auto`: both on
-            crossed tasks where gates are learned through, else the metric.
-        partners: Whose ablated values a clean image meets: its `given` partner's, another pair's at every step
-            (`shuffled`: the circuit then holds for partners that nobody has seen), or `auto`: shuffled where partners
-            are other images anyway, given where they were made from the clean image.
-        start: `none`: from all edges. Scores, or the name of the algorithm that is to make them: from 80% of the edges
-            by the rank of their mean of absolute values (on one-sided tasks four times the largest size, by the signed
-            mean). `auto`: EAP-IG on crossed tasks of graphs of more than 500 edges.
-        derivative: `pathwise`, through the gates, or `measured`, every gate opened and shut around each draw (for
-            models whose slopes mislead; a step then costs a run of the rest of the model for each edge); `auto`:
-            measured on graphs of up to 500 edges.
-        polish: Whether circuits end with measured swaps, on the given pairs; `auto`: on graphs of up to 500 edges.
-        augment: Whether images are mirrored and cropped anew at every step, the full model answering anew; `auto`: on
-            crossed tasks with images of 64 pixels and more whose partners are other images, where gates are learned
-            through.
+        learning_rate: Of `log_alpha`, for an edge of RMS gradient; on crossed tasks it falls to a third at rest.
+        objective: `metric` (squared difference to the full model's), `kl`, or `both` (auto: on crossed tasks).
+        partners: Whose ablated values an image meets: its `given` partner's, or another pair's at every step
+            (`shuffled`; auto: where partners are other images).
+        start: `none` (all edges open), or scores or an algorithm that makes them: from 80% of the edges by mean of
+            absolute values, on one-sided tasks from four times the size (auto: eap_ig on crossed, large graphs).
+        derivative: `pathwise`, through the gates, or `measured`, every gate flipped (auto: up to 500 edges).
+        polish: Whether circuits end with measured swaps on the given pairs (auto: up to 500 edges).
+        augment: Whether images are mirrored and cropped anew at every step (auto: photographs on crossed tasks).
         seed: Draws gates, batches and partners.
         journal: A file for the state; the same call goes on from it, to the same circuit.
         memory: Bytes to hold at once; at least one pair is held.
-        progress: Show a bar on stderr, with loss, density and faithfulness under the gates.
+        progress: Show a bar on stderr.
 
     Raises:
         TaskError: An option makes no sense, the metric has no gradient, or there is nothing to explain.
