@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ...circuits.draw.heatmap import Heatmap
 
 
+MOST_PANELS = 6
+"""Token columns up to which each gets a panel of its own."""
+
+
 def contrasted(task: Task, pairs: Pairs | None) -> Pairs:
     """The pairs that effects are taken over: given ones, or the discovery's, as the ablation needs them."""
     return (task.discovery if pairs is None else pairs).under(task.ablation).opposed
@@ -82,10 +86,6 @@ class Contrast:
 
     def _metric(self, logits: Float[Tensor, "pair candidate class"]) -> Float[Tensor, "pair candidate"]:
         return self.signs[:, None] * self.metric(logits, self.clean[:, None].expand_as(logits)).double()
-
-
-MOST_PANELS = 6
-"""Token columns up to which each gets a panel of its own."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
