@@ -31,6 +31,7 @@ from torch import Tensor
 from ..circuits.ablation import Ablation, Shifts
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_of_tokens
 from ..circuits.circuit import Circuit
+from ..circuits.memory import pairs_within
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
 from ..circuits.task import Task
 from ..circuits.tokens import group_tokens
@@ -218,9 +219,12 @@ class _Descent:
     @cached_property
     def at_once(self) -> int:
         """Images whose run and its record fit: residuals of all sources, and what blocks work with."""
-        cfg, graph, n_tokens = self.task.vit.cfg, self.circuit.graph, self.task.vit.cfg.tokens.n_tokens
+        graph, layers = self.circuit.graph, self.circuit.graph.cfg.n_layers
         rows = int(graph.port_rows.max()) + 1
-        residuals = 4 * graph.n_sources + cfg.n_layers * (5 * rows + 20)
-        floats = n_tokens * (residuals * cfg.d_model + 4 * cfg.n_layers * cfg.d_mlp)
-        floats += (4 if len(graph.groups) == 1 else 8) * cfg.n_layers * cfg.n_heads * n_tokens**2
-        return max(1, int(self.memory // (floats * (torch.finfo(self.task.vit.dtype).bits // 8))))
+        return pairs_within(
+            self.task.vit,
+            self.memory,
+            residuals=4 * graph.n_sources + layers * (5 * rows + 20),
+            hidden=4 * layers,
+            patterns=layers * (4 if len(graph.groups) == 1 else 8),
+        )

@@ -35,6 +35,7 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
+from ...circuits.memory import pairs_within
 from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
 from ...circuits.task import Task
@@ -73,7 +74,9 @@ def recomputed_scores(
         chunk_bytes: What the heads recomputed at once may take.
     """
     n_pairs, n_sources = deltas.embedded.shape[0], graph.first_head(layer)
-    at_once = max(1, chunk_bytes // _bytes(vit, len(gradients)))  # sources x pairs
+    at_once = pairs_within(  # sources x pairs
+        vit, chunk_bytes, residuals=8, patterns=8 + 3 * len(gradients)
+    )
     for pairs in _slices(n_pairs, at_once):
         heads = _Heads.of(graph, vit, layer, taped, gradients, pairs)
         for sources in _slices(n_sources, max(1, at_once // (pairs.stop - pairs.start))):
@@ -83,12 +86,6 @@ def recomputed_scores(
 
 def _slices(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
-
-
-def _bytes(vit: HookedViT, n_passes: int) -> int:
-    cfg, n_tokens = vit.cfg, vit.cfg.tokens.n_tokens
-    floats = 8 * n_tokens * cfg.d_model + (8 + 3 * n_passes) * cfg.n_heads * n_tokens**2
-    return floats * torch.finfo(vit.dtype).bits // 8
 
 
 def source_difference(

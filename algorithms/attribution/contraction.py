@@ -29,6 +29,9 @@ from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 from .tape import Deltas, LayerTape, Tape
 
+CHUNK_BYTES = 32_000_000
+"""What both factors of one chunk may take: about a processor's cache."""
+
 
 @dataclass
 class LayerGradients:
@@ -97,10 +100,6 @@ def _radial(block: OpenBlock, taped: LayerTape, scaled: Tensor) -> tuple[Tensor,
     moved = (taped.fused - constant) * scaled
     coefficient = moved.unflatten(-1, (3 * block.n_heads, block.d_read)).sum(-1) / weight.shape[1]
     return coefficient, block.norm1.statistics(taped.residual)[0]
-
-
-CHUNK_BYTES = 32_000_000
-"""What both factors of one chunk may take: about a processor's cache."""
 
 
 class Contraction:

@@ -15,59 +15,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.ablation import Ablation
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.graph import Graph
+from ...circuits.memory import element_bytes, pairs_within
 from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
 from ...circuits.task import Task
 from ...models.errors import TaskError
-from ...models.hooked import HookedViT
 from ..progress import progress_bar
 from .accumulate import Moments
 from .contraction import CHUNK_BYTES, Contraction, Gradients
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import Form, inside_scores
 
+Rule = Literal["midpoint", "left"]
+
+AT_CLEAN = (1.0,)
+"""The path of methods that look at nothing but the clean image."""
+
 TENSOR_SHARE = 0.7
 """Share of the budget that tensors may take; the rest is what the allocator keeps from those it has freed."""
-
-
-def pairs_at_once(
-    graph: Graph,
-    vit: HookedViT,
-    memory: int,
-    *,
-    points: int,
-    freeze_norm: bool,
-    ablation: Ablation,
-    kept: float = 0.0,
-) -> int:
-    """Pairs whose tapes, deltas and gradients fit into `memory` bytes above the model and the images; at least 1.
-
-    Counted in arrays of one residual's size for each block. The factors cover what was measured at the worst moment:
-    the end of the last point's forward pass (13.5 for EAP on ViT-B/16, 19.4 for EAP-IG).
-
-    Args:
-        graph: The graph.
-        vit: The opened model.
-        memory: Bytes.
-        points: Points on the path; 1 for EAP.
-        freeze_norm: Whether the norms' radial parts are left out.
-        ablation: What removed edges carry.
-        kept: Further arrays of one residual's size that are held for each block.
-    """
-    cfg, tokens = vit.cfg, vit.cfg.tokens.n_tokens
-    inside = len(graph.groups) > 1
-    arrays = kept + 10 + cfg.d_mlp / cfg.d_model + 6 * (points > 1) + (not freeze_norm) * points + 8 * inside
-    floats = arrays * cfg.n_layers * tokens * cfg.d_model
-    floats += inside * 8 * cfg.n_heads * tokens**2  # patterns of one block
-    floats += 2 * len(graph) * (len(graph.groups) > 1)  # scores, some of them in float64
-    if ablation.kind == "noise":
-        floats += 3 * graph.n_sources * tokens * cfg.d_model  # drawn for every source
-    element = torch.finfo(vit.dtype).bits // 8
-    weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element
-    return max(1, int((TENSOR_SHARE * memory - CHUNK_BYTES - weights) // (floats * element)))
 
 
 @dataclass
@@ -139,15 +106,26 @@ class Plan(ABC):
         """Adds a batch's scores to what was found."""
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
-        """Pairs of one batch (see `budget.pairs_at_once`)."""
-        return pairs_at_once(
-            self.graph,
-            self.task.vit,
-            self.memory,
-            points=points,
-            freeze_norm=self.freeze_norm,
-            ablation=self.task.ablation,
-            kept=kept,
+        """Pairs whose tapes, deltas and gradients fit into memory above the model and the images; at least 1.
+
+        Counted in arrays of one residual's size for each block. The factors cover what was measured at the worst
+        moment: the end of the last point's forward pass (13.5 for EAP on ViT-B/16, 19.4 for EAP-IG).
+
+        Args:
+            points: Points on the path; 1 for EAP.
+            kept: Further arrays of one residual's size that are held for each block.
+        """
+        cfg, graph, vit = self.graph.cfg, self.graph, self.task.vit
+        arrays = kept + 10 + 6 * (points > 1) + (not self.freeze_norm) * points + 8 * self.inside
+        drawn = 3 * graph.n_sources * (self.task.ablation.kind == "noise")
+        weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element_bytes(vit)
+        return pairs_within(
+            vit,
+            TENSOR_SHARE * self.memory - CHUNK_BYTES - weights,
+            residuals=arrays * cfg.n_layers + drawn,
+            hidden=cfg.n_layers,
+            patterns=8 * self.inside,  # of one block
+            numbers=2 * len(graph) * self.inside,  # scores, some of them in float64
         )
 
     def metric(self, batch: Pairs, last_residual: Tensor) -> Callable[[Tensor], Tensor]:
@@ -168,12 +146,6 @@ def require_slope_at_clean(task: Task, name: str) -> None:
             f"the metric kl has zero gradient at the clean image, where the model agrees with itself, so {name} would "
             f"score every edge 0: use eap_ig, exact_effects, or another metric such as metric='logit_difference'."
         )
-
-
-Rule = Literal["midpoint", "left"]
-
-AT_CLEAN = (1.0,)
-"""The path of methods that look at nothing but the clean image."""
 
 
 def path_points(steps: int, rule: Rule) -> tuple[float, ...]:

@@ -27,6 +27,8 @@ from ...circuits.pairs import Pairs
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 
+KeysValues = list[tuple[Tensor, Tensor]]
+
 
 class Rules:
     """A plain pass. What a subclass changes in values is another run; what it changes in gradients another backward."""
@@ -49,9 +51,6 @@ class Rules:
 
 
 PLAIN = Rules()
-
-
-KeysValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)

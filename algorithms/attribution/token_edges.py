@@ -43,6 +43,11 @@ Grouped = tuple[Tensor, Tensor]
 """Log-sums of scores and means of values, each (..., target, group)."""
 
 
+Softmax = Literal["linear", "exact"]
+Form = Literal["linear", "exact", "gradient", "pattern", "half"]
+"""How edges inside heads are scored: by the forms above, or by the linear one under one of RelP's rules."""
+
+
 def grouped(
     scores: Float[Tensor, "*#any target source"],
     values: Float[Tensor, "*#other target source"],
@@ -85,11 +90,6 @@ def exchanged(others: Grouped | None, new: Grouped) -> Float[Tensor, "*any targe
     if others is None:
         return new[1]
     return others[1] + (new[1] - others[1]) * (new[0] - others[0]).sigmoid()
-
-
-Softmax = Literal["linear", "exact"]
-Form = Literal["linear", "exact", "gradient", "pattern", "half"]
-"""How edges inside heads are scored: by the forms above, or by the linear one under one of RelP's rules."""
 
 
 def inside_scores(

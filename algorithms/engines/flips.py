@@ -187,11 +187,12 @@ def trial_sizes(
     at_once = pairs_within(vit, memory // 2, residuals=writes + 12, hidden=3, patterns=2)
     at_once = min(at_once, HIDDEN_BYTES // width_of(vit, vit.cfg.d_mlp))
     # a pair: at each layer z, the MLP's difference and two shadows; where they are let go of q, k, v, z, the MLP's
-    # write and two inputs. A sparse mask holds all of these, and as many inputs as memory allows
-    held = 7 * layers + 4 if whole else 11 * layers + 4
+    # write and two inputs. Of a sparse mask all of these, and what is held between calls: writes and inputs
+    rows = sum(len(block.present) for block in graph.blocks if block.kind != "inside")
+    held = 7 * layers + 4 if whole else 11 * layers + 4 + graph.n_sources + rows
     drawn = 3 * graph.n_sources * (baseline.ablation.kind == "noise") + 2 * layers * baseline.ablation.needs_reference
     inside = 2 * layers * (len(graph.groups) > 1)
-    size = pairs_within(vit, memory // 4, residuals=held + drawn + inside)
+    size = pairs_within(vit, memory // 4 if whole else memory // 2, residuals=held + drawn + inside)
     return max(1, at_once), max(1, min(n_pairs, size, at_once))
 
 

@@ -32,6 +32,13 @@ What = Literal["z", "q", "k", "v", "pattern", "resid", "mlp_out", "head_out"]
 PER_HEAD = ("z", "q", "k", "v", "pattern", "head_out")
 
 
+PatchValues = Callable[[Pairs], Iterator[Tensor]]
+"""A batch of pairs -> for each place in the order of `patch_points`, values (pair, head, token, ...); pair may be 1."""
+
+_WRITES = ("resid", "mlp_out", "head_out")
+_ROUNDING = 1e-12  # of the mean square, in float64
+
+
 def require_what(what: str) -> None:
     """Does nothing if the activation is known.
 
@@ -157,13 +164,6 @@ def write_change(point: PatchPoint, what: str, donated: Tensor, heads: Tensor, a
         parts = {port: getattr(step, port)[:, heads] for port in "qkv"} | {what: torch.where(where, other, base)}
         change = block.attend(parts["q"], parts["k"], parts["v"]) - step.z[:, heads]
     return block.head_write(change, heads)
-
-
-PatchValues = Callable[[Pairs], Iterator[Tensor]]
-"""A batch of pairs -> for each place in the order of `patch_points`, values (pair, head, token, ...); pair may be 1."""
-
-_WRITES = ("resid", "mlp_out", "head_out")
-_ROUNDING = 1e-12  # of the mean square, in float64
 
 
 def clean_embedded(vit: HookedViT, batch: Pairs) -> Float[Tensor, "pair token model"]:

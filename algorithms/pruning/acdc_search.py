@@ -18,6 +18,7 @@ from torch import Tensor
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
+from ...circuits.memory import width_of
 from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
@@ -30,6 +31,7 @@ from ..progress import progress_bar
 from .acdc_plan import AcdcPlan
 from .journal import Journal
 
+ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 LEARNING = 0.1  # weight of the latest decision in the rate of surprises
 SCRATCH = 16  # tensors of one variant that a trial holds beside the changes of sources
@@ -82,7 +84,7 @@ class Sizes:
             TaskError: What all pairs need does not fit.
         """
         cfg, n_pairs = task.vit.cfg, len(task.searched)
-        place = cfg.tokens.n_tokens * torch.finfo(task.vit.dtype).bits // 8 * cfg.d_model
+        place = width_of(task.vit, cfg.d_model)
         carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise", "optimal") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
@@ -100,9 +102,6 @@ class Sizes:
     def variants(self, n_sources: int) -> int:
         """Trials that fit into a batch if so many sources behind the destination may change."""
         return max(1, self.trials // (self.pairs * self.place * (SCRATCH + n_sources)))
-
-
-ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 
 
 @dataclass

@@ -35,6 +35,14 @@ from ..registry import run_algorithm
 from .budget_plan import LOSSES, BudgetPlan, Floats
 from .journal import Journal
 
+SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, and more for larger batches
+FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0
+GAIN = 1e-4  # of the empty circuit's loss: less is no improvement
+GROW = 0.5  # of a circuit's size is taken back in by a breath
+START_FACTOR = 8  # a start by scores holds so many times the largest size
+FEW = 4  # edges that a circuit lacks are added one by one, each the best of those measured
+FORESEEN = 16  # absent edges of large graphs that are measured when a circuit is filled up
+
 
 class LossMeter:
     """Measures masks on the discovery pairs, and counts what was run.
@@ -115,15 +123,6 @@ class LossMeter:
         effects = np.zeros((len(task.searched), len(mask)))
         effects[:, kept] = (found.now - found.flipped).T
         return signs * effects
-
-
-SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, and more for larger batches
-FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0
-GAIN = 1e-4  # of the empty circuit's loss: less is no improvement
-GROW = 0.5  # of a circuit's size is taken back in by a breath
-START_FACTOR = 8  # a start by scores holds so many times the largest size
-FEW = 4  # edges that a circuit lacks are added one by one, each the best of those measured
-FORESEEN = 16  # absent edges of large graphs that are measured when a circuit is filled up
 
 
 class BudgetSearch:

@@ -39,6 +39,9 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 
+CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
+
+
 @dataclass(frozen=True, eq=False)
 class Goal:
     """The loss of a run under gates.
@@ -107,9 +110,6 @@ class Goal:
     @cached_property
     def _outputs(self) -> tuple[Floats, Floats]:
         return self.metric(self.full, self.full).numpy(), self.metric(self.none, self.full).numpy()
-
-
-CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 
 
 class StepGradient(NamedTuple):

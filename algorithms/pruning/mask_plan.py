@@ -36,6 +36,14 @@ LEAST_SIDE = 64
 """Pixels of the shorter side from which images are taken for photographs, which may be mirrored."""
 
 
+Objective = Literal["auto", "both", "metric", "kl"]
+TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
+WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
+WARM_SPREAD = 3.0  # log_alpha of the best edge over that of the median
+RESTING_RATE = 1 / 3
+WARM_FACTOR, ONE_SIDED_SPREAD = 4, 4.0  # on one-sided tasks: times the largest size
+
+
 def augmented(
     images: Float[Tensor, "image channel height width"], generator: torch.Generator
 ) -> Float[Tensor, "image channel height width"]:
@@ -51,15 +59,6 @@ def augmented(
         whole = F.interpolate(crop, size=(height, width), mode="bicubic", align_corners=False)[0]
         found.append(whole.flip(-1) if mirrored < 0.5 else whole)
     return torch.stack(found)
-
-
-Objective = Literal["auto", "both", "metric", "kl"]
-
-TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
-WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
-WARM_SPREAD = 3.0  # log_alpha of the best edge over that of the median
-RESTING_RATE = 1 / 3
-WARM_FACTOR, ONE_SIDED_SPREAD = 4, 4.0  # on one-sided tasks: times the largest size
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from vitcircuits.algorithms.attribution.contraction import Contraction, Gradients
-from vitcircuits.algorithms.attribution.plan import pairs_at_once
+from vitcircuits.algorithms.attribution.plan import PathPlan
 from vitcircuits.algorithms.attribution.tape import make_ablated, make_deltas, record_tape, record_writes
-from vitcircuits.circuits import Ablation, Pairs, compile_graph
+from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.metrics import Metric
 
@@ -50,12 +50,14 @@ def test_a_run_that_stops_at_the_read_tokens_gives_the_models_logits(variant, im
             close(got, wanted)
 
 
-def test_more_memory_holds_more_pairs_and_more_work_fewer(tiny_vit):
+def test_more_memory_holds_more_pairs_and_more_work_fewer(tiny_vit, images_for):
     vit = tiny_vit()
+    images = [images_for(vit, 1, seed=seed) for seed in range(4)]
     graph, role = compile_graph(vit), compile_graph(vit, tokens="role")
 
     def fit(memory, graph=graph, points=1, freeze_norm=True, kind="partner"):
-        return pairs_at_once(graph, vit, memory, points=points, freeze_norm=freeze_norm, ablation=Ablation(kind))
+        task = Task(vit, Metric("logit", (0,)), Pairs(*images[:2]), Pairs(*images[2:]), Ablation(kind))
+        return PathPlan(graph, task, freeze_norm, memory, False, "eap", points=[1.0] * points).pairs_at_once()
 
     budget = 60_000_000
     assert fit(1) == 1

@@ -2,6 +2,7 @@
 
 import torch
 from torch.nn.functional import interpolate
+from vitcircuits.algorithms.pruning import mask_plan
 from vitcircuits.algorithms.pruning.gate_gradient import Goal, Reparameterized
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan, augmented
 from vitcircuits.algorithms.registry import chosen
@@ -26,7 +27,7 @@ def test_images_keep_their_size_and_one_seed_gives_the_same():
 
 
 def test_without_cropping_an_image_is_itself_or_its_mirror(monkeypatch):
-    monkeypatch.setattr(augment, "LEAST_AREA", 1.0)
+    monkeypatch.setattr(mask_plan, "LEAST_AREA", 1.0)
     images = torch.randn(20, 3, 64, 64)
     found = augmented(images, generator())
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(found, images, strict=True)]
