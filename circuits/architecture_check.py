@@ -19,10 +19,10 @@ from ..models.census import small_module
 from ..models.config import VitConfig
 from ..models.errors import ModelError
 from ..models.hooked import HookedViT
+from .baseline import source_values
 from .circuit import Circuit
 from .graph import compile_graph
 from .run import run_circuit
-from .sources import source_values
 
 TOLERANCE = 1e-4
 

@@ -28,10 +28,10 @@ from ..models.planted.digit_pairs import DIGIT_PAIRS, PairsRecipe, build_module,
 from ..models.planted.vit import PlantedViT
 from ..models.toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
 from ..models.toys.training import borrowed_threads, learning_rate, make_optimizer
+from .baseline import source_values
 from .graph import compile_graph
 from .planted import truth_mask
 from .run import MaskWeights, masked_logits
-from .sources import source_values
 
 
 @dataclass(frozen=True)

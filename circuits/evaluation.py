@@ -31,8 +31,7 @@ from typing import Any
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, make_baseline
 from .bootstrap import FLOOR
-from .checks.mask_evaluator import CheckSettings, MaskEvaluator
-from .checks.run_checks import Checks, add_checks, check_names
+from .checks.mask_evaluator import Checks, CheckSettings, MaskEvaluator, add_checks, check_names
 from .circuit import Circuit
 from .curves import GridName, make_grid
 from .judgement import crossed_report, one_sided_report

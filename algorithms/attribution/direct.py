@@ -29,14 +29,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, source_values
 from ...circuits.graph import Graph, compile_graph
 from ...circuits.memory import batch_size_for
 from ...circuits.metrics import Metric
 from ...circuits.nodes import node_names
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.sources import source_values
 from ...circuits.task import Task
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT

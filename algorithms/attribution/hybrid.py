@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, source_values
 from ...circuits.graph import Graph
 from ...circuits.mask_runs import run_masks
 from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.sources import source_values
 from ...circuits.task import Task
 from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, run_algorithm

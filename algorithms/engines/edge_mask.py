@@ -4,6 +4,8 @@ What is needed nowhere has no edge worth a run, and what is needed only at the t
 say) is only computed there. A mask that is given is whole from the start. While a graph is pruned from the logits back,
 everything upstream of the destination that is being pruned is whole and everything downstream is final: `finish` tells
 the sources of one destination after the other where they are needed.
+
+A head with several token groups sees its own keys and values of some, and of others the ablated residual's.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.reach import reach
+from ...models.blocks import OpenBlock
 
 Bools = NDArray[np.bool_]
 Sources = dict[int, tuple[int, ...] | None]
@@ -187,3 +192,25 @@ def _by_source(chosen: Bools, present: Bools) -> Sources:
         int(source): None if everywhere[source] else tuple(np.flatnonzero(chosen[:, source]).tolist())
         for source in np.flatnonzero(chosen.any(0))
     }
+
+
+def blend(
+    block: OpenBlock,
+    ports: tuple[Tensor, Tensor, Tensor],
+    ablated: tuple[Tensor, Tensor],
+    kept: tuple[Tensor, Tensor],
+    tokens: slice,
+) -> Float[Tensor, "*any target d_head"]:
+    """Weighted values under two masks (target token, source token), each between the ablated run's (0) and this one's.
+
+    Args:
+        block: The block.
+        ports: This run's q (at some tokens), k and v.
+        ablated: The keys and values that are read from the ablated residual.
+        kept: The masks of keys and values.
+        tokens: Where the queries stand.
+    """
+    (q, k, v), (k_ablated, v_ablated), (keys, values) = ports, ablated, kept
+    scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
+    pattern = block.masked(scores, tokens).softmax(-1)
+    return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated

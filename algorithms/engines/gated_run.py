@@ -34,8 +34,7 @@ from ...circuits.pairs import Pairs
 from ...circuits.reach import Reach, reach
 from ...circuits.run import rows_of_heads
 from ...models.hooked import HookedViT
-from .blend import blend
-from .edge_mask import Bools, EdgeMask, RowKind, Sources
+from .edge_mask import Bools, EdgeMask, RowKind, Sources, blend
 from .flips import changeable
 from .source_deltas import ALL
 

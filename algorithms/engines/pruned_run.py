@@ -26,8 +26,7 @@ from torch import Tensor
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.reach import reach
 from ...models.hooked import HookedViT
-from .blend import blend
-from .edge_mask import READ, Bools, Destination, EdgeMask, RowKind, Sources
+from .edge_mask import READ, Bools, Destination, EdgeMask, RowKind, Sources, blend
 from .passes import FirstPass, Ports, UpdatePass, VariantPass
 from .source_deltas import ALL, Ends, SourceDeltas
 

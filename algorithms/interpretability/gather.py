@@ -16,12 +16,11 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...circuits.baseline import DEFAULT_MEMORY
+from ...circuits.baseline import DEFAULT_MEMORY, source_values
 from ...circuits.circuit import Circuit
 from ...circuits.graph import first_head
 from ...circuits.memory import batch_size_for
 from ...circuits.names import parse_end
-from ...circuits.sources import source_values
 from ...models.errors import ModelError
 from ...models.hooked import HookedViT
 from ...models.readouts import NO_CLASSES, TextHead

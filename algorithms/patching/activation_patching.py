@@ -31,13 +31,14 @@ from ...circuits.task import Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar
-from .effects import Contrast, contrasted
 from .patch_points import (
     PER_HEAD,
+    Contrast,
     PatchPoint,
     PatchValues,
     What,
     clean_embedded,
+    contrasted,
     make_patch_values,
     patch_points,
     require_what,

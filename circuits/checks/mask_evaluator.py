@@ -9,15 +9,19 @@ together.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...models.errors import TaskError
 from ..baseline import DEFAULT_MEMORY, Baseline
 from ..bootstrap import FLOOR, Numbers, Resamples, divide
 from ..circuit import Circuit
@@ -28,9 +32,10 @@ from ..metrics import Metric
 from ..nodes import among, granularity, kept_nodes
 from ..pairs import Pairs
 from ..reach import prune
-from ..report import Figure, Table, Verdict
+from ..report import Figure, Report, Table, Verdict
 from ..task import Task
 from ..transmission import Crossed
+from . import CHECKS
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -284,3 +289,48 @@ def _weights(design: Design, unit: NDArray[np.intp]) -> Floats:
         own = inside & (design.partner_side.numpy() == side)
         found += own / np.maximum(own.sum(-1, keepdims=True), 1)
     return found / found.sum(-1, keepdims=True)
+
+
+Checks = Sequence[str] | Literal["all"]
+"""Names of `CHECKS`, or all of them."""
+ON_OUTPUTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
+"""Checks that look at the target's logit (less the foil's), whatever the task's metric."""
+
+
+def check_names(checks: Checks) -> list[str]:
+    """The checks that are meant, in the order in which they run.
+
+    Raises:
+        TaskError: A name is not known.
+    """
+    wanted = list(CHECKS) if checks == "all" else [checks] if isinstance(checks, str) else list(checks)
+    unknown = [name for name in wanted if name not in CHECKS]
+    if unknown:
+        raise TaskError(f'there is no check {unknown[0]!r}: pass checks="all", or some of {", ".join(CHECKS)}.')
+    return [name for name in CHECKS if name in wanted]
+
+
+def add_checks(report: Report, evaluator: MaskEvaluator, names: Sequence[str]) -> Report:
+    """The report with the figures, verdicts and tables of these checks."""
+    figures, verdicts, tables = dict(report.figures), dict(report.verdicts), dict(report.tables)
+    on_outputs = _on_outputs(evaluator)
+    for name in names:
+        found = _check(name)(on_outputs if name in ON_OUTPUTS else evaluator)
+        figures |= found.figures
+        verdicts |= found.verdicts
+        tables |= found.tables
+    method = {**report.method, "checks": dataclasses.asdict(evaluator.settings)} if names else report.method
+    return dataclasses.replace(report, figures=figures, verdicts=verdicts, tables=tables, method=method)
+
+
+def _check(name: str) -> Callable[[MaskEvaluator], Findings]:
+    module, _, function = CHECKS[name].partition(".")
+    return getattr(import_module(f".{module}", __package__), function)
+
+
+def _on_outputs(evaluator: MaskEvaluator) -> MaskEvaluator:
+    """The same evaluator under the logit difference; it shares what ran before if that is the metric already."""
+    metric = Metric(
+        "logit_difference" if evaluator.metric.foil else "logit", evaluator.metric.target, evaluator.metric.foil
+    )
+    return evaluator if metric == evaluator.metric else dataclasses.replace(evaluator, metric=metric, known={})

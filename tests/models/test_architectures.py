@@ -6,7 +6,7 @@ import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
-from vitcircuits.circuits.sources import source_values
+from vitcircuits.circuits.baseline import source_values
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.hooked import HookedViT
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from vitcircuits.circuits.sources import source_values
+from vitcircuits.circuits.baseline import source_values
 from vitcircuits.models.errors import DataError, ModelError
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.load import load_vit

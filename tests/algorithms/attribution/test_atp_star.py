@@ -9,8 +9,7 @@ import torch
 from vitcircuits.algorithms import atp_star, eap
 from vitcircuits.algorithms.attribution.token_edges import exchanged, grouped, without_each
 from vitcircuits.circuits import compile_graph
-from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.sources import source_values
+from vitcircuits.circuits.baseline import make_baseline, source_values
 from vitcircuits.models.blocks import OpenBlock
 from vitcircuits.models.errors import TaskError
 

@@ -6,8 +6,7 @@ import torch
 from vitcircuits.algorithms import ceap
 from vitcircuits.algorithms.attribution.ceap import cut_totals
 from vitcircuits.circuits import compile_graph
-from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.sources import values_from
+from vitcircuits.circuits.baseline import make_baseline, values_from
 from vitcircuits.models.errors import TaskError
 
 

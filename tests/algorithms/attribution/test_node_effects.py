@@ -4,8 +4,8 @@ import pytest
 import torch
 from vitcircuits.algorithms import node_effects
 from vitcircuits.circuits import Pairs, Task, compile_graph, planted_task
+from vitcircuits.circuits.baseline import values_from
 from vitcircuits.circuits.metrics import Metric
-from vitcircuits.circuits.sources import values_from
 from vitcircuits.models import load_vit
 
 

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from vitcircuits.algorithms import eap, eap_ig, exact_effects, logit_attribution, relp
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
-from vitcircuits.circuits.baseline import make_baseline
+from vitcircuits.circuits.baseline import make_baseline, source_values
 from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.run import MaskWeights, masked_logits
-from vitcircuits.circuits.sources import source_values
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.hooked import HookedViT
 
