@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ TAIL = 0.025
 FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
 
+_Z = NormalDist().inv_cdf(0.975)
 NAMES = {"both": "transmission", "one": "faithfulness"}
 """What the share is called, by the sides of a task."""
 
@@ -167,16 +168,14 @@ def standard_error(values: Floats) -> Floats:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of n."""
-    return _wilson(round(share * n), n)
+    """Wilson's 95% interval of a share of n.
 
-
-@cache
-def _wilson(hits: int, n: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    low, high = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(low), float(high)
+    SciPy's `binomtest(hits, n).proportion_ci(method="wilson")` where hits = share n is whole. It need not be: a share
+    of pairs is counted on images, of which there are fewer.
+    """
+    centre = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
+    half = _Z / (1 + _Z * _Z / n) * math.sqrt(share * (1 - share) / n + _Z * _Z / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def share(hits: NDArray[np.bool_], method: str) -> Figure:

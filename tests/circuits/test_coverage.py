@@ -3,9 +3,10 @@
 from math import sqrt
 
 import numpy as np
+from scipy.stats import binomtest
 from vitcircuits.circuits import compile_graph, planted_task, truth_mask
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.bootstrap import Resamples
+from vitcircuits.circuits.bootstrap import Resamples, wilson
 from vitcircuits.circuits.faithfulness import Judged, faithfulness
 from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.models import load_vit
@@ -30,3 +31,11 @@ def test_95_of_100_intervals_hold_the_faithfulness_of_the_whole_population():
     # Three standard errors of a binomial share, and .015 below: percentile intervals of 60 pairs are a little short.
     error = 3 * sqrt(0.95 * 0.05 / n_draws)
     assert 0.2 < truth < 0.8 and 0.95 - 0.015 - error <= covered / n_draws <= 0.95 + error, covered / n_draws
+
+
+def test_wilson_s_interval_is_scipy_s_and_takes_shares_between_two_counts():
+    for hits, n in ((0, 5), (5, 5), (44, 58), (1, 1000)):
+        wanted = binomtest(hits, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(wilson(hits / n, n), wanted, rtol=0, atol=1e-12)
+    below, between, above = (wilson(hits / 58, 58) for hits in (44, 44.5, 45))
+    assert below[0] < between[0] < above[0] and below[1] < between[1] < above[1]
