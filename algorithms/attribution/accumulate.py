@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,14 +77,19 @@ class Moments:
         )
 
 
-def spread(effects: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Mean over pairs, mean of absolute values and the mean's standard error, of (pair, edge), as `Scores` names them.
+class Spread(NamedTuple):
+    """Mean over pairs, mean of absolute values and the mean's standard error, each (edge,)."""
 
-    The standard error of a single pair is NaN.
-    """
+    values: NDArray[np.float64]
+    mean_abs: NDArray[np.float64]
+    std_err: NDArray[np.float64]
+
+
+def spread(effects: NDArray[np.float64]) -> Spread:
+    """Of effects (pair, edge); the standard error of a single pair is NaN."""
     n = len(effects)
     std_err = effects.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(effects.shape[1], np.nan)
-    return {"values": effects.mean(0), "mean_abs": np.abs(effects).mean(0), "std_err": std_err}
+    return Spread(effects.mean(0), np.abs(effects).mean(0), std_err)
 
 
 def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float[Tensor, "pair group *rest"]:

@@ -72,9 +72,12 @@ def exact_effects(
     every = np.arange(len(graph))
     with progress_bar("exact_effects", len(graph) * len(task.searched), progress, "run") as bar:
         effects = single_effects(graph, task, every, direction=direction, memory=memory, done=bar.update)
+    found = spread(effects)
     return Scores(
         graph=graph,
-        **spread(effects),
+        values=found.values,
+        mean_abs=found.mean_abs,
+        std_err=found.std_err,
         exact=np.ones(len(graph), dtype=bool),
         n_pairs=len(effects),
         algorithm="exact_effects",
@@ -153,6 +156,4 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
             effects.append(task.signs(batch).numpy()[:, None] * moved[:, nodes])
     found = spread(np.concatenate(effects))
     info = dict(task.info)
-    return NodeScores(
-        graph, found["values"], found["std_err"], True, len(pairs), "node_effects", {}, task.ablation, info
-    )
+    return NodeScores(graph, found.values, found.std_err, True, len(pairs), "node_effects", {}, task.ablation, info)

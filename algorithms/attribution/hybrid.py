@@ -143,8 +143,7 @@ class _Doubts:
         """Single edges, each by its own run."""
         chosen = list(edges)
         found = spread(single_effects(self.graph, self.task, chosen, memory=self.memory))
-        self.values[chosen], self.mean_abs[chosen] = found["values"], found["mean_abs"]
-        self.std_err[chosen] = found["std_err"]
+        self.values[chosen], self.mean_abs[chosen], self.std_err[chosen] = found
         self.exact[chosen] = True
         self._spend(len(chosen))
 

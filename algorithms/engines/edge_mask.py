@@ -75,7 +75,6 @@ class EdgeMask:
     def __init__(self, graph: Graph, mask: Bools | None = None) -> None:
         self.graph = graph
         self.mask: Bools = np.ones(len(graph), dtype=bool) if mask is None else mask
-        self.pruned_back = mask is None
         self.whole = bool(self.mask.all())  # at first
         n_tokens = len(graph.groups.of_token)
         self._of_token = np.array(graph.groups.of_token)

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...circuits.edge_blocks import EdgeBlock
-from .edge_mask import Destination, RowKind
+from .edge_mask import Bools, Destination, RowKind
 from .source_deltas import ALL
 
 if TYPE_CHECKING:
@@ -147,8 +148,9 @@ class Pass:
 
     @staticmethod
     def _merged(held: Ports | None, new: Changed) -> Ports:
-        held = new if held is None else held  # type: ignore[assignment]
-        return [part if part is not None else before for part, before in zip(new, held, strict=True)]
+        if held is None:
+            return [part for part in new if part is not None]
+        return [before if part is None else part for part, before in zip(new, held, strict=True)]
 
     def _port(
         self,
@@ -374,8 +376,10 @@ class FirstPass(Pass):
 
     def __init__(self, run: PrunedRun) -> None:
         super().__init__(run)
-        alive, needed = run.edges.alive.any(1), run.edges.needed.any(1)
-        self._computed, self._needed = alive | needed, needed
+        alive: Bools = np.any(run.edges.alive, axis=1)
+        needed: Bools = np.any(run.edges.needed, axis=1)
+        self._computed: Bools = np.logical_or(alive, needed)
+        self._needed = needed
         self._sum = run.deltas.embedded  # of a_u - a'_u of the first sources
         self._summed = 1
 

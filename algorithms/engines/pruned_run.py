@@ -248,13 +248,12 @@ class PrunedRun:
         block, first = self.vit.blocks[layer], self.graph.first_head(layer)
         kept = {head: inside[head] if head in inside else self._inside_now(layer, head) for head in ports}
         if block.joint is None and all(part is None for part in kept.values()):
-            return {head: block.attend_head(*some, self.source_tokens(first + head)) for head, some in ports.items()}
+            at = {head: self.source_tokens(first + head) for head in ports}
+            return {head: block.attend_head(q, k, v, at[head]) for head, (q, k, v) in ports.items()}
         weighed = [self._weighed(layer, head, some, kept[head]) for head, some in ports.items()]
         queries = [some[0] for some in ports.values()]
         if block.joint is None:
-            return {
-                head: block.close(*both) for head, both in zip(ports, zip(queries, weighed, strict=True), strict=True)
-            }
+            return {head: block.close(q, z) for head, q, z in zip(ports, queries, weighed, strict=True)}
         q, z = (torch.stack(torch.broadcast_tensors(*parts), -3) for parts in (queries, weighed))
         return dict(zip(ports, block.close(q, z).unbind(-3), strict=True))
 
@@ -268,8 +267,9 @@ class PrunedRun:
     def _blend(self, layer: int, head: int, ports: Ports, kept: Tensor) -> Tensor:
         tokens = self.source_tokens(self.graph.first_head(layer) + head)
         keys, values = kept[..., self.of_token[tokens], :][..., self.of_token].unsqueeze(-3)  # each *variant, 1, ...
-        ablated = tuple(part[:, head] for part in self._keys_values(layer))
-        return blend(self.vit.blocks[layer], (ports[0], ports[1], ports[2]), ablated, (keys, values), tokens)
+        k_ablated, v_ablated = (part[:, head] for part in self._keys_values(layer))
+        q, k, v = ports
+        return blend(self.vit.blocks[layer], (q, k, v), (k_ablated, v_ablated), (keys, values), tokens)
 
     def mlp_write(self, layer: int, x: Float[Tensor, "*variant pair token model"]) -> Tensor:
         """What an MLP writes, a piece at a time, so that its hidden neurons stay in memory that is at hand."""
@@ -372,7 +372,9 @@ class PrunedRun:
         """Edges into the open destination go for good; the state follows at `settle` or `commit`."""
         if self._base is not None:
             for column in columns:
-                self._base = self._base - self._difference(destination.block, *_where(destination, column))
+                self._base = self._base - self._difference(
+                    destination.block, destination.row, destination.group, column
+                )
 
     def measure(self, block: EdgeBlock, trials: Sequence[Trial]) -> Float[Tensor, "variant pair class"]:
         """Logits of every trial, all of them changes at destinations of one edge block."""
@@ -509,10 +511,6 @@ class PrunedRun:
         most = sum(len(some) for some in places)
         kept = self.edges.dense(block)
         return any((kept[row, group] & self.edges.alive[: block.width, group]).sum() <= most for row, group in touched)
-
-
-def _where(destination: Destination, column: int) -> tuple[int, int, int]:
-    return destination.row, destination.group, column
 
 
 def _bytes(held: Tensor) -> int:

@@ -27,6 +27,7 @@ from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...models.errors import FormatError
+from ..attribution.accumulate import spread
 from ..engines.edge_mask import Bools
 from ..engines.flips import measure_flips
 from ..engines.gated_run import measure_slopes
@@ -349,15 +350,14 @@ class BudgetSearch:
     def _scores(self, mask: Bools, counts: dict[str, int]) -> Scores:
         """Effects of the kept edges around the circuit on the task's metric, exact or slopes; 0 for the others."""
         plan, task = self.plan, self.plan.task
-        effects, n_pairs = self.measure.effects(mask), len(task.searched)
-        spread = effects.std(0, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.full(len(mask), np.nan)
+        found = spread(self.measure.effects(mask))
         return Scores(
             graph=self.graph,
-            values=effects.mean(0),
-            mean_abs=np.abs(effects).mean(0),
-            std_err=spread,
+            values=found.values,
+            mean_abs=found.mean_abs,
+            std_err=found.std_err,
             exact=mask.copy() if plan.exact else np.zeros_like(mask),
-            n_pairs=n_pairs,
+            n_pairs=len(task.searched),
             algorithm="budgeted_pruning",
             options=plan.options,
             ablation=task.ablation,
