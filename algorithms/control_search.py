@@ -109,8 +109,8 @@ def control_searches(
             except ModelError as error:
                 left_out[name] = str(error)
             else:
-                again = found is None or name != TRUE
-                circuit = discovery.find(taught, graph, memory=memory) if again else found
+                given = found if name == TRUE else None
+                circuit = discovery.find(taught, graph, memory=memory) if given is None else given
                 searches.append(judge.judge(name, taught, circuit))
             bar.update()
     method = _method(discovery, graph, size, seed, task) | judge.method()

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ..circuits.scores import Scores
     from ..circuits.task import Task
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 SHARED = ("memory", "progress", "journal")

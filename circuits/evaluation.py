@@ -24,7 +24,7 @@ circuit passes on a crossed task without reading the image, and the spread over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 

@@ -156,8 +156,9 @@ class Sweep:
 def _has_use(name: str, own: Mapping[str, Any]) -> bool:
     """Whether a default is for a cell with these settings: a size is not for an algorithm that decides itself."""
     entry = ALGORITHMS.get(str(own.get("algorithm")))
-    decides = name in SELECTIONS and entry is not None and entry.finds == "circuit"
-    return not decides or name in entry.options or (name == "level" and "faithfulness" in entry.options)
+    if name not in SELECTIONS or entry is None or entry.finds == "scores":
+        return True
+    return name in entry.options or (name == "level" and "faithfulness" in entry.options)
 
 
 def run_config(settings: Mapping[str, Any]) -> RunConfig:
