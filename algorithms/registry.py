@@ -117,7 +117,8 @@ class AlgorithmEntry:
     def options(self) -> Mapping[str, Option]:
         """Its options beside `memory` and `progress`, as its signature declares them."""
         spec = find_spec(self.module, __package__)
-        assert spec is not None and spec.origin is not None
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{self.name} stands in {self.module}, which is not there")
         return read_options(Path(spec.origin).read_text(encoding="utf-8"), self.name)
 
 

@@ -91,7 +91,7 @@ def test_constants_are_learned_for_a_circuit_that_is_searched_under_means(task):
     [
         ({"algorithm": "eapp"}, "pass one of eap"),
         ({"options": {"step": 3}}, "its options are steps"),
-        ({"options": {"steps": "many"}}, "points on the path"),
+        ({"options": {"steps": "many"}}, "Points on the path"),
         ({"options": {"rule": "right"}}, "midpoint"),
         ({"size": 3, "level": 0.5}, "pass one of them"),
         ({"algorithm": "acdc", "size": 3}, "tau=0.01"),

@@ -168,8 +168,8 @@ def test_a_journal_of_another_search_or_an_edited_one_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"tau": 0.0}, "threshold above 0"),
-        ({"tau": float("nan")}, "threshold above 0"),
+        ({"tau": 0.0}, "number above 0"),
+        ({"tau": float("nan")}, "number above 0"),
         ({"batch": 0}, "at least 1"),
         ({"metric": "accuracy"}, "'kl', 'logit_difference', 'task'"),
         ({"worsening": "none"}, "'signed', 'absolute'"),
