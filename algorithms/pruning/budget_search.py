@@ -246,7 +246,7 @@ class BudgetSearch:
     def _refine(self, mask: Bools, size: int) -> Bools:
         """Fills up, takes edges back in that came to matter, and swaps until no swap helps."""
         mask = self._fill(mask, size)
-        for _ in range(0 if self.plan.exact else self.plan.chosen.breaths):
+        for _ in range(0 if self.plan.exact else self.plan.chosen.regrow_rounds):
             grown = mask
             for _ in range(2):
                 grown = self._step("grow", grown, lambda now: self._grow(now, size))

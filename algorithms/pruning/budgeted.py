@@ -50,7 +50,7 @@ def budgeted_pruning(
     objective: Literal["squared", "faithfulness", "kl"] = "squared",
     measure: Literal["auto", "exact", "slopes"] = "auto",
     share: Annotated[float, Range(above=0, below=1)] = 0.1,
-    breaths: Annotated[int, Range(least=0)] = 4,
+    regrow_rounds: Annotated[int, Range(least=0)] = 4,
     swaps: Annotated[int, Range(least=0)] = 8,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -78,7 +78,7 @@ def budgeted_pruning(
         objective: What is kept small: see above.
         measure: Candidates measured by `exact` runs, or foreseen by `slopes`; `auto`: exact up to 500 edges.
         share: Of the kept edges that a round drops, at most.
-        breaths: At each size, at most so many times edges are taken back in and pruned anew (only with slopes).
+        regrow_rounds: At each size, at most so many times edges are taken back in and pruned anew (only with slopes).
         swaps: 0 for none. With exact measures all kept edges are tried against all absent ones until no swap helps;
             with slopes at most so many swaps are made, among as many of the weakest kept and strongest absent edges.
         journal: A file that every step is written to. The same call goes on from what is there.

@@ -148,7 +148,7 @@ class MaskPlan:
     def swaps(self, n: int) -> BudgetPlan:
         """How a circuit of n edges is polished."""
         kl = self.aim == "kl" or self.task.metric.kind == "kl"
-        how = chosen("budgeted_pruning", objective="kl" if kl else "squared", breaths=0)
+        how = chosen("budgeted_pruning", objective="kl" if kl else "squared", regrow_rounds=0)
         return BudgetPlan(self.graph, self.task, [n], self.memory, how)
 
     @property

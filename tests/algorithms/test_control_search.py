@@ -134,7 +134,7 @@ def test_answers_go_with_their_pairs(digits, ablation, unchecked):
 SEARCHES = {
     "learned_masks": {"size": 20, "steps": 6, "derivative": "pathwise", "polish": "no", "start": "none"},
     "learned_masks measured": {"size": 20, "steps": 2, "derivative": "measured", "polish": "no", "objective": "kl"},
-    "budgeted_pruning": {"size": 30, "measure": "slopes", "share": 0.9, "breaths": 0, "swaps": 0},
+    "budgeted_pruning": {"size": 30, "measure": "slopes", "share": 0.9, "regrow_rounds": 0, "swaps": 0},
     "acdc": {"tau": 0.05},
     "eap_ig": {},
     "ceap": {},

@@ -40,7 +40,7 @@ LESSON = {
                         {**FORMER, "steps": 300, "seed": 1}),
     "masks-20": Fooled("learned masks", "deit", "learned_masks", (0.2,), {**FORMER, "steps": 150}),
     "budget-5": Fooled("budgeted pruning", "deit", "budgeted_pruning", (0.05,),
-                       {"share": 0.15, "breaths": 1, "swaps": 0}),
+                       {"share": 0.15, "regrow_rounds": 1, "swaps": 0}),
     "relp-20": Fooled("RelP, signed", "deit", "relp", (0.2,)),
     "eap_ig-20": Fooled("EAP-IG, signed", "deit", "eap_ig", (0.2,)),
     "eap_ig-80": Fooled("EAP-IG, absolute mean", "deit", "eap_ig", (0.8, 0.95), by="abs_mean"),

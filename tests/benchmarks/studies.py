@@ -117,7 +117,7 @@ def deit() -> HookedViT:
 _DEIT = {
     "taus": (0.044, 0.02, 0.008, 0.003),
     "few": {"acdc": 8, "hybrid": 8, "budgeted_pruning": 32},
-    "options": {"budgeted_pruning": {"share": 0.15, "breaths": 1, "swaps": 0}, "hybrid": {"budget": 0.25}},
+    "options": {"budgeted_pruning": {"share": 0.15, "regrow_rounds": 1, "swaps": 0}, "hybrid": {"budget": 0.25}},
 }
 _TOY = {
     "shares": (0.05, 0.1, 0.2, 0.4),

@@ -37,7 +37,7 @@ def test_the_truth_is_found_at_its_size(name):
 
 def test_several_sizes_in_one_descent_are_on_paths_and_no_larger():
     graph, task = made("planted/digit-pairs")
-    found = budgeted_pruning(graph, task, size=[0.1, 30], share=0.3, measure="slopes", breaths=1, swaps=2)
+    found = budgeted_pruning(graph, task, size=[0.1, 30], share=0.3, measure="slopes", regrow_rounds=1, swaps=2)
     assert [len(circuit) <= size for circuit, size in zip(found, (11, 30), strict=True)] == [True, True]
     for circuit in found:
         assert len(circuit) > 0 and np.array_equal(prune(graph, circuit.mask), circuit.mask)
@@ -87,7 +87,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure, after):
     graph, task = made("planted/digit-pairs", n=4)
-    options = {"size": [40, 20], "measure": measure, "share": 0.3, "swaps": 1, "breaths": 1}
+    options = {"size": [40, 20], "measure": measure, "share": 0.3, "swaps": 1, "regrow_rounds": 1}
     if measure == "exact":
         options["swaps"] = 0
     wanted = budgeted_pruning(graph, task, **options)
@@ -121,7 +121,15 @@ def test_another_searchs_journal_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 0}, {"size": 1.5}, {"size": []}, {"faithfulness": 2.0}, {"share": 1.0}, {"breaths": -1}, {"start": "x"}],
+    [
+        {"size": 0},
+        {"size": 1.5},
+        {"size": []},
+        {"faithfulness": 2.0},
+        {"share": 1.0},
+        {"regrow_rounds": -1},
+        {"start": "x"},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(unchecked, options):
     graph, task = made("planted/bright-column", n=2)
