@@ -41,13 +41,14 @@ class Discovered:
         chosen = selection_told(circuit.provenance, len(circuit.graph))
         options = circuit.provenance.get("options", {})
         said = ", ".join(f"{name}={value}" for name, value in options.items())
+        name = circuit.provenance.get("algorithm", "not recorded")  # a function of one's own may say nothing
         return [
             ("model", str(task.vit)),
             *([("readout", describe_readout(task.vit.readout.info))] if task.vit.readout.info else []),
             ("task", f"{task.info.get('target_name')} against {task.info.get('foil_name')}, {task.metric.kind}"),
             ("ablation", f"{task.ablation}; partners by {_partners(task)}"),
             *_pairs(task),
-            ("algorithm", f"{circuit.provenance['algorithm']} ({said})" if said else circuit.provenance["algorithm"]),
+            ("algorithm", f"{name} ({said})" if said else name),
             *([("selection", chosen)] if chosen else []),
             *told(self.report),
             ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())),

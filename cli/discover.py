@@ -65,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--random", type=int, metavar="N", help="random circuits to compare with (10)")
     add_memory(group)
     add_out(parser, "vitcircuits-run")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, memory=None)  # what a file of --config says of it is kept
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,14 +84,16 @@ def configuration(args: argparse.Namespace) -> RunConfig:
         TaskError: A setting does not fit, or something is neither given nor in the file.
     """
     asked = {**given(args, ModelConfig), **given(args, TaskConfig), **given(args, Discovery)}
-    asked = {name: value for name, value in {**asked, "random": args.random, "memory": args.memory}.items() if value}
+    asked |= {"random": args.random, "memory": args.memory}
+    asked = {name: value for name, value in asked.items() if value is not None}  # 0 is asked for, too
     file = {} if args.config is None else read_settings(args.config)
     if any(name in asked for name in SELECTIONS):  # one way to say the size takes the place of another
         file = {name: value for name, value in file.items() if name not in SELECTIONS}
     same = asked.get("algorithm") in (None, file.get("algorithm"))
     options = {**(file.pop("options", {}) if same else {}), **read_options(args.option)}
-    task = {**file.pop("task", {}), **{name: asked.pop(name) for name in settings_of(TaskConfig) if name in asked}}
-    TaskConfig.of(given(args, TaskConfig))  # refuses options that have no use
+    task = file.pop("task", {})
+    TaskConfig.of(given(args, TaskConfig), task)  # refuses options that have no use
+    task = {**task, **{name: asked.pop(name) for name in settings_of(TaskConfig) if name in asked}}
     config = RunConfig.of({**file, **asked, "task": task, "options": options})
     lacking = [name for name in ("data", "target", "foil") if getattr(config.task, name) is None]
     for name in [*["model"] * (config.model.model is None), *lacking]:

@@ -119,6 +119,7 @@ class _Heads:
 
     @classmethod
     def of(cls, graph: Graph, vit: HookedViT, layer: int, taped: LayerTape, gradients: Tensor, pairs: slice) -> _Heads:
+        """Those of a layer, for some pairs."""
         assert taped.fused is not None and taped.z is not None and taped.residual is not None
         block, targets = vit.blocks[layer], _targets(vit, layer)
         q, k, v = block.split(taped.fused[pairs])

@@ -98,6 +98,7 @@ class _Compiler:
         return self.written(terms) / 2
 
     def embed(self) -> None:
+        """Patches' bits, positions, and CLS."""
         program, module = self.program, self.module
         weight = sum(torch.outer(self.written({bit: 1.0}), patterns()[i]) for i, bit in enumerate(program.bits))
         assert isinstance(weight, Tensor)
@@ -107,6 +108,7 @@ class _Compiler:
         module.cls_token[0, 0] = self.written(dict.fromkeys(program.bits, -1.0))
 
     def head(self, head: Head) -> None:
+        """One head's queries, keys, values and writes."""
         attn, d_model = self.module.blocks[head.layer].attn, self.program.d_model
         start, sharp = head.index * self.d_head, math.sqrt(self.d_head)  # undoes the division of q.k
         assert max(len(head.scores), len(head.values)) <= self.d_head, "the head is too narrow"
@@ -119,6 +121,7 @@ class _Compiler:
             attn.proj.weight[:, row] = self.written({name: 1.0})
 
     def mlp(self, mlp: Mlp) -> None:
+        """One MLP's neurons and constants."""
         part, sharpness = self.module.blocks[mlp.layer].mlp, self.program.sharpness
         for place, neuron in enumerate(mlp.neurons):
             part.fc1.weight[place] = self.reading(neuron.reads) * sharpness

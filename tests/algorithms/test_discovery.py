@@ -77,6 +77,7 @@ def test_a_function_of_one_s_own_is_an_algorithm(task, scores):
         return Circuit(graph, np.ones(len(graph), dtype=bool))
 
     assert len(Discovery(whole).find(task)) == 110
+    assert "not recorded" in str(discover(None, task, algorithm=whole, random=0))
 
 
 def test_constants_are_learned_for_a_circuit_that_is_searched_under_means(task):
@@ -151,6 +152,14 @@ def test_the_command_line_a_file_and_python_say_the_same(tmp_path):
         "freeze_norm": True,
         "softmax": "linear",
     }
+    nothing = parsed("--config", file, "--random", "0", "--threshold", "0", "--seed", "0")
+    assert (nothing.random, nothing.discovery.threshold, nothing.discovery.size) == (0, 0, None)
+    small = RunConfig.of({**CONFIG.as_dict(), "memory": 5_000_000}).save(tmp_path / "small.json")
+    assert parsed("--config", str(small)).memory == 5_000_000
+    assert parsed("--config", str(small), "--memory", "1GB").memory == 1_000_000_000
+    masked = RunConfig.of({**CONFIG.as_dict(), "task": {**DIGITS, "corruption": "object_fill", "mask": "attention"}})
+    path = str(masked.save(tmp_path / "masked.toml"))
+    assert parsed("--config", path, "--mask", "boxes.csv").task.mask == "boxes.csv"
     with pytest.raises(TaskError, match="--foil"):
         parsed("--model", "toy/digits-2l", "--data", "digits", "--target", "3")
     with pytest.raises(TaskError, match="Did you mean 'target'"):
