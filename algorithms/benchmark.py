@@ -25,13 +25,13 @@ import numpy as np
 
 from ..circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ..circuits.circuit import Circuit
-from ..circuits.crossed_runs import CrossedRuns
 from ..circuits.formats.plain import plain
 from ..circuits.graph import compile_graph
-from ..circuits.planted import average_precision, judge, planted_task, truth_mask
+from ..circuits.judging.crossed_runs import CrossedRuns
 from ..circuits.report import Figure, Table, Tabular
 from ..circuits.scores import By, Scores
-from ..circuits.task import Task
+from ..circuits.tasks.task import Task
+from ..circuits.truths.planted import average_precision, judge, planted_task, truth_mask
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT

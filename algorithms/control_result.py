@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from ..circuits.baseline import make_baseline
-from ..circuits.bootstrap import Resamples, divide
 from ..circuits.circuit import Circuit
 from ..circuits.graph import Graph
+from ..circuits.judging.bootstrap import Resamples, divide
+from ..circuits.judging.transmission import Crossed
 from ..circuits.mask_runs import run_masks
-from ..circuits.pairs import Pairs
 from ..circuits.report import Figure, Table, Tabular
-from ..circuits.task import Task
-from ..circuits.taught import full_answers
-from ..circuits.transmission import Crossed
+from ..circuits.tasks.pairs import Pairs
+from ..circuits.tasks.task import Task
+from ..circuits.tasks.taught import full_answers
 
 if TYPE_CHECKING:
     import pandas

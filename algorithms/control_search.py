@@ -40,8 +40,8 @@ from ..circuits.graph import Graph
 from ..circuits.run import require_model
 from ..circuits.scores import By
 from ..circuits.sizes import Size, edge_count
-from ..circuits.task import Task
-from ..circuits.taught import full_answers, with_answers, with_permuted_answers
+from ..circuits.tasks.task import Task
+from ..circuits.tasks.taught import full_answers, with_answers, with_permuted_answers
 from ..models.errors import GraphError, ModelError, TaskError
 from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights

@@ -12,7 +12,7 @@ from ..models.model_config import describe_readout
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.report import Report
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)

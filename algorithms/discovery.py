@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..circuits.graph import Graph
     from ..circuits.scores import Scores
     from ..circuits.sizes import Size
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
 
     Algorithm = str | Callable[..., Scores | Circuit]
@@ -238,8 +238,8 @@ class Discovery(Settings):
         return optimal_ablation(circuit, task, seed=int(task.info.get("seed", 0)), memory=memory, progress=progress)
 
     def _selected(self, scores: Scores, task: Task, memory: int, progress: bool) -> Circuit:
+        from ..circuits.judging.select import smallest_faithful
         from ..circuits.node_scores import NodeScores
-        from ..circuits.select import smallest_faithful
 
         by: Any = self.by
         if self.granularity == "node":

@@ -33,7 +33,7 @@ from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_
 from ..circuits.circuit import Circuit
 from ..circuits.memory import pairs_within
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
-from ..circuits.task import Task
+from ..circuits.tasks.task import Task
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError
 from .progress import progress_bar

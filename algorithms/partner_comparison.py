@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..circuits.bootstrap import NAMES
 from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain
+from ..circuits.judging.bootstrap import NAMES
 from ..circuits.report import Figure, Table, Tabular
 
 if TYPE_CHECKING:

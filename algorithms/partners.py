@@ -24,18 +24,18 @@ from torch import Tensor
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.compare.similarity import rank_correlations
-from ..circuits.contrasts import image_key
-from ..circuits.controls import random_masks
-from ..circuits.design import one_partner_each
 from ..circuits.graph import Graph
+from ..circuits.judging.controls import random_masks
+from ..circuits.judging.shares import FAITHFULNESS, Shares, shares_kept
 from ..circuits.nodes import overlap
-from ..circuits.pairs import Pairs
 from ..circuits.reach import prune
 from ..circuits.run import require_model
 from ..circuits.scores import By
-from ..circuits.shares import FAITHFULNESS, Shares, shares_kept
 from ..circuits.sizes import Size, edge_count
-from ..circuits.task import Task
+from ..circuits.tasks.contrasts import image_key
+from ..circuits.tasks.design import one_partner_each
+from ..circuits.tasks.pairs import Pairs
+from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
 from .discovery import Discovery
 from .partner_comparison import PartnerComparison

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.graph import Graph
     from ..circuits.scores import Scores
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
-from ..circuits.task_config import TaskConfig
+from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from ..models.files import read_text, write_text_atomic
 from ..models.model_config import ModelConfig
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..circuits.run_folder import RunFolder
     from ..circuits.scores import Scores
     from ..circuits.sizes import Size
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
     from .discovery import Algorithm
 
@@ -230,7 +230,7 @@ def discover(
         TaskError: There is no such algorithm, option or class, or the task belongs to another model.
         FormatError: The folder holds another run, or cannot be written.
     """
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
     discovery = Discovery(algorithm, options, tokens, ports, by, granularity, level, size, threshold)
     if isinstance(task, Task):
@@ -259,8 +259,8 @@ def find_and_judge(
     seconds: Mapping[str, float] = MappingProxyType({}),
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
-    from ..circuits.evaluation import evaluate
     from ..circuits.figure_data import gather
+    from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import images_shown
 
     written = [] if folder is None else folder.save_readout(task.vit)

@@ -31,16 +31,16 @@ from numpy.typing import NDArray
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
-from ..circuits.controls import random_masks
 from ..circuits.graph import Graph
-from ..circuits.pairs import Pairs
+from ..circuits.judging.controls import random_masks
+from ..circuits.judging.shares import Shares, shares_kept
 from ..circuits.reach import prune
-from ..circuits.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
 from ..circuits.report import Figure
 from ..circuits.scores import By
-from ..circuits.shares import Shares, shares_kept
 from ..circuits.sizes import Size
-from ..circuits.task import Task
+from ..circuits.tasks.pairs import Pairs
+from ..circuits.tasks.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
+from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
 from .discovery import Discovery
 from .progress import progress_bar

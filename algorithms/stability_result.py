@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..circuits.bootstrap import wilson
 from ..circuits.circuit import Circuit
 from ..circuits.compare.similarity import rank_correlations
+from ..circuits.judging.bootstrap import wilson
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure, Table, Tabular

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from ..circuits.task import Task
+from ..circuits.tasks.task import Task
 
 
 @dataclass

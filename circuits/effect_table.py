@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 
 from ..models.errors import TaskError
 from .ablation import Ablation
-from .bootstrap import FLOOR, Resamples, percentiles, share, standard_error
 from .formats.plain import plain
+from .judging.bootstrap import FLOOR, Resamples, percentiles, share, standard_error
 from .report import Figure, Table, Tabular
 from .words import task_words
 
 if TYPE_CHECKING:
     import pandas
 
-    from .design import Design
     from .draw.heatmap import Heatmap
+    from .tasks.design import Design
 
 
 Direction = Literal["noising", "denoising"]

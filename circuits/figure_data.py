@@ -24,10 +24,10 @@ from torch import Tensor
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .compare.matching import HeadFeatures
-from .design import one_partner_each
-from .metrics import Metric
-from .pairs import Pairs
-from .task import Task
+from .tasks.design import one_partner_each
+from .tasks.metrics import Metric
+from .tasks.pairs import Pairs
+from .tasks.task import Task
 from .words import shortened
 
 

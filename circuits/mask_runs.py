@@ -21,9 +21,9 @@ from ..models.hooked import HookedViT
 from .baseline import DEFAULT_MEMORY, Baseline
 from .graph import Graph
 from .memory import batch_size_for
-from .metrics import Metric
-from .pairs import Pairs
 from .run import MaskWeights, masked_logits
+from .tasks.metrics import Metric
+from .tasks.pairs import Pairs
 
 
 @dataclass(frozen=True, eq=False)

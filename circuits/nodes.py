@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import GraphError
-from .controls import random_masks
 from .graph import Graph
+from .judging.controls import random_masks
 from .reach import prune
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from .circuit import Circuit
 from .edge_blocks import EdgeBlock
 from .graph import Graph
 from .memory import batch_size_for
-from .pairs import Pairs
 from .reach import reach
+from .tasks.pairs import Pairs
 
 
 def run_circuit(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..circuits.task_config import TaskConfig
+from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from .options import DESIGN, add_memory, add_settings, new_parser, recorded_task
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.compare.result import Comparison
     from ..circuits.compare.subject import Subject
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
 EPILOG = """\
 examples:

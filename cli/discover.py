@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..algorithms.discovery import Discovery
 from ..algorithms.run_config import SELECTIONS, RunConfig, read_settings
-from ..circuits.task_config import TaskConfig
+from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import TaskError
 from ..models.model_config import ModelConfig
 from ..models.settings import settings_of

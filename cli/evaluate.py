@@ -12,7 +12,7 @@ from .options import add_memory, add_model, add_task, new_parser, recorded_task
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
     from ..circuits.report import Report
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
 EPILOG = """\
 examples:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
     from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
-    from ..circuits.evaluation import evaluate
+    from ..circuits.judging.evaluation import evaluate
 
     circuit = Circuit.load(args.circuit)
     config, task = recorded_task(args, circuit, args.circuit)

@@ -96,7 +96,7 @@ def _sizes(name: str) -> str:
 
 def _check(pattern: str, said: str) -> int:
     """Each architecture's laws; 1 if one of them fails."""
-    from ..circuits.architecture_check import check_architecture
+    from ..circuits.truths.architecture_check import check_architecture
     from ..models.census import architectures
     from ..models.errors import ModelError
 

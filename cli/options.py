@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..algorithms.discovery import Discovery
 from ..algorithms.registry import ALGORITHMS
-from ..circuits.task_config import TaskConfig
+from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import TaskError
 from ..models.model_config import ModelConfig
 from ..models.settings import settings_of
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
 
 MODEL = ("model", "checkpoint", "device", "attention_mask")

@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..circuits.task import Task
+    from ..circuits.tasks.task import Task
 
 EPILOG = """\
 examples:

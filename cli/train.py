@@ -104,7 +104,7 @@ def _report(card: "Card", out: Path) -> None:
     for name, value in rows.items():
         print(f"{name:<14} {value}")
     if "certificate" in card:
-        from ..circuits.certificate import Certificate
+        from ..circuits.truths.certificate import Certificate
 
         print(Certificate(**card["certificate"]))
 
@@ -136,7 +136,7 @@ def _toy(args: argparse.Namespace) -> "Card":
 
 
 def _planted(args: argparse.Namespace) -> "Card":
-    from ..circuits.certificate import train_digit_pairs
+    from ..circuits.truths.certificate import train_digit_pairs
     from ..models.errors import ModelError
 
     if args.epochs is not None:

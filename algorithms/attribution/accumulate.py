@@ -15,7 +15,7 @@ from torch import Tensor
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ...models.hooked import HookedViT
 
 

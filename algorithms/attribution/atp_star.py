@@ -36,9 +36,9 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import pairs_within
-from ...circuits.pairs import Pairs
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
 from ..registry import algorithm, chosen

@@ -32,11 +32,11 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, source_values
 from ...circuits.graph import Graph, compile_graph
 from ...circuits.memory import batch_size_for
-from ...circuits.metrics import Metric
 from ...circuits.nodes import node_names
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.metrics import Metric
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ..progress import progress_bar

@@ -25,7 +25,7 @@ from ...models.errors import TaskError
 from ..registry import ALGORITHMS, algorithm, run_algorithm
 
 if TYPE_CHECKING:
-    from ...circuits.task import Task
+    from ...circuits.tasks.task import Task
 
 
 def mean_ranks(scores: Sequence[Scores]) -> Scores:

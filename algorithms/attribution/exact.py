@@ -32,7 +32,7 @@ from ...circuits.graph import Graph
 from ...circuits.node_scores import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
 from ..progress import progress_bar

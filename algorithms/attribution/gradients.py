@@ -18,7 +18,7 @@ import numpy as np
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen
 from .plan import PathPlan, path_points, require_slope_at_clean
 

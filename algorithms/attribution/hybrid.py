@@ -31,7 +31,7 @@ from ...circuits.mask_runs import run_masks
 from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, run_algorithm
 from .accumulate import spread

@@ -18,9 +18,9 @@ from torch import Tensor
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.graph import Graph
 from ...circuits.memory import element_bytes, pairs_within
-from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
 from .accumulate import Moments

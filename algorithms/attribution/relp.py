@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ...models.blocks import OpenBlock
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT

@@ -18,15 +18,15 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.compare.matching import HeadFeatures
 from ...circuits.compare.subject import PairCurve, Subject
-from ...circuits.crossed_runs import fewer
-from ...circuits.curves import Grid, make_grid
 from ...circuits.figure_data import gather_heads, in_turn
+from ...circuits.judging.crossed_runs import fewer
+from ...circuits.judging.curves import Grid, make_grid
+from ...circuits.judging.plan import ranked_masks
 from ...circuits.mask_runs import run_masks
-from ...circuits.pairs import Pairs
-from ...circuits.plan import ranked_masks
-from ...circuits.redraw import at_rows, redrawn_rows
 from ...circuits.run import require_model
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.redraw import at_rows, redrawn_rows
+from ...circuits.tasks.task import Task
 from ...models.errors import GraphError, TaskError
 from ..discovery import Discovery
 from ..progress import progress_bar

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from ...circuits.pairs import Pairs
-from ...circuits.redraw import met_again
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.redraw import met_again
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 
 _PICTURES = ("data", "target_name", "foil_name", "sides", "corruption", "mask", "word", "seed")

@@ -22,9 +22,9 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import pairs_within, width_of
-from ...circuits.metrics import Metric
-from ...circuits.pairs import Pairs
 from ...circuits.reach import reach
+from ...circuits.tasks.metrics import Metric
+from ...circuits.tasks.pairs import Pairs
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask
 from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial

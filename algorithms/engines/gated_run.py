@@ -29,10 +29,10 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import pairs_within
-from ...circuits.metrics import Metric
-from ...circuits.pairs import Pairs
 from ...circuits.reach import Reach, reach
 from ...circuits.run import rows_of_heads
+from ...circuits.tasks.metrics import Metric
+from ...circuits.tasks.pairs import Pairs
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask, RowKind, Sources, blend
 from .flips import changeable

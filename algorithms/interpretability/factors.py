@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy.typing import NDArray
 
-from ...circuits.bootstrap import Resamples, divide
+from ...circuits.judging.bootstrap import Resamples, divide
 from ...models.errors import DataError
 
 PENALTIES = tuple(10.0**step for step in range(-4, 3))

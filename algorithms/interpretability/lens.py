@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from numpy.typing import NDArray
 
-from ...circuits.bootstrap import Resamples, divide, share
+from ...circuits.judging.bootstrap import Resamples, divide, share
 from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import DataError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...circuits.baseline import DEFAULT_MEMORY
-from ...circuits.bootstrap import Resamples
+from ...circuits.judging.bootstrap import Resamples
 from ...models.errors import DataError, ModelError
 from ...models.hooked import HookedViT
 from .factor_table import FactorTable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...circuits.bootstrap import Resamples
+from ...circuits.judging.bootstrap import Resamples
 from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import TaskError
 from .factor_table import FactorTable

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from ...circuits.bootstrap import Resamples
+from ...circuits.judging.bootstrap import Resamples
 from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import DataError, GraphError
 

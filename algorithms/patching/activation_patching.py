@@ -25,9 +25,9 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.effect_table import Direction, PatchTable, require_direction
 from ...circuits.graph import Graph
 from ...circuits.memory import batch_size_for
-from ...circuits.pairs import Pairs
 from ...circuits.run import require_model
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar

@@ -25,9 +25,9 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, values_from
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
-from ...circuits.pairs import Pairs
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...models.errors import GraphError
 from ...models.hooked import HookedViT
 from ..engines.flips import make_run, measure_changes, trial_sizes

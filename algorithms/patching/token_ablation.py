@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, generator_for
-from ...circuits.bootstrap import Resamples
+from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import batch_size_for
-from ...circuits.pairs import Pairs
 from ...circuits.report import Figure
-from ...circuits.task import Task
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...circuits.tokens import token_columns
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT

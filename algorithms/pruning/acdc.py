@@ -29,7 +29,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen, scored_by
 from .acdc_plan import AcdcPlan
 from .acdc_search import AcdcSearch

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...circuits.graph import Graph
-from ...circuits.metrics import Metric
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.metrics import Metric
+from ...circuits.tasks.task import Task
 from ..engines.edge_mask import Destination
 from ..registry import Chosen
 from .journal import scores_digest, search_identity

@@ -22,7 +22,7 @@ from ...circuits.memory import width_of
 from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.pruned_run import PrunedRun, Trial

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...circuits.graph import Graph
-from ...circuits.metrics import Metric
-from ...circuits.task import Task
+from ...circuits.tasks.metrics import Metric
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ..registry import Chosen
 from .journal import search_identity

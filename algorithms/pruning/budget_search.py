@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from ...circuits.baseline import make_baseline
-from ...circuits.bootstrap import Resamples
 from ...circuits.circuit import Circuit
-from ...circuits.metrics import Metric
+from ...circuits.judging.bootstrap import Resamples
 from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
+from ...circuits.tasks.metrics import Metric
 from ...models.errors import FormatError
 from ..attribution.accumulate import spread
 from ..engines.edge_mask import Bools

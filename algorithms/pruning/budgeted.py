@@ -29,7 +29,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.sizes import Size, edges_of
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen
 from .budget_plan import BudgetPlan
 from .budget_search import BudgetSearch

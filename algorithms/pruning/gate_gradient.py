@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import Baseline
-from ...circuits.bootstrap import FLOOR
 from ...circuits.graph import Graph
+from ...circuits.judging.bootstrap import FLOOR
 from ...circuits.mask_runs import run_masks
 from ...circuits.memory import bytes_of_pair
-from ...circuits.metrics import Metric, kl_divergence
-from ...circuits.pairs import Pairs
-from ...circuits.task import Task
+from ...circuits.tasks.metrics import Metric, kl_divergence
+from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ..engines.flips import measure_flips
 from ..engines.gated_run import GatedResult, GatedRunner

@@ -19,7 +19,7 @@ from ...circuits.formats.plain import plain
 from ...circuits.graph import Graph
 from ...circuits.run_folder import versions
 from ...circuits.scores import Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ...models.errors import FormatError
 from ...models.files import write_text_atomic
 

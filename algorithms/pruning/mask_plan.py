@@ -24,7 +24,7 @@ from torch import Tensor
 from ...circuits.graph import Graph
 from ...circuits.partners.partner import SWAPS
 from ...circuits.scores import By, Scores
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ..registry import Chosen, chosen
 from .budget_plan import EXACT_UP_TO, BudgetPlan

@@ -43,7 +43,7 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
-from ...circuits.task import Task
+from ...circuits.tasks.task import Task
 from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO

@@ -43,7 +43,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...circuits.formats.plain import plain
-from ...circuits.task_config import TaskConfig
+from ...circuits.tasks.task_config import TaskConfig
 from ...models.errors import TaskError, VitCircuitsError
 from ...models.files import read_text
 from ...models.model_config import ModelConfig

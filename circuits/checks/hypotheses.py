@@ -35,8 +35,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..control_kinds import CONTROLS, kinds_of, other_masks
 from ..graph import Graph
+from ..judging.control_kinds import CONTROLS, kinds_of, other_masks
 from ..nodes import among, granularity, kept_nodes, node_names
 from ..reach import Nodes, Walks, prune
 from .mask_evaluator import Findings, MaskEvaluator

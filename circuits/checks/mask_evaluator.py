@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 
 from ...models.errors import TaskError
 from ..baseline import DEFAULT_MEMORY, Baseline
-from ..bootstrap import FLOOR, Numbers, Resamples, divide
 from ..circuit import Circuit
-from ..design import Design
 from ..graph import Graph
+from ..judging.bootstrap import FLOOR, Numbers, Resamples, divide
+from ..judging.transmission import Crossed
 from ..mask_runs import run_masks
-from ..metrics import Metric
 from ..nodes import among, granularity, kept_nodes
-from ..pairs import Pairs
 from ..reach import prune
 from ..report import Figure, Report, Table, Verdict
-from ..task import Task
-from ..transmission import Crossed
+from ..tasks.design import Design
+from ..tasks.metrics import Metric
+from ..tasks.pairs import Pairs
+from ..tasks.task import Task
 from . import CHECKS
 
 Floats = NDArray[np.float64]

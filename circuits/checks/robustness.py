@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 from ...models.errors import TaskError
 from ..ablation import Ablation, as_ablation
 from ..baseline import DEFAULT_MEMORY, make_baseline
-from ..bootstrap import Resamples
 from ..circuit import Circuit
-from ..faithfulness import Judged, faithfulness
+from ..judging.bootstrap import Resamples
+from ..judging.faithfulness import Judged, faithfulness
+from ..judging.transmission import Crossed
 from ..mask_runs import MaskRuns, run_masks
-from ..metrics import RELATIVE, UNITS, Metric
 from ..nodes import granularity
-from ..pairs import Pairs
 from ..reach import prune
 from ..report import Figure, Table, Tabular
 from ..run import require_model
-from ..task import Task
-from ..transmission import Crossed
+from ..tasks.metrics import RELATIVE, UNITS, Metric
+from ..tasks.pairs import Pairs
+from ..tasks.task import Task
 from .mask_evaluator import Findings, MaskEvaluator
 
 FEWEST_ABLATIONS, FEWEST_METRICS = 3, 2

@@ -37,7 +37,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import percentiles
+from ..judging.bootstrap import percentiles
 from ..nodes import among, kept_nodes, leaving, node_names
 from ..reach import prune
 from ..report import Figure, Table

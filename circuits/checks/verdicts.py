@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import wilson
+from ..judging.bootstrap import wilson
+from ..judging.transmission import READS_IN_PART
 from ..report import Figure, Verdict
-from ..transmission import READS_IN_PART
 from .mask_evaluator import Findings, MaskEvaluator
 
 Floats = NDArray[np.float64]

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import GraphError
-from ..bootstrap import TAIL, Resamples, percentiles
 from ..circuit import Circuit
 from ..figures import TESTED
+from ..judging.bootstrap import TAIL, Resamples, percentiles
 from ..nodes import MATCHED_BY, granularity, kept_nodes, matched_masks
 from ..reach import prune
 from ..report import Figure

@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import TAIL, percentiles
+from ..judging.bootstrap import TAIL, percentiles
 from .null import Permuted, distinctness_test, holm, permutation_test
 from .subject import Subject
 

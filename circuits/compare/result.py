@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bootstrap import NAMES
 from ..formats import found
 from ..formats.plain import plain, write_csv
 from ..formats.schema import write_json
+from ..judging.bootstrap import NAMES
 from ..report import Figure, Table, Tabular
 from .agreement import Agreement
 from .findings import FINDING, Finding

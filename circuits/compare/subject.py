@@ -24,17 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import GraphError
-from ..bootstrap import NAMES, Resamples, normalised, percentiles
 from ..circuit import Circuit
-from ..curves import area
 from ..formats.graphs import to_pyg
+from ..judging.bootstrap import NAMES, Resamples, normalised, percentiles
+from ..judging.curves import area
 from ..report import Curve
 from .anatomy import Anatomy, describe
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
-    from ..design import Design
+    from ..tasks.design import Design
     from .matching import HeadFeatures
 
 

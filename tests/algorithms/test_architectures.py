@@ -16,9 +16,9 @@ from vitcircuits.algorithms.engines.flips import measure_flips
 from vitcircuits.algorithms.engines.gated_run import GatedRunner
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline, source_values
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import MaskWeights, masked_logits, run_pairs
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import ModelError
 
 METRIC = Metric("logit_difference", (0,), (2,))

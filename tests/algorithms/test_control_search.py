@@ -12,10 +12,10 @@ from vitcircuits.algorithms.engines.flips import measure_flips
 from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.design import FOIL, TARGET
 from vitcircuits.circuits.mask_runs import run_masks
-from vitcircuits.circuits.metrics import Metric
-from vitcircuits.circuits.taught import full_answers, with_answers, with_permuted_answers
+from vitcircuits.circuits.tasks.design import FOIL, TARGET
+from vitcircuits.circuits.tasks.metrics import Metric
+from vitcircuits.circuits.tasks.taught import full_answers, with_answers, with_permuted_answers
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
 

@@ -9,8 +9,8 @@ from vitcircuits.algorithms import eap, learned_masks
 from vitcircuits.algorithms.discovery import Discovery
 from vitcircuits.algorithms.run_config import RunConfig, discover
 from vitcircuits.circuits import Ablation, Circuit, NodeScores, class_contrast, compile_graph
-from vitcircuits.circuits.select import smallest_faithful
-from vitcircuits.circuits.task_config import TaskConfig
+from vitcircuits.circuits.judging.select import smallest_faithful
+from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
 from vitcircuits.models import load_vit

@@ -11,8 +11,8 @@ from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, class_contrast,
 from vitcircuits.circuits.ablation import Shifts
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.formats.json import load_circuit
-from vitcircuits.circuits.metrics import Metric, kl_divergence
 from vitcircuits.circuits.run import run_pairs
+from vitcircuits.circuits.tasks.metrics import Metric, kl_divergence
 from vitcircuits.circuits.tokens import group_tokens
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError, TaskError

@@ -17,9 +17,9 @@ from vitcircuits.circuits import (
     planted_task,
 )
 from vitcircuits.circuits import truth_mask as truth_of
-from vitcircuits.circuits.bootstrap import Resamples
+from vitcircuits.circuits.judging.bootstrap import Resamples
 from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.redraw import at_rows
+from vitcircuits.circuits.tasks.redraw import at_rows
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
 

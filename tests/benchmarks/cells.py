@@ -26,12 +26,12 @@ from vitcircuits.algorithms import ALGORITHMS, acdc, run_algorithm
 from vitcircuits.algorithms.work import counted_work
 from vitcircuits.circuits import Graph, Task
 from vitcircuits.circuits.baseline import Baseline, make_baseline
-from vitcircuits.circuits.controls import random_masks
-from vitcircuits.circuits.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
+from vitcircuits.circuits.judging.controls import random_masks
+from vitcircuits.circuits.judging.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
 from vitcircuits.circuits.mask_runs import MaskRuns, run_masks
-from vitcircuits.circuits.pairs import Pairs
 from vitcircuits.circuits.report import Figure
 from vitcircuits.circuits.sizes import edges_of
+from vitcircuits.circuits.tasks.pairs import Pairs
 from vitcircuits.models.files import write_bytes_atomic, write_text_atomic
 
 Bools = NDArray[np.bool_]

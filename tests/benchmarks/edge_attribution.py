@@ -10,7 +10,7 @@ import torch
 from measure import Row, paired, peak_memory
 from vitcircuits.algorithms import atp_star, ceap, eap, eap_ig, eap_ig_activations, learned_masks, relp
 from vitcircuits.circuits import Pairs, Task, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 
 DEIT, VIT_B = "deit_tiny_patch16_224", "vit_base_patch16_224"

@@ -26,7 +26,7 @@ from vitcircuits.algorithms.benchmark import MODELS
 from vitcircuits.algorithms.registry import run_algorithm
 from vitcircuits.algorithms.work import counted_work
 from vitcircuits.circuits import Circuit, Scores, Task, class_contrast, compile_graph
-from vitcircuits.circuits.planted import planted_task
+from vitcircuits.circuits.truths.planted import planted_task
 from vitcircuits.models import load_vit
 
 PAIRS = 8

@@ -14,8 +14,8 @@ from exact_engine import DATA, DEIT
 from vitcircuits.algorithms import eap_ig, exact_effects
 from vitcircuits.circuits import Graph, Scores, Task, class_contrast, compile_graph
 from vitcircuits.circuits.ablation import Kind
-from vitcircuits.circuits.classes import parse_classes
 from vitcircuits.circuits.partners.partner import Partner
+from vitcircuits.circuits.tasks.classes import parse_classes
 from vitcircuits.models import HookedViT, load_vit
 from vitcircuits.models.data import ImageData, load_data
 

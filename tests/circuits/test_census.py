@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from vitcircuits.circuits.architecture_check import check_architecture
+from vitcircuits.circuits.truths.architecture_check import check_architecture
 from vitcircuits.models.census import FAMILIES, architectures, describe, family_of, refusal
 
 REFUSED = {  # architecture: what the reason must say

@@ -8,15 +8,15 @@ import pytest
 import torch
 from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, NodeScores, Pairs, Task, compile_graph, evaluate
-from vitcircuits.circuits.controls import random_masks
 from vitcircuits.circuits.draw import draw_circuit
 from vitcircuits.circuits.draw.layout import place
 from vitcircuits.circuits.figure_data import Exhibit, gather
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.circuits.partners.corruptions import changed_tokens
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.words import group_title
 from vitcircuits.models.config import TokenLayout, VitConfig
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.circuits import Pairs, Task, class_contrast
 from vitcircuits.circuits.figure_data import gather
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 

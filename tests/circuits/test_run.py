@@ -7,9 +7,9 @@ from vitcircuits.circuits.ablation import Ablation
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
-from vitcircuits.circuits.pairs import Pairs
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import run_circuit
+from vitcircuits.circuits.tasks.pairs import Pairs
 from vitcircuits.models.errors import GraphError, TaskError
 
 ABLATIONS = [

@@ -8,7 +8,7 @@ from vitcircuits.algorithms import eap
 from vitcircuits.algorithms.comparing import common_pairs
 from vitcircuits.circuits import Circuit, compile_graph, evaluate
 from vitcircuits.circuits.run_folder import RunFolder
-from vitcircuits.circuits.task_config import TaskConfig
+from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.main import main
 from vitcircuits.models import load_vit
 

@@ -62,7 +62,7 @@ def shades(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def without_curve(monkeypatch):
     """Judged without the curve, whose many runs are most of the time: every other file is written."""
-    monkeypatch.setattr("vitcircuits.circuits.evaluation.evaluate", partial(evaluate, curve=False))
+    monkeypatch.setattr("vitcircuits.circuits.judging.evaluation.evaluate", partial(evaluate, curve=False))
 
 
 @pytest.mark.parametrize("name", BY_NAME)

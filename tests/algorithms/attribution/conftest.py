@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits import Ablation, Pairs, Task
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.run import MaskWeights, masked_logits_from
+from vitcircuits.circuits.tasks.metrics import Metric
 
 
 def _task_on(vit, images, kind="partner", metric="logit_difference"):

@@ -7,7 +7,7 @@ from vitcircuits.algorithms.attribution.plan import PathPlan
 from vitcircuits.algorithms.attribution.tape import make_ablated, make_deltas, record_tape, record_writes
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 
 
 def contract(vit, graph, pairs, chunk_bytes, ablation):

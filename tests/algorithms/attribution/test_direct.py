@@ -6,7 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import direct_logit_attribution, exact_effects, logit_attribution
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit, probe_readout
 from vitcircuits.models.errors import TaskError
 from vitcircuits.models.readouts import TextHead

@@ -6,7 +6,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import exact_effects
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 

@@ -10,8 +10,8 @@ from torch import nn
 from vitcircuits.algorithms import eap, eap_ig, exact_effects
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.run import MaskWeights, masked_logits
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 

@@ -5,7 +5,7 @@ import torch
 from vitcircuits.algorithms import node_effects
 from vitcircuits.circuits import Pairs, Task, compile_graph, planted_task
 from vitcircuits.circuits.baseline import values_from
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 
 

@@ -12,7 +12,7 @@ from vitcircuits.algorithms.attribution.ceap import cut_totals
 from vitcircuits.algorithms.attribution.relp import activate, relevance_mlp
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.blocks import OpenBlock
 from vitcircuits.models.errors import ModelError, TaskError

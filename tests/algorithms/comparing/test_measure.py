@@ -7,7 +7,7 @@ from vitcircuits.algorithms import eap
 from vitcircuits.algorithms.comparing import common_pairs, measure, measure_curves, measure_subjects, resampled_circuits
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.compare import compare
-from vitcircuits.circuits.crossed_runs import fewer
+from vitcircuits.circuits.judging.crossed_runs import fewer
 from vitcircuits.models.errors import GraphError
 
 

@@ -9,7 +9,7 @@ from vitcircuits.algorithms import eap
 from vitcircuits.circuits import Pairs, Task, compile_graph
 from vitcircuits.circuits.compare import Subject
 from vitcircuits.circuits.compare.findings import compare_figures, judged
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.load import load_vit
 
 LEVEL = 0.1

@@ -7,9 +7,9 @@ from vitcircuits.algorithms import exact_effects
 from vitcircuits.algorithms.engines.flips import changeable, measure_flips
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import run_pairs
+from vitcircuits.circuits.tasks.metrics import Metric
 
 METRIC = Metric("logit_difference", (0,), (2,))
 

@@ -6,9 +6,9 @@ import torch
 from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Ablation, Pairs, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import MaskWeights, masked_logits, run_pairs
+from vitcircuits.circuits.tasks.metrics import Metric
 
 METRIC = Metric("logit_difference", (0,), (2,))
 

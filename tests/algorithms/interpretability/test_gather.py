@@ -14,7 +14,7 @@ from vitcircuits.algorithms.interpretability.gather import (
     represented,
 )
 from vitcircuits.circuits import Circuit, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.readouts import TextHead
 

@@ -8,7 +8,7 @@ from vitcircuits.algorithms.interpretability.texts import (
     random_explained,
     text_span,
 )
-from vitcircuits.circuits.bootstrap import Resamples
+from vitcircuits.circuits.judging.bootstrap import Resamples
 from vitcircuits.models.errors import DataError
 
 PICKS = ("variance", "explained")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from vitcircuits.algorithms.patching.activation_patching import activation_patch
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.tokens import token_columns
 from vitcircuits.models.errors import GraphError, TaskError
 

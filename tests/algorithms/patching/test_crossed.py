@@ -8,8 +8,8 @@ import pytest
 import torch
 from vitcircuits.algorithms import activation_patch, path_patch, token_effect
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
-from vitcircuits.circuits.design import FOIL, TARGET, Design
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.design import FOIL, TARGET, Design
+from vitcircuits.circuits.tasks.metrics import Metric
 
 N = 3  # images of a class
 

@@ -8,8 +8,8 @@ import torch
 from vitcircuits.algorithms import exact_effects
 from vitcircuits.algorithms.patching.path_patching import path_patch
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, run_circuit
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.names import parse_edge, parse_end
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import GraphError, TaskError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import ablate_registers, ablate_tokens, token_effect
 from vitcircuits.circuits import Pairs, Task
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import GraphError, TaskError
 
 METRIC = Metric("logit_difference", (0,), (2,))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import acdc, eap
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError, TaskError
 

@@ -238,7 +238,7 @@ def test_both_distances_are_learned_through_gates_only(digits, graph):
 
 
 def test_the_blend_is_the_squared_difference_over_its_variance_and_the_divergence(digits, graph):
-    from vitcircuits.circuits.metrics import kl_divergence
+    from vitcircuits.circuits.tasks.metrics import kl_divergence
 
     goal = Goal.of(graph, digits, "both", make_baseline(digits.vit, digits.ablation), memory=2_000_000_000)
     logits = goal.none

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, planted_task, truth_mask
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.bootstrap import Resamples
 from vitcircuits.circuits.checks.mask_evaluator import CheckSettings, MaskEvaluator
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.judging.bootstrap import Resamples
 from vitcircuits.circuits.reach import prune
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 
 

@@ -17,8 +17,8 @@ from vitcircuits.circuits.checks.hypotheses import (
 )
 from vitcircuits.circuits.checks.mask_evaluator import Units
 from vitcircuits.circuits.checks.verdicts import CANNOT_TELL, gated
-from vitcircuits.circuits.control_kinds import kinds_of
-from vitcircuits.circuits.design import TARGET
+from vitcircuits.circuits.judging.control_kinds import kinds_of
+from vitcircuits.circuits.tasks.design import TARGET
 from vitcircuits.models import load_vit
 
 COLUMN, XOR = "planted/bright-column", "planted/neighbour-xor"

@@ -14,7 +14,7 @@ from vitcircuits.circuits.checks.hypotheses import (
     others,
     random_superset,
 )
-from vitcircuits.circuits.control_kinds import kinds_of
+from vitcircuits.circuits.judging.control_kinds import kinds_of
 from vitcircuits.circuits.nodes import node_circuit
 from vitcircuits.circuits.reach import Walks, prune
 

@@ -17,8 +17,8 @@ from vitcircuits.circuits.compare.matching import (
     named_nodes,
 )
 from vitcircuits.circuits.figure_data import cells_in_cells, gather_heads
-from vitcircuits.circuits.metrics import Metric
 from vitcircuits.circuits.nodes import node_names
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import GraphError, TaskError
 from vitcircuits.models.load import load_vit
 

@@ -16,7 +16,7 @@ from vitcircuits.circuits.compare.null import (
     permutation_test,
     random_figures,
 )
-from vitcircuits.circuits.controls import random_circuits
+from vitcircuits.circuits.judging.controls import random_circuits
 from vitcircuits.models.errors import GraphError
 
 

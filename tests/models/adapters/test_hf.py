@@ -9,7 +9,7 @@ from torch import nn
 from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.figure_data import gather
-from vitcircuits.circuits.metrics import Metric
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import clips_to_images, given_tokens, images_to_clips, text_readout
 from vitcircuits.models.adapters.hf import open_layers
 from vitcircuits.models.errors import DataError, ModelError

@@ -29,7 +29,7 @@ def test_logits_are_logits_per_image(foreign_module, images_for, kind):
 
 def test_direct_attribution_adds_up_to_the_logit_of_a_text(foreign_module, images_for):
     from vitcircuits.algorithms import logit_attribution
-    from vitcircuits.circuits.metrics import Metric
+    from vitcircuits.circuits.tasks.metrics import Metric
 
     read = text_readout(HookedViT(foreign_module("open-clip-average")), NAMES)
     images = images_for(read)

@@ -1,0 +1,1 @@
+"""How a circuit is judged: figures over the crossed cells, intervals, curves and controls."""

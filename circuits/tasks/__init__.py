@@ -1,0 +1,1 @@
+"""Which behaviour is asked about: clean images, partners, classes and the metric."""

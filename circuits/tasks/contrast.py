@@ -1,0 +1,218 @@
+"""Tasks that ask what tells one class from another, made from a model, data and two classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...models.data import ImageData, Split, load_data
+from ...models.errors import TaskError
+from ...models.hooked import HookedViT
+from ...models.planted.vit import planted_images
+from ..ablation import Ablation, as_ablation
+from ..partners.partner import Partner, as_partner
+from .classes import ClassSet, ClassSpec, parse_classes
+from .crossing import MOST_OTHERS, Crossing
+from .metrics import Metric, MetricKind
+from .pair_maker import PairMaker, foil_word, valid_pairs
+from .pairs import Pairs
+from .task import Task
+
+Sides = Literal["both", "one"]
+
+MOST_REFERENCE = 256  # images that means and noise are taken over, equally many of each class
+MOST_FOLDERS = 32  # classes of a folder that are read beside target and foil
+
+
+def class_contrast(
+    vit: HookedViT,
+    data: Any,
+    *,
+    target: ClassSpec,
+    foil: ClassSpec,
+    metric: MetricKind | str = "logit_difference",
+    corruption: Partner | str = "class_swap",
+    ablation: Ablation | str = "partner",
+    sides: Sides | str = "both",
+    n_discovery: int | None = None,
+    n_evaluation: int | None = None,
+    n_partners: int = 2,
+    reference: Float[Tensor, "image channel height width"] | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+) -> Task:
+    """A task that asks what tells one class from another.
+
+    Clean images show the target and the foil, equally many, and each meets partners of both (`design.py`). Discovery
+    takes images that the model classifies right; evaluation also those that it gets wrong. With `sides="one"` clean
+    images show the target alone and partners the foil, as most of the field measures: every pair is then checked (the
+    clean image is classified right, the partner lowers the metric). `task.info["dropped"]` counts what was left out.
+
+    Args:
+        vit: The opened model.
+        data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`); `planted` for a planted
+            model's own images; or what `load_data` gave.
+        target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
+        foil: The class that it is told from, likewise.
+        metric: `logit_difference`, `logit`, `probability`, `kl` or `accuracy`.
+        corruption: `class_swap` (partner: an image of a class of the two), `another` (any image), `nearest` (the most
+            similar image of each class), `mean`, `noise`, `blur`, `patch_shuffle`, `word`, or a `Partner` with options,
+            such as `Partner("object_fill", mask="attention")`.
+        ablation: What a removed edge carries.
+        sides: `both`, or `one`.
+        n_discovery: Clean images of each class at most, from the training split (48); of a one-sided task pairs (64).
+        n_evaluation: From the test split (64); of a one-sided task pairs (100).
+        n_partners: Partners of each class that a clean image meets in evaluation; in discovery it meets one.
+        reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
+        data_dir: Where MNIST's files lie.
+        seed: Draws the images, their partners, and corruptions with chance in them.
+
+    Raises:
+        TaskError: The classes overlap or don't exist, a choice is not known, or too few images are left.
+        DataError: The data cannot be found or read, or doesn't fit the model.
+    """
+    if sides not in ("both", "one"):
+        raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
+    classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
+    judged = Metric(metric, classes[0].indices, classes[1].indices)
+    partner = as_partner(corruption)
+    loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
+    vit.check_images(loaded.train.images[:1])
+    reference = vit.check_images(reference_images(loaded.train, seed) if reference is None else reference)
+    info = {**_described(vit, loaded, classes, metric), "sides": sides, "n_reference": len(reference), "seed": seed}
+    contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference)
+    if sides == "both":
+        return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
+    return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
+
+
+def _described(vit: HookedViT, data: ImageData, classes: tuple[ClassSet, ClassSet], metric: str) -> dict[str, Any]:
+    """Model, data and classes in plain values."""
+    target, foil = classes
+    return {
+        "model": vit.cfg.name,
+        **({"readout": dict(vit.readout.info)} if "sha256" in vit.readout.info else {}),
+        "metric": metric,
+        "target": list(target.indices),
+        "foil": list(foil.indices),
+        "target_name": target.name,
+        "foil_name": foil.name,
+        "data": data.name,
+        "data_digest": data.digest,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Contrast:
+    """What tasks of both kinds are made from."""
+
+    vit: HookedViT
+    data: ImageData
+    classes: tuple[ClassSet, ClassSet]
+    partner: Partner
+    metric: Metric
+    ablation: Ablation
+    info: Mapping[str, Any]
+    reference: Tensor
+
+    def crossed(self, n_discovery: int, n_evaluation: int, n_partners: int) -> Task:
+        """Clean images and partners of both classes."""
+        data, crossing = self.data, Crossing(self.vit, self.data, self.classes, self.partner, self.info["seed"])
+        first = crossing.pairs(data.train, n_discovery, stream=1, n_partners=1, mistakes=False)
+        second = crossing.pairs(data.test, n_evaluation, stream=2, n_partners=n_partners, mistakes=True)
+        drawn = {"discovery": first, "evaluation": second}
+        left_out = {
+            "n_partners": n_partners,
+            "images": {name: dict(one.images) for name, one in drawn.items()},
+            "dropped": {name: one.dropped for name, one in drawn.items()},
+        }
+        others = crossing.others(data.test, second, n_partners=1)
+        return self._task(first.pairs, second.pairs, left_out, [one.mask_digest for one in drawn.values()], others)
+
+    def one_sided(self, n_discovery: int, n_evaluation: int) -> Task:
+        """Clean images of the target, each with one partner that lowers the metric."""
+        maker = PairMaker(self.vit, self.data, self.classes, self.partner, self.info["seed"])
+        sizes = {"discovery": (self.data.train, n_discovery, 1), "evaluation": (self.data.test, n_evaluation, 2)}
+        drawn = {name: maker.pairs(split, n, stream=stream) for name, (split, n, stream) in sizes.items()}
+        kept = {name: valid_pairs(self.vit, self.metric, one, name) for name, one in drawn.items()}
+        left_out = {"dropped": {name: counts for name, (_, counts) in kept.items()}}
+        digests = [one.mask_digest for one in drawn.values()]
+        return self._task(kept["discovery"][0], kept["evaluation"][0], left_out, digests)
+
+    def _task(
+        self,
+        discovery: Pairs,
+        evaluation: Pairs,
+        left_out: Mapping[str, Any],
+        digests: Sequence[str],
+        others: Pairs | None = None,
+    ) -> Task:
+        info = {
+            **self.info,
+            **self.partner.as_dict(foil_word(self.vit, self.classes[1])),
+            "n_discovery": len(discovery),
+            "n_evaluation": len(evaluation),
+            **left_out,
+        }
+        if self.partner.masks is not None:
+            info["mask_digest"] = hashlib.sha256("".join(digests).encode()).hexdigest()
+        return Task(self.vit, self.metric, discovery, evaluation, self.ablation, info, self.reference, others)
+
+
+def reference_images(split: Split, seed: int) -> Float[Tensor, "image channel height width"]:
+    """Images of a split, equally many of each of its classes where there are enough, at most MOST_REFERENCE."""
+    generator = torch.Generator().manual_seed(seed * 10 + 4)
+    labels = split.labels.unique().tolist()
+    each = max(1, MOST_REFERENCE // len(labels))
+    each = min(each, *(int((split.labels == label).sum()) for label in labels))
+    rows = []
+    for label in labels:
+        own = torch.nonzero(split.labels == label).flatten()
+        rows.append(own[torch.randperm(len(own), generator=generator)[:each]])
+    return split.images[torch.cat(rows)[:MOST_REFERENCE]]
+
+
+def load_images(
+    vit: HookedViT,
+    data: Any,
+    classes: tuple[ClassSet, ClassSet],
+    partners: Sequence[Partner],
+    *,
+    data_dir: str | Path | None,
+    seed: int,
+) -> ImageData:
+    """The images that a contrast with these partners draws on: of a folder all of target and foil, some of the rest."""
+    if isinstance(data, ImageData):
+        return data
+    if isinstance(data, str) and data == "planted":
+        return planted_images(vit, seed=seed)
+    folders = [chosen.folder for chosen in classes]
+    load = partial(load_data, data, vit.preprocess, data_dir=data_dir, seed=seed)
+    if not all(folders) or any(partner.kind == "another" for partner in partners):
+        return load()
+    own = load(classes=folders)
+    rest = [name for name in own.class_names if name not in folders]
+    if not rest:
+        return own
+    rest = rest[:: -(-len(rest) // MOST_FOLDERS)]
+    return _together(own, load(classes=rest, limit=max(1, MOST_OTHERS // len(rest))))
+
+
+def _together(first: ImageData, second: ImageData) -> ImageData:
+    """The images of two parts of one data set."""
+    train, test = (
+        Split(torch.cat([a.images, b.images]), torch.cat([a.labels, b.labels]), (*a.names, *b.names))
+        for a, b in ((first.train, second.train), (first.test, second.test))
+    )
+    digest = hashlib.sha256((first.digest + second.digest).encode()).hexdigest()
+    dropped = first.n_duplicates_dropped + second.n_duplicates_dropped
+    return dataclasses.replace(first, train=train, test=test, digest=digest, n_duplicates_dropped=dropped)

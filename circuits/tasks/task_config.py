@@ -1,0 +1,234 @@
+"""Which behaviour a run asks about, as a typed value: data, classes, metric, partners, and what removed edges carry.
+
+`class_contrast` makes the task; this is what can be written into a file and read again. Nothing here imports torch
+before a task is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...models.errors import DataError, TaskError
+from ...models.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...models.hooked import HookedViT
+    from ..partners.partner import Partner
+    from .task import Task
+
+ALL, DISCOVERY = "all", "discovery"
+
+
+@dataclass(frozen=True)
+class TaskConfig(Settings):
+    """A class contrast in plain values.
+
+    Raises:
+        TaskError: A value is not known.
+    """
+
+    data: str | None = setting(None, "digits, mnist, sprites, a folder of class folders, or planted", metavar="DATA")
+    data_dir: str | None = setting(None, "where MNIST's four files lie", metavar="DIR")
+    target: str | int | None = setting(None, "3, 281-285, a label, or cats=281-285", metavar="CLASS")
+    foil: str | int | None = setting(None, "what it is told from, likewise", metavar="CLASS")
+    metric: str = setting(
+        "logit_difference", "logit_difference (default), logit, probability, kl, accuracy", metavar="METRIC"
+    )
+    corruption: str = setting(
+        "class_swap",
+        "what partners are: class_swap (default: images of both classes), another (of any class), nearest (the most "
+        "similar image of each class), mean, noise, blur, patch_shuffle, object_blur, object_fill, object_shuffle "
+        "(these three with --mask), word",
+        metavar="KIND",
+    )
+    sides: str = setting(
+        "both",
+        "both (default): clean images of target and foil, each met by partners of both, so that a circuit that answers "
+        "one thing to every image is found out; one: clean images of the target alone, as most of the field measures",
+        choices=("both", "one"),
+    )
+    pairs: int | None = setting(
+        None,
+        "clean images of each class in discovery at most (48); with --sides one pairs (64)",
+        read=int,
+        metavar="N",
+    )
+    eval_pairs: int | None = setting(
+        None,
+        "clean images of each class in evaluation at most (64); with --sides one pairs (100)",
+        read=int,
+        metavar="N",
+    )
+    n_partners: int = setting(
+        2, "partners of each class that a clean image meets in evaluation (2)", read=int, metavar="N"
+    )
+    ablation: str = setting(
+        "partner",
+        "what removed edges carry: partner (default), another, mean, zero, noise; optimal (`discover` searches under "
+        "mean, then learns constants for the circuit; `evaluate` takes those that a circuit brings)",
+        metavar="KIND",
+    )
+    ablation_over: str = setting("token", "mean and noise: per token, or over tokens", choices=("token", "tokens"))
+    reference: str = setting(
+        ALL,
+        "what means, noise and `another` are taken over: all (default: images of all classes of the data), discovery "
+        "(the discovery images), or a folder of pictures",
+        metavar="IMAGES",
+    )
+    seed: int = setting(0, "draws images and partners (0)", read=int, metavar="N")
+    mask: str | None = setting(
+        None,
+        "where the object is: attention, attention:last, attention:rollout:0.5 (a share of its mass), a .csv of boxes "
+        "(name,left,top,right,bottom), or a folder of pictures of masks, named as the images are",
+        metavar="MASKS",
+    )
+    mask_coordinates: str | None = setting(
+        None,
+        "pixels of boxes and masks: of the original picture (default), or of the model's input",
+        choices=("picture", "input"),
+    )
+    word: str | None = setting(None, "painted on the image (the foil's name)", metavar="TEXT")
+    word_place: str = setting("bottom", "bottom (default), top, top-left, ..., or row,column in 0..1", metavar="PLACE")
+    word_size: float = setting(0.2, "height of the word's plate in the image (0.2)", read=float, metavar="SHARE")
+    word_colour: str = setting("white", "of the letters: white (default), #rrggbb, ...", metavar="COLOUR")
+    word_plate: str = setting("black", "behind the letters: black (default), none, ...", metavar="COLOUR")
+
+    @classmethod
+    def of(
+        cls, given: Mapping[str, Any], recorded: Mapping[str, Any] | None = None, kinds: Sequence[str] = ()
+    ) -> TaskConfig:
+        """What is given, else what a record says, else the defaults.
+
+        Args:
+            given: Settings by name; None is not given.
+            recorded: A record of a task or a circuit, of which what is no setting is left out.
+            kinds: Further kinds of partner that the settings are for.
+
+        Raises:
+            TaskError: A setting is not known, does not fit, or has no use.
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        names = [one.name for one in dataclasses.fields(cls)]
+        before = {name: value for name, value in (recorded or {}).items() if name in names and value is not None}
+        found = super().of(before | asked)
+        for name, having in (("mask", "object_"), ("word", "word")):
+            if name in asked and not any(kind.startswith(having) for kind in (found.corruption, *kinds)):
+                raise TaskError(
+                    f"--{name} has no use with --corruption {found.corruption}: leave it out, or pass "
+                    f"--corruption {'object_fill' if name == 'mask' else 'word'}."
+                )
+        return found
+
+    def partner(self, kind: str | None = None) -> Partner:
+        """The description of a kind of partner, by default of the corruption, with what the settings say of it."""
+        from ..partners.partner import MASKED, Partner
+
+        kind = kind or self.corruption
+        if kind in MASKED:
+            return Partner(kind, mask=self.mask, coordinates=self.mask_coordinates)  # type: ignore[arg-type]
+        if kind != "word":
+            return Partner(kind)
+        plate = None if self.word_plate == "none" else self.word_plate
+        return Partner(
+            kind,
+            word=self.word or "",
+            place=_place(self.word_place),
+            size=self.word_size,
+            colour=self.word_colour,
+            plate=plate,
+        )
+
+    def make(self, vit: HookedViT) -> Task:
+        """The task for a model.
+
+        Raises:
+            TaskError: The classes overlap or don't exist, or too few images are left.
+            DataError: The data cannot be found or read, or does not fit the model.
+        """
+        from ..ablation import Ablation
+        from .contrast import class_contrast
+
+        task = class_contrast(
+            vit,
+            **self._images(),
+            corruption=self.partner(),
+            ablation=Ablation(self.ablation, over=self.ablation_over, seed=self.seed),  # type: ignore[arg-type]
+            reference=reference_folder(vit, self.reference),
+        )
+        return with_reference(task, self.reference)
+
+    def contrasts(self, vit: HookedViT, kinds: Sequence[str]) -> dict[str, Task]:
+        """A task for each kind of partner, with the same clean images, by kind.
+
+        Raises:
+            TaskError: A kind is not known, or no pair is valid under all partners.
+        """
+        from .contrasts import partner_contrasts
+
+        return partner_contrasts(vit, **self._images(), partners=[self.partner(kind) for kind in kinds])
+
+    def _images(self) -> dict[str, Any]:
+        for name in ("data", "target", "foil"):
+            if getattr(self, name) is None:
+                raise TaskError(f"the task has no {name}: pass --{name}.")
+        return {
+            "data": self.data,
+            "target": self.target,
+            "foil": self.foil,
+            "metric": self.metric,
+            "sides": self.sides,
+            "n_discovery": self.pairs,
+            "n_evaluation": self.eval_pairs,
+            "n_partners": self.n_partners,
+            "data_dir": self.data_dir,
+            "seed": self.seed,
+        }
+
+
+def _place(text: str) -> str | tuple[float, float]:
+    row, comma, column = text.partition(",")
+    try:
+        return (float(row), float(column)) if comma else text
+    except ValueError as error:
+        raise TaskError(f"--word-place {text}: pass bottom, top-left, ..., or row,column such as 0.8,0.5.") from error
+
+
+def reference_folder(vit: HookedViT, reference: str) -> Tensor | None:
+    """The pictures of a folder, (image, channel, height, width); None for `all` and `discovery`.
+
+    Raises:
+        DataError: There is no such folder, it holds no picture, or the model has no preprocessing to read one with.
+    """
+    if reference in (ALL, DISCOVERY):
+        return None
+    import torch
+
+    from ...models.image_sources import SUFFIXES, read_picture
+
+    folder = Path(reference).expanduser()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files or vit.preprocess is None:
+        lacking = "no pictures are there" if vit.preprocess is not None else f"{vit.cfg.name} has no preprocessing"
+        raise DataError(
+            f"--reference {reference} cannot be read ({lacking}): pass a folder of pictures ({', '.join(SUFFIXES)}), "
+            f"all (images of all classes of the data), or discovery (the discovery images)."
+        )
+    return torch.stack([read_picture(path, vit.preprocess) for path in files])
+
+
+def with_reference(task: Task, reference: str) -> Task:
+    """The task with the reference images that a setting names, which its record then tells."""
+    if reference == DISCOVERY:
+        task = dataclasses.replace(task, reference_images=None)
+    told = {**task.info, "reference": reference, "n_reference": len(task.reference)}
+    if reference not in (ALL, DISCOVERY):  # a folder's pictures may change under the same name
+        images = task.reference.cpu().contiguous().float().numpy()
+        told["reference_digest"] = hashlib.sha256(images.tobytes()).hexdigest()
+    return dataclasses.replace(task, info=told)

@@ -1,0 +1,1 @@
+"""Tasks whose circuit is known, and how it is certified."""
