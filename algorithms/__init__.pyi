@@ -27,7 +27,7 @@ from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side
 from .interpretability.texts import TextTable as TextTable
 from .optimal import optimal_ablation as optimal_ablation
-from .partner_comparison import PartnerComparison as PartnerComparison
+from .partners import PartnerComparison as PartnerComparison
 from .partners import compare_partners as compare_partners
 from .patching.activation_patching import PatchTable as PatchTable
 from .patching.activation_patching import activation_patch as activation_patch

@@ -22,8 +22,7 @@ from ..circuits.judging.bootstrap import Resamples, divide
 from ..circuits.judging.transmission import Crossed
 from ..circuits.mask_runs import run_masks
 from ..circuits.report import Figure, Table, Tabular
-from ..circuits.tasks.pairs import Pairs
-from ..circuits.tasks.task import Task
+from ..circuits.tasks.task import Pairs, Task
 from ..circuits.tasks.taught import full_answers
 
 if TYPE_CHECKING:

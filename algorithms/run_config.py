@@ -18,8 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..circuits.formats.plain import plain
-from ..circuits.formats.schema import json_text
+from ..circuits.formats.plain import json_text, plain
 from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from ..models.files import read_text, write_text_atomic

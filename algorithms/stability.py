@@ -33,14 +33,13 @@ from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.graph import Graph
 from ..circuits.judging.controls import random_masks
-from ..circuits.judging.shares import Shares, shares_kept
+from ..circuits.judging.judgement import Shares, shares_kept
 from ..circuits.reach import prune
 from ..circuits.report import Figure
 from ..circuits.scores import By
 from ..circuits.sizes import Size
-from ..circuits.tasks.pairs import Pairs
 from ..circuits.tasks.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
-from ..circuits.tasks.task import Task
+from ..circuits.tasks.task import Pairs, Task
 from ..models.errors import TaskError
 from .discovery import Discovery
 from .progress import progress_bar

@@ -19,7 +19,7 @@ from .run import run_circuit as run_circuit
 from .run_folder import RunFolder as RunFolder
 from .scores import Scores as Scores
 from .tasks.contrast import class_contrast as class_contrast
-from .tasks.contrasts import partner_contrasts as partner_contrasts
+from .tasks.contrast import partner_contrasts as partner_contrasts
 from .tasks.metrics import Metric as Metric
 from .tasks.task import Pairs as Pairs
 from .tasks.task import Task as Task

@@ -19,7 +19,7 @@ from ..models.hooked import HookedViT
 from .ablation import Ablation
 from .graph import first_head
 from .memory import batch_size_for
-from .tasks.pairs import Pairs
+from .tasks.task import Pairs
 from .tokens import group_tokens
 
 DEFAULT_MEMORY = 2_000_000_000

@@ -26,8 +26,7 @@ from ..models.hooked import HookedViT
 from .compare.matching import HeadFeatures
 from .tasks.design import one_partner_each
 from .tasks.metrics import Metric
-from .tasks.pairs import Pairs
-from .tasks.task import Task
+from .tasks.task import Pairs, Task
 from .words import shortened
 
 

@@ -23,7 +23,7 @@ from .graph import Graph
 from .memory import batch_size_for
 from .run import MaskWeights, masked_logits
 from .tasks.metrics import Metric
-from .tasks.pairs import Pairs
+from .tasks.task import Pairs
 
 
 @dataclass(frozen=True, eq=False)

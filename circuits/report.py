@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import FormatError
 from .formats import found
-from .formats.plain import write_csv
-from .formats.schema import write_json
+from .formats.plain import write_csv, write_json
 
 if TYPE_CHECKING:
     import pandas

@@ -31,7 +31,7 @@ from .edge_blocks import EdgeBlock
 from .graph import Graph
 from .memory import batch_size_for
 from .reach import reach
-from .tasks.pairs import Pairs
+from .tasks.task import Pairs
 
 
 def run_circuit(

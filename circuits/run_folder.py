@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
 from .formats import RUN_FILES
-from .formats.plain import plain
-from .formats.schema import read_json, write_json
+from .formats.plain import plain, read_json, write_json
 
 if TYPE_CHECKING:
     from ..models.hooked import HookedViT

@@ -23,8 +23,7 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 from ..registry import Range, algorithm, chosen

@@ -37,8 +37,7 @@ from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import pairs_within
 from ...circuits.scores import Scores
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
 from ..registry import algorithm, chosen

@@ -32,8 +32,7 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ..registry import Range, algorithm, chosen
 from .accumulate import Totals
 from .contraction import Contraction, Gradients

@@ -19,8 +19,7 @@ from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.graph import Graph
 from ...circuits.memory import element_bytes, pairs_within
 from ...circuits.run import require_model
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import TaskError
 from ..progress import progress_bar
 from .accumulate import Moments

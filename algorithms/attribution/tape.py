@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...circuits.baseline import Baseline
 from ...circuits.graph import first_head
-from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Pairs
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 

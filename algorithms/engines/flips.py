@@ -24,7 +24,7 @@ from ...circuits.graph import Graph
 from ...circuits.memory import pairs_within, width_of
 from ...circuits.reach import reach
 from ...circuits.tasks.metrics import Metric
-from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Pairs
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask
 from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial

@@ -32,7 +32,7 @@ from ...circuits.memory import pairs_within
 from ...circuits.reach import Reach, reach
 from ...circuits.run import rows_of_heads
 from ...circuits.tasks.metrics import Metric
-from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Pairs
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask, RowKind, Sources, blend
 from .flips import changeable

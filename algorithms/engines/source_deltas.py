@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...circuits.baseline import Baseline
 from ...circuits.graph import Graph
-from ...circuits.tasks.pairs import Pairs
+from ...circuits.tasks.task import Pairs
 from ...models.hooked import HookedViT
 
 ALL = slice(None)

@@ -1,24 +1,35 @@
-"""Interpretability of a model's heads and layers, measured: factors, texts, and the lens."""
+"""Interpretability of a model's heads and layers, measured: factors, texts, and the lens.
+
+What heads write, what they add to the output directly, and what the lens reads, taken from a model as plain arrays.
+
+The direct effect of a head is what its write at the tokens that are read adds to each output, with the standard
+deviations of the readout's norms, and what a head of texts divides by, held at their values; so it is linear in the
+write (as in `attribution/direct`). What the head does through later layers is not in it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...circuits.baseline import DEFAULT_MEMORY
+from ...circuits.baseline import DEFAULT_MEMORY, source_values
+from ...circuits.circuit import Circuit
+from ...circuits.graph import first_head
 from ...circuits.judging.bootstrap import Resamples
+from ...circuits.memory import batch_size_for
+from ...circuits.names import parse_end
 from ...models.errors import DataError, ModelError
 from ...models.hooked import HookedViT
+from ...models.readouts import NO_CLASSES, TextHead
 from .factor_table import FactorTable
 from .factors import as_factors, fit_factors
-from .gather import At, Heads, head_effects, head_names, head_writes, lens_logits, represented
 from .lens import LensTable, read_lens
 from .texts import HeadTexts, Pick, TextTable, explained_ends, principal_explained, random_explained, text_span
 
@@ -180,3 +191,193 @@ def logit_lens(
         "seed": seed,
     }
     return LensTable(vit.cfg.name, layers, readings, logits.shape[-1], method)
+
+
+At = Literal["read", "patches"]
+"""Where a head's write is taken: at the tokens that the readout reads, or at the patches; the mean over them."""
+
+Heads = Sequence[str] | Circuit | None
+"""Names such as `a0.h1`, a circuit, whose heads they are, or None for all."""
+
+
+def head_names(vit: HookedViT, heads: Heads = None) -> tuple[str, ...]:
+    """The names of some heads, in the order in which they write.
+
+    Args:
+        vit: The opened model.
+        heads: Which: names, those of a circuit from which an edge starts, or None for all.
+
+    Raises:
+        ModelError: The model has no such head, or none is wanted.
+    """
+    cfg = vit.cfg
+    every = tuple(f"a{layer}.h{head}" for layer in range(cfg.n_layers) for head in range(cfg.heads_of(layer)))
+    if heads is None:
+        return every
+    wanted = circuit_heads(heads) if isinstance(heads, Circuit) else set(heads)
+    if unknown := sorted(wanted - set(every)):
+        raise ModelError(f"{cfg.name} has no head {unknown[0]!r}: pass names such as {every[0]!r} or {every[-1]!r}.")
+    if not wanted:
+        raise ModelError("there are no heads: pass names such as heads=['a0.h1'], a circuit with heads, or heads=None.")
+    return tuple(name for name in every if name in wanted)
+
+
+def circuit_heads(circuit: Circuit) -> set[str]:
+    """The heads from which an edge of the circuit starts."""
+    return {edge.source.node for edge in circuit if edge.source.kind == "head"}
+
+
+def head_writes(
+    vit: HookedViT,
+    images: Float[Tensor, "image channel height width"],
+    *,
+    heads: Heads = None,
+    at: At | str = "read",
+    memory: int = DEFAULT_MEMORY,
+) -> Float64[np.ndarray, "head image model"]:
+    """What each head writes, averaged over some tokens. Costs a forward pass.
+
+    In front of attention pooling no head writes to the token that is read: look at the patches there.
+
+    Args:
+        vit: The opened model.
+        images: Preprocessed images.
+        heads: Which heads.
+        at: Which tokens.
+        memory: Bytes to hold at once.
+
+    Raises:
+        ModelError: A head or the tokens are not known.
+        DataError: The images don't fit the model.
+    """
+    if at not in get_args(At):
+        raise ModelError(f"at={at!r} is not known: pass at='read' (what the readout reads) or at='patches'.")
+    tokens = vit.readout.read if at == "read" else vit.cfg.tokens.patches
+    places = _places(vit, head_names(vit, heads))
+    with torch.no_grad():
+        found = [_array(sources[places][:, :, tokens].mean(2)) for sources in _sources(vit, images, memory)]
+    return np.concatenate(found, axis=1)
+
+
+def head_effects(
+    vit: HookedViT,
+    images: Float[Tensor, "image channel height width"],
+    *,
+    heads: Heads = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Float64[np.ndarray, "head image output"]:
+    """What each head adds to each output directly; of logits of classes, less the mean over them (no softmax sees it).
+
+    Costs a forward pass, and a backward pass through the readout for each output.
+
+    Args:
+        vit: The opened model; with `nn.Identity()` or a projection as readout, the outputs are a representation's.
+        images: Preprocessed images.
+        heads: Which heads.
+        memory: Bytes to hold at once.
+
+    Raises:
+        ModelError: A head is not known.
+        DataError: The images don't fit the model.
+    """
+    places, found = _places(vit, head_names(vit, heads)), []
+    bias = sum(block.attn_bias for block in vit.blocks)
+    with torch.no_grad():
+        for sources in _sources(vit, images, memory):
+            read = vit.readout.select(sources.sum(0) + bias).detach()
+            found.append(_array(_effects(vit, read, vit.readout.select(sources[places]))))
+    effects = np.concatenate(found, axis=1)
+    return effects if vit.readout.kind in NO_CLASSES else effects - effects.mean(-1, keepdims=True)
+
+
+def _effects(
+    vit: HookedViT, read: Float[Tensor, "image read model"], writes: Float[Tensor, "head image read model"]
+) -> Float[Tensor, "head image output"]:
+    with torch.enable_grad():
+        at = read.requires_grad_(True)
+        outputs = vit.readout(at, freeze_norm=True)
+        found = []
+        for column in range(outputs.shape[-1]):
+            (gradient,) = torch.autograd.grad(outputs[:, column].sum(), at, retain_graph=True)
+            found.append(torch.einsum("hitd,itd->hi", writes, gradient))
+    return torch.stack(found, -1)
+
+
+def represented(vit: HookedViT, dim: int, project: nn.Module | None = None) -> HookedViT:
+    """The same ViT, with the representation that texts are compared with as its outputs.
+
+    Args:
+        vit: A CLIP image tower, under its own projection or a readout of texts.
+        dim: Dimensions of the texts' embeddings.
+        project: From the pooled vector into their space, where the ViT does not say.
+
+    Raises:
+        ModelError: The ViT has no space that it shares with texts, or one of another number of dimensions.
+    """
+    head = vit.readout.head
+    found = project if project is not None else head.project if isinstance(head, TextHead) else head
+    if project is None and not isinstance(head, TextHead) and vit.readout.kind not in NO_CLASSES:
+        raise ModelError(
+            f"the outputs of {vit.cfg.name} are classes, not a space that images share with texts: pass a CLIP image "
+            f"tower, or project=, the map from the pooled vector into the texts' space."
+        )
+    other = vit.with_readout(found, pool=vit.readout.info.get("pool", "own"), info={"kind": "embedding"})
+    if other.cfg.n_classes != dim:
+        raise ModelError(
+            f"the texts have {dim} dimensions, but {vit.cfg.name} puts images into a space of {other.cfg.n_classes}: "
+            f"pass embeddings from the text tower that it was trained with."
+        )
+    return other
+
+
+def lens_logits(
+    vit: HookedViT, images: Float[Tensor, "image channel height width"], *, memory: int = DEFAULT_MEMORY
+) -> tuple[Float64[np.ndarray, "layer image class"], tuple[str, ...]]:
+    """Logits that the readout reads off the residual in front of block 0 and behind each block, and their names.
+
+    Where attention pooling follows the last block, each residual is pooled by it, and read behind it: it is part of
+    the readout here, and its own heads and MLP are not apart.
+
+    Args:
+        vit: The opened model.
+        images: Preprocessed images.
+        memory: Bytes to hold at once.
+
+    Raises:
+        ModelError: The outputs are no classes.
+        DataError: The images don't fit the model.
+    """
+    if vit.readout.kind in NO_CLASSES:
+        raise ModelError(
+            f"the outputs of {vit.cfg.name} are no classes, so the lens has nothing to answer: give it a readout, by "
+            f"probe_readout(vit, images, labels) or text_readout(vit, prompts)."
+        )
+    n_blocks = vit.cfg.n_layers - int(vit.cfg.pools)
+    with torch.no_grad(), vit.borrowed():
+        batches = vit.check_images(images).split(batch_size_for(vit, memory))
+        found = [np.stack([_array(logits) for logits in _readings(vit, batch, n_blocks)]) for batch in batches]
+    return np.concatenate(found, axis=1), ("input", *(f"block {layer}" for layer in range(n_blocks)))
+
+
+def _readings(vit: HookedViT, images: Tensor, n_blocks: int) -> Iterator[Float[Tensor, "image class"]]:
+    residual = vit.embed(images)
+    yield vit.finish(residual, start=n_blocks)
+    for block in vit.blocks[:n_blocks]:
+        residual = block.run(residual)
+        yield vit.finish(residual, start=n_blocks)
+
+
+def _sources(vit: HookedViT, images: Tensor, memory: int) -> Iterator[Float[Tensor, "source image token model"]]:
+    with vit.borrowed():
+        for batch in vit.check_images(images).split(batch_size_for(vit, memory, copies=2)):
+            yield source_values(vit, batch)
+
+
+def _places(vit: HookedViT, names: Sequence[str]) -> list[int]:
+    """Indices of heads among the sources."""
+    ends = [parse_end(name) for name in names]
+    return [first_head(vit.cfg, end.layer) + end.head for end in ends]
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().double().cpu().numpy()

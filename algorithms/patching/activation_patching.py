@@ -26,8 +26,7 @@ from ...circuits.effect_table import Direction, PatchTable, require_direction
 from ...circuits.graph import Graph
 from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
 from ..progress import progress_bar

@@ -29,8 +29,7 @@ from ...circuits.baseline import Baseline, generator_for
 from ...circuits.graph import first_head
 from ...circuits.memory import batch_size_for
 from ...circuits.tasks.metrics import Metric
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...models.blocks import OpenBlock
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT

@@ -26,8 +26,7 @@ from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import GraphError
 from ...models.hooked import HookedViT
 from ..engines.flips import make_run, measure_changes, trial_sizes

@@ -31,8 +31,7 @@ from ...circuits.baseline import DEFAULT_MEMORY, generator_for
 from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import batch_size_for
 from ...circuits.report import Figure
-from ...circuits.tasks.pairs import Pairs
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...circuits.tokens import token_columns
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT

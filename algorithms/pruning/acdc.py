@@ -31,8 +31,7 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen, scored_by
-from .acdc_plan import AcdcPlan
-from .acdc_search import AcdcSearch
+from .acdc_search import AcdcPlan, AcdcSearch
 
 
 @overload

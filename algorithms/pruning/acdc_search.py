@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,14 +23,15 @@ from ...circuits.memory import width_of
 from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
+from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
 from ..progress import progress_bar
-from .acdc_plan import AcdcPlan
-from .journal import Journal
+from ..registry import Chosen
+from .journal import Journal, scores_digest, search_identity
 
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
 BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
@@ -362,3 +364,58 @@ def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
     n_pairs = losses.shape[1]
     spread = losses.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.zeros(len(losses))
     return np.stack([losses.mean(1), np.abs(losses).mean(1), spread], 1).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class AcdcPlan:
+    """What decides the result; see `acdc`.
+
+    Raises:
+        GraphError: The order's scores belong to another graph.
+    """
+
+    graph: Graph
+    task: Task
+    tau: float
+    order: Scores | Literal["paper"]
+    memory: int
+    chosen: Chosen
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, Scores):
+            self.graph.require_same(self.order.graph, "scores")
+
+    @property
+    def judged(self) -> Metric:
+        """The metric that is watched.
+
+        On a crossed task the mean of a metric that speaks for the target says nothing: there the distance to the full
+        model's on each clean image is watched in its place.
+        """
+        chosen = self.task.metric
+        chosen = chosen if self.chosen.metric == "task" else dataclasses.replace(chosen, kind=self.chosen.metric)
+        if self.task.sides == "both" and not chosen.relative:
+            return dataclasses.replace(chosen, kind="distance")
+        return chosen
+
+    def arrange(self, destination: Destination, columns: list[int]) -> list[int]:
+        """The order in which a destination's edges are tried."""
+        if not isinstance(self.order, Scores):
+            return columns[::-1]
+        values = self.order.values
+        return sorted(columns, key=lambda column: (values[destination.edge(column)], -column))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options in plain values."""
+        order = self.order.algorithm if isinstance(self.order, Scores) else self.order
+        return self.chosen.record(tau=self.tau, order=order)
+
+    def config(self) -> dict[str, Any]:
+        """Everything that decides a decision or its last bit."""
+        return {
+            **self.options,
+            **search_identity(self.graph, self.task, memory=self.memory),
+            "order_digest": scores_digest(self.order),
+            "judged": [self.judged.kind, list(self.judged.target), list(self.judged.foil)],
+        }

@@ -31,8 +31,7 @@ from ...circuits.run import require_model
 from ...circuits.sizes import Size, edges_of
 from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen
-from .budget_plan import BudgetPlan
-from .budget_search import BudgetSearch
+from .budget_search import BudgetPlan, BudgetSearch
 
 
 @overload

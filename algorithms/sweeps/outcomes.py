@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...circuits.formats.json import load_report
-from ...circuits.formats.schema import read_json, write_json
+from ...circuits.formats.plain import read_json, write_json
 from ...circuits.report import Report
 from ...circuits.run_folder import read_run
 from ...models.errors import FormatError

@@ -33,8 +33,7 @@ from ..reach import prune
 from ..report import Figure, Report, Table, Verdict
 from ..tasks.design import Design
 from ..tasks.metrics import Metric
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 from . import CHECKS
 
 Floats = NDArray[np.float64]

@@ -32,8 +32,7 @@ from ..reach import prune
 from ..report import Figure, Table, Tabular
 from ..run import require_model
 from ..tasks.metrics import RELATIVE, UNITS, Metric
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 from .mask_evaluator import Findings, MaskEvaluator
 
 FEWEST_ABLATIONS, FEWEST_METRICS = 3, 2

@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats import found
-from ..formats.plain import plain, write_csv
-from ..formats.schema import write_json
+from ..formats.plain import plain, write_csv, write_json
 from ..judging.bootstrap import NAMES
 from ..report import Figure, Table, Tabular
 from .agreement import Agreement

@@ -27,7 +27,7 @@ from ...models.errors import GraphError
 from ..circuit import Circuit
 from ..formats.graphs import to_pyg
 from ..judging.bootstrap import NAMES, Resamples, normalised, percentiles
-from ..judging.curves import area
+from ..judging.plan import area
 from ..report import Curve
 from .anatomy import Anatomy, describe
 

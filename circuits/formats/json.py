@@ -35,8 +35,7 @@ from ..graph import Graph, Ports
 from ..report import Curve, Figure, Report, Table, Verdict
 from ..scores import Scores
 from ..tokens import TokenGroups
-from .plain import plain, restore
-from .schema import json_text, parse_json, read_json, reading, require_schema, write_json
+from .plain import json_text, parse_json, plain, read_json, reading, require_schema, restore, write_json
 from .tables import edge_rows
 
 CIRCUIT_SCHEMA = "vitcircuits.circuit/1"

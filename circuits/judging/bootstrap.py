@@ -26,7 +26,7 @@ from ..report import Figure
 
 if TYPE_CHECKING:
     from ..tasks.design import Design
-    from ..tasks.pairs import Pairs
+    from ..tasks.task import Pairs
 
 TAIL = 0.025
 FLOOR = 1e-6

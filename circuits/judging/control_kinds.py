@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from ...models.errors import GraphError
 from ..nodes import MATCHED_BY, granularity, matched_masks
 from ..reach import prune
-from .dealt import dealt_masks
-from .renamed import can_rename, renamed_masks
+from .dealt import can_rename, dealt_masks, renamed_masks
 
 if TYPE_CHECKING:
     from ..circuit import Circuit

@@ -19,8 +19,7 @@ from ..mask_runs import MaskRuns, run_masks
 from ..report import Figure, Table
 from ..tasks.design import FOIL, TARGET, one_partner_each
 from ..tasks.metrics import kl_divergence
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR, Resamples
 from .transmission import Crossed, reads, right_figures
 

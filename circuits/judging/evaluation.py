@@ -3,7 +3,7 @@
 On a crossed task the first question is whether the circuit reads the image (`transmission.py`, `judgement.py`);
 on a one-sided one that cannot be told, and the report says so. First everything that has to be run is planned as a list
 of masks; then all of them run on the same pairs, sharing the ablated values; then the figures are read off. Definitions
-of the share of the behaviour, CPR and CMD: `bootstrap.py`, `curves.py`.
+of the share of the behaviour, CPR and CMD: `bootstrap.py`, `plan.py`.
 
 Figures of a crossed task, over the clean images that the model gets right (the same with `_all_images` over all):
 `transmission`, `leakage`, `offset`, `transmission_within`, `correlation_within`, `leakage_within`,
@@ -35,13 +35,10 @@ from ..circuit import Circuit
 from ..nodes import granularity, kept_nodes, node_names
 from ..report import Report
 from ..run import require_model
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR
-from .curves import GridName, make_grid
-from .judgement import crossed_report, one_sided_report
-from .plan import Plan, make_plan
-from .shares import Judging
+from .judgement import Judging, crossed_report, one_sided_report
+from .plan import GridName, Plan, make_grid, make_plan
 
 LEARNED = "learned for this circuit: other sizes and other circuits, random ones too, carry constants not their own"
 

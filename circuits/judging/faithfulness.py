@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from ..report import Curve, Figure
 from .bootstrap import FLOOR, Numbers, Resamples, normalised, percentiles
 from .control_kinds import CONTROLS, ControlKind
-from .curves import Grid, area, log_area
-from .plan import Plan
+from .plan import Grid, Plan, area, log_area
 
 Floats = NDArray[np.float64]
 

@@ -26,8 +26,7 @@ from ..run import require_model
 from ..scores import By, Scores
 from ..sizes import masks_within
 from ..tasks.metrics import Metric
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR, Resamples, normalised
 
 EVERY_SIZE_UP_TO = 300

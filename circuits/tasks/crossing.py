@@ -24,13 +24,12 @@ from torch import Tensor
 from ...models.data import ImageData, Split
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..partners.corruptions import changed_tokens, corrupt_pixels, usable
 from ..partners.masks import Pictures
-from ..partners.partner import Partner
+from ..partners.partner import Partner, changed_tokens, corrupt_pixels, usable
 from .classes import ClassSet, image_labels
 from .design import FOIL, NEITHER, TARGET, Design
 from .pair_maker import foil_word, image_names
-from .pairs import Pairs
+from .task import Pairs
 
 MOST_OTHERS = 64  # images of third classes that a circuit is judged on
 BATCH = 32

@@ -12,12 +12,11 @@ from torch import Tensor
 from ...models.data import ImageData, Split
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..partners.corruptions import changed_tokens, corrupt_pixels, usable
 from ..partners.masks import Pictures
-from ..partners.partner import SWAPS, Partner
+from ..partners.partner import SWAPS, Partner, changed_tokens, corrupt_pixels, usable
 from .classes import ClassSet, image_labels
 from .metrics import Metric
-from .pairs import Pairs
+from .task import Pairs
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...models.errors import TaskError
 from .crossing import in_circles
 from .design import FOIL, TARGET, Design
-from .pairs import Pairs
+from .task import Pairs
 
 Rows = NDArray[np.intp]
 

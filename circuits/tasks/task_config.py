@@ -170,7 +170,7 @@ class TaskConfig(Settings):
         Raises:
             TaskError: A kind is not known, or no pair is valid under all partners.
         """
-        from .contrasts import partner_contrasts
+        from .contrast import partner_contrasts
 
         return partner_contrasts(vit, **self._images(), partners=[self.partner(kind) for kind in kinds])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...models.hooked import HookedViT
 from .design import FOIL, TARGET, one_partner_each
-from .pairs import Pairs
+from .task import Pairs
 
 BATCH = 32
 

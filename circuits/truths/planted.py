@@ -28,8 +28,7 @@ from ..names import End, parse_edge
 from ..scores import Scores
 from ..tasks.contrast import class_contrast
 from ..tasks.metrics import Metric, MetricKind
-from ..tasks.pairs import Pairs
-from ..tasks.task import Task
+from ..tasks.task import Pairs, Task
 
 
 def planted_task(

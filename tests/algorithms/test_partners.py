@@ -11,7 +11,7 @@ from vitcircuits.algorithms import compare_partners, eap, eap_ig
 from vitcircuits.circuits import Partner, class_contrast, compile_graph, evaluate, partner_contrasts
 from vitcircuits.circuits.draw.images import draw_partners
 from vitcircuits.circuits.figure_data import gather_partners
-from vitcircuits.circuits.judging.shares import shares_kept
+from vitcircuits.circuits.judging.judgement import shares_kept
 from vitcircuits.circuits.nodes import overlap
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data

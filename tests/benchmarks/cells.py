@@ -31,7 +31,7 @@ from vitcircuits.circuits.judging.crossed_runs import CrossedRuns, describe_imag
 from vitcircuits.circuits.mask_runs import MaskRuns, run_masks
 from vitcircuits.circuits.report import Figure
 from vitcircuits.circuits.sizes import edges_of
-from vitcircuits.circuits.tasks.pairs import Pairs
+from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models.files import write_bytes_atomic, write_text_atomic
 
 Bools = NDArray[np.bool_]

@@ -11,7 +11,7 @@ import numpy as np
 from exact_engine import DATA
 from vitcircuits.algorithms import eap, eap_ig, relp
 from vitcircuits.circuits import Graph, Scores, Task, class_contrast, compile_graph
-from vitcircuits.circuits.judging.shares import shares_kept
+from vitcircuits.circuits.judging.judgement import shares_kept
 from vitcircuits.models import load_vit
 
 CONTRASTS = (("digits", 3, 8), ("digits", 4, 9), ("mnist", 3, 8), ("mnist", 4, 9), ("mnist", 7, 1))

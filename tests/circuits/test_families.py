@@ -13,7 +13,7 @@ from vitcircuits.circuits.draw.layout import place
 from vitcircuits.circuits.figure_data import Exhibit, gather
 from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.partners.attention_masks import patch_attention
-from vitcircuits.circuits.partners.corruptions import changed_tokens
+from vitcircuits.circuits.partners.partner import changed_tokens
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder
 from vitcircuits.circuits.tasks.metrics import Metric

@@ -9,7 +9,7 @@ from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import run_circuit
-from vitcircuits.circuits.tasks.pairs import Pairs
+from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models.errors import GraphError, TaskError
 
 ABLATIONS = [

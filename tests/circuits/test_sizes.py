@@ -5,9 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vitcircuits.circuits.graph import compile_graph
-from vitcircuits.circuits.judging import curves
-from vitcircuits.circuits.judging.curves import make_grid
-from vitcircuits.circuits.judging.plan import ranked_masks
+from vitcircuits.circuits.judging.plan import make_grid, ranked_masks
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.scores import Scores
 from vitcircuits.circuits.sizes import edges_of, entries, masks_within

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import eap
-from vitcircuits.algorithms.comparing import common_pairs, measure, measure_curves, measure_subjects, resampled_circuits
+from vitcircuits.algorithms import comparing, eap
+from vitcircuits.algorithms.comparing import common_pairs, measure_curves, measure_subjects, resampled_circuits
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.compare import compare
 from vitcircuits.circuits.judging.crossed_runs import fewer
@@ -79,11 +79,11 @@ def test_crossed_resamples_hold_whole_images_and_are_the_same_for_all(crossed):
 
 
 def test_heads_are_seen_on_images_of_both_classes(crossed, monkeypatch):
-    shown, gather = [], measure.gather_heads
+    shown, gather = [], comparing.gather_heads
     monkeypatch.setattr(
-        measure, "gather_heads", lambda vit, some, **more: shown.append(some) or gather(vit, some, **more)
+        comparing, "gather_heads", lambda vit, some, **more: shown.append(some) or gather(vit, some, **more)
     )
-    measure.heads_of(crossed[0], n=6)
+    comparing.heads_of(crossed[0], n=6)
     assert crossed[0].vit(shown[0]).argmax(1).tolist() == [3, 8, 3, 8, 3, 8]
     assert len({image.numpy().tobytes() for image in shown[0]}) == 6
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from vitcircuits.algorithms.comparing import common_pairs
 from vitcircuits.circuits import class_contrast, compile_graph
-from vitcircuits.circuits.judging.shares import shares_kept
+from vitcircuits.circuits.judging.judgement import shares_kept
 from vitcircuits.models.errors import TaskError
 
 ASKED = {"target": 3, "foil": 8, "n_discovery": 24, "n_evaluation": 24}

@@ -8,7 +8,7 @@ from vitcircuits.circuits.ablation import Ablation
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.run import MaskWeights, masked_logits, run_pairs
-from vitcircuits.circuits.tasks.pairs import Pairs
+from vitcircuits.circuits.tasks.task import Pairs
 
 
 def _loss(logits):

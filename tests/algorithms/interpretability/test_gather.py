@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from vitcircuits.algorithms import logit_attribution
-from vitcircuits.algorithms.interpretability.gather import (
+from vitcircuits.algorithms.interpretability.measure import (
     circuit_heads,
     head_effects,
     head_names,

@@ -79,7 +79,7 @@ def test_directions_of_its_classes_explain_more_of_a_head_than_random_ones(texts
 
 
 def test_principal_directions_of_a_head_as_texts_explain_all_that_can_be(sprites):
-    from vitcircuits.algorithms.interpretability.gather import head_effects
+    from vitcircuits.algorithms.interpretability.measure import head_effects
 
     vit, images, *_ = sprites
     bare = vit.with_readout(nn.Identity())

@@ -59,7 +59,7 @@ def test_no_single_swap_helps_in_the_end():
 
 
 def _plan(graph, task, size, **options):
-    from vitcircuits.algorithms.pruning.budget_plan import BudgetPlan
+    from vitcircuits.algorithms.pruning.budget_search import BudgetPlan
     from vitcircuits.algorithms.registry import chosen
 
     return BudgetPlan(graph, task, [size], 10**9, chosen("budgeted_pruning", **options))

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import eap, learned_masks
-from vitcircuits.algorithms.pruning.gate_gradient import FiniteDifference, Goal
 from vitcircuits.algorithms.pruning.gates import draw_masks
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
-from vitcircuits.algorithms.pruning.masks import Descent
+from vitcircuits.algorithms.pruning.masks import Descent, FiniteDifference, Goal
 from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
 from vitcircuits.circuits.baseline import make_baseline

@@ -9,8 +9,16 @@ import pytest
 from scipy.stats import chisquare, ttest_ind
 from vitcircuits.circuits import Circuit, compile_graph, node_circuit
 from vitcircuits.circuits.judging.control_kinds import CONTROLS, control_masks
-from vitcircuits.circuits.judging.dealt import class_counts, dealt_masks, edge_classes, fixed_share, share_in_class
-from vitcircuits.circuits.judging.renamed import can_rename, rename, renamed_masks
+from vitcircuits.circuits.judging.dealt import (
+    can_rename,
+    class_counts,
+    dealt_masks,
+    edge_classes,
+    fixed_share,
+    rename,
+    renamed_masks,
+    share_in_class,
+)
 from vitcircuits.circuits.nodes import kept_nodes
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models.config import TokenLayout, VitConfig

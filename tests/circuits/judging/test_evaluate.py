@@ -8,7 +8,7 @@ import torch
 from vitcircuits.circuits import Circuit, Pairs, Scores, Task, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.judging.bootstrap import Resamples, normalised, share
-from vitcircuits.circuits.judging.curves import MIB_SHARES, area, log_area, make_grid
+from vitcircuits.circuits.judging.plan import MIB_SHARES, area, log_area, make_grid
 from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.run import run_pairs
 from vitcircuits.circuits.tasks.metrics import Metric

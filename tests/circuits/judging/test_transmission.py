@@ -9,7 +9,7 @@ from vitcircuits.circuits.judging.bootstrap import Resamples
 from vitcircuits.circuits.judging.transmission import Crossed, reads, right_figures
 from vitcircuits.circuits.tasks.crossing import in_circles
 from vitcircuits.circuits.tasks.design import FOIL, NEITHER, TARGET, Design
-from vitcircuits.circuits.tasks.pairs import Pairs
+from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models import load_vit
 
 PLANTED = ("planted/bright-column", "planted/neighbour-xor", "planted/majority")

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from vitcircuits.circuits import Pairs, Partner, class_contrast
 from vitcircuits.circuits.partners.attention_masks import AttentionMasks, most_of, patch_attention
-from vitcircuits.circuits.partners.corruptions import (
+from vitcircuits.circuits.partners.masks import Pictures, given_masks
+from vitcircuits.circuits.partners.partner import (
+    MASKED,
     changed_tokens,
     corrupt_pixels,
     harmonic_fill,
@@ -16,8 +18,6 @@ from vitcircuits.circuits.partners.corruptions import (
     usable,
     whole_patches,
 )
-from vitcircuits.circuits.partners.masks import Pictures, given_masks
-from vitcircuits.circuits.partners.partner import MASKED
 from vitcircuits.models import load_vit
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import TaskError

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 from vitcircuits.circuits import Ablation, Pairs, Partner, Task, class_contrast
-from vitcircuits.circuits.partners.corruptions import CORRUPTIONS, corrupt_pixels
-from vitcircuits.circuits.partners.partner import MASKED
+from vitcircuits.circuits.partners.partner import CORRUPTIONS, MASKED, corrupt_pixels
 from vitcircuits.circuits.tasks.classes import parse_classes
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
