@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..circuits.circuit import Circuit
 from ..circuits.compare.similarity import rank_correlations
-from ..circuits.judging.bootstrap import wilson
+from ..circuits.judging.bootstrap import middle, wilson
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure, Table, Tabular
@@ -188,9 +188,7 @@ def correlated(pairs: Sequence[tuple[Circuit, Circuit]], what: str, why_none: st
 def _spread_figure(found: Sequence[float], method: str, why_none: str) -> Figure:
     if not found:
         return Figure(None, reason=why_none or "nothing was compared", method=method)
-    value = float(np.mean(found))
     if len(found) < 2:
-        return Figure(value, reason="a single comparison", method=method)
-    low, high = np.quantile(found, [0.025, 0.975])
+        return Figure(found[0], reason="a single comparison", method=method)
     method += f"; interval: the middle 95% of {len(found)} comparisons (their spread, not the error of the mean)"
-    return Figure(value, "", float(low), float(high), method=method)
+    return middle(np.array(found), "", method)

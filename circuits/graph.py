@@ -111,13 +111,6 @@ class Graph:
         return self.groups.containing(self.cfg.read_tokens)
 
     @cached_property
-    def pool_groups(self) -> NDArray[np.bool_]:
-        """Groups that hold the token of attention pooling, shape (group,)."""
-        if not self.cfg.pools:
-            return np.zeros(len(self.groups), dtype=bool)
-        return self.groups.containing((self.cfg.tokens.n_tokens - 1,))
-
-    @cached_property
     def stream_groups(self) -> NDArray[np.bool_]:
         """Groups that hold any other token, shape (group,)."""
         return self.groups.containing(tuple(range(self.cfg.tokens.n_tokens - int(self.cfg.pools))))

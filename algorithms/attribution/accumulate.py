@@ -55,26 +55,14 @@ class Moments:
         algorithm: str,
         options: Mapping[str, Any],
         *,
-        exact: bool | np.ndarray = False,
         diagnostics: Mapping[str, float] | None = None,
     ) -> Scores:
         """The scores, with their spread over the pairs."""
-        mean = self.mean
         n = self.n_pairs
-        variance = np.maximum(self._sums[2] / n - mean**2, 0) * (n / max(n - 1, 1))
-        return Scores(
-            graph=self._graph,
-            values=mean,
-            mean_abs=self._sums[1] / n,
-            std_err=np.sqrt(variance / n) if n > 1 else np.full(len(mean), np.nan),
-            exact=np.broadcast_to(np.asarray(exact, dtype=bool), mean.shape).copy(),
-            n_pairs=n,
-            algorithm=algorithm,
-            options=dict(options),
-            ablation=task.ablation,
-            task=dict(task.info),
-            diagnostics=dict(diagnostics or {}),
-        )
+        variance = np.maximum(self._sums[2] / n - self.mean**2, 0) * (n / max(n - 1, 1))
+        std_err = np.sqrt(variance / n) if n > 1 else np.full(len(variance), np.nan)
+        found = Spread(self.mean, self._sums[1] / n, std_err)
+        return scores_of(self._graph, task, algorithm, options, found, n_pairs=n, diagnostics=diagnostics)
 
 
 class Spread(NamedTuple):
@@ -90,6 +78,31 @@ def spread(effects: NDArray[np.float64]) -> Spread:
     n = len(effects)
     std_err = effects.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(effects.shape[1], np.nan)
     return Spread(effects.mean(0), np.abs(effects).mean(0), std_err)
+
+
+def scores_of(
+    graph: Graph,
+    task: Task,
+    algorithm: str,
+    options: Mapping[str, Any],
+    found: Spread,
+    *,
+    exact: bool | NDArray[np.bool_] = False,
+    n_pairs: int | None = None,
+    diagnostics: Mapping[str, float] | None = None,
+) -> Scores:
+    """Scores with what a task says of them; of all its discovery pairs unless `n_pairs` says otherwise."""
+    return Scores(
+        graph,
+        *found,
+        exact=np.broadcast_to(np.asarray(exact, dtype=bool), found.values.shape).copy(),
+        n_pairs=len(task.searched) if n_pairs is None else n_pairs,
+        algorithm=algorithm,
+        options=dict(options),
+        ablation=task.ablation,
+        task=dict(task.info),
+        diagnostics=dict(diagnostics or {}),
+    )
 
 
 def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float[Tensor, "pair group *rest"]:

@@ -37,7 +37,7 @@ from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
 from ..progress import progress_bar
 from ..registry import algorithm
-from .accumulate import spread
+from .accumulate import scores_of, spread
 
 Direction = Literal["noising", "denoising"]
 
@@ -72,19 +72,7 @@ def exact_effects(
     every = np.arange(len(graph))
     with progress_bar("exact_effects", len(graph) * len(task.searched), progress, "run") as bar:
         effects = single_effects(graph, task, every, direction=direction, memory=memory, done=bar.update)
-    found = spread(effects)
-    return Scores(
-        graph=graph,
-        values=found.values,
-        mean_abs=found.mean_abs,
-        std_err=found.std_err,
-        exact=np.ones(len(graph), dtype=bool),
-        n_pairs=len(effects),
-        algorithm="exact_effects",
-        options={"direction": direction},
-        ablation=task.ablation,
-        task=dict(task.info),
-    )
+    return scores_of(graph, task, "exact_effects", {"direction": direction}, spread(effects), exact=True)
 
 
 def single_effects(

@@ -7,9 +7,9 @@ norm's radial part or an even function gives slopes to edges that don't. So
 2. Edges are measured alone (as `exact_effects` does) from the highest gradient score down, until a stretch of them
    turns out not to matter.
 3. The rest, which gradients hold for nothing, is tested in groups: those into one layer's heads, one MLP or the logits
-   are ablated at once in one masked run (none of them lies behind another, which would hide it). What does not move
-   the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single edges,
-   which are measured alone. (Group testing: Dorfman 1943.)
+   are ablated at once in one run (`engines/flips`; none of them lies behind another, which would hide it). What does
+   not move the metric on any pair is settled as 0; a group that does is halved, the strongest first, down to single
+   edges, which are measured alone. (Group testing: Dorfman 1943.)
 4. Where groups settle nothing (trained models), what is left of the runs goes to the highest gradient scores.
 5. When the runs are spent, the edges that are left keep their gradient score, times the median ratio of measured to
    gradient score, and no more than what their group moves.
@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, source_values
 from ...circuits.graph import Graph
-from ...circuits.mask_runs import run_masks
 from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ..engines.flips import measure_flips
 from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, run_algorithm
-from .accumulate import spread
+from .accumulate import Spread, scores_of, spread
 from .exact import single_effects
 
 QUIET = 1e-4
@@ -43,7 +43,7 @@ STRETCH = 4
 """So many edges in a row must turn out not to matter before the rest is tested in groups."""
 PATIENCE = 16
 """So many groups in a row that settle nothing: then this is no model for groups, and single edges are measured."""
-TOGETHER = 4  # groups that are halved at once: their tests share the clean and the ablated run
+TOGETHER = 4  # groups that are halved at once: their tests share the runs that they start from
 CHUNK = 8  # edges measured at first from the top, then twice as many: those of one chunk share the clean run
 
 
@@ -62,7 +62,8 @@ def hybrid(
     `exact` says which edges were measured alone (or are known to be 0 without a run); `diagnostics` counts the runs:
     `measured` single edges, `group_tests`, edges `settled` as 0 by a group, `zero_sources` settled without a run, and
     the `calibration` factor of the edges that are left. A single edge costs what it costs `exact_effects`, a group test
-    a whole masked run, so on a model of a few edges the gradients alone can cost more than all exact effects.
+    at most a run of all that lies behind its edges, so on a model of a few edges the gradients alone can cost more than
+    all exact effects.
 
     Weak spots: exact effects are of single edges, blind under redundancy. A group whose members cancel on every pair is
     settled as 0. On trained models hardly any group moves nothing, so groups settle little there: the runs go to the
@@ -99,7 +100,7 @@ class _Doubts:
         self.exact = np.zeros(len(graph), dtype=bool)  # measured alone
         self.settled = np.zeros(len(graph), dtype=bool)  # as 0, together with others
         self.bound = np.full(len(graph), np.inf)  # what an edge's group moves
-        self.values, self.mean_abs, self.std_err = (np.zeros(len(graph)) for _ in range(3))
+        self.found = Spread(*np.zeros((3, len(graph))))
         self.n_tests = self.n_zero = 0
 
     def settle(self) -> None:
@@ -134,16 +135,17 @@ class _Doubts:
             size = min(size, max(1, self.left - most // 8))
             chunk, ranked, size = ranked[:size], ranked[size:], 2 * size
             self._measure(chunk)
-            quiet = all(self._is_quiet(float(self.mean_abs[edge])) for edge in chunk[-STRETCH:])
+            quiet = all(self._is_quiet(float(self.found.mean_abs[edge])) for edge in chunk[-STRETCH:])
 
     def _is_quiet(self, moved: float) -> bool:
-        return bool(moved <= QUIET * self.mean_abs.max())
+        return bool(moved <= QUIET * self.found.mean_abs.max())
 
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""
         chosen = list(edges)
-        found = spread(single_effects(self.graph, self.task, chosen, memory=self.memory))
-        self.values[chosen], self.mean_abs[chosen], self.std_err[chosen] = found
+        effects = single_effects(self.graph, self.task, chosen, memory=self.memory)
+        for ours, measured in zip(self.found, spread(effects), strict=True):
+            ours[chosen] = measured
         self.exact[chosen] = True
         self._spend(len(chosen))
 
@@ -153,15 +155,13 @@ class _Doubts:
 
     def _test(self, groups: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
         """How much the metric moves, on average over pairs, when each group's edges are ablated together; (group,)."""
-        task, masks = self.task, np.ones((len(groups), len(self.graph)), dtype=bool)
-        for mask, group in zip(masks, groups, strict=True):
-            mask[group] = False
-        runs = run_masks(
-            task.vit, self.graph, list(masks), task.metric, task.searched, self.baseline, memory=self.memory
+        task, whole = self.task, np.ones(len(self.graph), dtype=bool)
+        found = measure_flips(
+            task.vit, self.graph, whole, groups, task.metric, task.searched, self.baseline, memory=self.memory
         )
         self.n_tests += len(groups)
         self._spend(len(groups))
-        return np.abs(runs.clean_outputs - runs.outputs).mean(-1)
+        return np.abs(found.now - found.flipped).mean(-1)
 
     def _in_groups(self) -> None:
         """Halves what moves the metric, the strongest first, until the budget is spent or nothing is settled so."""
@@ -198,35 +198,21 @@ class _Doubts:
         factor = self._calibration()
         size = np.maximum(factor * first.mean_abs, 1e-300)
         shrink = factor * np.minimum(1, self.bound / size)
-        for ours, theirs in (
-            (self.values, first.values),
-            (self.mean_abs, first.mean_abs),
-            (self.std_err, first.std_err),
-        ):
+        for ours, theirs in zip(self.found, (first.values, first.mean_abs, first.std_err), strict=True):
             ours[estimated] = (shrink * theirs)[estimated]
-        return Scores(
-            graph=self.graph,
-            values=self.values,
-            mean_abs=self.mean_abs,
-            std_err=self.std_err,
-            exact=self.exact,
-            n_pairs=first.n_pairs,
-            algorithm="hybrid",
-            options=options,
-            ablation=first.ablation,
-            task=dict(first.task),
-            diagnostics={
-                "measured": float(self.exact.sum() - self.n_zero),
-                "group_tests": float(self.n_tests),
-                "settled": float(self.settled.sum()),
-                "zero_sources": float(self.n_zero),
-                "estimated": float(estimated.sum()),
-                "calibration": factor,
-            },
-        )
+        diagnostics = {
+            "measured": float(self.exact.sum() - self.n_zero),
+            "group_tests": float(self.n_tests),
+            "settled": float(self.settled.sum()),
+            "zero_sources": float(self.n_zero),
+            "estimated": float(estimated.sum()),
+            "calibration": factor,
+        }
+        found = self.found
+        return scores_of(self.graph, self.task, "hybrid", options, found, exact=self.exact, diagnostics=diagnostics)
 
     def _calibration(self) -> float:
         """Median ratio of measured to gradient score, over measured edges with a gradient; 1 without any."""
         told = self.exact & (self.first.mean_abs > 0)
-        ratios = self.mean_abs[told] / self.first.mean_abs[told]
+        ratios = self.found.mean_abs[told] / self.first.mean_abs[told]
         return float(np.median(ratios)) if len(ratios) else 1.0

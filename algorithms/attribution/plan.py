@@ -148,15 +148,7 @@ def require_slope_at_clean(task: Task, name: str) -> None:
 
 
 def path_points(steps: int, rule: Rule) -> tuple[float, ...]:
-    """Places on the path from ablated (0) to clean (1) where gradients are taken, equally weighted.
-
-    Raises:
-        TaskError: There is no step, or the rule is not known.
-    """
-    if steps < 1:
-        raise TaskError(f"steps={steps}: pass at least 1, such as steps=5.")
-    if rule not in ("midpoint", "left"):
-        raise TaskError(f'rule={rule!r} is not known: pass rule="midpoint" or rule="left".')
+    """Places on the path from ablated (0) to clean (1) where gradients are taken, equally weighted."""
     return tuple((step + (0.5 if rule == "midpoint" else 0.0)) / steps for step in range(steps))
 
 

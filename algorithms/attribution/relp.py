@@ -34,7 +34,7 @@ from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ...models.blocks import OpenBlock
-from ...models.errors import ModelError, TaskError
+from ...models.errors import ModelError
 from ...models.hooked import HookedViT
 from ...models.mlps import GatedMlp, PlainMlp
 from ...models.norms import open_norm
@@ -55,13 +55,10 @@ class RelevanceRules(Rules):
 
     Raises:
         ModelError: An MLP is of a kind whose activation is not known here.
-        TaskError: The choice for attention is not known.
     """
 
     def __init__(self, vit: HookedViT, attention: Attention) -> None:
-        if attention not in _ATTENTION:
-            raise TaskError(f"attention={attention!r} is not known: pass one of {', '.join(map(repr, _ATTENTION))}.")
-        self._attend = _ATTENTION[attention]
+        self._attention = attention
         self._mlps = [
             None if block.mlp is None else relevance_mlp(block.mlp, f"block {layer}")
             for layer, block in enumerate(vit.blocks)
@@ -69,7 +66,9 @@ class RelevanceRules(Rules):
 
     def attend(self, layer: int, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Weighted values, with relevance to q, k and v as the choice for attention has it."""
-        return self._attend(block, q, k, v)
+        if self._attention == "half":
+            return halved(block.pattern(halved(q), halved(k))) @ halved(v)
+        return block.weigh(q.detach(), k.detach(), v) if self._attention == "pattern" else block.weigh(q, k, v)
 
     def mlp(self, layer: int, block: OpenBlock, seen: Tensor, *, freeze_norm: bool) -> Tensor:
         """What the MLP writes, with its activation's factor a constant."""
@@ -77,25 +76,6 @@ class RelevanceRules(Rules):
         if mlp is None:
             return torch.zeros_like(seen)
         return block.mlp_written(mlp(block.norm2.frozen(seen) if freeze_norm else block.norm2(seen)))
-
-
-def _pattern(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return block.weigh(q.detach(), k.detach(), v)
-
-
-def _half(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return halved(block.pattern(halved(q), halved(k))) @ halved(v)
-
-
-def _gradient(block: OpenBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return block.weigh(q, k, v)
-
-
-_ATTENTION: dict[str, Callable[[OpenBlock, Tensor, Tensor, Tensor], Tensor]] = {
-    "half": _half,
-    "pattern": _pattern,
-    "gradient": _gradient,
-}
 
 
 def halved(values: Tensor) -> Tensor:

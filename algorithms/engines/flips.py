@@ -1,4 +1,4 @@
-"""Exact effects of single edges around a mask: one kept edge dropped, or one absent edge added.
+"""Exact effects of single edges around a mask, or of some into one place: kept ones dropped, absent ones added.
 
 A source without a kept path from the input carries its ablated value, so an edge that is added can bring its
 destination to life, and one that is dropped can cut sources off. The run in front of the destination is shared,
@@ -39,8 +39,8 @@ class Flips:
 
     Args:
         now: Under the mask, (pair,).
-        flipped: With one edge flipped, (edge, pair), for the edges that were asked for, in their order.
-        runs: Edges x pairs that were run; the others change nothing.
+        flipped: With an edge (or a group) flipped, (edge, pair), in the order in which they were asked for.
+        runs: Edges (groups) x pairs that were run; the others change nothing.
     """
 
     now: NDArray[np.float64]
@@ -52,7 +52,7 @@ def measure_flips(
     vit: HookedViT,
     graph: Graph,
     mask: Bools,
-    edges: Sequence[int] | NDArray[np.intp],
+    edges: Sequence[int] | Sequence[NDArray[np.intp]] | NDArray[np.intp],
     metric: Metric,
     pairs: Pairs,
     baseline: Baseline,
@@ -63,11 +63,13 @@ def measure_flips(
 ) -> Flips:
     """The metric under a mask, and with each of some edges flipped: dropped if it is kept, added if it is not.
 
+    Edges of one edge block may flip together.
+
     Args:
         vit: The opened model.
         graph: The graph.
         mask: Kept edges, (edge,).
-        edges: Which edges to flip, one at a time.
+        edges: Which edges to flip, one at a time; or groups of edges, each of one edge block.
         metric: Logits -> one number per pair.
         pairs: Pairs of images.
         baseline: What removed edges carry.
@@ -75,10 +77,10 @@ def measure_flips(
         memory: Bytes to hold at once.
         done: Called with edges x pairs as they are finished.
     """
-    chosen = np.asarray(edges, dtype=np.intp)
-    matters = changeable(graph, mask)[chosen]
+    groups, able = [np.atleast_1d(group) for group in edges], changeable(graph, mask)
+    matters = np.array([able[group].any() for group in groups], dtype=bool)
     places = np.flatnonzero(matters)
-    changes = [(int(edge),) for edge in chosen[places]]
+    changes = [tuple(groups[place].tolist()) for place in places]
     at_once, size = trial_sizes(vit, graph, mask, baseline, len(pairs), memory)
     now, flipped = [], []
     with torch.no_grad(), vit.borrowed():
@@ -87,7 +89,7 @@ def measure_flips(
             run = make_run(vit, graph, mask, ends.swapped() if restore else ends, memory)
             reference = batch.wanted(_clean_logits(run, batch, restore))
             now.append(_numbers(metric(run.logits, reference)))
-            found = np.repeat(now[-1][None], len(chosen), 0)
+            found = np.repeat(now[-1][None], len(groups), 0)
             for some, logits in measure_changes(run, changes, max(1, at_once // len(batch))):
                 found[places[some]] = _numbers(metric(logits, reference.expand_as(logits)))
                 done(len(some) * len(batch))

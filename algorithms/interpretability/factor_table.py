@@ -81,7 +81,7 @@ class FactorTable(Tabular):
         row = self._row(head)
         values = self.fits.r2[row]
         if np.isnan(values).all():
-            none = Figure(None, "share", reason="the head writes the same for all images here")
+            none = _figure(np.nan)
             return "", none, "", none, none
         first, *others = np.argsort(-values, kind="stable").tolist()
         if not others:
@@ -113,7 +113,7 @@ class FactorTable(Tabular):
         row, fits = self._row(head), self.fits
         shares = fits.share[row]
         if np.isnan(shares).all():
-            return "", _figure(np.nan, np.nan, np.nan), _figure(np.nan, np.nan, np.nan)
+            return "", _figure(np.nan), _figure(np.nan)
         first, *others = np.argsort(-shares, kind="stable").tolist()
         share = _figure(*(float(part[row, first]) for part in (fits.share, fits.share_low, fits.share_high)))
         if not others:
@@ -141,18 +141,8 @@ class FactorTable(Tabular):
             largest = f"{np.max(null):.3f}" if null.size and np.isfinite(null).all() else "none"
             factor, share, _ = self.described(head)
             rows.append((head, first, r2, second, other, selectivity, largest, factor, share))
-        names = (
-            "head",
-            "best",
-            "R^2",
-            "second",
-            "R^2",
-            "selectivity",
-            "shuffled",
-            "describes it best",
-            "share of write",
-        )
-        return Table(names, tuple(rows), f"{self.headline}. {self.CAVEAT}")
+        names = ("head", "best", "R^2", "second", "R^2", "selectivity", "shuffled")
+        return Table((*names, "describes it best", "share of write"), tuple(rows), f"{self.headline}. {self.CAVEAT}")
 
     def frame(self) -> pandas.DataFrame:
         """One row per head and factor: `r2`, `null` (largest shuffle), `p`, `share`, `accuracy`.
@@ -196,7 +186,7 @@ class FactorTable(Tabular):
                                     subtitle=words[1], share=True), path)  # fmt: skip
 
 
-def _figure(value: float, low: float, high: float) -> Figure:
+def _figure(value: float, low: float = np.nan, high: float = np.nan) -> Figure:
     if np.isnan(value):
         return Figure(None, "share", reason="the head writes the same for all images here")
     if np.isnan(low):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from .texts import TextTable
 
 if TYPE_CHECKING:
     import pandas
-
-Number = Callable[["ModelNumbers"], Figure]
 
 _DRAWS = 1000
 _NOT_MEASURED = "it was not measured"
@@ -94,13 +92,15 @@ def side_by_side(models: Sequence[ModelNumbers]) -> SideBySide:
     _require_same(models)
     rows: dict[str, tuple[Figure, ...]] = {}
     caveats: dict[str, str] = {}
+    missing = Figure(None, reason=_NOT_MEASURED)
     for size in dict.fromkeys(size for model in models for size in model.sizes):
-        rows[size] = tuple(model.sizes.get(size, Figure(None, reason=_NOT_MEASURED)) for model in models)
+        rows[size] = tuple(model.sizes.get(size, missing) for model in models)
         caveats[size] = _SIZE_CAVEAT
-    for name, (number, caveat) in _NUMBERS.items():
-        figures = tuple(number(model) for model in models)
-        if any(figure.reason != _NOT_MEASURED for figure in figures):
-            rows[name], caveats[name] = figures, caveat
+    for name, (part, number, caveat) in _NUMBERS.items():
+        tables = [getattr(model, part) for model in models]
+        if any(table is not None for table in tables):
+            rows[name] = tuple(missing if table is None else number(table) for table in tables)
+            caveats[name] = caveat
     return SideBySide(names, rows, caveats)
 
 
@@ -128,70 +128,59 @@ def _over_heads(values: NDArray[np.float64], method: str) -> Figure:
     return Figure(found.value, found.unit, found.low, found.high, why, how)
 
 
-def _best_r2(model: ModelNumbers) -> Figure:
-    if model.factors is None:
-        return Figure(None, reason=_NOT_MEASURED)
-    r2 = model.factors.fits.r2  # a head is NaN in all columns or in none
+def _best_r2(table: FactorTable) -> Figure:
+    r2 = table.fits.r2  # a head is NaN in all columns or in none
     return _over_heads(np.maximum(r2.max(1), 0), "mean over heads of the best factor's R^2")
 
 
-def _selectivity(model: ModelNumbers) -> Figure:
-    if model.factors is None:
-        return Figure(None, reason=_NOT_MEASURED)
-    gaps = [model.factors.best(head)[-1].value for head in model.factors.heads]
-    values = np.array([np.nan if gap is None else gap for gap in gaps], dtype=np.float64)
-    return _over_heads(values, "mean over heads of the best R^2 less the second")
+def _selectivity(table: FactorTable) -> Figure:
+    return _gaps([table.best(head)[-1] for head in table.heads], "mean over heads of the best R^2 less the second")
 
 
-def _described(model: ModelNumbers) -> Figure:
-    if model.factors is None:
-        return Figure(None, reason=_NOT_MEASURED)
-    shares = np.maximum(model.factors.fits.share.max(1), 0)
+def _described(table: FactorTable) -> Figure:
+    shares = np.maximum(table.fits.share.max(1), 0)
     return _over_heads(shares, "mean over heads of the largest share of the write that one factor accounts for")
 
 
-def _apart(model: ModelNumbers) -> Figure:
-    if model.factors is None:
-        return Figure(None, reason=_NOT_MEASURED)
-    gaps = [model.factors.described(head)[-1].value for head in model.factors.heads]
-    values = np.array([np.nan if gap is None else gap for gap in gaps], dtype=np.float64)
-    return _over_heads(values, "mean over heads of the largest share of the write less the second largest")
+def _apart(table: FactorTable) -> Figure:
+    method = "mean over heads of the largest share of the write less the second largest"
+    return _gaps([table.described(head)[-1] for head in table.heads], method)
 
 
-def _text_gain(model: ModelNumbers) -> Figure:
-    if model.texts is None:
-        return Figure(None, reason=_NOT_MEASURED)
+def _gaps(figures: Sequence[Figure], method: str) -> Figure:
+    return _over_heads(np.array([figure.value for figure in figures], dtype=np.float64), method)  # None: NaN
+
+
+def _text_gain(table: TextTable) -> Figure:
     gains = [
-        head.explained[-1] - head.random.mean() if head.texts and len(head.random) else np.nan
-        for head in model.texts.heads
+        head.explained[-1] - head.random.mean() if head.texts and len(head.random) else np.nan for head in table.heads
     ]
-    return _over_heads(
-        np.array(gains, dtype=np.float64), "mean over heads of what texts explain less random directions"
-    )
+    return _over_heads(np.array(gains), "mean over heads of what texts explain less random directions")
 
 
-def _lens_middle(model: ModelNumbers) -> Figure:
-    if model.lens is None:
-        return Figure(None, reason=_NOT_MEASURED)
-    middle = (len(model.lens.layers) - 1) // 2
-    return model.lens.figures()["kappa"][middle]
+def _lens_middle(table: LensTable) -> Figure:
+    return table.figures()["kappa"][(len(table.layers) - 1) // 2]
 
 
-_NUMBERS: dict[str, tuple[Number, str]] = {
-    "R^2 of a head's best factor": (_best_r2, FactorTable.CAVEAT),
+_NUMBERS: dict[str, tuple[str, Callable[[Any], Figure], str]] = {
+    "R^2 of a head's best factor": ("factors", _best_r2, FactorTable.CAVEAT),
     "selectivity of heads": (
+        "factors",
         _selectivity,
         "A head that holds two factors well scores as low as one that holds none; factors that go together stand in "
         "for one another.",
     ),
     "share of a head's write by one factor": (
+        "factors",
         _described,
         "What the factors that are known do not account for may be a factor that is not known.",
     ),
     "that share less the second factor's": (
+        "factors",
         _apart,
         "All heads may be about one and the same factor: look at which.",
     ),
-    "texts above random directions": (_text_gain, TextTable.CAVEAT),
-    "lens agreement at half depth, beyond chance": (_lens_middle, LensTable.CAVEAT),
+    "texts above random directions": ("texts", _text_gain, TextTable.CAVEAT),
+    "lens agreement at half depth, beyond chance": ("lens", _lens_middle, LensTable.CAVEAT),
 }
+"""Name -> what of a model it is read off, how, and what it does not say."""

@@ -26,6 +26,7 @@ from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
+from ..attribution.accumulate import Spread, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
@@ -110,22 +111,12 @@ class Sizes:
 class _Decisions:
     """What has been decided, one entry per edge."""
 
-    mean: NDArray[np.float64]
-    mean_abs: NDArray[np.float64]
-    std_err: NDArray[np.float64]
+    figures: NDArray[np.float64]  # mean, mean of absolute values and standard error
     measured: NDArray[np.bool_]
     runs: int = 0  # trials, each a run of the rest of the model on all pairs
     thrown_away: int = 0
     rounds: int = 0
     ties: int = 0
-
-    @classmethod
-    def of(cls, n: int) -> _Decisions:
-        return cls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool))
-
-    def note(self, edge: int, mean: float, mean_abs: float, std_err: float) -> None:
-        self.mean[edge], self.mean_abs[edge], self.std_err[edge] = mean, mean_abs, std_err
-        self.measured[edge] = True
 
 
 class AcdcSearch:
@@ -134,7 +125,7 @@ class AcdcSearch:
     def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = EdgeMask(plan.graph)
-        self.decisions = _Decisions.of(len(plan.graph))
+        self.decisions = _Decisions(np.zeros((3, len(plan.graph))), np.zeros(len(plan.graph), dtype=bool))
         self.pace = AdaptiveBatch()
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
@@ -305,7 +296,7 @@ class AcdcSearch:
                 run.drop(destination, dropped)
         self.now = np.array(step["metric"])
         for edge, _, *figures in decided:
-            self.decisions.note(edge, *figures)
+            self.decisions.figures[:, edge], self.decisions.measured[edge] = figures, True
         self.decisions.runs += step["tried"]
         self.decisions.thrown_away += step["tried"] - len(decided)
         self.decisions.ties += step["ties"]
@@ -328,26 +319,16 @@ class AcdcSearch:
         self._bar.update(block.n_columns)
 
     def _scores(self) -> Scores:
-        found, task = self.decisions, self.task
-        return Scores(
-            graph=self.graph,
-            values=found.mean,
-            mean_abs=found.mean_abs,
-            std_err=found.std_err,
-            exact=found.measured,
-            n_pairs=len(task.searched),
-            algorithm="acdc",
-            options=self.plan.options,
-            ablation=task.ablation,
-            task=dict(task.info),
-            diagnostics={
-                "trials": float(found.runs),
-                "thrown_away": float(found.thrown_away),
-                "batches": float(found.rounds),
-                "ties": float(found.ties),
-                "metric": float(self.now.mean()),
-            },
-        )
+        found = self.decisions
+        diagnostics = {
+            "trials": float(found.runs),
+            "thrown_away": float(found.thrown_away),
+            "batches": float(found.rounds),
+            "ties": float(found.ties),
+            "metric": float(self.now.mean()),
+        }
+        told, how = Spread(*found.figures), {"exact": found.measured, "diagnostics": diagnostics}
+        return scores_of(self.graph, self.task, "acdc", self.plan.options, told, **how)
 
 
 def _losses(now: NDArray[np.float64], values: NDArray[np.float64], goes: list[bool]) -> NDArray[np.float64]:

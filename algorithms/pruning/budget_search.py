@@ -30,7 +30,7 @@ from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
-from ..attribution.accumulate import spread
+from ..attribution.accumulate import scores_of, spread
 from ..engines.edge_mask import Bools
 from ..engines.flips import measure_flips
 from ..engines.gated_run import measure_slopes
@@ -351,21 +351,9 @@ class BudgetSearch:
 
     def _scores(self, mask: Bools, counts: dict[str, int]) -> Scores:
         """Effects of the kept edges around the circuit on the task's metric, exact or slopes; 0 for the others."""
-        plan, task = self.plan, self.plan.task
-        found = spread(self.measure.effects(mask))
-        return Scores(
-            graph=self.graph,
-            values=found.values,
-            mean_abs=found.mean_abs,
-            std_err=found.std_err,
-            exact=mask.copy() if plan.exact else np.zeros_like(mask),
-            n_pairs=len(task.searched),
-            algorithm="budgeted_pruning",
-            options=plan.options,
-            ablation=task.ablation,
-            task=dict(task.info),
-            diagnostics={name: float(count) for name, count in counts.items()},
-        )
+        plan, found = self.plan, spread(self.measure.effects(mask))
+        said = {"exact": mask & plan.exact, "diagnostics": {name: float(count) for name, count in counts.items()}}
+        return scores_of(self.graph, plan.task, "budgeted_pruning", plan.options, found, **said)
 
 
 EXACT_UP_TO = 500

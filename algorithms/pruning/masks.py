@@ -57,6 +57,7 @@ from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
 from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import TaskError
+from ..attribution.accumulate import Spread, scores_of
 from ..engines.flips import measure_flips
 from ..engines.gated_run import GatedResult, GatedRunner
 from ..progress import progress_bar
@@ -136,18 +137,8 @@ def learned_masks(
 
 def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool) -> Circuit:
     task = plan.task
-    scores = Scores(
-        graph=plan.graph,
-        values=probability,
-        mean_abs=probability.copy(),
-        std_err=np.full(len(probability), np.nan),
-        exact=np.zeros(len(probability), dtype=bool),
-        n_pairs=len(task.searched),
-        algorithm="learned_masks",
-        options=plan.options,
-        ablation=task.ablation,
-        task=dict(task.info),
-    )
+    told = Spread(probability, probability.copy(), np.full(len(probability), np.nan))
+    scores = scores_of(plan.graph, task, "learned_masks", plan.options, told)
     provenance = {"algorithm": "learned_masks", "options": plan.options, "selection": "learned_masks", "n": n}
     mask = largest_within(plan.graph, scores.ranking(), n)
     if plan.polishes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +141,11 @@ def agreement(subjects: Sequence[Subject], drawn: Drawn, *, p: float, rounds: in
     chance["Weisfeiler-Lehman"] = _wl_by_chance(alike, len(circuits), drawn)
     matchings = _matchings(subjects, window)
     for place, what in enumerate(("edges, heads matched", "nodes, heads matched")):
-        values[what], chance[what] = _after_matching(circuits, drawn, matchings, place)
+        values[what], chance[what] = np.full((2, len(circuits), len(circuits)), np.nan)
+        for (i, j), matching in matchings.items():
+            measure = partial(_after_matching, matching=matching, place=place)
+            values[what][i, j] = values[what][j, i] = measure(circuits[i], circuits[j])
+            chance[what][i, j] = chance[what][j, i] = table.by_chance(measure, circuits[i], circuits[j])
     return Agreement(values, chance, matchings, _why_not(subjects, table, matchings))
 
 
@@ -164,8 +169,10 @@ def _of_one_shape(table: _Pairs, p: float) -> tuple[dict[str, Floats], dict[str,
         "rank-biased overlap": (biased, lambda first, second: _rbo_by_chance(len(first.graph), p)),
         "rank correlation": (_correlation, lambda first, second: 0.0),
     }
-    values = {name: table.each(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
-    chance = {name: table.by_chance(measure, table.same) for name, measure in (("edges", edges), ("nodes", nodes))}
+    values, chance = {}, {}
+    for name, measure in (("edges", edges), ("nodes", nodes)):
+        values[name] = table.each(measure, table.same)
+        chance[name] = table.each(partial(table.by_chance, measure), table.same)
     for name, (measure, by_chance) in ranked.items():
         values[name], chance[name] = table.each(measure, table.ranked), table.each(by_chance, table.ranked)
     return values, chance
@@ -191,7 +198,7 @@ class _Pairs:
         """Whether both have scores as well."""
         return self.same(first, second) and first.scores is not None and second.scores is not None
 
-    def each(self, measure: Callable[[Circuit, Circuit], float], fits: Callable[[Circuit, Circuit], bool]) -> Floats:
+    def each(self, measure: Measure, fits: Callable[[Circuit, Circuit], bool]) -> Floats:
         """The measure of each two circuits that it fits."""
         circuits = [subject.circuit for subject in self.subjects]
         found = np.full((len(circuits), len(circuits)), np.nan)
@@ -201,19 +208,11 @@ class _Pairs:
                     found[i, j] = found[j, i] = measure(first, second)
         return found
 
-    def by_chance(
-        self, measure: Callable[[Circuit, Circuit], float], fits: Callable[[Circuit, Circuit], bool]
-    ) -> Floats:
-        """Its mean between each circuit and random ones like the other, both ways."""
-        circuits = [subject.circuit for subject in self.subjects]
-        found = np.full((len(circuits), len(circuits)), np.nan)
-        for i, first in enumerate(circuits):
-            for j, second in enumerate(circuits[i:], i):
-                if fits(first, second) and self.drawn[i] and self.drawn[j]:
-                    ways = [measure(first, draw) for draw in self.drawn[j]]
-                    ways += [measure(draw, second) for draw in self.drawn[i]]
-                    found[i, j] = found[j, i] = float(np.mean(ways))
-        return found
+    def by_chance(self, measure: Measure, first: Circuit, second: Circuit) -> float:
+        """A measure's mean between each of two circuits and random ones like the other; NaN where none were drawn."""
+        like = {id(subject.circuit): draws for subject, draws in zip(self.subjects, self.drawn, strict=True)}
+        ways = [measure(first, draw) for draw in like[id(second)]] + [measure(draw, second) for draw in like[id(first)]]
+        return float(np.mean(ways)) if ways else np.nan
 
 
 def used_nodes(circuit: Circuit) -> NDArray[np.bool_]:
@@ -279,17 +278,8 @@ def _matchings(subjects: Sequence[Subject], window: Window) -> dict[tuple[int, i
     return found
 
 
-def _after_matching(
-    circuits: Sequence[Circuit], drawn: Drawn, matchings: Mapping[tuple[int, int], Matching], place: int
-) -> tuple[Floats, Floats]:
-    values, chance = np.full((2, len(circuits), len(circuits)), np.nan)
-    for (i, j), matching in matchings.items():
-        values[i, j] = values[j, i] = matched_overlap(circuits[i], circuits[j], matching)[place]
-        ways = [matched_overlap(circuits[i], draw, matching)[place] for draw in drawn[j]]
-        ways += [matched_overlap(draw, circuits[j], matching)[place] for draw in drawn[i]]
-        if ways:
-            chance[i, j] = chance[j, i] = float(np.mean(ways))
-    return values, chance
+def _after_matching(first: Circuit, second: Circuit, matching: Matching, place: int) -> float:
+    return matched_overlap(first, second, matching)[place]
 
 
 def _why_not(

@@ -233,9 +233,7 @@ def sparkline(report: Report) -> str:
 
 
 def _line(curve: Curve, largest: int, colour: str) -> str:
-    points = np.flatnonzero((curve.n_edges > 0) & np.isfinite(curve.faithfulness))
-    points = points[np.argsort(curve.n_edges[points], kind="stable")]
-    places = [(_x(int(curve.n_edges[at]), largest), _y(float(curve.faithfulness[at]))) for at in points]
+    places = [(_x(int(curve.n_edges[at]), largest), _y(float(curve.faithfulness[at]))) for at in _points(curve)]
     path = " ".join(f"{x},{y}" for x, y in dict.fromkeys(places))
     return tag("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5, stroke_linejoin="round")
 

@@ -148,6 +148,12 @@ def percentiles(drawn: Floats, tail: float = TAIL) -> tuple[Numbers, Numbers]:
     return low, high
 
 
+def middle(values: Floats, unit: str, method: str) -> Figure:
+    """The mean of several numbers; the interval holds the middle 95% of them."""
+    low, high = percentiles(values)
+    return Figure(float(values.mean()), unit, float(low), float(high), method=method)
+
+
 def divide(above: Floats, below: Floats) -> Floats:
     """above / below, NaN where the denominator is below the floor."""
     good = np.abs(below) >= FLOOR

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..report import Curve, Figure
-from .bootstrap import FLOOR, Numbers, Resamples, normalised, percentiles
+from .bootstrap import FLOOR, Numbers, Resamples, middle, normalised, percentiles
 from .control_kinds import CONTROLS, ControlKind
 from .plan import Grid, Plan, area, log_area
 
@@ -80,10 +80,8 @@ def _control_share(rows: NDArray[np.intp] | None, words: str, judged: Judged) ->
         return Figure(None, "share", reason=why, method=method)
     if judged.undefined:
         return Figure(None, "share", reason=judged.undefined, method=method)
-    values = judged.values[rows]
-    low, high = percentiles(values)
     method += f"; interval: the middle 95% of {len(rows)} draws (the spread of circuits, not the error of their mean)"
-    return Figure(float(values.mean()), "share", float(low), float(high), method=method)
+    return middle(judged.values[rows], "share", method)
 
 
 def curve_figures(plan: Plan, judged: Judged, why_not: str) -> dict[str, Figure]:
@@ -128,9 +126,7 @@ def _random_area(plan: Plan, judged: Judged, why_not: str) -> Figure:
         why = why_not or "no random circuits were asked for (n_random=0)"
         return Figure(None, "share", reason=why, method=method)
     areas = np.asarray(area(plan.random_grid.share, judged.values[np.array(plan.random_rankings)]))
-    low, high = percentiles(areas)
-    method += f"; interval: the middle 95% of {len(areas)} rankings"
-    return Figure(float(areas.mean()), "share", float(low), float(high), method=method)
+    return middle(areas, "share", f"{method}; interval: the middle 95% of {len(areas)} rankings")
 
 
 def curves(plan: Plan, judged: Judged) -> tuple[Curve, ...]:
@@ -157,5 +153,5 @@ def _random_curve(plan: Plan, judged: Judged) -> Curve:
         low, high = percentiles(values)
         columns[size] = (float(values.mean()), float(low), float(high))
     sizes = np.array(sorted(columns), dtype=np.int64)
-    middle, low, high = np.array([columns[int(size)] for size in sizes]).T
-    return Curve("random circuits", sizes, sizes, middle, low, high)
+    mean, low, high = np.array([columns[int(size)] for size in sizes]).T
+    return Curve("random circuits", sizes, sizes, mean, low, high)

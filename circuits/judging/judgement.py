@@ -34,7 +34,7 @@ from ..tasks.design import Design
 from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
-from .bootstrap import NAMES, Resamples, percentiles, share
+from .bootstrap import NAMES, Resamples, middle, share
 from .crossed_runs import CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
@@ -112,17 +112,13 @@ def _chance_figures(outputs: Floats, runs: MaskRuns, design: Design, judged: Jud
     contrast = design.contrast(whole) if design.sided else whole
     clean = runs.clean_outputs
     spread = whole @ clean**2 - (whole @ clean) ** 2
-    found = {
-        "share": (outputs @ contrast) / (clean @ contrast),
-        "share ": 1 - ((outputs - clean) ** 2 @ whole) / spread,
-        "logits": (outputs - clean) @ whole,
-    }
-    figures = []
-    for unit, values in found.items():
-        low, high = percentiles(values)
-        method = f"mean and middle 95% of {len(values)} circuits"
-        figures.append(Figure(float(values.mean()), unit.strip(), float(low), float(high), method=method))
-    return figures
+    found = (
+        (outputs @ contrast) / (clean @ contrast),
+        1 - ((outputs - clean) ** 2 @ whole) / spread,
+        (outputs - clean) @ whole,
+    )
+    method = f"mean and middle 95% of {len(outputs)} circuits"
+    return [middle(values, unit, method) for values, unit in zip(found, ("share", "share", "logits"), strict=True)]
 
 
 def one_sided_report(judging: Judging, method: dict[str, Any]) -> Report:
@@ -261,8 +257,7 @@ class Shares:
         if len(values) < len(figures) or not len(values):
             reason = next((figure.reason for figure in figures if figure.value is None), "there is no circuit")
             return Figure(None, "share", reason=reason, method=method)
-        low, high = percentiles(values)
-        return Figure(float(values.mean()), "share", float(low), float(high), method=method)
+        return middle(values, "share", method)
 
 
 def _one_sided(what: str) -> Figure:

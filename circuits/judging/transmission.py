@@ -114,16 +114,17 @@ class Crossed:
 
     def transmission(self) -> Figure:
         """T."""
-        method = "mean of m_C over clean images of the target less the foil's, over the model's"
-        return self._one_class(method) or self._ratio(
-            self._contrasts(self.circuit), self._contrasts(self.clean), "the model's difference", method
+        return self._transmitted(
+            self.circuit, "mean of m_C over clean images of the target less the foil's, over the model's"
         )
 
     def empty_transmission(self) -> Figure:
         """T0, of no edge: what partners show of the clean image's class themselves."""
-        method = "T with no edge kept: what partners show of the clean image's class"
+        return self._transmitted(self.none, "T with no edge kept: what partners show of the clean image's class")
+
+    def _transmitted(self, values: Floats, method: str) -> Figure:
         return self._one_class(method) or self._ratio(
-            self._contrasts(self.none), self._contrasts(self.clean), "the model's difference", method
+            self._contrasts(values), self._contrasts(self.clean), "the model's difference", method
         )
 
     def headline(self) -> Figure:

@@ -13,28 +13,23 @@ same ones for both sides, and `nearest` takes the images of each class whose las
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ...models.data import ImageData, Split
+from ...models.data import Split
 from ...models.errors import TaskError
-from ...models.hooked import HookedViT
-from ..partners.masks import Pictures
-from ..partners.partner import Partner, changed_tokens, corrupt_pixels, usable
-from .classes import ClassSet, image_labels
+from ..partners.partner import changed_tokens, corrupt_pixels
+from .classes import image_labels
 from .design import FOIL, NEITHER, TARGET, Design
-from .pair_maker import foil_word, image_names
+from .pair_maker import ImageDrawer, Rows, UsableMasks, foil_word, image_names
 from .task import Pairs
 
 MOST_OTHERS = 64  # images of third classes that a circuit is judged on
 BATCH = 32
-
-Rows = Int[Tensor, "_"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,22 +57,15 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
-class Crossing:
-    """Draws crossed pairs.
+class Crossing(ImageDrawer):
+    """Draws crossed pairs."""
 
-    Args:
-        vit: The opened model.
-        data: Images of both classes.
-        classes: Target and foil.
-        partner: How partners are made or chosen.
-        seed: Draws images and chance.
-    """
-
-    vit: HookedViT
-    data: ImageData
-    classes: tuple[ClassSet, ClassSet]
-    partner: Partner
-    seed: int
+    NO_MASK: ClassVar[str] = (
+        ' A crossed task needs masks of both classes; with masks of the target alone, pass sides="one".'
+    )
+    NO_IMAGE: ClassVar[str] = (
+        ' A crossed task needs images of both classes; where clean images show the target alone, pass sides="one".'
+    )
 
     @property
     def labels(self) -> dict[int, tuple[int, ...]]:
@@ -105,7 +93,8 @@ class Crossing:
         generator = torch.Generator().manual_seed(self.seed * 10 + stream)
         drawn, counts = {}, {}
         for side, labels in self.labels.items():
-            drawn[side] = self._some(split, labels, n, generator, self.classes[0 if side == TARGET else 1].name)
+            own, name = torch.isin(split.labels, torch.tensor(labels)), self.classes[0 if side == TARGET else 1].name
+            drawn[side] = self._draw(split, own, generator, name)[:n]
         masks = self._masks(split, torch.cat(list(drawn.values())), counts)
         drawn = {side: rows[torch.isin(rows, masks.rows)] for side, rows in drawn.items()} if masks else drawn
         right = {side: rows[self._right(split, rows, side)] for side, rows in drawn.items()}
@@ -134,29 +123,6 @@ class Crossing:
             return None
         jobs = self._meetings(split, [(NEITHER, rows)], met.partners, n_partners, generator)
         return self._made(split, jobs, masks, generator)
-
-    def _some(self, split: Split, labels: Sequence[int], n: int, generator: torch.Generator, name: str) -> Rows:
-        """At most n images with these labels, in a random order."""
-        allowed = torch.isin(split.labels, torch.tensor(labels))
-        masks = self.partner.masks
-        if masks is not None:
-            having = torch.tensor([masks.has(known, self.data) for known in image_names(split)])
-            if bool(allowed.any()) and not bool((allowed & having).any()):
-                some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
-                raise TaskError(
-                    f"none of the images of {name!r} has a mask in {masks.as_dict()['mask']}: masks are found by names "
-                    f"such as {', '.join(map(repr, some))}, and '*' stands for every image. A crossed task needs masks "
-                    f'of both classes; with masks of the target alone, pass sides="one".'
-                )
-            allowed = allowed & having
-        rows = torch.nonzero(allowed).flatten()
-        if not len(rows):
-            known = ", ".join(self.data.class_names[:10])
-            raise TaskError(
-                f"the data {self.data.name!r} has no image of {name!r}: its classes are {known}. A crossed task needs "
-                f'images of both classes; where clean images show the target alone, pass sides="one".'
-            )
-        return rows[torch.randperm(len(rows), generator=generator)[:n]]
 
     def _right(self, split: Split, rows: Rows, side: int) -> Bool[Tensor, " image"]:
         """Where the model's highest logit is of the image's own classes."""
@@ -247,22 +213,11 @@ class Crossing:
 
     # What they look like.
 
-    def _masks(self, split: Split, rows: Rows, counts: dict[str, int]) -> _Masks | None:
-        """Masks of the images that have a usable one."""
-        if self.partner.masks is None:
-            return None
-        names = [image_names(split)[row] for row in rows.tolist()]
-        masks = self.partner.masks(Pictures(self.vit, self.data, split.images[rows], names))
-        kept = usable(self.partner, masks, self.vit.cfg)
-        counts["no_mask"] = int((~kept).sum())
-        digest = hashlib.sha256(masks.numpy().tobytes()).hexdigest()
-        return _Masks(rows[kept], masks[kept], digest)
-
     def _made(
         self,
         split: Split,
         jobs: list[tuple[int, int, int, int]],
-        masks: _Masks | None,
+        masks: UsableMasks | None,
         generator: torch.Generator,
     ) -> Pairs:
         """The pairs of some meetings."""
@@ -315,20 +270,6 @@ class Crossing:
                 word=word,
             )
         return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Masks:
-    """Usable masks of some rows of a split."""
-
-    rows: Rows
-    masks: Bool[Tensor, "image height width"]
-    digest: str
-
-    def of(self, rows: Rows) -> Bool[Tensor, "image height width"]:
-        """Those of the given rows."""
-        place = {row: at for at, row in enumerate(self.rows.tolist())}
-        return self.masks[[place[row] for row in rows.tolist()]]
 
 
 def in_circles(

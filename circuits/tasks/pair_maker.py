@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...models.data import ImageData, Split
@@ -17,6 +18,8 @@ from ..partners.partner import SWAPS, Partner, changed_tokens, corrupt_pixels, u
 from .classes import ClassSet, image_labels
 from .metrics import Metric
 from .task import Pairs
+
+Rows = Int[Tensor, "_"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +38,30 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
-class PairMaker:
-    """Draws pairs from a split."""
+class UsableMasks:
+    """Usable masks of some rows of a split."""
+
+    rows: Rows
+    masks: Bool[Tensor, "image height width"]
+    digest: str
+
+    def of(self, rows: Rows) -> Bool[Tensor, "image height width"]:
+        """Those of the given rows."""
+        place = {row: at for at, row in enumerate(self.rows.tolist())}
+        return self.masks[[place[row] for row in rows.tolist()]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDrawer:
+    """Draws images from a split, with what their partners are made of.
+
+    Args:
+        vit: The opened model.
+        data: Images of both classes.
+        classes: Target and foil.
+        partner: How partners are made or chosen.
+        seed: Draws images and chance.
+    """
 
     vit: HookedViT
     data: ImageData
@@ -44,10 +69,44 @@ class PairMaker:
     partner: Partner
     seed: int
 
-    @property
-    def word(self) -> str:
-        """What is painted where the description does not say: the foil's name."""
-        return foil_word(self.vit, self.classes[1])
+    NO_MASK: ClassVar[str] = ""
+    NO_IMAGE: ClassVar[str] = ""
+    """What is said beside errors."""
+
+    def _draw(self, split: Split, allowed: Bool[Tensor, " image"], generator: torch.Generator, name: str) -> Tensor:
+        """Rows of the allowed images, as far as there are masks for them, in a random order."""
+        masks = self.partner.masks
+        if masks is not None:
+            having = torch.tensor([masks.has(known, self.data) for known in image_names(split)])
+            if bool(allowed.any()) and not bool((allowed & having).any()):
+                some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
+                raise TaskError(
+                    f"none of the images of {name!r} has a mask in {masks.as_dict()['mask']}: masks are found by names "
+                    f"such as {', '.join(map(repr, some))}, and '*' stands for every image.{self.NO_MASK}"
+                )
+            allowed = allowed & having
+        rows = torch.nonzero(allowed).flatten()
+        if not len(rows):
+            known = ", ".join(self.data.class_names[:10])
+            raise TaskError(
+                f"the data {self.data.name!r} has no image of {name!r}: its classes are {known}.{self.NO_IMAGE}"
+            )
+        return rows[torch.randperm(len(rows), generator=generator)]
+
+    def _masks(self, split: Split, rows: Tensor, counts: dict[str, int]) -> UsableMasks | None:
+        """Masks of the images that have a usable one, the others counted; None for partners that take none."""
+        if self.partner.masks is None:
+            return None
+        names = [image_names(split)[row] for row in rows.tolist()]
+        masks = self.partner.masks(Pictures(self.vit, self.data, split.images[rows], names))
+        kept = usable(self.partner, masks, self.vit.cfg)
+        counts["no_mask"] = int((~kept).sum())
+        return UsableMasks(rows[kept], masks[kept], hashlib.sha256(masks.numpy().tobytes()).hexdigest())
+
+
+@dataclass(frozen=True, eq=False)
+class PairMaker(ImageDrawer):
+    """Draws pairs from a split."""
 
     def pairs(self, split: Split, n: int, *, stream: int) -> Drawn:
         """At most n pairs from one split; no image is used twice. Clean images are drawn before anything else."""
@@ -57,10 +116,9 @@ class PairMaker:
             raise TaskError('nearest partners are of both classes, so they need a crossed task: leave sides="both".')
         generator = torch.Generator().manual_seed(self.seed * 10 + stream)
         target = image_labels(self.classes[0], self.data, self.vit, what="target")
-        allowed = self._having_masks(split, torch.isin(split.labels, torch.tensor(target)))
-        clean = self._draw(allowed, generator, self.classes[0].name)
+        clean = self._draw(split, torch.isin(split.labels, torch.tensor(target)), generator, self.classes[0].name)
         if self.partner.kind in SWAPS:
-            partners = self._draw(self._others(split, target), generator, self.classes[1].name)
+            partners = self._draw(split, self._others(split, target), generator, self.classes[1].name)
             n = min(n, len(clean), len(partners))
             return Drawn(Pairs(split.images[clean[:n]], split.images[partners[:n]], split.labels[clean[:n]]))
         return self._changed(split, clean[:n], generator)
@@ -74,44 +132,19 @@ class PairMaker:
 
     def _changed(self, split: Split, clean: Tensor, generator: torch.Generator) -> Drawn:
         """Clean images and what their own pixels are made into."""
-        images, masks, mean = split.images[clean], None, self.data.train.images.mean(0)
-        kept, dropped, digest = torch.ones(len(clean), dtype=torch.bool), {}, ""
-        if self.partner.masks is not None:
-            names = [image_names(split)[row] for row in clean.tolist()]
-            masks = self.partner.masks(Pictures(self.vit, self.data, images, names))
-            kept = usable(self.partner, masks, self.vit.cfg)
-            dropped["no_mask"] = int((~kept).sum())
-            digest = hashlib.sha256(masks.numpy().tobytes()).hexdigest()
-            masks = masks[kept]
+        dropped: dict[str, int] = {}
+        masks = self._masks(split, clean, dropped)
+        kept = torch.ones(len(clean), dtype=torch.bool) if masks is None else torch.isin(clean, masks.rows)
+        digest = "" if masks is None else masks.digest
         if not bool(kept.any()):
             return Drawn(None, dropped, digest)
-        images, options = images[kept], {"masks": masks, "preprocess": self.vit.preprocess, "word": self.word}
+        images, word = split.images[clean][kept], foil_word(self.vit, self.classes[1])
+        options = {"masks": None if masks is None else masks.masks, "preprocess": self.vit.preprocess, "word": word}
+        mean = self.data.train.images.mean(0)
         corrupt = corrupt_pixels(self.partner, images, self.vit.cfg, mean, generator, **options)
         places = torch.nonzero(kept).flatten()  # so that a pair keeps its id whichever others have no mask
         changed = changed_tokens(self.vit.cfg, images, corrupt)
         return Drawn(Pairs(images, corrupt, split.labels[clean][kept], places, changed), dropped, digest)
-
-    def _having_masks(self, split: Split, allowed: Bool[Tensor, " image"]) -> Bool[Tensor, " image"]:
-        """Those of the allowed images that there are masks for."""
-        masks = self.partner.masks
-        if masks is None:
-            return allowed
-        having = torch.tensor([masks.has(name, self.data) for name in image_names(split)])
-        if bool(allowed.any()) and not bool((allowed & having).any()):
-            some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
-            raise TaskError(
-                f"none of the images of {self.classes[0].name!r} has a mask in {masks.as_dict()['mask']}: masks are "
-                f"found by names such as {', '.join(map(repr, some))}, and '*' stands for every image."
-            )
-        return allowed & having
-
-    def _draw(self, allowed: Tensor, generator: torch.Generator, name: str) -> Tensor:
-        """Indices of the allowed images in a random order."""
-        indices = torch.nonzero(allowed).flatten()
-        if len(indices) == 0:
-            known = ", ".join(self.data.class_names[:10])
-            raise TaskError(f"the data {self.data.name!r} has no image of {name!r}: its classes are {known}.")
-        return indices[torch.randperm(len(indices), generator=generator)]
 
 
 def foil_word(vit: HookedViT, classes: ClassSet) -> str:
