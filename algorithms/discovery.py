@@ -239,7 +239,7 @@ class Discovery(Settings):
 
     def _selected(self, scores: Scores, task: Task, memory: int, progress: bool) -> Circuit:
         from ..circuits.judging.select import smallest_faithful
-        from ..circuits.node_scores import NodeScores
+        from ..circuits.nodes import NodeScores
 
         by: Any = self.by
         if self.granularity == "node":

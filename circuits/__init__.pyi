@@ -8,7 +8,7 @@ from .graph import compile_graph as compile_graph
 from .judging.evaluation import evaluate as evaluate
 from .judging.select import smallest_faithful as smallest_faithful
 from .names import Edge as Edge
-from .node_scores import NodeScores as NodeScores
+from .nodes import NodeScores as NodeScores
 from .nodes import jaccard as jaccard
 from .nodes import node_circuit as node_circuit
 from .partners.partner import Partner as Partner

@@ -3,23 +3,27 @@
 A node circuit is a circuit whose mask holds every edge among the kept nodes, `input` and the logits included; so it
 runs, draws and exports as any other. Its provenance says `granularity: node` and which nodes were kept. A share of
 the nodes and the same share of the edges are different things, so circuits of two granularities are never compared.
+
+Scores of heads and MLPs give the node circuits of the highest ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import GraphError
+from .ablation import Ablation
+from .circuit import Circuit
+from .formats.plain import plain
 from .graph import Graph
 from .judging.controls import random_masks
 from .reach import prune
-
-if TYPE_CHECKING:
-    from .circuit import Circuit
+from .scores import Scores
 
 Bools = NDArray[np.bool_]
 
@@ -94,7 +98,6 @@ def node_circuit(graph: Graph, nodes: Iterable[str], **fields: Any) -> Circuit:
     Raises:
         GraphError: There is no such node.
     """
-    from .circuit import Circuit
 
     wanted = set(nodes)
     mask = prune(graph, among(graph, wanted))
@@ -178,3 +181,99 @@ def overlap(first: Bools, second: Bools) -> float:
     """Size of the intersection over that of the union; 1 where both are empty."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 1.0
+
+
+NodeBy = Literal["signed", "abs_mean"]
+"""How nodes are ranked: by the signed score, or by its absolute value."""
+
+
+@dataclass(frozen=True, eq=False)
+class NodeScores:
+    """One number per head and MLP, in the order in which they write; arrays have shape (node,).
+
+    Args:
+        graph: The graph.
+        values: How much of the metric each carries, in the metric's unit; positive helps.
+        std_err: Standard error of `values` over pairs; NaN where it is not known.
+        exact: Whether each node was ablated, rather than estimated.
+        n_pairs: Number of pairs.
+        algorithm: What scored them, or the edges whose scores were summed.
+        options: Its options, plain values.
+        ablation: What a removed node carries.
+        task: The task in plain values.
+    """
+
+    graph: Graph
+    values: NDArray[np.float64]
+    std_err: NDArray[np.float64]
+    exact: bool
+    n_pairs: int
+    algorithm: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ablation: Ablation = Ablation()
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("values", "std_err"):
+            array = getattr(self, name)
+            if array.shape != (len(self.names),):
+                raise GraphError(f"{name} has shape {array.shape}, but {self.graph} has {len(self.names)} nodes.")
+            array.setflags(write=False)
+        for name in ("options", "task"):
+            object.__setattr__(self, name, plain(getattr(self, name), non_finite="keep"))
+
+    @classmethod
+    def from_edges(cls, scores: Scores) -> NodeScores:
+        """Each node's score as the sum over the edges that leave it.
+
+        For attribution to first order (EAP, EAP-IG on inputs) the sum is the node's own attribution exactly. Summed
+        exact effects are not the node's exact effect, because edges interact: use `node_effects` for that.
+        The standard error of a sum needs the pairs, so it is not known.
+        """
+        values = np.array([scores.values[leaving(scores.graph, name)].sum() for name in node_names(scores.graph)])
+        unknown = np.full(len(values), np.nan)
+        return cls(
+            scores.graph,
+            values,
+            unknown,
+            False,
+            scores.n_pairs,
+            scores.algorithm,
+            dict(scores.options),
+            scores.ablation,
+            dict(scores.task),
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}: scores of {len(self)} heads and MLPs over {self.n_pairs} pairs"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the nodes, in the scores' order."""
+        return node_names(self.graph)
+
+    def ranking(self, by: NodeBy = "signed") -> NDArray[np.intp]:
+        """Nodes from the highest score down; equal scores in the graph's order.
+
+        Raises:
+            GraphError: The choice is not known.
+        """
+        if by not in get_args(NodeBy):
+            raise GraphError(f'by={by!r} is not known for nodes: pass by="signed" or by="abs_mean".')
+        return np.argsort(-(self.values if by == "signed" else np.abs(self.values)), kind="stable")
+
+    def top(self, n: int, *, by: NodeBy = "signed") -> Circuit:
+        """The node circuit of the n highest heads and MLPs: all edges among them, `input` and the logits included.
+
+        Raises:
+            GraphError: n is negative, not whole, or larger than the number of nodes.
+        """
+        if not 0 <= n <= len(self) or n != int(n):
+            raise GraphError(f"top({n}) is not possible: there are {len(self)} heads and MLPs; pass 0 to {len(self)}.")
+        n = int(n)
+        kept = [self.names[place] for place in self.ranking(by)[:n]]
+        provenance = {"algorithm": self.algorithm, "options": dict(self.options), "selection": "top", "n": n, "by": by}
+        return node_circuit(self.graph, kept, ablation=self.ablation, task=dict(self.task), provenance=provenance)

@@ -197,6 +197,16 @@ class Walks:
         """Links in the order of the node where they start, and where each node's links begin in it."""
         return _by_node(self.start, self.logits + 1)
 
+    def wander(self, edge: int, goal: Bools, rng: np.random.Generator, *, back: bool) -> list[int]:
+        """Random links from one side of an edge (`back`: from its start towards the input) until a node of the goal."""
+        side, (order, begins) = (self.start, self.into) if back else (self.end, self.out_of)
+        node, walked = int(side[edge]), []
+        while not goal[node]:
+            link = int(order[rng.integers(begins[node], begins[node + 1])])
+            walked.append(link)
+            node = int(side[link])
+        return walked
+
 
 def _by_node(nodes: Nodes, n_nodes: int) -> tuple[Nodes, Nodes]:
     return np.argsort(nodes, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(nodes, minlength=n_nodes))])

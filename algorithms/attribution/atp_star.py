@@ -42,7 +42,7 @@ from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
 from ..registry import algorithm, chosen
 from .accumulate import Totals
-from .contraction import Contraction, Gradients
+from .contraction import Contraction, Gradients, slices
 from .plan import Found, Plan, require_slope_at_clean
 from .tape import PLAIN, Deltas, LayerTape, Rules, Tape, make_ablated, make_deltas, record_tape
 from .token_edges import Grouped, exchanged, grouped, inside_scores, without_each
@@ -76,15 +76,11 @@ def recomputed_scores(
     at_once = pairs_within(  # sources x pairs
         vit, chunk_bytes, residuals=8, patterns=8 + 3 * len(gradients)
     )
-    for pairs in _slices(n_pairs, at_once):
+    for pairs in slices(n_pairs, at_once):
         heads = _Heads.of(graph, vit, layer, taped, gradients, pairs)
-        for sources in _slices(n_sources, max(1, at_once // (pairs.stop - pairs.start))):
+        for sources in slices(n_sources, max(1, at_once // (pairs.stop - pairs.start))):
             gone = torch.stack([source_difference(graph, vit, deltas, u, pairs) for u in range(n_sources)[sources]])
             yield pairs, sources, heads.scores(gone)
-
-
-def _slices(length: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def source_difference(

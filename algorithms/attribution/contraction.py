@@ -124,14 +124,15 @@ class Contraction:
         rows = self._graph.n_sources + 3 * self._graph.cfg.n_heads
         room = max(1, self._chunk_bytes // (rows * width * deltas.embedded.element_size()))  # in tokens
         buffer = deltas.embedded.new_empty(rows * min(room, n_pairs * n_tokens) * width)
-        for pairs in _slices(n_pairs, max(1, room // n_tokens)):
+        for pairs in slices(n_pairs, max(1, room // n_tokens)):
             sums = _Sums(self._graph, deltas.embedded[pairs])
-            for tokens in _slices(n_tokens, min(room, n_tokens)):
+            for tokens in slices(n_tokens, min(room, n_tokens)):
                 _Chunk(self, gradients, deltas, sums, pairs, tokens).run(buffer)
             yield from sums.finished()
 
 
-def _slices(length: int, step: int) -> Iterator[slice]:
+def slices(length: int, step: int) -> Iterator[slice]:
+    """0 to a length in steps."""
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
 from ...circuits.graph import Graph
-from ...circuits.node_scores import NodeScores
+from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task

@@ -51,7 +51,6 @@ def measure_slopes(
     baseline: Baseline,
     *,
     memory: int = DEFAULT_MEMORY,
-    done: Callable[[int], object] = lambda count: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The metric under a mask, (pair,), and its slope along every edge's mask, (pair, edge).
 
@@ -65,7 +64,6 @@ def measure_slopes(
         pairs: Pairs of images.
         baseline: What removed edges carry.
         memory: Bytes to hold at once.
-        done: Called with pairs as they are finished.
     """
     now, slopes = [], []
     useful, runner = changeable(graph, mask), GatedRunner(vit, graph)
@@ -78,7 +76,6 @@ def measure_slopes(
             )
             now.append(found.loss.double().cpu().numpy())
             slopes.append(np.where(useful, found.gradient.double().cpu().numpy(), 0.0))
-            done(len(batch))
     return np.concatenate(now), np.concatenate(slopes)
 
 

@@ -29,7 +29,7 @@ class FactorTable(Tabular):
         method: What was looked at and how, in plain values: `of`, `at`, `n_images`, `n_folds`, `n_shuffles`, `seed`.
     """
 
-    CAVEAT: ClassVar[str] = (
+    caveat: ClassVar[str] = (  # type: ignore[override]
         "R^2 says what can be read off a head by a linear map, not what the model reads, and an untrained network lets "
         "factors be read too: set a table of one beside it."
     )
@@ -39,11 +39,6 @@ class FactorTable(Tabular):
     factors: tuple[str, ...]
     fits: FactorFits
     method: Mapping[str, Any]
-
-    @property
-    def caveat(self) -> str:
-        """What the numbers do not say."""
-        return self.CAVEAT
 
     @property
     def headline(self) -> str:
@@ -142,7 +137,7 @@ class FactorTable(Tabular):
             factor, share, _ = self.described(head)
             rows.append((head, first, r2, second, other, selectivity, largest, factor, share))
         names = ("head", "best", "R^2", "second", "R^2", "selectivity", "shuffled")
-        return Table((*names, "describes it best", "share of write"), tuple(rows), f"{self.headline}. {self.CAVEAT}")
+        return Table((*names, "describes it best", "share of write"), tuple(rows), f"{self.headline}. {self.caveat}")
 
     def frame(self) -> pandas.DataFrame:
         """One row per head and factor: `r2`, `null` (largest shuffle), `p`, `share`, `accuracy`.

@@ -122,7 +122,7 @@ class LensTable(Tabular):
         method: `targets`, `pooling`, `n_bootstrap` and `seed`, in plain values.
     """
 
-    CAVEAT: ClassVar[str] = (
+    caveat: ClassVar[str] = (  # type: ignore[override]
         "The readout's basis is the last layer's: a layer that disagrees may hold the answer in another basis, "
         "which later layers turn; KL grows with the scale of the logits."
     )
@@ -132,11 +132,6 @@ class LensTable(Tabular):
     readings: LensReadings
     n_classes: int
     method: Mapping[str, Any]
-
-    @property
-    def caveat(self) -> str:
-        """What the numbers do not say."""
-        return self.CAVEAT
 
     @property
     def headline(self) -> str:
@@ -169,7 +164,7 @@ class LensTable(Tabular):
         """One row per layer."""
         figures = self.figures()
         rows = zip(self.layers, *(figures[name] for name in NAMES), strict=True)
-        return Table(("layer", *NAMES), tuple(rows), f"{self.headline}. {self.CAVEAT}")
+        return Table(("layer", *NAMES), tuple(rows), f"{self.headline}. {self.caveat}")
 
     def frame(self) -> pandas.DataFrame:
         """One row per layer: each number with `_low` and `_high`, the ends of its 95% interval."""

@@ -163,7 +163,7 @@ def _lens_middle(table: LensTable) -> Figure:
 
 
 _NUMBERS: dict[str, tuple[str, Callable[[Any], Figure], str]] = {
-    "R^2 of a head's best factor": ("factors", _best_r2, FactorTable.CAVEAT),
+    "R^2 of a head's best factor": ("factors", _best_r2, FactorTable.caveat),
     "selectivity of heads": (
         "factors",
         _selectivity,
@@ -180,7 +180,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[Any], Figure], str]] = {
         _apart,
         "All heads may be about one and the same factor: look at which.",
     ),
-    "texts above random directions": ("texts", _text_gain, TextTable.CAVEAT),
-    "lens agreement at half depth, beyond chance": ("lens", _lens_middle, LensTable.CAVEAT),
+    "texts above random directions": ("texts", _text_gain, TextTable.caveat),
+    "lens agreement at half depth, beyond chance": ("lens", _lens_middle, LensTable.caveat),
 }
 """Name -> what of a model it is read off, how, and what it does not say."""

@@ -210,7 +210,7 @@ class TextTable(Tabular):
         method: `n_texts` (in the list), `n`, `pick`, `n_images`, `n_random`, `seed`, in plain values.
     """
 
-    CAVEAT: ClassVar[str] = (
+    caveat: ClassVar[str] = (  # type: ignore[override]
         "The texts are the best of the list that was given, and another list gives others; direct contributions "
         "leave out what a head does through later layers."
     )
@@ -218,11 +218,6 @@ class TextTable(Tabular):
     model: str
     heads: tuple[HeadTexts, ...]
     method: Mapping[str, Any]
-
-    @property
-    def caveat(self) -> str:
-        """What the numbers do not say."""
-        return self.CAVEAT
 
     def __getitem__(self, head: str) -> HeadTexts:
         for found in self.heads:
@@ -253,7 +248,7 @@ class TextTable(Tabular):
             for found in self.heads
         )
         columns = ("head", "size", "explained", "random", "principal", "texts")
-        return Table(columns, rows, f"{self.headline}. {self.CAVEAT}")
+        return Table(columns, rows, f"{self.headline}. {self.caveat}")
 
     def frame(self) -> pandas.DataFrame:
         """One row per head and text: `place` from 1, `explained` so far with its interval, `principal`.

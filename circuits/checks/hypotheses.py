@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ..graph import Graph
 from ..judging.control_kinds import CONTROLS, kinds_of, other_masks
 from ..nodes import among, granularity, kept_nodes, node_names
-from ..reach import Nodes, Walks, prune
+from ..reach import Walks, prune
 from .mask_evaluator import Findings, MaskEvaluator
 from .verdicts import Tested, beats, can_pass, equivalence, fewest_pairs, independence, untested, verdict
 
@@ -258,7 +258,7 @@ def random_superset(graph: Graph, walks: Walks, mask: Bools, rng: np.random.Gene
     """
     edge = int(rng.choice(np.flatnonzero(~mask)))
     reached, needed = _touched(walks, mask)
-    path = [edge, *_walk(walks, edge, reached, rng, back=True), *_walk(walks, edge, needed, rng, back=False)]
+    path = [edge, *walks.wander(edge, reached, rng, back=True), *walks.wander(edge, needed, rng, back=False)]
     added = [link for link in path if link < walks.n_edges and not mask[link]]
     larger = mask.copy()
     larger[added] = True
@@ -273,18 +273,3 @@ def _touched(walks: Walks, mask: Bools) -> tuple[Bools, Bools]:
     reached, needed = on_path.copy(), on_path.copy()
     reached[walks.inputs], needed[walks.logits] = True, True
     return reached, needed
-
-
-def _walk(walks: Walks, edge: int, goal: Bools, rng: np.random.Generator, *, back: bool) -> list[int]:
-    """Random links from one side of an edge until a node of the goal."""
-    side, (order, begins), onwards = _direction(walks, back)
-    node, walked = int(side[edge]), []
-    while not goal[node]:
-        link = int(order[rng.integers(begins[node], begins[node + 1])])
-        walked.append(link)
-        node = int(onwards[link])
-    return walked
-
-
-def _direction(walks: Walks, back: bool) -> tuple[Nodes, tuple[Nodes, Nodes], Nodes]:
-    return (walks.start, walks.into, walks.start) if back else (walks.end, walks.out_of, walks.end)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..circuit import Circuit
-from ..formats.tables import ranked_indices
+from ..formats.tables import EdgeRow, edge_rows, ranked_indices
 from ..graph import Graph
-from ..names import Edge
 from ..words import group_title, shortened
 from .layout import Layout
 from .style import BLUE, FRAME, ORANGE, tag, text
@@ -25,25 +24,13 @@ DASH = "5 3"
 
 
 @dataclass(frozen=True)
-class Stroke:
-    """An edge as it is drawn.
+class Stroke(EdgeRow):
+    """An edge as it is drawn; numbers that are not finite are None.
 
     Args:
-        edge: The edge.
-        rank: Its place among the kept edges by what selected them, from 1.
-        score: Signed mean over pairs; None where there is none.
-        std_err: Its standard error; None where there is none.
-        mean_abs: Mean of absolute values; None where there is none.
-        exact: Whether it was measured by ablating the edge; None where there is no score.
         share: |score| as a share of the largest in the circuit.
     """
 
-    edge: Edge
-    rank: int
-    score: float | None = None
-    std_err: float | None = None
-    mean_abs: float | None = None
-    exact: bool | None = None
     share: float = 0.0
 
     @property
@@ -98,41 +85,18 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
 
     Without scores there is nothing to choose by, and a limit takes edges evenly spaced in the graph's order.
     """
-    order = ranked_indices(circuit)
-    ranks = np.arange(1, len(order) + 1)
-    scores = circuit.scores
-    if scores is None:
-        if limit is not None and len(order) > limit:
-            chosen = np.linspace(0, len(order) - 1, limit).astype(np.intp)
-            order, ranks = order[chosen], ranks[chosen]
-        return tuple(Stroke(circuit.graph.edge(int(i)), int(rank)) for i, rank in zip(order, ranks, strict=True))
-    size = np.nan_to_num(np.abs(scores.values[order]), nan=0.0, posinf=0.0)
-    largest = float(size.max(initial=0.0)) or 1.0
+    order, scores = ranked_indices(circuit), circuit.scores
+    size = np.zeros(len(order)) if scores is None else np.nan_to_num(np.abs(scores.values[order]), posinf=0.0)
+    places, largest = np.arange(len(order)), float(size.max(initial=0.0)) or 1.0
     if limit is not None and len(order) > limit:
-        chosen = np.sort(np.argsort(-size, kind="stable")[:limit])
-        order, ranks, size = order[chosen], ranks[chosen], size[chosen]
-    return tuple(
-        _scored(circuit, int(index), int(rank), float(share))
-        for index, rank, share in zip(order, ranks, size / largest, strict=True)
-    )
+        evenly = np.linspace(0, len(order) - 1, limit).astype(np.intp)
+        places = evenly if scores is None else np.sort(np.argsort(-size, kind="stable")[:limit])
+    rows = zip(edge_rows(circuit, places), (size[places] / largest).tolist(), strict=True)
+    return tuple(Stroke(*map(_finite, vars(row).values()), share) for row, share in rows)
 
 
-def _scored(circuit: Circuit, index: int, rank: int, share: float) -> Stroke:
-    scores = circuit.scores
-    assert scores is not None
-
-    def finite(array: NDArray[np.float64]) -> float | None:
-        return float(array[index]) if np.isfinite(array[index]) else None
-
-    return Stroke(
-        edge=circuit.graph.edge(index),
-        rank=rank,
-        score=finite(scores.values),
-        std_err=finite(scores.std_err),
-        mean_abs=finite(scores.mean_abs),
-        exact=bool(scores.exact[index]),
-        share=share,
-    )
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 _LINE = 19.0

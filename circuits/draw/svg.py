@@ -66,17 +66,23 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
     under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
+    name, heads = f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges", (POSITIVE, NEGATIVE, UNSCORED)
+    arrows = dict(zip(("positive", "negative", "unscored"), heads, strict=True))
+    return document((width, height), name, arrows, [*head, picture, *under])
+
+
+def document(size: tuple[float, float], name: str, arrows: Mapping[str, str], content: Sequence[str]) -> str:
+    """A whole picture as SVG text, with arrowheads by name in these colours."""
+    width, height = map(text, size)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="vc" width="{text(width)}" height="{text(height)}" '
-            f'viewBox="0 0 {text(width)} {text(height)}" role="img">',
-            tag("title", text(f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges")),
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="vc" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" role="img">',
+            tag("title", text(name)),
             tag("style", STYLE),
-            markers({"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}),
-            tag("rect", width=width, height=height, fill="#ffffff"),
-            *head,
-            picture,
-            *under,
+            markers(arrows),
+            tag("rect", width=size[0], height=size[1], fill="#ffffff"),
+            *content,
             "</svg>\n",
         ]
     )

@@ -137,13 +137,13 @@ def json_text(data: dict[str, Any]) -> str:
     return "{\n  " + ",\n  ".join(entries) + "\n}\n"
 
 
-def write_json(path: str | Path, record: Any, *, non_finite: NonFinite = "tag") -> Path:
+def write_json(path: str | Path, record: Any) -> Path:
     """Writes a table as JSON, cleaned to plain values, whole or not at all, and returns the path.
 
     Raises:
         FormatError: The file cannot be written, or a value has no plain counterpart.
     """
-    return write_text_atomic(path, json_text(plain(record, non_finite=non_finite)))
+    return write_text_atomic(path, json_text(plain(record, non_finite="tag")))
 
 
 def _value(value: Any) -> str:

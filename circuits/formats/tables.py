@@ -76,17 +76,18 @@ def ranked_indices(circuit: Circuit) -> NDArray[np.intp]:
     return order[circuit.mask[order]]
 
 
-def edge_rows(circuit: Circuit) -> list[EdgeRow]:
-    """The kept edges in rank order."""
+def edge_rows(circuit: Circuit, places: slice | NDArray[np.intp] = slice(None)) -> list[EdgeRow]:
+    """The kept edges in rank order, or those at some places of it."""
     graph, scores = circuit.graph, circuit.scores
     indices = ranked_indices(circuit)
+    ranks, indices = np.arange(1, len(indices) + 1)[places].tolist(), indices[places]
     edges = [graph.edge(index) for index in indices.tolist()]
     if scores is None:
-        return [EdgeRow(rank, edge) for rank, edge in enumerate(edges, 1)]
+        return [EdgeRow(*row) for row in zip(ranks, edges, strict=True)]
     arrays = (scores.values, scores.std_err, scores.mean_abs)
     numbers = [np.asarray(array, dtype=np.float64)[indices].tolist() for array in arrays]
     exact = scores.exact[indices].tolist()
-    return [EdgeRow(*row) for row in zip(range(1, len(edges) + 1), edges, *numbers, exact, strict=True)]
+    return [EdgeRow(*row) for row in zip(ranks, edges, *numbers, exact, strict=True)]
 
 
 _COLUMNS: dict[Hashable, Any] = {

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import GraphError
-from ..reach import Nodes, Walks, prune, reach
+from ..reach import Walks, prune, reach
 
 if TYPE_CHECKING:
     from ..circuit import Circuit
@@ -122,24 +122,12 @@ class _Growing:
             edge = int(self.rng.integers(self.starts[block], self.stops[block]))
             if self.mask[edge]:
                 continue
-            found = [edge, *self._walk(self.walks.start, edge, self.alive, self.into, self.walks.start)]
-            found += self._walk(self.walks.end, edge, self.needed, self.out_of, self.walks.end)
+            found = [edge, *self.walks.wander(edge, self.alive, self.rng, back=True)]
+            found += self.walks.wander(edge, self.needed, self.rng, back=False)
             new = [link for link in found if link < self.walks.n_edges and not self.mask[link]]
             if len(new) <= missing:
                 return new
         return None
-
-    def _walk(
-        self, side: Nodes, edge: int, goal: NDArray[np.bool_], links: tuple[Nodes, Nodes], onwards: Nodes
-    ) -> list[int]:
-        """Random links from one side of an edge until a node of the goal."""
-        order, begins = links
-        node, walked = int(side[edge]), []
-        while not goal[node]:
-            link = int(order[self.rng.integers(begins[node], begins[node + 1])])
-            walked.append(link)
-            node = int(onwards[link])
-        return walked
 
     def _single(self) -> list[int] | None:
         """One edge from what is alive to what is needed, of the block that lacks most among those that have one."""

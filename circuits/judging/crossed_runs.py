@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,7 +29,7 @@ FEWER_IMAGES = 32
 """Clean images of each class on which curves and controls are run."""
 
 
-def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:
+def fewer(pairs: Pairs) -> Pairs:
     """The first clean images of each class that the model gets right, each with its first partner of each class."""
     design, seen, rows = pairs.design, {}, []
     assert design is not None
@@ -39,7 +38,7 @@ def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:
     met: set[tuple[int, int]] = set()
     for row, (side, partner, image) in enumerate(zip(sides, partners, images, strict=True)):
         chosen = seen.setdefault(side, [])
-        if right[row] and (image in chosen or len(chosen) < most) and (image, partner) not in met:
+        if right[row] and (image in chosen or len(chosen) < FEWER_IMAGES) and (image, partner) not in met:
             met.add((image, partner))
             rows.append(row)
             if image not in chosen:
@@ -223,7 +222,7 @@ def other_classes(runs: CrossedRuns | None) -> Figure:
     return dataclasses.replace(found, method=f"{method}; {found.method}")
 
 
-def image_table(runs: CrossedRuns, names: Sequence[str] = ()) -> Table:
+def image_table(runs: CrossedRuns) -> Table:
     """The circuit's answer beside the model's for each clean image, worst first."""
     crossed, vit = runs.crossed, runs.task.vit
     design, rows = crossed.design, []
@@ -238,7 +237,7 @@ def image_table(runs: CrossedRuns, names: Sequence[str] = ()) -> Table:
             (
                 float(np.sqrt(np.mean(errors**2))),
                 (
-                    names[at] if names else f"image {images[at]}",
+                    f"image {images[at]}",
                     {TARGET: "target", FOIL: "foil"}.get(int(sides[at]), "other"),
                     full,
                     said,

@@ -111,20 +111,9 @@ def _checked(
     report, measured = (
         crossed_report(judging, method) if crossed else (one_sided_report(judging, method), judging.pairs)
     )
-    evaluator = MaskEvaluator(
-        judging.circuit,
-        task,
-        task.metric.response if crossed else task.metric,
-        measured,
-        judging.baseline,
-        judging.resamples(measured),
-        settings,
-        judging.seed,
-        judging.memory,
-        judging.progress,
-        {},
-        every,
-    )
+    metric, draws = task.metric.response if crossed else task.metric, judging.resamples(measured)
+    given = (judging.circuit, task, metric, measured, judging.baseline, draws, settings, judging.seed)
+    evaluator = MaskEvaluator(*given, **judging.options, every_partner=every)
     return add_checks(report, evaluator, names)
 
 

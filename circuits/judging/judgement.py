@@ -193,11 +193,6 @@ Bools = NDArray[np.bool_]
 FAITHFULNESS = "(m(C) - m(none)) / (m(E) - m(none)) on evaluation pairs, a ratio of means, not clipped"
 
 
-def judged_pairs(task: Task, pairs: Pairs | None = None) -> Pairs:
-    """The pairs that circuits are judged on: by default the evaluation's, those that the model gets right."""
-    return (task.evaluation if pairs is None else pairs).under(task.ablation).right
-
-
 @dataclass(frozen=True, eq=False)
 class Shares:
     """Circuits on some pairs.
@@ -282,14 +277,14 @@ def shares_kept(
         task: The model, the metric and the ablation.
         graph: The graph of the masks.
         masks: Kept edges of each circuit, at least one.
-        pairs: Pairs to judge on; `judged_pairs(task)` by default.
+        pairs: Pairs to judge on; by default the evaluation's, those that the model gets right.
         n_bootstrap: Draws for the intervals.
         seed: Of the draws.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr.
         label: What the bar is called.
     """
-    pairs = judged_pairs(task) if pairs is None else pairs
+    pairs = task.evaluation.under(task.ablation).right if pairs is None else pairs
     metric = task.metric if pairs.design is None else task.metric.response
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     ordered = [masks[0], np.zeros(len(graph), dtype=np.bool_), *masks[1:]]

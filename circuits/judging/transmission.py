@@ -107,10 +107,10 @@ class Crossed:
             return Figure(None, "share", reason=reason, method=method)
         return self.figure(divide(above, below), "share", method)
 
-    def _one_class(self, method: str, unit: str = "share") -> Figure | None:
+    def _one_class(self, method: str) -> Figure | None:
         if self.design.sided:
             return None
-        return Figure(None, unit, reason="the clean images show one class only", method=method)
+        return Figure(None, "share", reason="the clean images show one class only", method=method)
 
     def transmission(self) -> Figure:
         """T."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
@@ -104,14 +104,7 @@ class GivenMasks:
 
     def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
         """The masks of images, carried to the model's input."""
-        return torch.stack([self._one(pictures, name) for name in pictures.names])
-
-    def _one(self, pictures: Pictures, name: str) -> Tensor:
-        wanted = pictures.vit.cfg.image_size
-        mask = look_up(self.table, name, pictures.data)
-        if mask is None:
-            return torch.zeros(wanted, dtype=torch.bool)
-        return torch.from_numpy(carried(mask, pictures, name, self.coordinates))
+        return _carried(lambda name: look_up(self.table, name, pictures.data), pictures, self.coordinates)
 
     def as_dict(self) -> dict[str, Any]:
         """The kind and the coordinates; the masks themselves are in the record's digest only."""
@@ -143,16 +136,7 @@ class MaskFolder:
 
     def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
         """The masks of images, carried to the model's input."""
-        found = []
-        for name in pictures.names:
-            file = self._file(name)
-            mask = np.zeros((1, 1), dtype=np.bool_) if file is None else _read(file)
-            found.append(
-                np.zeros(pictures.vit.cfg.image_size, dtype=np.bool_)
-                if file is None
-                else carried(mask, pictures, name, self.coordinates)
-            )
-        return torch.from_numpy(np.stack(found))
+        return _carried(lambda name: _read(self._file(name)), pictures, self.coordinates)
 
     def as_dict(self) -> dict[str, Any]:
         """The folder and the coordinates."""
@@ -170,14 +154,26 @@ class MaskFolder:
         return None
 
 
-def _read(file: Path) -> NDArray[np.bool_]:
+def _read(file: Path | None) -> NDArray[np.bool_] | None:
     from PIL import Image
 
+    if file is None:
+        return None
     try:
         with Image.open(file) as picture:
             return np.asarray(picture.convert("L")) >= 128
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"the mask {file} cannot be read as a picture ({error}). Replace it or remove it.") from error
+
+
+def _carried(
+    find: Callable[[str], NDArray[np.bool_] | None], pictures: Pictures, coordinates: str
+) -> Bool[Tensor, "image height width"]:
+    """The masks that are found of images, in the model's input; nothing where there is none."""
+    none = np.zeros(pictures.vit.cfg.image_size, dtype=np.bool_)
+    found = ((name, find(name)) for name in pictures.names)
+    every = [none if mask is None else carried(mask, pictures, name, coordinates) for name, mask in found]
+    return torch.from_numpy(np.stack(every))
 
 
 def carried(mask: NDArray[np.bool_], pictures: Pictures, name: str, coordinates: str) -> NDArray[np.bool_]:

@@ -125,18 +125,6 @@ def _lse(logits: Tensor, classes: tuple[int, ...]) -> Tensor:
     return logits[..., classes[0]] if len(classes) == 1 else logits[..., list(classes)].logsumexp(-1)
 
 
-def _logit_difference(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
-    return _lse(logits, metric.target) - _lse(logits, metric.foil)
-
-
-def _logit(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
-    return _lse(logits, metric.target)
-
-
-def _probability(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
-    return (_lse(logits, metric.target) - logits.logsumexp(-1)).exp()
-
-
 def _kl(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
     if reference is None:
         raise TaskError("the metric kl compares with the full model: pass reference=, its logits on the clean images.")
@@ -149,10 +137,6 @@ def _distance(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tenso
     return -(metric.response(logits) - metric.response(reference)).abs()
 
 
-def _accuracy(metric: Metric, logits: Tensor, reference: Tensor | None) -> Tensor:
-    return metric.correct(logits).to(logits.dtype)
-
-
 def kl_divergence(reference: Float[Tensor, "*#batch class"], logits: Float[Tensor, "*batch class"]) -> Tensor:
     """KL(p of reference || p of logits) in nats, shape (*batch)."""
     log_p, log_q = reference.log_softmax(-1), logits.log_softmax(-1)
@@ -160,10 +144,10 @@ def kl_divergence(reference: Float[Tensor, "*#batch class"], logits: Float[Tenso
 
 
 _KINDS: dict[str, Callable[[Metric, Tensor, Tensor | None], Any]] = {
-    "logit_difference": _logit_difference,
-    "logit": _logit,
-    "probability": _probability,
+    "logit_difference": lambda metric, logits, _: _lse(logits, metric.target) - _lse(logits, metric.foil),
+    "logit": lambda metric, logits, _: _lse(logits, metric.target),
+    "probability": lambda metric, logits, _: (_lse(logits, metric.target) - logits.logsumexp(-1)).exp(),
     "kl": _kl,
     "distance": _distance,
-    "accuracy": _accuracy,
+    "accuracy": lambda metric, logits, _: metric.correct(logits).to(logits.dtype),
 }

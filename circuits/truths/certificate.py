@@ -31,6 +31,7 @@ from ...models.toys.training import borrowed_threads, learning_rate, make_optimi
 from ..baseline import source_values
 from ..graph import compile_graph
 from ..run import MaskWeights, masked_logits
+from ..tasks.metrics import kl_divergence
 from .planted import truth_mask
 
 
@@ -96,8 +97,7 @@ def largest_difference(before: Tensor, after: Tensor) -> float:
 
 def mean_kl(before: Tensor, after: Tensor) -> float:
     """KL(p before || p after) in nats, averaged over images."""
-    log_p, log_q = before.log_softmax(-1), after.log_softmax(-1)
-    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+    return float(kl_divergence(before, after).mean())
 
 
 def verify_planted(vit: PlantedViT, n: int | None = None, *, seed: int = 0) -> Certificate:

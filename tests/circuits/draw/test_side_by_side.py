@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.compare.matching import Matching
-from vitcircuits.circuits.draw.side_by_side import BOTH, ONLY_FIRST, ONLY_SECOND, legend_svg, side_by_side
+from vitcircuits.circuits.draw.comparison_page import BOTH, ONLY_FIRST, ONLY_SECOND, legend_svg, side_by_side
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.scores import Scores
 from vitcircuits.models.config import TokenLayout, VitConfig
