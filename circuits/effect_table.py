@@ -16,6 +16,7 @@ numpy arrays only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ _CHUNK = 2048  # places whose bootstrap draws are held at once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EffectTable(Tabular):
+class EffectTable(Tabular, ABC):
     """Effects of patches at a number of places; NaN where there is nothing to patch.
 
     Args:
@@ -159,6 +160,30 @@ class EffectTable(Tabular):
         cells = tuple((*(str(row[name]) for name in places), *self._figures(row)) for row in rows)
         return Table((*places, "effect", "flips"), cells, self.method)
 
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+        """Draws a heat map to an .svg, .pdf or .png, and returns the path.
+
+        Of activations layers go upwards, and across go heads, one panel for each column of tokens while these are few;
+        for `resid` and `mlp_out`, and where there are many columns, across go the tokens. Of paths sources go upwards
+        and destinations across; those that have no edge here at all are left out.
+
+        Args:
+            path: Where to.
+            show: `effect`, `normalised` or `flips` (the share of pairs that flip).
+            title: Stands above instead of the model and the task.
+
+        Raises:
+            TaskError: `show` is not known.
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from .draw.heatmap import draw_heatmap
+
+        return draw_heatmap(self._heatmap(show, title), path)
+
+    @abstractmethod
+    def _heatmap(self, show: str, title: str) -> Heatmap:
+        """What is drawn."""
+
     def _figures(self, row: Mapping[Hashable, Any]) -> tuple[Figure, Figure]:
         why = "no interval was drawn"
         effect = Figure(row["effect"], self.unit, *_known(row["low"], row["high"]), reason=why)
@@ -240,25 +265,6 @@ class PatchTable(EffectTable):
         table = pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
         return table.dropna(subset=["effect"]).reset_index(drop=True)
 
-    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
-        """Draws a heat map to an .svg, .pdf or .png, and returns the path.
-
-        Layers go upwards. Across go heads, one panel for each column of tokens while these are few; for `resid` and
-        `mlp_out`, and where there are many columns, across go the tokens.
-
-        Args:
-            path: Where to.
-            show: `effect`, `normalised` or `flips` (the share of pairs that flip).
-            title: Stands above instead of a sentence of its own.
-
-        Raises:
-            TaskError: `show` is not known.
-            FormatError: The ending is not known, or the file cannot be written.
-        """
-        from .draw.heatmap import draw_heatmap
-
-        return draw_heatmap(self._heatmap(show, title), path)
-
     def _heatmap(self, show: str, title: str) -> Heatmap:
         from .draw.heatmap import Heatmap
 
@@ -310,25 +316,12 @@ class PathTable(EffectTable):
         columns = {**names, "n_edges": self.n_edges.ravel(), **self.measured(n_bootstrap, seed)}
         return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
 
-    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
-        """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.
-
-        Those that have no edge here at all are left out.
-
-        Args:
-            path: Where to.
-            show: `effect`, `normalised` or `flips` (the share of pairs that flip).
-            title: Stands above instead of the model and the task.
-
-        Raises:
-            TaskError: `show` is not known.
-            FormatError: The ending is not known, or the file cannot be written.
-        """
-        from .draw.heatmap import Heatmap, draw_heatmap
+    def _heatmap(self, show: str, title: str) -> Heatmap:
+        from .draw.heatmap import Heatmap
 
         rows, columns = (np.flatnonzero(self.n_edges.any(axis)) for axis in (1, 0))
         grid = self.shown(show)[None][:, rows][:, :, columns]
         names = [self.sources[row] for row in rows], [self.destinations[column] for column in columns]
         words = title or self.context, f"paths, {self.method}"
         unit = self.unit_of(show)
-        return draw_heatmap(Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips"), path)
+        return Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips")

@@ -9,6 +9,12 @@
 Both runs go through the model block by block, side by side, so what lies before a patch is shared and one layer of
 activations is held at a time. From there on candidates (head, tokens) run in batches, a head by itself, and the last
 block only for the tokens that the readout looks at.
+
+Not by the engine of exact changes (`engines/pruned_run`), for two reasons. What is patched (z, q, k, v, a pattern, a
+residual, each at any set of tokens) is no edge of a graph. And where it is all edges that leave a node, the plain walk
+costs less: it goes on by fused blocks, where the engine sets up each layer's heads and tells their changes apart. In
+forward passes' worth of work beside the runs of both ends (`work.py`, digits-2l): 8 heads 1.92 against 2.11, 2 MLPs .10
+against .41.
 """
 
 from __future__ import annotations

@@ -214,18 +214,14 @@ def _against_random(
         own, *random = evaluator.outputs([what(mask) for mask in (evaluator.own, *masks)], name.replace("_", " "))
         away = evaluator.distance(np.stack([own, *random]), evaluator.full)
         judged[kind] = _judge_draws(evaluator, margin(away[0], away[1:]), "the circuit " + said)
-    hardest = max(judged, key=lambda kind: (_order(judged[kind]), judged[kind][2].p_value))
+    order = {True: 0, None: 1, False: 2}  # failed is harder than undecided, undecided than passed
+    hardest = max(judged, key=lambda kind: (order[judged[kind][0]], judged[kind][2].p_value))
     passed, words, found, n = judged[hardest]
     kind = CONTROLS[hardest].words[granularity(evaluator.circuit)]
     words += f"; against the hardest of {len(judged)} kinds, {hardest}: {kind}"
     method = f"one-sided binomial test over {n} random circuits; ties don't count as wins; interval: Wilson's; "
     method += f"distance: root mean square over pairs; kinds: {', '.join(judged)}"
     return verdict(name, evaluator, passed, words, found, n, null, method)
-
-
-def _order(judged: Judged) -> int:
-    """Failed is harder than undecided, undecided than passed."""
-    return {True: 0, None: 1, False: 2}[judged[0]]
 
 
 def others(evaluator: MaskEvaluator, kind: str) -> list[Bools]:

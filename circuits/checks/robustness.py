@@ -137,10 +137,10 @@ def evaluate_spread(
         GraphError: The circuit belongs to a graph of another model.
     """
     require_model(task.vit, circuit.graph)
-    chosen = _distinct([as_ablation(ablation) for ablation in ablations])
+    chosen = list(dict.fromkeys(map(as_ablation, ablations)))
     used = task.evaluation if pairs is None else pairs
     sided = used.design is not None and used.design.sided
-    kinds = _sided_metrics(task.metric, metrics) if sided else _metrics(task.metric, metrics)
+    kinds = list(dict.fromkeys(metrics or (_sided_metrics if sided else _metrics)(task.metric)))
     judged_by = [dataclasses.replace(task.metric, kind=kind) for kind in kinds]
     _require_enough(len(chosen), len(judged_by))
     judged, fitting = {}, {}
@@ -178,20 +178,15 @@ def _transmission(pairs: Pairs, judged: Judged, ablation: Ablation) -> Figure:
     return Crossed(pairs.design, outputs[0], judged.full, outputs[1], judged.resamples, interchange).headline()
 
 
-def _sided_metrics(metric: Metric, wanted: Sequence[str]) -> list[str]:
+def _sided_metrics(metric: Metric) -> tuple[str, ...]:
     """Of a crossed task. A contrast between classes of how far one is from the model says nothing of either."""
     own = metric.response.kind
     other = "probability" if own != "probability" else "logit_difference" if metric.foil else "logit"
-    return list(dict.fromkeys(wanted or (own, other, "kl")))
+    return own, other, "kl"
 
 
-def _distinct(ablations: list[Ablation]) -> list[Ablation]:
-    return list(dict.fromkeys(ablations))
-
-
-def _metrics(metric: Metric, wanted: Sequence[str]) -> list[str]:
-    other = "kl" if metric.kind != "kl" else "logit_difference" if metric.foil else "logit"
-    return list(dict.fromkeys(wanted or (metric.kind, other)))
+def _metrics(metric: Metric) -> tuple[str, ...]:
+    return metric.kind, "kl" if metric.kind != "kl" else "logit_difference" if metric.foil else "logit"
 
 
 def _require_enough(n_ablations: int, n_metrics: int) -> None:

@@ -42,14 +42,6 @@ class Control:
     words: Mapping[str, str]
 
 
-def _dealt(circuit: Circuit, n: int, *, seed: int) -> list[NDArray[np.bool_]]:
-    return dealt_masks(circuit.graph, circuit.mask, n, seed=seed)
-
-
-def _renamed(circuit: Circuit, n: int, *, seed: int) -> list[NDArray[np.bool_]]:
-    return renamed_masks(circuit.graph, circuit.mask, n, seed=seed)
-
-
 _DEALT = (
     "circuits of the same size whose edges were dealt anew, each among those with the same kinds and layers of source "
     "and reader, the same port and token groups; all on paths"
@@ -58,8 +50,10 @@ _RENAMED = "the same circuit with the heads of each layer exchanged at random"
 
 CONTROLS: dict[ControlKind, Control] = {
     "paths": Control(matched_masks, MATCHED_BY),
-    "dealt": Control(_dealt, {"edge": _DEALT}),
-    "renamed": Control(_renamed, {"edge": _RENAMED, "node": _RENAMED}),
+    "dealt": Control(lambda one, n, seed: dealt_masks(one.graph, one.mask, n, seed=seed), {"edge": _DEALT}),
+    "renamed": Control(
+        lambda one, n, seed: renamed_masks(one.graph, one.mask, n, seed=seed), dict.fromkeys(("edge", "node"), _RENAMED)
+    ),
 }
 """Kind -> how its circuits are drawn."""
 
