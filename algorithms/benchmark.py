@@ -235,17 +235,10 @@ def _measure(model: str, name: str, task: Task, crossed: Task) -> Row:
         discovery.search(task, graph)
     if not isinstance(found, Scores | Circuit):
         raise TaskError(f"{name} returned a {type(found).__name__}: scores or a circuit can be compared.")
-    figures, read = judge(found, truths), judge_reading(_circuit(found, truths), crossed)
-    return Row(
-        name,
-        model,
-        n_edges=len(graph),
-        n_true=len(frozenset().union(*truths)),
-        **vars(figures),
-        **{name: figure.value for name, figure in read.items()},
-        runs=work.runs,
-        seconds=seconds,
-    )
+    read = judge_reading(_circuit(found, truths), crossed)
+    figures: dict[str, Any] = {**vars(judge(found, truths)), **{name: one.value for name, one in read.items()}}
+    sizes = {"n_edges": len(graph), "n_true": len(frozenset().union(*truths))}
+    return Row(name, model, **sizes, **figures, runs=work.runs, seconds=seconds)
 
 
 def _circuit(found: Scores | Circuit, truths: Sequence[frozenset[str]]) -> Circuit:

@@ -92,7 +92,7 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
         evenly = np.linspace(0, len(order) - 1, limit).astype(np.intp)
         places = evenly if scores is None else np.sort(np.argsort(-size, kind="stable")[:limit])
     rows = zip(edge_rows(circuit, places), (size[places] / largest).tolist(), strict=True)
-    return tuple(Stroke(*map(_finite, vars(row).values()), share) for row, share in rows)
+    return tuple(Stroke(*map(_finite, [*vars(row).values(), share])) for row, share in rows)
 
 
 def _finite(value: Any) -> Any:

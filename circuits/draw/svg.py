@@ -66,8 +66,8 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
     under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
-    name, heads = f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges", (POSITIVE, NEGATIVE, UNSCORED)
-    arrows = dict(zip(("positive", "negative", "unscored"), heads, strict=True))
+    name = f"{title(circuit)}, {len(circuit)} of {len(circuit.graph)} edges"
+    arrows = {"positive": POSITIVE, "negative": NEGATIVE, "unscored": UNSCORED}
     return document((width, height), name, arrows, [*head, picture, *under])
 
 
