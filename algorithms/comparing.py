@@ -32,8 +32,7 @@ from ..circuits.compare.subject import PairCurve, Subject
 from ..circuits.figure_data import gather_heads, in_turn
 from ..circuits.judging.crossed_runs import fewer
 from ..circuits.judging.plan import Grid, make_grid, ranked_masks
-from ..circuits.mask_runs import run_masks
-from ..circuits.run import require_model
+from ..circuits.run import require_model, run_masks
 from ..circuits.tasks.redraw import at_rows, met_again, redrawn_rows
 from ..circuits.tasks.task import Pairs, Task
 from ..models.errors import GraphError, TaskError

@@ -20,8 +20,8 @@ from ..circuits.circuit import Circuit
 from ..circuits.graph import Graph
 from ..circuits.judging.bootstrap import Resamples, divide
 from ..circuits.judging.transmission import Crossed
-from ..circuits.mask_runs import run_masks
 from ..circuits.report import Figure, Table, Tabular
+from ..circuits.run import run_masks
 from ..circuits.tasks.task import Pairs, Task
 from ..circuits.tasks.taught import full_answers
 

@@ -9,10 +9,16 @@ whichever has fewer terms (a: this run, a': ablated; x' holds every bias that be
 kept path from the input carries a' by definition. Inside a head with several token groups, an edge from group s to
 group t decides whether tokens of t see this run's keys (or values) of the tokens of s, or those that the head reads
 from the ablated residual x'.
+
+Many circuits run on the same pairs (`run_masks`) share the ablated values and the clean run, computed once per batch:
+batches are the outer loop, masks the inner one. Masks that occur twice run once, and the mask that keeps every edge is
+the clean run itself.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +26,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from ..models.blocks import OpenBlock
 from ..models.errors import GraphError
@@ -31,6 +38,7 @@ from .edge_blocks import EdgeBlock
 from .graph import Graph
 from .memory import batch_size_for
 from .reach import reach
+from .tasks.metrics import Metric
 from .tasks.task import Pairs
 
 
@@ -292,3 +300,108 @@ def rows_of_heads(places: NDArray[np.intp]) -> list[int]:
     """The row that each head reads, or a single row if all heads share it."""
     rows = places.tolist()
     return rows[:1] if len(set(rows)) == 1 else rows
+
+
+@dataclass(frozen=True, eq=False)
+class MaskRuns:
+    """What the model said under each mask.
+
+    Args:
+        outputs: Metric of each mask on each pair, shape (mask, pair).
+        clean_outputs: Metric of the clean run, shape (pair,).
+        logits: Of the first masks, as many as were asked for, shape (mask, pair, class), float64 on the CPU.
+        clean_logits: Of the clean run, shape (pair, class), likewise.
+    """
+
+    outputs: NDArray[np.float64]
+    clean_outputs: NDArray[np.float64]
+    logits: Float[Tensor, "mask pair class"]
+    clean_logits: Float[Tensor, "pair class"]
+
+
+def run_masks(
+    vit: HookedViT,
+    graph: Graph,
+    masks: Sequence[NDArray[np.bool_]],
+    metric: Metric,
+    pairs: Pairs,
+    baseline: Baseline,
+    *,
+    n_logits: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = False,
+    label: str = "circuits",
+) -> MaskRuns:
+    """The metric of every mask on every pair. Costs one clean run, the baseline's runs, and one run per mask.
+
+    Args:
+        vit: The opened model.
+        graph: The graph of the masks.
+        masks: Kept edges, each of shape (edge,).
+        metric: Logits -> one number per pair.
+        pairs: Pairs of images.
+        baseline: What removed edges carry.
+        n_logits: Keep the logits of the first so many masks.
+        memory: Bytes to hold at once; pairs are run in batches that fit.
+        progress: Show a bar on stderr.
+        label: What the bar is called.
+    """
+    distinct, place = _distinct(masks)
+    size = batch_size_for(vit, memory, copies=3.0)
+    outputs, kept, clean_outputs, clean_logits = [], [], [], []
+    bar = tqdm(total=len(distinct) * -(-len(pairs) // size), desc=label, unit="run", disable=not progress)
+    with torch.no_grad(), vit.borrowed(), bar:
+        for batch in pairs.batches(size):
+            reference = vit(batch.clean)
+            wanted = batch.wanted(reference)
+            found = _one_batch(vit, graph, distinct, batch, baseline, reference, bar)
+            outputs.append(_cpu(metric(found, wanted.expand_as(found)))[place])
+            kept.append(_cpu(found[place[:n_logits]]))
+            clean_outputs.append(_cpu(metric(reference, wanted)))
+            clean_logits.append(_cpu(reference))
+    return MaskRuns(
+        torch.cat(outputs, 1).numpy(), torch.cat(clean_outputs).numpy(), torch.cat(kept, 1), torch.cat(clean_logits)
+    )
+
+
+def _one_batch(
+    vit: HookedViT,
+    graph: Graph,
+    masks: Sequence[NDArray[np.bool_]],
+    batch: Pairs,
+    baseline: Baseline,
+    reference: Tensor,
+    bar: tqdm,
+) -> Float[Tensor, "mask batch class"]:
+    """Logits of each mask on one batch."""
+    found = reference.new_empty(len(masks), *reference.shape)
+    images, ablated = vit.check_images(batch.clean), baseline(batch)
+    for row, mask in enumerate(masks):
+        everything = bool(mask.all())
+        found[row] = (
+            reference if everything else masked_logits(vit, MaskWeights.from_mask(graph, mask, vit), images, ablated)
+        )
+        bar.update()
+    return found
+
+
+def mask_key(mask: NDArray[np.bool_]) -> bytes:
+    """What tells a mask from others."""
+    return hashlib.sha256(np.packbits(mask).tobytes()).digest()
+
+
+def _distinct(masks: Sequence[NDArray[np.bool_]]) -> tuple[list[NDArray[np.bool_]], list[int]]:
+    """The different masks, and for each mask the place of its equal among them."""
+    rows: dict[bytes, int] = {}
+    distinct, place = [], []
+    for mask in masks:
+        key = mask_key(mask)
+        if key not in rows:
+            rows[key] = len(distinct)
+            distinct.append(mask)
+        place.append(rows[key])
+    return distinct, place
+
+
+def _cpu(values: Tensor) -> Tensor:
+    return values.double().cpu()

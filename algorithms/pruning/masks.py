@@ -49,9 +49,8 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import FLOOR
-from ...circuits.mask_runs import run_masks
 from ...circuits.memory import bytes_of_pair
-from ...circuits.run import require_model
+from ...circuits.run import require_model, run_masks
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence

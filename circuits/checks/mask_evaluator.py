@@ -10,7 +10,6 @@ together.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +26,10 @@ from ..circuit import Circuit
 from ..graph import Graph
 from ..judging.bootstrap import FLOOR, Numbers, Resamples, divide
 from ..judging.transmission import Crossed
-from ..mask_runs import run_masks
 from ..nodes import among, granularity, kept_nodes
 from ..reach import prune
 from ..report import Figure, Report, Table, Verdict
+from ..run import mask_key, run_masks
 from ..tasks.design import Design
 from ..tasks.metrics import Metric
 from ..tasks.task import Pairs, Task
@@ -180,7 +179,7 @@ class MaskEvaluator:
 
     def outputs(self, masks: Sequence[Bools], label: str) -> Floats:
         """The metric of each mask on each pair, shape (mask, pair); `label` names the progress bar."""
-        keys = [hashlib.sha256(np.packbits(mask).tobytes()).digest() for mask in masks]
+        keys = [mask_key(mask) for mask in masks]
         new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self.known}
         if new:
             runs = run_masks(

@@ -26,11 +26,10 @@ from ..circuit import Circuit
 from ..judging.bootstrap import Resamples
 from ..judging.faithfulness import Judged, faithfulness
 from ..judging.transmission import Crossed
-from ..mask_runs import MaskRuns, run_masks
 from ..nodes import granularity
 from ..reach import prune
 from ..report import Figure, Table, Tabular
-from ..run import require_model
+from ..run import MaskRuns, require_model, run_masks
 from ..tasks.metrics import RELATIVE, UNITS, Metric
 from ..tasks.task import Pairs, Task
 from .mask_evaluator import Findings, MaskEvaluator

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..baseline import Baseline
 from ..graph import Graph
-from ..mask_runs import MaskRuns, run_masks
 from ..report import Figure, Table
+from ..run import MaskRuns, run_masks
 from ..tasks.design import FOIL, TARGET, one_partner_each
 from ..tasks.metrics import kl_divergence
 from ..tasks.task import Pairs, Task

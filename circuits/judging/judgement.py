@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from ..baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ..circuit import Circuit
 from ..graph import Graph
-from ..mask_runs import MaskRuns, run_masks
 from ..report import Figure, Report, Table
+from ..run import MaskRuns, run_masks
 from ..tasks.design import Design
 from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task

@@ -21,8 +21,7 @@ import numpy as np
 from ...models.errors import GraphError, TaskError
 from ..baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ..circuit import Circuit
-from ..mask_runs import run_masks
-from ..run import require_model
+from ..run import require_model, run_masks
 from ..scores import By, Scores
 from ..sizes import masks_within
 from ..tasks.metrics import Metric

@@ -12,7 +12,7 @@ from vitcircuits.algorithms.engines.flips import measure_flips
 from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.mask_runs import run_masks
+from vitcircuits.circuits.run import run_masks
 from vitcircuits.circuits.tasks.design import FOIL, TARGET
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.tasks.taught import full_answers, with_answers, with_permuted_answers

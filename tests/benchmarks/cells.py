@@ -28,8 +28,8 @@ from vitcircuits.circuits import Graph, Task
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.judging.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
-from vitcircuits.circuits.mask_runs import MaskRuns, run_masks
 from vitcircuits.circuits.report import Figure
+from vitcircuits.circuits.run import MaskRuns, run_masks
 from vitcircuits.circuits.sizes import edges_of
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models.files import write_bytes_atomic, write_text_atomic

@@ -10,9 +10,8 @@ from vitcircuits.algorithms.pruning.masks import Descent, FiniteDifference, Goal
 from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.mask_runs import run_masks
 from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.run import run_pairs
+from vitcircuits.circuits.run import run_masks, run_pairs
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError, GraphError, TaskError
 

@@ -8,7 +8,7 @@ from vitcircuits.circuits import compile_graph, planted_task, truth_mask
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.judging.bootstrap import Resamples, wilson
 from vitcircuits.circuits.judging.faithfulness import Judged, faithfulness
-from vitcircuits.circuits.mask_runs import run_masks
+from vitcircuits.circuits.run import run_masks
 from vitcircuits.models import load_vit
 
 

@@ -9,8 +9,7 @@ from vitcircuits.circuits import Circuit, Pairs, Scores, Task, class_contrast, c
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.judging.bootstrap import Resamples, normalised, share
 from vitcircuits.circuits.judging.plan import MIB_SHARES, area, log_area, make_grid
-from vitcircuits.circuits.mask_runs import run_masks
-from vitcircuits.circuits.run import run_pairs
+from vitcircuits.circuits.run import run_masks, run_pairs
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError
