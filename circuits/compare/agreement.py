@@ -95,17 +95,6 @@ Drawn = Sequence[Sequence[Circuit]]
 """Random circuits like each of the subjects' circuits."""
 Measure = Callable[[Circuit, Circuit], float]
 
-MEASURES = (
-    "edges",
-    "nodes",
-    "edges at equal rank",
-    "rank-biased overlap",
-    "rank correlation",
-    "Weisfeiler-Lehman",
-    "edges, heads matched",
-    "nodes, heads matched",
-)
-
 
 @dataclass(frozen=True, eq=False)
 class Agreement:

@@ -108,12 +108,6 @@ class CrossedRuns:
         outputs = self.runs.outputs
         return Crossed(self.pairs.design, outputs[0], self.runs.clean_outputs, outputs[1], resamples, self.interchange)
 
-    @property
-    def n_right(self) -> int:
-        """Clean images that the model gets right."""
-        design = self.crossed.design
-        return design.clean_image[design.right].unique().numel()
-
     @cached_property
     def right(self) -> CrossedRuns | None:
         """On the clean images that the model gets right; None where it gets none of a class right."""
