@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...circuits.baseline import DEFAULT_MEMORY, make_baseline
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.graph import Graph
 from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
@@ -81,6 +81,7 @@ def single_effects(
     edges: Sequence[int] | NDArray[np.intp],
     *,
     direction: str = "noising",
+    baseline: Baseline | None = None,
     memory: int = DEFAULT_MEMORY,
     done: Callable[[int], object] = lambda count: None,
 ) -> NDArray[np.float64]:
@@ -91,11 +92,12 @@ def single_effects(
         task: Its discovery pairs are used.
         edges: Which edges.
         direction: `noising` or `denoising`.
+        baseline: What removed edges carry, where it is at hand.
         memory: Bytes to hold at once.
         done: Called with edges x pairs as they are finished.
     """
     restore, pairs = direction == "denoising", task.searched
-    baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
+    baseline = baseline or make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     found = measure_flips(
         task.vit,
         graph,

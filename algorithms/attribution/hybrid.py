@@ -143,7 +143,7 @@ class _Doubts:
     def _measure(self, edges: Sequence[int]) -> None:
         """Single edges, each by its own run."""
         chosen = list(edges)
-        effects = single_effects(self.graph, self.task, chosen, memory=self.memory)
+        effects = single_effects(self.graph, self.task, chosen, baseline=self.baseline, memory=self.memory)
         for ours, measured in zip(self.found, spread(effects), strict=True):
             ours[chosen] = measured
         self.exact[chosen] = True
