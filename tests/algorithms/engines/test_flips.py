@@ -21,18 +21,18 @@ def masks_of(graph, seed=0):
     return [np.ones(len(graph), dtype=bool), np.zeros(len(graph), dtype=bool), some, prune(graph, few)]
 
 
-def check(vit, graph, images, *, ablation="partner", most=60, masks=None, **options):
+def check(vit, graph, images, *, ablation="partner", most=60, masks=None, edges=None, **options):
     clean, corrupt, reference = images
     pairs, baseline = Pairs(clean, corrupt), make_baseline(vit, Ablation(ablation), reference)
     scale = 1e-9 if vit.dtype == torch.float64 else 1e-4
     for mask in masks_of(graph) if masks is None else masks:
-        edges = np.random.default_rng(1).permutation(len(graph))[:most]
+        edges = np.random.default_rng(1).permutation(len(graph))[:most] if edges is None else edges
         found = measure_flips(vit, graph, mask, edges, METRIC, pairs, baseline, **options)
         now = METRIC(run_pairs(vit, graph, mask, pairs, baseline)).double().numpy()
         np.testing.assert_allclose(found.now, now, rtol=0, atol=scale * max(1, np.abs(now).max()))
         for edge, got in zip(edges, found.flipped, strict=True):
             flipped = mask.copy()
-            flipped[edge] = not flipped[edge]
+            flipped[edge] = ~flipped[edge]
             wanted = METRIC(run_pairs(vit, graph, flipped, pairs, baseline)).double().numpy()
             np.testing.assert_allclose(got, wanted, rtol=0, atol=scale * max(1, np.abs(wanted).max()))
 
@@ -55,6 +55,15 @@ def test_every_graph(variant_named, images_for, tokens, ports):
 def test_every_ablation(variant_named, images_for, ablation, tokens, ports):
     vit = variant_named("qknorm-rms")
     check(vit, compile_graph(vit, tokens=tokens, ports=ports), images(vit, images_for), ablation=ablation, most=25)
+
+
+@pytest.mark.parametrize("ablation", ["partner", "zero"])
+def test_edges_into_one_place_flip_together(variant_named, images_for, ablation, tokens):
+    vit = variant_named("registers-layerscale")
+    graph = compile_graph(vit, tokens=tokens)
+    whole = [np.arange(block.start, block.stop) for block in graph.blocks]
+    groups = whole + [half for block in whole for half in np.array_split(block, 2)]
+    check(vit, graph, images(vit, images_for), ablation=ablation, edges=groups)
 
 
 @pytest.mark.parametrize("ablation", ["partner", "zero"])
