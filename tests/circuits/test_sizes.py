@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vitcircuits.circuits.graph import compile_graph
+from vitcircuits.circuits.judging import plan
 from vitcircuits.circuits.judging.plan import make_grid, ranked_masks
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.scores import Scores
@@ -84,7 +85,7 @@ def test_mibs_grid_counts_before_pruning_and_the_others_on_paths(variant_named, 
     for n, mask in zip(mib.n, ranked_masks(graph, ranking, mib), strict=True):
         np.testing.assert_array_equal(mask, prune(graph, _prefix(graph, ranking, n)))
     assert "before" in mib.method and mib.thinned(3).before_pruning
-    monkeypatch.setattr(curves, "EVERY_COUNT_UP_TO", 10)
+    monkeypatch.setattr(plan, "EVERY_COUNT_UP_TO", 10)
     large = make_grid(len(graph))
     assert large.n.tolist() == mib.n.tolist() and "on paths" in large.method
     for grid in (large, large.thinned(4)):
