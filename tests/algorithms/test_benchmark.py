@@ -31,7 +31,7 @@ def test_every_algorithm_meets_the_model_and_searches_are_told_the_true_size(mon
     run = registry.run_algorithm
 
     def quick(name, graph, task, **options):
-        return run(name, graph, task, **options, **({"steps": 5, "polish": "no"} if name == "learned_masks" else {}))
+        return run(name, graph, task, **options | ({"steps": 5, "polish": "no"} if name == "learned_masks" else {}))
 
     monkeypatch.setattr(registry, "run_algorithm", quick)
     rows = run_benchmark(models=[SMALL], n=4)

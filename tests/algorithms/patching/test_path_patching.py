@@ -68,7 +68,7 @@ def test_every_node_to_every_node_is_a_masked_run(sole_case):
         check_cells(graph, task, path_patch(graph, task, sources=sources, direction="denoising"))
     else:
         task = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind="kl"))
-    check_cells(graph, task, path_patch(graph, task, sources=["a0.h*", *sources[1:]]))
+    check_cells(graph, task, path_patch(graph, task, sources=["a0.h1", *sources[1:]]))
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
