@@ -1,6 +1,6 @@
 """Kills a search again and again (SIGKILL, at moments drawn by chance) until it ends, and compares what it wrote.
 
-usage: kill_search.py [--algorithm NAME] [--kills N] [--seed N]
+usage: kill_search.py [--algorithm NAME] [--kills N] [--pairs N] [--seed N]
 
 Every killed run is followed by another of the same search, which goes on from the journal. The circuit must come out
 with the same bytes as that of a run that nobody disturbed.
@@ -33,10 +33,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", choices=SEARCHES, default="acdc")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)  # forked processes must not wait for the threads of their parent
-    task = class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=48, n_evaluation=2)
+    task = class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=args.pairs, n_evaluation=2)
     chance, hits, same = random.Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         whole, seconds = Path(folder) / "whole", 0.0

@@ -81,7 +81,7 @@ def optimal_ablation(
     require_model(task.vit, circuit.graph)
     options = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     _require_sense(task, steps, batch, learning_rate)
-    descent = _Descent(circuit, task.with_ablation(Ablation("mean", over=task.ablation.over)), memory)
+    descent = ShiftDescent(circuit, task.with_ablation(Ablation("mean", over=task.ablation.over)), memory)
     means = descent.as_ablation(torch.zeros_like(descent.first))
     found = descent.as_ablation(descent.run(steps, batch, learning_rate, seed, progress))
     losses = {"loss_under_means": descent.loss(means), "loss": descent.loss(found)}
@@ -105,7 +105,7 @@ def _require_sense(task: Task, steps: int, batch: int, learning_rate: float) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Descent:
+class ShiftDescent:
     """What is held still while shifts move.
 
     Args:

@@ -1,12 +1,18 @@
-"""Shape annotations checked at run time, and tiny random ViTs that differ in every option a ViT can have."""
+"""Shape annotations checked at run time, and tiny random ViTs that differ in every option a ViT can have.
+
+A law is said once, over `case`: models x graphs x ablations (`square`), judged by the masked run, the oracle.
+"""
 
 from jaxtyping import install_import_hook
 
 install_import_hook("vitcircuits", "beartype.beartype")  # before anything imports vitcircuits
 
 import os  # noqa: E402
-from functools import partial  # noqa: E402
+from dataclasses import dataclass, replace  # noqa: E402
+from functools import cached_property, partial  # noqa: E402
+from typing import Any  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from timm.layers import Attention, RmsNorm  # noqa: E402
@@ -22,9 +28,19 @@ torch.set_num_threads(int(os.environ.get("VITCIRCUITS_TEST_THREADS", "1")))
 
 TOKENS = ("all", "role", "each")
 PORTS = ("qkv", "head", "block")
+ABLATIONS = (  # fields of an Ablation
+    {"kind": "partner"},
+    {"kind": "another", "seed": 3},
+    {"kind": "mean"},
+    {"kind": "mean", "over": "tokens"},
+    {"kind": "zero"},
+    {"kind": "noise", "seed": 3},
+)
 
 _FLOAT32 = {"dtype": torch.float32}
-VARIANTS = {  # chosen so that every option stands beside others
+VARIANTS = {  # chosen so that every option stands beside others; float32 first, where `square` spares it zero ablation
+    "float32": {"init_values": 1.0, "reg_tokens": 1, "qk_norm": True, **_FLOAT32},
+    "float32-average": {"global_pool": "avg", "class_token": False, "norm": "rms", "pre_norm": True, **_FLOAT32},
     "plain": {},
     "registers-layerscale": {"reg_tokens": 2, "init_values": 1.0, "in_chans": 3},
     "qknorm-rms": {"qk_norm": True, "norm": "rms", "qkv_bias": False},
@@ -43,8 +59,6 @@ VARIANTS = {  # chosen so that every option stands beside others
     "token-fcnorm": {"fc_norm": True, "final_norm": False, "qkv_bias": False, "pre_norm": True},
     "prefix-pooled": {"global_pool": "avg", "pool_include_prefix": True, "reg_tokens": 1, "qk_norm": True},
     "no-projection-bias": {"proj_bias": False, "no_embed_class": True, "reg_tokens": 1, "in_chans": 3},
-    "float32": {"init_values": 1.0, "reg_tokens": 1, "qk_norm": True, **_FLOAT32},
-    "float32-average": {"global_pool": "avg", "class_token": False, "norm": "rms", "pre_norm": True, **_FLOAT32},
 }
 
 
@@ -197,10 +211,148 @@ def architecture(request, architecture_named):
     return architecture_named(request.param)
 
 
-@pytest.fixture(scope="session", params=[*(name for name in ARCHITECTURES if name not in JOINT), "causal"])
-def separable(request, architecture_named):
+def square(models):
+    """(model, tokens, ports, ablation), three cells a model.
+
+    Each model meets every choice of tokens and of ports; 18 models or more meet every graph under every ablation.
+    """
+    return [
+        (name, tokens, PORTS[(place + row) % 3], ABLATIONS[(place // 3 + 3 * (row == 1)) % 6])
+        for place, name in enumerate(models)
+        for row, tokens in enumerate(TOKENS)
+    ]
+
+
+MODELS = (*VARIANTS, *ARCHITECTURES, "causal")
+SQUARE = square(MODELS)
+SOLE = [SQUARE[3 * place + place // 3 % 3] for place in range(len(MODELS))]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task on one model with one graph, and what the oracle, the masked run, says of it."""
+
+    graph: Any
+    task: Any
+
+    @property
+    def vit(self):
+        return self.task.vit
+
+    @property
+    def pairs(self):
+        return self.task.discovery
+
+    @cached_property
+    def baseline(self):
+        from vitcircuits.circuits.baseline import make_baseline
+
+        return make_baseline(self.vit, self.task.ablation, self.task.reference)
+
+    @cached_property
+    def ends(self):
+        """The residual in front of block 0, and what every source carries on removed edges."""
+        with torch.no_grad(), self.vit.borrowed():
+            return self.vit.embed(self.pairs.clean), self.baseline(self.pairs)
+
+    def mask(self, share, seed=0):
+        """Edges kept by chance."""
+        return np.random.default_rng(seed).random(len(self.graph)) < share
+
+    def some(self, n, seed=0):
+        """At most n edges, drawn by chance."""
+        return np.random.default_rng(seed).permutation(len(self.graph))[:n]
+
+    def logits(self, mask):
+        """Of the masked run, (pair, class)."""
+        from vitcircuits.circuits.run import run_pairs
+
+        return run_pairs(self.vit, self.graph, mask, self.pairs, self.baseline)
+
+    @cached_property
+    def clean(self):
+        """Logits of the whole model, (pair, class)."""
+        return self.vit(self.pairs.clean).detach()
+
+    def metric(self, mask):
+        """Of the masked run, (pair,)."""
+        return self.task.metric(self.logits(mask), self.clean).double().numpy()
+
+    def flipped(self, mask, edge):
+        """The metric where one edge is kept instead of removed, or removed instead of kept."""
+        mask = mask.copy()
+        mask[edge] = not mask[edge]
+        return self.metric(mask)
+
+    def derivative(self, gates, loss):
+        """Logits of the masked run under gates in [0, 1], (edge,), and the derivative of a loss at every gate.
+
+        What no open gate connects with the input carries its ablated value.
+        """
+        from vitcircuits.circuits.reach import reach
+        from vitcircuits.circuits.run import MaskWeights, masked_logits_from
+
+        soft = torch.as_tensor(gates).to(self.vit.dtype).clone().requires_grad_()
+        found = reach(self.graph, np.asarray(gates) > 0)
+        with self.vit.borrowed():
+            weights = replace(MaskWeights.from_tensor(self.graph, soft), alive=found.alive)
+            logits = masked_logits_from(self.vit, weights, *self.ends)
+            (gradient,) = torch.autograd.grad(loss(logits), soft)
+        return logits.detach(), gradient.double().numpy()
+
+
+@pytest.fixture(scope="session")
+def case_of(variant_named, architecture_named):
+    """Makes a case, once: `case_of(name, tokens, ports, {"kind": "mean"}, n=2, metric="kl")`."""
+    from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
+    from vitcircuits.circuits.tasks.metrics import Metric
+
+    made = {}
+
+    def get(name, tokens="all", ports="qkv", ablation=ABLATIONS[0], *, n=2, metric="logit_difference"):
+        key = (name, tokens, ports, tuple(ablation.items()), n, metric)
+        if key not in made:
+            vit = (variant_named if name in VARIANTS else architecture_named)(name)
+            pairs = [make_images(vit, n, seed=seed) for seed in range(4)]
+            task = Task(vit, Metric(metric, (0, 1), (2,)), Pairs(*pairs[:2]), Pairs(*pairs[2:]), Ablation(**ablation))
+            made[key] = Case(compile_graph(vit, tokens=tokens, ports=ports), task)
+        return made[key]
+
+    return get
+
+
+def _id(cell):
+    return "-".join((*cell[:3], *map(str, cell[3].values())))
+
+
+@pytest.fixture(scope="session", params=SQUARE, ids=_id)
+def case(request, case_of):
+    """Every model, with three graphs and ablations of its own."""
+    return case_of(*request.param)
+
+
+@pytest.fixture(scope="session", params=SOLE, ids=_id)
+def sole_case(request, case_of):
+    """Every model, with one graph and ablation of its own, each of them several times: for what takes longer."""
+    return case_of(*request.param)
+
+
+@pytest.fixture(scope="session", params=SQUARE[: 3 * len(VARIANTS)], ids=_id)
+def standard_case(request, case_of):
+    """Those cases whose blocks are timm's standard ones."""
+    return case_of(*request.param)
+
+
+@pytest.fixture(scope="session", params=MODELS)
+def model(request, variant_named, architecture_named):
+    """Each of the opened variants and unusual architectures."""
+    return (variant_named if request.param in VARIANTS else architecture_named)(request.param)
+
+
+@pytest.fixture(scope="session", params=[name for name in MODELS if name not in JOINT])
+def separable(request, variant_named, architecture_named):
     """Each of them whose heads can be computed one at a time."""
-    return architecture_named(request.param)
+    return (variant_named if request.param in VARIANTS else architecture_named)(request.param)
 
 
 @pytest.fixture(scope="session", params=TOKENS)

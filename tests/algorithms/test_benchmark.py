@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from vitcircuits.algorithms import ALGORITHMS, eap, run_benchmark
+from vitcircuits.algorithms import ALGORITHMS, eap, registry, run_benchmark
 from vitcircuits.algorithms.benchmark import MODELS, judge_reading, save_benchmark
 from vitcircuits.algorithms.registry import AlgorithmEntry
 from vitcircuits.circuits import Circuit, compile_graph, judge, planted_task
@@ -27,7 +27,13 @@ def test_a_cell_holds_the_algorithms_own_figures():
     assert row.runs is not None and 1 < row.runs < 3  # two forward passes and one backward, less the unread tokens
 
 
-def test_every_algorithm_meets_the_model_and_searches_are_told_the_true_size():
+def test_every_algorithm_meets_the_model_and_searches_are_told_the_true_size(monkeypatch):
+    run = registry.run_algorithm
+
+    def quick(name, graph, task, **options):
+        return run(name, graph, task, **options | ({"steps": 5, "polish": "no"} if name == "learned_masks" else {}))
+
+    monkeypatch.setattr(registry, "run_algorithm", quick)
     rows = run_benchmark(models=[SMALL], n=4)
     assert [(row.model, row.algorithm) for row in rows] == [(SMALL, name) for name in ALGORITHMS]
     assert not any(row.error for row in rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import activation_patch, eap, eap_ig, learned_masks, optimal_ablation
-from vitcircuits.algorithms.optimal import _Descent
+from vitcircuits.algorithms.optimal import ShiftDescent
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, class_contrast, compile_graph, evaluate, run_circuit
 from vitcircuits.circuits.ablation import Shifts
 from vitcircuits.circuits.baseline import Baseline, make_baseline
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_finite_differences(variant_named, images_for, n
     vit = variant_named(name)
     task = tiny_task(vit, images_for, ablation=Ablation("mean"))
     circuit = some_circuit(compile_graph(vit, tokens=tokens))
-    descent = _Descent(circuit, task, MEMORY)
+    descent = ShiftDescent(circuit, task, MEMORY)
     generator = torch.Generator().manual_seed(0)
     shifts, direction = (torch.randn(descent.first.shape, generator=generator).to(descent.first) for _ in range(2))
 
@@ -81,7 +81,7 @@ def test_micro_batches_add_up_to_the_whole(variant_named, images_for, close):
     circuit = some_circuit(compile_graph(vit, tokens="role"))
     found = []
     for memory in (MEMORY, 1):
-        descent = _Descent(circuit, task, memory)
+        descent = ShiftDescent(circuit, task, memory)
         with torch.no_grad(), vit.borrowed():
             found.append(descent.gradient(descent.first + 0.1, np.arange(6)))
     assert descent.at_once == 1

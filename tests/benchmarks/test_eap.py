@@ -12,6 +12,7 @@ def show(benchmark, measure):
     print(f"\n{row}")
 
 
+@pytest.mark.slow
 def test_eap_on_deit_tiny(benchmark):
     show(benchmark, lambda: edge_attribution.eap_time(DEIT, 8, rounds=3))
 

@@ -11,10 +11,8 @@ from vitcircuits.circuits import Circuit, NodeScores, Pairs, Task, compile_graph
 from vitcircuits.circuits.draw import draw_circuit
 from vitcircuits.circuits.draw.layout import place
 from vitcircuits.circuits.figure_data import Exhibit, gather
-from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.circuits.partners.partner import changed_tokens
-from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.words import group_title
@@ -54,8 +52,8 @@ def names_of(graph):
     return {str(part) for end in ends for part in (end, replace(end, port=""))}
 
 
-def test_what_is_placed_is_what_the_graph_has(architecture, tokens, ports):
-    graph = compile_graph(architecture, tokens=tokens, ports=ports)
+def test_what_is_placed_is_what_the_graph_has(case):
+    graph, ports = case.graph, case.graph.ports
     edges, names = [graph.edge(index) for index in range(len(graph))], names_of(graph)
     layout = place(graph, edges)
     placed = {*layout.boxes, *layout.ports, *layout.frames}
@@ -100,14 +98,6 @@ def test_frames_of_a_video_have_a_lane_each():
     graph = compile_graph(cfg, tokens="frame")
     assert tuple(place(graph, map(graph.edge, range(len(graph)))).lanes) == ("cls", "frame0", "frame1", "frame2")
     assert [group_title(name) for name in ("dist", "frame12", "pool")] == ["distillation", "frame 12", "pool"]
-
-
-@pytest.mark.parametrize("tokens", ["all", "role"])
-def test_random_circuits_are_of_whole_paths_and_exactly_as_large(architecture, tokens, ports):
-    graph = compile_graph(architecture, tokens=tokens, ports=ports)
-    wanted = prune(graph, np.random.default_rng(0).random(len(graph)) < 0.5)
-    for mask in random_masks(graph, wanted, 2, seed=1):
-        assert mask.sum() == wanted.sum() and np.array_equal(prune(graph, mask), mask)
 
 
 def test_node_circuits_hold_existing_nodes_and_run(architecture, images_for):

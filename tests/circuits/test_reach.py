@@ -1,18 +1,12 @@
 """Reachability against a search over single nodes, and the strength of paths against reachability at each level."""
 
 import numpy as np
-import pytest
-from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.reach import path_strengths, prune, reach
 
-NAMES = ("plain", "registers-layerscale", "no-class", "average-tokennorm")
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prune_is_what_a_search_over_nodes_finds(variant_named, name, tokens, ports, on_paths):
-    graph = compile_graph(variant_named(name), tokens=tokens, ports=ports)
-    generator = np.random.default_rng(0)
-    for share in (0, 0.02, 0.05, 0.1, 0.3, 1):
+def test_prune_is_what_a_search_over_nodes_finds(standard_case, on_paths):
+    graph, generator = standard_case.graph, np.random.default_rng(0)
+    for share in (0, 0.05, 0.1, 0.3):
         mask = generator.random(len(graph)) < share
         wanted, alive = on_paths(graph, mask)
         found = reach(graph, mask)
@@ -25,14 +19,14 @@ def test_prune_is_what_a_search_over_nodes_finds(variant_named, name, tokens, po
                     assert found.alive[source, group] == ((node, where) in alive)
 
 
-def test_every_edge_of_a_full_graph_is_on_a_path(variant, tokens, ports):
-    graph = compile_graph(variant, tokens=tokens, ports=ports)
+def test_every_edge_of_a_full_graph_is_on_a_path(case):
+    graph = case.graph
     assert prune(graph, np.ones(len(graph), dtype=bool)).all()
 
 
-def test_a_path_is_as_strong_as_its_weakest_edge(variant, tokens, ports):
-    graph = compile_graph(variant, tokens=tokens, ports=ports)
-    strengths = np.random.default_rng(0).integers(1, 30, len(graph))
+def test_a_path_is_as_strong_as_its_weakest_edge(case):
+    graph = case.graph
+    strengths = np.random.default_rng(0).integers(1, 12, len(graph))
     found = path_strengths(graph, strengths)
-    for level in range(1, 31):
+    for level in range(1, 13):
         np.testing.assert_array_equal(found >= level, prune(graph, strengths >= level))

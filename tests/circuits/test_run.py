@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.circuits.ablation import Ablation
-from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.reach import prune
@@ -12,53 +10,36 @@ from vitcircuits.circuits.run import run_circuit
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models.errors import GraphError, TaskError
 
-ABLATIONS = [
-    Ablation("partner"),
-    Ablation("another", seed=3),
-    Ablation("mean"),
-    Ablation("mean", over="tokens"),
-    Ablation("zero"),
-    Ablation("noise", seed=3),
-]
-SOME = ("plain", "registers-layerscale", "no-class-registers", "average-tokennorm")
+
+def run(case, mask, **options):
+    """The circuit's logits, by the public call."""
+    pairs = case.pairs
+    usual = {"ablation": case.task.ablation, "reference": case.task.reference}
+    return run_circuit(case.vit, Circuit(case.graph, mask), pairs.clean, pairs.corrupt, **{**usual, **options})
 
 
-@pytest.fixture(scope="module")
-def setting(images_for):
-    """Clean images, partners and reference images of a model."""
-    return lambda vit: (images_for(vit), images_for(vit, seed=1), images_for(vit, 6, seed=2))
+def test_law_2_all_kept_is_the_clean_run_and_none_kept_the_ablated_values(case, close):
+    full = np.ones(len(case.graph), dtype=bool)
+    close(run(case, full), case.clean)
+    with torch.no_grad(), case.vit.borrowed():
+        total = case.ends[1].sum(0) + sum(block.attn_bias for block in case.vit.blocks)
+        wanted = case.vit.readout.logits(total)
+    none = run(case, ~full)
+    close(none, wanted.expand_as(none))
+    if case.task.ablation.kind == "partner":
+        close(none, case.vit(case.pairs.corrupt).detach())
 
 
-def _ablated(vit, ablation, clean, corrupt, reference):
-    with torch.no_grad(), vit.borrowed():
-        return make_baseline(vit, ablation, reference)(Pairs(clean, corrupt))
-
-
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
-def test_law_2_all_kept_is_the_clean_run_and_none_kept_the_ablated_values(
-    variant, tokens, ports, ablation, setting, close
-):
-    graph, (clean, corrupt, reference) = compile_graph(variant, tokens=tokens, ports=ports), setting(variant)
-    images = {"ablation": ablation, "reference": reference}
-    close(run_circuit(variant, Circuit.full(graph), clean, corrupt, **images), variant(clean).detach())
-    total = _ablated(variant, ablation, clean, corrupt, reference).sum(0)
-    total = total + sum(block.attn_bias.detach() for block in variant.blocks)
-    none = run_circuit(variant, Circuit.empty(graph), clean, corrupt, **images)
-    close(none, variant.readout.logits(total).detach())
-    if ablation.kind == "partner":
-        close(none, variant(corrupt).detach())
-
-
-def test_with_no_edge_kept_mean_and_another_are_known_without_their_values(variant, setting, close):
-    graph, (clean, corrupt, reference) = compile_graph(variant), setting(variant)
-    images = {"clean": clean, "corrupt": corrupt, "reference": reference}
-    _, cache = variant.run_with_cache(reference)
-    mean = cache["resid_post", variant.cfg.n_layers - 1].mean(0, keepdim=True)
-    none = run_circuit(variant, Circuit.empty(graph), ablation="mean", **images)
-    close(none, variant.readout.logits(mean).detach().expand_as(none))
-    choices = variant(reference).detach()
-    none = run_circuit(variant, Circuit.empty(graph), ablation="another", **images)
-    close((none[:, None] - choices).abs().amax(-1).amin(-1), torch.zeros(len(clean), dtype=none.dtype))
+def test_with_no_edge_kept_mean_and_another_are_known_without_their_values(model, case_of, close):
+    case = case_of(model.cfg.name)
+    none, (_, cache) = np.zeros(len(case.graph), dtype=bool), model.run_with_cache(case.task.reference)
+    mean = cache["resid_post", model.cfg.n_layers - 1].detach().mean(0, keepdim=True)
+    found = run(case, none, ablation="mean")
+    with torch.no_grad(), model.borrowed():
+        close(found, model.readout.logits(mean).expand_as(found))
+    choices = model(case.task.reference).detach()
+    found = run(case, none, ablation="another")
+    close((found[:, None] - choices).abs().amax(-1).amin(-1), torch.zeros(len(found), dtype=found.dtype))
 
 
 def reference_run(vit, graph, mask, alive, clean_input, ablated):
@@ -117,64 +98,45 @@ def reference_run(vit, graph, mask, alive, clean_input, ablated):
     return vit.readout.logits(torch.stack([read("logits", t) for t in range(n)], 1))
 
 
-@pytest.mark.parametrize("ablation", [Ablation("partner"), Ablation("mean")], ids=str)
-@pytest.mark.parametrize("name", SOME)
-def test_a_masked_run_is_what_plain_loops_give(variant_named, name, tokens, ports, ablation, setting, on_paths, close):
-    vit = variant_named(name)
-    graph, (clean, corrupt, reference) = compile_graph(vit, tokens=tokens, ports=ports), setting(vit)
-    generator = np.random.default_rng(len(name))
-    for share in (0.15, 0.5, 0.9):
-        mask = generator.random(len(graph)) < share
+def test_a_masked_run_is_what_plain_loops_give(standard_case, on_paths, close):
+    case = standard_case
+    for share in (0.2, 0.7):
+        mask = case.mask(share)
         with torch.no_grad():
-            ablated = _ablated(vit, ablation, clean, corrupt, reference)
-            wanted = reference_run(vit, graph, mask, on_paths(graph, mask)[1], vit.embed(clean), ablated)
-        got = run_circuit(vit, Circuit(graph, mask), clean, corrupt, ablation=ablation, reference=reference)
-        close(got, wanted)
+            wanted = reference_run(case.vit, case.graph, mask, on_paths(case.graph, mask)[1], *case.ends)
+        close(run(case, mask), wanted)
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
-def test_law_6_micro_batched_is_whole(variant_named, tokens, ports, ablation, setting, close):
-    vit = variant_named("registers-layerscale")
-    graph, (clean, corrupt, reference) = compile_graph(vit, tokens=tokens, ports=ports), setting(vit)
-    circuit = Circuit(graph, np.random.default_rng(0).random(len(graph)) < 0.5)
-    options = {"ablation": ablation, "reference": reference, "ids": torch.tensor([4, 0, 9])}
-    whole = run_circuit(vit, circuit, clean, corrupt, **options)
-    close(run_circuit(vit, circuit, clean, corrupt, memory=1, **options), whole)
-    options["ids"] = options["ids"].flip(0)
-    close(run_circuit(vit, circuit, clean.flip(0), corrupt.flip(0), **options), whole.flip(0))
+def test_law_6_micro_batched_is_whole(sole_case, close):
+    case, ids = sole_case, torch.tensor([4, 9])
+    mask, pairs = case.mask(0.5), case.pairs
+    whole = run(case, mask, ids=ids)
+    close(run(case, mask, ids=ids, memory=1), whole)
+    options = {"ablation": case.task.ablation, "reference": case.task.reference, "ids": ids.flip(0)}
+    turned = run_circuit(case.vit, Circuit(case.graph, mask), pairs.clean.flip(0), pairs.corrupt.flip(0), **options)
+    close(turned, whole.flip(0))
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
-def test_edges_off_paths_change_nothing(variant_named, tokens, ports, ablation, setting, close):
-    vit = variant_named("average-tokennorm")
-    graph, (clean, corrupt, reference) = compile_graph(vit, tokens=tokens, ports=ports), setting(vit)
-    options = {"ablation": ablation, "reference": reference}
-    for share in (0.05, 0.2):
-        mask = np.random.default_rng(1).random(len(graph)) < share
-        whole, pruned = (
-            run_circuit(vit, Circuit(graph, m), clean, corrupt, **options) for m in (mask, prune(graph, mask))
-        )
-        close(pruned, whole)
+def test_edges_off_paths_change_nothing(case, close):
+    for share in (0.1, 0.3):
+        mask = case.mask(share)
+        close(run(case, prune(case.graph, mask)), run(case, mask))
 
 
-def test_a_source_cut_off_from_the_input_carries_its_ablated_value(variant_named, setting, close):
-    vit = variant_named("plain")
-    graph, (clean, corrupt, reference) = compile_graph(vit), setting(vit)
-    mask = np.zeros(len(graph), dtype=bool)
-    mask[[graph.index(name) for name in ("m0->a1.h0<q>", "a1.h0->m1", "m1->logits", "m0->logits")]] = True
-    for ablation in ABLATIONS:
-        options = {"ablation": ablation, "reference": reference}
-        got = run_circuit(vit, Circuit(graph, mask), clean, corrupt, **options)
-        close(got, run_circuit(vit, Circuit.empty(graph), clean, corrupt, **options))
+def test_a_source_cut_off_from_the_input_carries_its_ablated_value(case_of, close):
+    case = case_of("plain")
+    mask = np.zeros(len(case.graph), dtype=bool)
+    names = ("m0->a1.h0<q>", "a1.h0->m1", "m1->logits", "m0->logits")
+    mask[[case.graph.index(name) for name in names]] = True
+    for kind in ("partner", "another", "mean", "zero", "noise"):
+        close(run(case, mask, ablation=kind), run(case, np.zeros_like(mask), ablation=kind))
 
 
-def test_what_does_not_fit_is_refused(variant_named, setting, unchecked):
-    vit, other = variant_named("plain"), variant_named("prenorm-rms-layerscale")
-    clean, corrupt, _ = setting(vit)
+def test_what_does_not_fit_is_refused(case_of, variant_named, unchecked):
+    vit, clean, corrupt = variant_named("plain"), case_of("plain").pairs.clean, case_of("plain").pairs.corrupt
     with pytest.raises(GraphError, match="another graph"):
-        run_circuit(vit, Circuit.full(compile_graph(other)), clean, corrupt)
-    circuit = Circuit.full(compile_graph(vit))
+        run_circuit(vit, Circuit.full(compile_graph(variant_named("prenorm-rms-layerscale"))), clean, corrupt)
     with pytest.raises(TaskError, match="reference"):
-        run_circuit(vit, circuit, clean, corrupt, ablation="mean")
+        run_circuit(vit, Circuit.full(compile_graph(vit)), clean, corrupt, ablation="mean")
     with pytest.raises(TaskError, match="partner"):
-        Pairs(clean, corrupt[:2])
+        Pairs(clean, corrupt[:1])

@@ -60,11 +60,11 @@ def test_no_selection_holds_an_edge_that_scores_below_the_next_one_to_come(varia
             assert not (circuit.mask & ~scores.threshold(tau, by=by).mask).any()
 
 
-def test_an_edge_enters_with_the_shortest_prefix_that_has_it_on_a_path(variant, tokens, ports):
-    graph = compile_graph(variant, tokens=tokens, ports=ports)
+def test_an_edge_enters_with_the_shortest_prefix_that_has_it_on_a_path(case):
+    graph = case.graph
     ranking = np.random.default_rng(1).permutation(len(graph))
     entered = entries(graph, ranking)
-    for length in np.linspace(0, len(graph), 20).astype(int):
+    for length in np.linspace(0, len(graph), 8).astype(int):
         np.testing.assert_array_equal(entered <= length, prune(graph, _prefix(graph, ranking, length)))
 
 

@@ -10,22 +10,32 @@ from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.load import load_vit
 
 
-def test_law_1_opened_logits_are_the_originals(variant, images_for, close):
-    images = images_for(variant)
-    close(variant(images), variant.module(images).detach())
-    assert variant.parity.max_difference <= variant.parity.tolerance
+def test_law_1_opened_logits_are_the_originals(model, images_for, close):
+    images = images_for(model)
+    with torch.no_grad(), model.borrowed():
+        wanted = model.opened.forward(images)
+        close(model(images), wanted)
+        close(model.finish(model.embed(images)), wanted)
+    assert model.parity.max_difference <= model.parity.tolerance
 
 
-def test_law_1_sources_and_biases_add_up_to_the_last_residual(variant, images_for, close):
-    images = images_for(variant)
-    residuals = []
-    handle = variant.module.blocks[-1].register_forward_hook(lambda module, args, out: residuals.append(out))
-    logits = variant.module(images).detach()
+def test_law_1_sources_and_biases_add_up_to_the_residual_of_the_original(model, images_for, close):
+    images, outputs = images_for(model), []
+    handle = model.opened.originals[-1].register_forward_hook(lambda _m, _a, out: outputs.append(out.detach()))
+    logits = model.opened.forward(images).detach()
     handle.remove()
-    with torch.no_grad(), variant.borrowed():
-        total = source_values(variant, images).sum(0) + sum(block.attn_bias for block in variant.blocks)
-        close(total, residuals[0].detach())
-        close(variant.readout.logits(total), logits)
+    with torch.no_grad(), model.borrowed():
+        total = source_values(model, images).sum(0) + sum(block.attn_bias for block in model.blocks)
+        close(total[:, : outputs[0].shape[1]], outputs[0])  # without the place of a pool
+        close(model.readout.logits(total), logits)
+
+
+def test_idle_hooks_change_nothing(model, images_for, close):
+    images, seen = images_for(model), []
+    close(model.run_with_hooks(images), model(images))
+    logits = model.run_with_hooks(images, [(lambda name: True, lambda x, hook: seen.append(hook.name))])
+    close(logits, model(images))
+    assert sorted(seen) == sorted(model.hook_names)
 
 
 def test_each_source_is_what_the_original_writes(variant, images_for, close):
@@ -65,16 +75,25 @@ def test_cache_has_every_name_in_transformerlens_shapes(variant, images_for, clo
     assert tuple(cache["hook_pos_embed"].shape) == residual
 
 
-def test_cached_activations_fit_together(variant, images_for, close):
-    _, cache = variant.run_with_cache(images_for(variant))
-    for layer, block in enumerate(variant.blocks):
+def test_cached_activations_fit_together(model, images_for, close):
+    _, cache = model.run_with_cache(images_for(model))
+    for layer, block in enumerate(model.blocks):
         pattern = cache["pattern", layer]
         close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+        if block.mask is not None:
+            assert float(pattern[..., block.mask.value < -1].abs().max()) == 0
+        close(cache["result", layer].sum(2) + block.attn_bias, cache["attn_out", layer])
+        close(cache["resid_pre", layer] + cache["attn_out", layer], cache["resid_mid", layer])
+        if model.cfg.has_mlp(layer):
+            close(cache["resid_mid", layer] + cache["mlp_out", layer], cache["resid_post", layer])
+
+
+def test_a_heads_result_is_its_pattern_over_its_values(variant, images_for, close):
+    _, cache = variant.run_with_cache(images_for(variant))
+    for layer in range(variant.cfg.n_layers):
+        pattern = cache["pattern", layer]
         close(cache["attn_scores", layer].softmax(-1), pattern)
         close(torch.einsum("bhts,bshd->bthd", pattern, cache["v", layer]), cache["z", layer])
-        close(cache["result", layer].sum(2) + block.attn_bias.detach(), cache["attn_out", layer])
-        close(cache["resid_pre", layer] + cache["attn_out", layer], cache["resid_mid", layer])
-        close(cache["resid_mid", layer] + cache["mlp_out", layer], cache["resid_post", layer])
 
 
 def test_names_filter_takes_a_name_several_names_or_a_function(variant_named, images_for):
@@ -106,14 +125,6 @@ def test_a_wrong_hook_name_is_refused_with_the_nearest(variant_named, images_for
     argument = wrong if method == "run_with_cache" else [(wrong, lambda x, hook: x)]
     with pytest.raises(ModelError, match=r"blocks\.0\.attn\.hook_pattern"):
         getattr(vit, method)(images_for(vit), argument)
-
-
-def test_no_hooks_and_idle_hooks_change_nothing(variant, images_for, close):
-    images, seen = images_for(variant), []
-    close(variant.run_with_hooks(images), variant(images))
-    logits = variant.run_with_hooks(images, [(lambda name: True, lambda x, hook: seen.append(hook.name))])
-    close(logits, variant(images))
-    assert sorted(seen) == sorted(variant.hook_names)
 
 
 def test_zeroed_z_is_a_model_without_heads(variant, tiny_module, images_for, close):

@@ -1,6 +1,5 @@
 """What gradient methods are judged against: the masked run itself, differentiated by its mask."""
 
-import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits import Ablation, Pairs, Task
@@ -33,16 +32,3 @@ def _mask_gradient(graph, task, mask, embedded, ablated):
 def mask_gradient():
     """The derivative of the masked run: `mask_gradient(graph, task, mask, embedded, ablated)`."""
     return _mask_gradient
-
-
-def _same_scores(got, wanted, vit):
-    scale = max(1e-3, float(np.abs(wanted).max()))
-    difference = float(np.abs(got - wanted).max())
-    allowed = (1e-9 if vit.dtype == torch.float64 else 1e-4) * scale
-    assert got.shape == wanted.shape and difference <= allowed, f"differ by {difference:.1e}, largest {scale:.1e}"
-
-
-@pytest.fixture(scope="session")
-def same_scores():
-    """Asserts that scores are equal at the laws' tolerance, relative to the largest."""
-    return _same_scores

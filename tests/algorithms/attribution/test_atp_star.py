@@ -55,21 +55,11 @@ def is_value(graph, index):
     return graph.edge(index).destination.port == "v" and not graph.edge(index).inside
 
 
-@pytest.mark.parametrize("kind", ["partner", "noise"])
-def test_edges_into_heads_are_heads_recomputed(kind, tokens, ports, variant_named, task_on, same_scores):
-    task = task_on(variant_named("registers-layerscale"), kind)
-    check_heads(compile_graph(task.vit, tokens=tokens, ports=ports), task, same_scores)
-
-
-def test_so_they_are_on_every_kind_of_model(variant, task_on, same_scores):
-    check_heads(compile_graph(variant, tokens="role"), task_on(variant), same_scores)
-
-
-def check_heads(graph, task, same_scores):
+def test_edges_into_heads_are_heads_recomputed(standard_case, same_scores):
+    graph, task = standard_case.graph, standard_case.task
     wanted = recomputed(graph, task)
     chosen = [i for i in np.flatnonzero(~np.isnan(wanted)).tolist() if not is_value(graph, i)]
-    got = atp_star(graph, task, freeze_norm=False).values
-    same_scores(got[chosen], wanted[chosen], task.vit)
+    same_scores(atp_star(graph, task, freeze_norm=False).values[chosen], wanted[chosen], task.vit)
 
 
 @pytest.mark.parametrize("freeze_norm", [True, False])

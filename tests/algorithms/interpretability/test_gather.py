@@ -52,13 +52,8 @@ def check_lens(vit, images):
 
 
 @pytest.mark.parametrize("check", [check_writes, check_effects, check_lens])
-def test_variants(variant, images_for, check):
-    check(variant, images_for(variant, 3))
-
-
-@pytest.mark.parametrize("check", [check_writes, check_effects, check_lens])
-def test_architectures(architecture, images_for, check):
-    check(architecture, images_for(architecture, 3))
+def test_what_is_gathered_is_what_the_model_says(model, images_for, check):
+    check(model, images_for(model, 3))
 
 
 def test_in_front_of_attention_pooling_heads_write_nothing_that_is_read(architecture_named, images_for):

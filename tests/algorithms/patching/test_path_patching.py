@@ -56,31 +56,19 @@ def check_cells(graph, task, table):
                 assert np.isnan(table.values[:, i, j]).all()
                 continue
             effects, flips = by_mask(graph, task, mask, table.direction)
-            np.testing.assert_allclose(table.values[:, i, j], effects, rtol=0, atol=1e-9)
+            allowed = 1e-9 if task.vit.dtype == torch.float64 else 1e-4
+            np.testing.assert_allclose(table.values[:, i, j], effects, rtol=0, atol=allowed)
             np.testing.assert_array_equal(table.flips[:, i, j], flips)
 
 
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_every_node_to_every_node_is_a_masked_run(variant_named, images_for, tokens, ports, direction):
-    task = make_task(variant_named("plain"), images_for)
-    graph = compile_graph(task.vit, tokens=tokens, ports=ports)
-    sources = ["input", "a0.h1"] if tokens == "each" else ["input", "a*", "m0"]
-    check_cells(graph, task, path_patch(graph, task, sources=sources, direction=direction))
-
-
-@pytest.mark.parametrize("name", ["registers-layerscale", "no-class", "average-tokennorm", "prefix-pooled"])
-def test_every_source_is_a_masked_run_on_other_models(variant_named, images_for, name):
-    task = make_task(variant_named(name), images_for)
-    graph = compile_graph(task.vit, tokens="role", ports="head")
-    check_cells(graph, task, path_patch(graph, task, direction="denoising"))
-
-
-@pytest.mark.parametrize("kind", ["mean", "zero", "noise", "another"])
-@pytest.mark.parametrize(("tokens", "ports"), [("all", "head"), ("all", "block"), ("role", "qkv"), ("role", "block")])
-def test_any_ablation_is_a_masked_run(variant_named, images_for, tokens, ports, kind):
-    task = make_task(variant_named("qknorm-rms"), images_for, kind, "kl")
-    graph = compile_graph(task.vit, tokens=tokens, ports=ports)
-    check_cells(graph, task, path_patch(graph, task))
+def test_every_node_to_every_node_is_a_masked_run(sole_case):
+    graph, task = sole_case.graph, sole_case.task
+    sources = ["input", "m0" if task.vit.cfg.has_mlp(0) else "a0.h1"]
+    if task.ablation.kind == "partner":
+        check_cells(graph, task, path_patch(graph, task, sources=sources, direction="denoising"))
+    else:
+        task = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind="kl"))
+    check_cells(graph, task, path_patch(graph, task, sources=["a0.h1", *sources[1:]]))
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
@@ -129,8 +117,7 @@ def test_one_edge_is_its_exact_effect(variant_named, images_for):
         np.testing.assert_allclose(table.effect[i], wanted, atol=1e-9)
 
 
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-@pytest.mark.parametrize("kind", ["partner", "noise"])
+@pytest.mark.parametrize(("kind", "direction"), [("partner", "denoising"), ("noise", "noising")])
 def test_batches_change_nothing(variant_named, images_for, kind, direction):
     task = make_task(variant_named("plain"), images_for, kind, n=5)
     graph = compile_graph(task.vit, tokens="role")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from vitcircuits.algorithms import budgeted_pruning
-from vitcircuits.algorithms.pruning.budget_search import BudgetSearch
+from vitcircuits.algorithms.pruning.budget_search import BudgetSearch, LossMeter
 from vitcircuits.circuits import compile_graph, planted_task
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models import load_vit
@@ -15,7 +15,6 @@ EXACT = (
     "planted/bright-column:norm=none,disguise=1",
     XOR,
     f"{XOR}:norm=none,gain=soft",
-    f"{XOR}:gain=medium",
     f"{XOR}:trap,step,disguise=1",
     "planted/majority",
     "planted/majority:disguise=1",
@@ -75,7 +74,7 @@ def test_a_level_of_faithfulness_is_kept_with_few_edges():
 @pytest.mark.parametrize("objective", ["squared", "faithfulness", "kl"])
 def test_every_objective_starts_from_scores_too(objective):
     graph, task = made(XOR, n=8)
-    circuit = budgeted_pruning(graph, task, size=13, objective=objective, start="eap_ig", measure="slopes", share=0.3)
+    circuit = budgeted_pruning(graph, task, size=13, objective=objective, start="eap_ig", measure="slopes", share=0.5)
     assert 0 < len(circuit) <= 13 and circuit.provenance["steps"]["start"] == 1
 
 
@@ -83,30 +82,29 @@ class KilledError(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("measure", ["exact", "slopes"])
-@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize(("measure", "after"), [("exact", 1), ("slopes", 4)])
 def test_a_killed_run_goes_on_to_the_same_circuit(tmp_path, monkeypatch, measure, after):
     graph, task = made("planted/digit-pairs", n=4)
     options = {"size": [40, 20], "measure": measure, "share": 0.3, "swaps": 1, "regrow_rounds": 1}
     if measure == "exact":
         options["swaps"] = 0
     wanted = budgeted_pruning(graph, task, **options)
-    file, drop, calls = tmp_path / "journal.jsonl", BudgetSearch._drop, []
+    file, flips, calls = tmp_path / "journal.jsonl", LossMeter.flips, []
 
-    def dies(search, *arguments):
+    def dies(meter, *arguments):
         calls.append(1)
         if len(calls) > after:
             raise KilledError
-        return drop(search, *arguments)
+        return flips(meter, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(BudgetSearch, "_drop", dies)
+        patched.setattr(LossMeter, "flips", dies)
         with pytest.raises(KilledError):
             budgeted_pruning(graph, task, journal=file, **options)
     with file.open("ab") as handle:
         handle.write(b'{"step": "dr')  # the line that was being written
     calls.clear()
-    monkeypatch.setattr(BudgetSearch, "_drop", lambda *arguments: (calls.append(1), drop(*arguments))[1])
+    monkeypatch.setattr(LossMeter, "flips", lambda *arguments: (calls.append(1), flips(*arguments))[1])
     assert budgeted_pruning(graph, task, journal=file, **options) == wanted
     again = len(calls)
     assert budgeted_pruning(graph, task, journal=file, **options) == wanted and len(calls) == again  # nothing anew

@@ -1,5 +1,6 @@
 """Nothing in a layout overlaps, every drawn edge finds both its ends, and lanes keep token groups apart."""
 
+from functools import cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -12,7 +13,8 @@ from .conftest import make_circuit, make_graph
 
 CASES = [
     *((2, 4, tokens, ports) for tokens in ("all", "role", "each") for ports in ("qkv", "head", "block")),
-    *((12, 12, tokens, ports) for tokens in ("all", "role") for ports in ("qkv", "head", "block")),
+    *((6, 12, "role", ports) for ports in ("qkv", "head", "block")),
+    (12, 12, "all", "qkv"),
 ]
 
 
@@ -24,6 +26,7 @@ def overlapping(boxes: list[Box]) -> list[tuple[str, str]]:
     ]
 
 
+@cache
 def laid_out(layers: int, heads: int, tokens: str, ports: str) -> tuple[Circuit, Layout]:
     graph = make_graph(layers, heads, tokens=tokens, ports=ports, registers=2)
     circuit = make_circuit(graph, 20)

@@ -26,7 +26,7 @@ def comparable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_graphml_reads_back_equal(data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path):
     circuit = draw_circuit(data)
     circuit = replace(circuit, task={**circuit.task, "class_names": ["NA", "<", "&", '"', "ö 猫", ""]})

@@ -16,7 +16,7 @@ from vitcircuits.models.errors import FormatError, GraphError, VitCircuitsError
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_law_9_saved_and_loaded_is_equal(
     data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path
 ):

@@ -16,7 +16,7 @@ from vitcircuits.models.errors import FormatError
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_law_9_the_table_reads_back_equal(
     data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path
 ):

@@ -20,7 +20,7 @@ def scores(circuit: Circuit) -> Scores:
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_law_9_saved_and_loaded_is_equal(
     data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path
 ):

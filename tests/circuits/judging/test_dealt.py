@@ -80,8 +80,8 @@ def test_classes_are_those_of_the_names(tokens, ports, fields):
     assert same_partition(edge_classes(graph), [by_name(graph, index) for index in range(len(graph))])
 
 
-def test_classes_are_those_of_the_names_on_unusual_architectures(architecture, ports):
-    graph = compile_graph(architecture, tokens="role", ports=ports)
+def test_classes_are_those_of_the_names_on_every_model(case):
+    graph = case.graph
     assert same_partition(edge_classes(graph), [by_name(graph, index) for index in range(len(graph))])
 
 
@@ -101,9 +101,8 @@ def test_size_and_classes_are_exact_where_layers_differ(tokens, ports, fields, d
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_size_and_classes_are_exact_on_unusual_architectures(architecture, ports, draw):
-    graph = compile_graph(architecture, tokens="role", ports=ports)
-    check(graph, random_mask(graph, 0.6), draw)
+def test_size_and_classes_are_exact_on_every_model(sole_case, draw):
+    check(sole_case.graph, random_mask(sole_case.graph, 0.6), draw)
 
 
 @pytest.mark.parametrize("draw", DRAWS)

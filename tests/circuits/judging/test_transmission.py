@@ -172,11 +172,11 @@ def test_the_planted_truth_transmits_everything_and_less_than_it_less(name):
 
 def judged(task, graph, mask):
     circuit = Circuit(graph, mask, None, task.ablation, dict(task.info), {})
-    return evaluate(circuit, task, n_random=0, n_bootstrap=20).figures
+    return evaluate(circuit, task, curve=False, n_random=0, n_bootstrap=20).figures
 
 
 @pytest.mark.parametrize(("transmits", "leaks", "noise"), [(0.8, 0.1, 0.8), (0.3, 0.5, 1.0), (0.0, 1.0, 0.0)])
-@pytest.mark.parametrize("n", [12, 24, 48])
+@pytest.mark.parametrize("n", [12, 48])
 def test_intervals_cover_what_they_say(n, transmits, leaks, noise):
     draws, hits = 200, np.zeros(3)
     for seed in range(draws):

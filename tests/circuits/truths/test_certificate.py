@@ -22,7 +22,7 @@ EXACT = (
 @pytest.mark.parametrize("name", EXACT)
 def test_false_edges_ablated_change_nothing_and_each_true_edge_does(name):
     vit = load_vit(name)
-    found = verify_planted(vit, 64)
+    found = verify_planted(vit, 32)
     assert vit.exact and found.holds
     assert found.unchanged < 1e-5 and found.strongest_false < 1e-5 and found.weakest_true > 2
     assert found.accuracy == found.circuit_accuracy == 1
@@ -30,12 +30,12 @@ def test_false_edges_ablated_change_nothing_and_each_true_edge_does(name):
 
 
 def test_without_norm_false_edges_change_not_a_bit():
-    assert verify_planted(load_vit(XOR, norm="none"), 64).unchanged == 0
+    assert verify_planted(load_vit(XOR, norm="none"), 32).unchanged == 0
 
 
 def test_soft_attention_under_layernorm_is_not_exact():
     vit = load_vit(XOR, gain="soft")
-    found = verify_planted(vit, 64)
+    found = verify_planted(vit, 32)
     assert not vit.exact and not found.holds and "does not hold" in str(found)
     assert 0.1 < found.unchanged < 1  # about .4: positions leak into the norm
 
@@ -53,7 +53,7 @@ def test_a_changed_weight_breaks_the_certificate():
     vit = load_vit(XOR)
     with torch.no_grad():
         vit.module.blocks[1].attn.proj.weight[:, 32] = vit.module.blocks[1].attn.proj.weight[:, 0]  # the twin is read
-    assert not verify_planted(vit, 64).holds
+    assert not verify_planted(vit, 32).holds
 
 
 def test_a_certificate_is_a_plain_value():

@@ -1,0 +1,104 @@
+"""What engines say of edges is what the masked run says: exact changes, derivatives, decisions, on every model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from vitcircuits.algorithms import acdc, eap, eap_ig, exact_effects
+from vitcircuits.algorithms.engines.flips import measure_flips
+from vitcircuits.algorithms.engines.gated_run import GatedRunner, measure_slopes
+from vitcircuits.circuits import compile_graph
+from vitcircuits.circuits.reach import prune
+
+
+def agree(case, got, wanted):
+    """Equal at the laws' tolerance."""
+    factor = 1e-9 if case.vit.dtype == torch.float64 else 1e-4
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=factor * max(1, np.abs(wanted).max()))
+
+
+def check_effects(case, n_edges):
+    full = np.ones(len(case.graph), dtype=bool)
+    edges, now = case.some(n_edges), case.metric(full)
+    wanted = np.stack([now - case.flipped(full, edge) for edge in edges], 1)
+    found = exact_effects(case.graph, case.task)
+    agree(case, found.values[edges], wanted.mean(0))
+    agree(case, found.mean_abs[edges], np.abs(wanted).mean(0))
+
+
+def test_an_exact_effect_is_what_the_metric_loses_without_the_edge(case):
+    check_effects(case, 10)
+
+
+def test_so_it_is_for_a_metric_that_looks_back_at_the_clean_run(sole_case):
+    task = dataclasses.replace(sole_case.task, metric=dataclasses.replace(sole_case.task.metric, kind="kl"))
+    check_effects(dataclasses.replace(sole_case, task=task), 6)
+
+
+def test_flips_around_a_mask_are_masked_runs(case):
+    some = case.mask(0.6)
+    for mask in (some, prune(case.graph, case.mask(0.25, seed=1))):
+        edges = case.some(6, seed=2)
+        found = measure_flips(case.vit, case.graph, mask, edges, case.task.metric, case.pairs, case.baseline)
+        agree(case, found.now, case.metric(mask))
+        agree(case, found.flipped, np.stack([case.flipped(mask, edge) for edge in edges]))
+
+
+def test_law_4_eap_is_the_derivative_along_the_mask(case, same_scores):
+    _, wanted = case.derivative(np.ones(len(case.graph)), lambda logits: case.task.metric(logits).mean())
+    same_scores(eap(case.graph, case.task, freeze_norm=False, softmax="linear").values, wanted, case.vit)
+
+
+@pytest.mark.parametrize("closed", [0.0, 0.3])
+def test_the_gradient_at_every_gate_is_the_derivative_of_the_masked_run(case, closed, close, same_scores):
+    def loss(logits):
+        return logits[:, 1].square().sum() - logits[:, 0].sum()
+
+    chance = np.random.default_rng(4)
+    gates = torch.from_numpy(chance.random(len(case.graph)) * (chance.random(len(case.graph)) >= closed))
+    with torch.no_grad(), case.vit.borrowed():
+        runner = GatedRunner(case.vit, case.graph)
+        runner(1 - gates, *case.ends, loss)  # nothing of an earlier batch is left in the buffers
+        found = runner(gates, *case.ends, loss)
+    logits, wanted = case.derivative(gates, loss)
+    close(found.logits, logits)
+    opened = gates.numpy() > 0
+    same_scores(found.gradient.double().numpy()[opened], wanted[opened], case.vit)
+
+
+def test_slopes_are_the_derivative_of_each_pair_and_gates_of_0_and_1_a_circuit(case, close, same_scores):
+    graph, metric = case.graph, case.task.metric
+    for share in (0.8, 0.4):
+        mask = prune(graph, case.mask(share))
+        now, slopes = measure_slopes(case.vit, graph, mask, metric, case.pairs, case.baseline)
+        agree(case, now, case.metric(mask))
+        with torch.no_grad(), case.vit.borrowed():
+            found = GatedRunner(case.vit, graph)(torch.from_numpy(mask).double(), *case.ends, lambda x: x.sum())
+        close(found.logits, case.logits(mask))
+        for pair in range(len(case.pairs)):
+            _, wanted = case.derivative(mask.astype(float), lambda logits, pair=pair: metric(logits)[pair])
+            same_scores(slopes[pair], wanted, case.vit)
+
+
+def test_law_6_acdc_decides_as_one_edge_at_a_time(sole_case, sequential):
+    task, graph = sole_case.task, sole_case.graph
+    graph = graph if len(graph) < 150 else compile_graph(task.vit, tokens=graph.groups.kind, ports="block")
+    options = {"tau": 0.1, "metric": "task", "worsening": "absolute"}
+    wanted, found = sequential(graph, task, **options), acdc(graph, task, **options)
+    losses = np.zeros(len(graph))  # what was not measured changed nothing
+    for edge, _, loss in wanted.decisions:
+        losses[edge] = loss
+    agree(sole_case, found.scores.values, losses)
+    assert np.array_equal(found.mask, wanted.circuit) and wanted.mask.sum() < len(graph)
+
+
+def test_integrated_gradients_are_complete_where_norms_are_not_frozen(model, case_of):
+    case = case_of(model.cfg.name)
+    coarse, fine = (eap_ig(case.graph, case.task, steps=steps, freeze_norm=False) for steps in (4, 64))
+    leaving = [k for k, name in enumerate(case.graph.edge_names()) if name.startswith("input")]
+    found, clean = float(fine.values[leaving].sum()), float(case.task.metric(case.clean).mean())
+    drop = clean - float(case.task.metric(model(case.pairs.corrupt)).mean())
+    assert found == pytest.approx(drop, abs=1e-3 * max(1, abs(clean)))
+    assert fine.diagnostics["completeness_gap"] == pytest.approx(abs(found / drop - 1), abs=1e-6)
+    assert fine.diagnostics["completeness_gap"] < coarse.diagnostics["completeness_gap"]
