@@ -35,8 +35,8 @@ from ..circuits.truths.planted import average_precision, judge, planted_task, tr
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
 from .registry import ALGORITHMS
 from .work import counted_work
 

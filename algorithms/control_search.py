@@ -45,9 +45,9 @@ from ..circuits.tasks.taught import full_answers, with_answers, with_permuted_an
 from ..models.errors import GraphError, ModelError, TaskError
 from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights
+from ..models.watching import progress_bar
 from .control_result import TRUE, ControlJudge, ControlSearches
 from .discovery import Discovery
-from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .discovery import Algorithm

@@ -36,7 +36,7 @@ from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_p
 from ..circuits.tasks.task import Task
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError
-from .progress import progress_bar
+from ..models.watching import progress_bar
 from .pruning.gate_gradient import Goal, Rows
 from .pruning.mask_plan import order_in_turns
 

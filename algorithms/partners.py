@@ -37,9 +37,9 @@ from ..circuits.tasks.design import one_partner_each
 from ..circuits.tasks.pairs import Pairs
 from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
+from ..models.watching import progress_bar
 from .discovery import Discovery
 from .partner_comparison import PartnerComparison
-from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .discovery import Algorithm

@@ -42,8 +42,8 @@ from ..circuits.tasks.pairs import Pairs
 from ..circuits.tasks.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
 from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
 from .stability_result import Stability, alike, correlated, recurring
 
 if TYPE_CHECKING:

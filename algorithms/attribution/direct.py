@@ -39,7 +39,7 @@ from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .accumulate import Moments, sum_groups
 
 

@@ -33,9 +33,9 @@ from ...circuits.node_scores import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from ..registry import algorithm
 from .accumulate import spread
 

@@ -32,7 +32,7 @@ from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from ..registry import Range, algorithm, chosen, run_algorithm
 from .accumulate import spread
 from .exact import single_effects

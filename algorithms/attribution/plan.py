@@ -22,7 +22,7 @@ from ...circuits.run import require_model
 from ...circuits.tasks.pairs import Pairs
 from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .accumulate import Moments
 from .contraction import CHUNK_BYTES, Contraction, Gradients
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes

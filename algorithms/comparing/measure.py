@@ -28,8 +28,8 @@ from ...circuits.tasks.pairs import Pairs
 from ...circuits.tasks.redraw import at_rows, redrawn_rows
 from ...circuits.tasks.task import Task
 from ...models.errors import GraphError, TaskError
+from ...models.watching import progress_bar
 from ..discovery import Discovery
-from ..progress import progress_bar
 from .pairs_in_common import pictures_of
 
 HEAD_IMAGES = 32

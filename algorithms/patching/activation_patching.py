@@ -30,7 +30,7 @@ from ...circuits.tasks.pairs import Pairs
 from ...circuits.tasks.task import Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .patch_points import (
     PER_HEAD,
     Contrast,

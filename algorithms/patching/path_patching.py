@@ -30,9 +30,9 @@ from ...circuits.tasks.pairs import Pairs
 from ...circuits.tasks.task import Task
 from ...models.errors import GraphError
 from ...models.hooked import HookedViT
+from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_changes, trial_sizes
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from .patch_points import Contrast, contrasted
 
 Edges = tuple[EdgeSet, ...]

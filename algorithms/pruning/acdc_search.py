@@ -24,10 +24,10 @@ from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
+from ...models.watching import progress_bar
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from .acdc_plan import AcdcPlan
 from .journal import Journal
 

@@ -27,11 +27,11 @@ from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...models.errors import FormatError
+from ...models.watching import progress_bar
 from ..attribution.accumulate import spread
 from ..engines.edge_mask import Bools
 from ..engines.flips import measure_flips
 from ..engines.gated_run import measure_slopes
-from ..progress import progress_bar
 from ..registry import run_algorithm
 from .budget_plan import LOSSES, BudgetPlan, Floats
 from .journal import Journal

@@ -44,7 +44,7 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.task import Task
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from ..registry import Range, algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO
 from .budget_search import BudgetSearch

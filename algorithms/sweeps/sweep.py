@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...models.errors import FormatError, TaskError
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
 from .plan import Cell
 from .pool import run_jobs

@@ -27,8 +27,8 @@ from .transmission import Crossed, reads, right_figures
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-FEWER_IMAGES = 32
-"""Clean images of each class on which curves and controls are run."""
+FEWER_IMAGES, OF_LARGE = 32, 16
+"""Clean images of each class on which curves and controls are run; of large graphs, where a run takes long."""
 
 
 def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:

@@ -26,9 +26,10 @@ from ..tasks.pairs import Pairs
 from ..tasks.task import Task
 from ..words import ONE_SIDED
 from .bootstrap import Resamples, percentiles, share
-from .crossed_runs import CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_runs import FEWER_IMAGES, OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
+from .select import EVERY_SIZE_UP_TO
 from .shares import Judging
 from .transmission import Crossed
 
@@ -48,7 +49,7 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     )
     everything = measure(judging.pairs)
     right = everything.right or everything
-    part = fewer(right.pairs)
+    part = fewer(right.pairs, FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE)
     runs = run_masks(task.vit, graph, plan.masks, task.metric.response, part, baseline, **judging.options)
     judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(part))
     others = None if task.others is None else measure(task.others.under(baseline.ablation), label="others")

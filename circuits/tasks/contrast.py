@@ -18,6 +18,7 @@ from ...models.data import ImageData, Split, load_data
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ...models.planted.vit import planted_images
+from ...models.toys.registry import trained_on
 from ..ablation import Ablation, as_ablation
 from ..partners.partner import Partner, as_partner
 from .classes import ClassSet, ClassSpec, parse_classes
@@ -108,6 +109,8 @@ def _described(vit: HookedViT, data: ImageData, classes: tuple[ClassSet, ClassSe
         "foil_name": foil.name,
         "data": data.name,
         "data_digest": data.digest,
+        "weights": vit.digest(),
+        **({"trained_on": trained} if (trained := trained_on(vit.cfg.name)) else {}),
     }
 
 
