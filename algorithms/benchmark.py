@@ -107,7 +107,7 @@ def run_benchmark(
     only: Sequence[str] = (),
     n: int = 64,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Benchmark:
     """A row for every algorithm on every model, algorithm by algorithm within a model.
 
@@ -117,7 +117,7 @@ def run_benchmark(
         only: Patterns; each must fit a cell's algorithm or model.
         n: Discovery pairs; evaluation images of each class of the crossed task.
         seed: Draws them.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The patterns fit nothing.

@@ -70,7 +70,7 @@ def control_searches(
     seed: int = 0,
     n_bootstrap: int = 1000,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> ControlSearches:
     """How much more a search's circuit transmits than circuits of the same search where there is nothing to find.
@@ -90,7 +90,7 @@ def control_searches(
         seed: Draws permutations, weights and bootstrap samples; also given to algorithms that draw by chance.
         n_bootstrap: Bootstrap draws of the images for the 95% intervals.
         memory: Bytes to hold at once, for registered algorithms.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:

@@ -53,7 +53,7 @@ def optimal_ablation(
     learning_rate: float = 1.0,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit:
     """The same circuit with the constants under which its run comes closest to the full model's.
 
@@ -167,7 +167,7 @@ class _Descent:
         logits = run_pairs(task.vit, graph, self.circuit.mask, task.searched, baseline, memory=self.memory)
         return float(self.goal.distance(logits.double().cpu(), self.goal.full).mean())
 
-    def run(self, steps: int, batch: int, learning_rate: float, seed: int, progress: bool) -> Tensor:
+    def run(self, steps: int, batch: int, learning_rate: float, seed: int, progress: bool | None) -> Tensor:
         """The shifts after the last step, in standard deviations."""
         shifts = self.first
         if self.circuit.mask.all():  # no constant is read anywhere

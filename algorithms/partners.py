@@ -70,7 +70,7 @@ def compare_partners(
     n_bootstrap: int = 1000,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> PartnerComparison:
     """The circuits that several partners give, how much they share, and how each does under the others.
 
@@ -89,7 +89,7 @@ def compare_partners(
         n_bootstrap: Draws of the pairs (of crossed tasks, of the images) for the 95% intervals of what circuits keep.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         TaskError: The tasks differ in more than their partners, share images between discovery and evaluation, or

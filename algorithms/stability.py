@@ -67,7 +67,7 @@ def measure_stability(
     consensus_in_halves: bool = False,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> Stability:
     """How much of a circuit stays when the pairs and the seeds change, and the consensus circuit.
@@ -91,7 +91,7 @@ def measure_stability(
         consensus_in_halves: Also find a consensus circuit from resamples inside each half, and compare those.
         seed: Draws resamples, halves and random circuits.
         memory: Bytes to hold at once, for registered algorithms.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:
@@ -125,7 +125,7 @@ class _Searched:
     inside: list[list[Circuit]]
 
 
-def _searched(finder: _Finder, plan: _Plan, progress: bool) -> _Searched:
+def _searched(finder: _Finder, plan: _Plan, progress: bool | None) -> _Searched:
     with progress_bar("stability", plan.total, progress, "search") as bar:
 
         def find(draw: _Draw | None = None, task: Task = finder.task, **more: Any) -> Circuit:

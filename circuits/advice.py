@@ -158,8 +158,8 @@ def _few_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     if n >= FEW_IMAGES:
         return None
     return Advice(
-        f"found with {n} images of a class, few enough for single ones to decide: `vitcircuits stability` says how much "
-        f"of it is found again",
+        f"found with {n} images of a class, few enough for single ones to decide: `vitcircuits stability` says how "
+        f"much of it is found again",
         {"pairs": 48},
     )
 

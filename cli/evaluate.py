@@ -78,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
         settings=CheckSettings(tolerance=args.tolerance, most_parts=args.most_edges),
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     print(f"{args.circuit}: {task}")
     print(_design(circuit, task))
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.control_searches:
         from ..algorithms.control_search import controls_of
 
-        print(controls_of(circuit, task, memory=args.memory, progress=True))
+        print(controls_of(circuit, task, memory=args.memory))
     for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..models.errors import VitCircuitsError
+from ..models.watching import say
 from . import (
     benchmark,
     compare,
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     args.command_line = ["vitcircuits", *arguments]
     try:
+        say("loading ...")
         return args.run(args)
     except VitCircuitsError as error:
         print(f"vitcircuits: {error}", file=sys.stderr)

@@ -77,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
         n_random=args.random,
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     files += [*comparison.save(args.out), *save_beside(vit, args.out)]
     for name, circuit in zip(comparison.names, comparison.circuits, strict=True):

@@ -71,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
         consensus_in_halves=args.consensus_halves,
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     print(task)
     print(found)

@@ -75,7 +75,8 @@ def say(text: str, shown: bool | None = None) -> None:
         shown: Whether it is shown; None where somebody watches.
     """
     if watched(shown):
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def _in_notebook() -> bool:

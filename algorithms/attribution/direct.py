@@ -63,7 +63,7 @@ class LogitAttribution:
 
 
 def direct_logit_attribution(
-    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
+    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None
 ) -> Scores:
     """How much of the metric edges into the logits carry directly; edges elsewhere score 0.
 
@@ -78,7 +78,7 @@ def direct_logit_attribution(
         graph: The graph; with tokens="each" contributions are per source and token.
         task: Its discovery pairs are used.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric is not a logit or a logit difference.

@@ -59,7 +59,7 @@ class Plan(ABC):
         task: Its discovery pairs are used.
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         name: The algorithm's registered name.
     """
 
@@ -67,7 +67,7 @@ class Plan(ABC):
     task: Task
     freeze_norm: bool
     memory: int
-    progress: bool
+    progress: bool | None
     name: str
 
     @property

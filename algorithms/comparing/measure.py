@@ -44,7 +44,7 @@ def measure_subjects(
     resampled: Mapping[str, Sequence[Sequence[Circuit]]] | None = None,
     head_images: int = HEAD_IMAGES,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, list[Subject]]:
     """Kinds of model with their seeds' circuits -> the same with everything that `compare` can use.
 
@@ -55,7 +55,7 @@ def measure_subjects(
         resampled: Kind -> for each seed, the circuits found on resamples of its discovery pairs.
         head_images: Images for matching, at most.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         TaskError: There is nothing to measure.
@@ -103,7 +103,7 @@ def measure_curves(
     *,
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, PairCurve]:
     """What circuits of many sizes keep, on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
 
@@ -116,7 +116,7 @@ def measure_curves(
         pairs: Pairs to measure on; by default the evaluation's, of a crossed task those that `evaluate` takes for
             curves: the first clean images of each class that the model gets right.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: The circuit has no scores, or belongs to a graph of another model.
@@ -184,7 +184,7 @@ def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Ta
 
 
 def resampled_circuits(
-    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool = False
+    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool | None = None
 ) -> tuple[Circuit, ...]:
     """Circuits found on `n` bootstrap resamples of the discovery pairs, of a crossed task of its images in each class.
 
@@ -195,7 +195,7 @@ def resampled_circuits(
         task: The task.
         n: How many.
         seed: Draws them.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
     """
     rng, pairs, found = np.random.default_rng(seed), task.discovery, []
     with progress_bar("resamples", n, progress, "search") as bar:

@@ -48,7 +48,7 @@ def path_patch(
     together: bool = False,
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> PathTable:
     """How much of the metric the direct paths from each source to each destination carry.
 
@@ -67,7 +67,7 @@ def path_patch(
         together: Patch all of them at once instead of each alone.
         pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: A name is not known, no source has an edge to a destination, or the graph was compiled for another
@@ -139,7 +139,7 @@ def _short(names: tuple[str, ...]) -> str:
 
 
 def _measure(
-    graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool
+    graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool | None
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, cell), and the metric of both runs (pair,)."""
     vit, found, whole = task.vit, [], np.ones(len(graph), dtype=bool)

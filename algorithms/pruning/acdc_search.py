@@ -129,7 +129,7 @@ class _Decisions:
 class AcdcSearch:
     """One run of ACDC: the state, and the loop over destinations."""
 
-    def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
+    def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = EdgeMask(plan.graph)
         self.decisions = _Decisions.of(len(plan.graph))

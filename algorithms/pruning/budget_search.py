@@ -132,10 +132,10 @@ class BudgetSearch:
     Args:
         plan: The options.
         journal: Where steps are written; None for nowhere.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
     """
 
-    def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool) -> None:
+    def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.graph, self.progress = plan, plan.graph, progress
         self.steps: dict[str, int] = {}
         self.measure = LossMeter(plan)

@@ -40,7 +40,7 @@ def run_sweep(
     threads: int = 1,
     retry_failed: bool = False,
     tables: Sequence[Table] = ("csv",),
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Outcome]:
     """Runs the cells that are not finished, and returns what has become of all, in their order.
 
@@ -54,7 +54,7 @@ def run_sweep(
         threads: CPU threads of each.
         retry_failed: Also run cells again that failed before.
         tables: Kinds of table to write.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         FormatError: The folder cannot be written.

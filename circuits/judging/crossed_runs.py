@@ -80,7 +80,7 @@ class CrossedRuns:
         n_bootstrap: int,
         seed: int,
         memory: int,
-        progress: bool,
+        progress: bool | None,
         label: str = "circuit",
     ) -> CrossedRuns:
         """Runs them."""

@@ -20,7 +20,7 @@ from ..scores import By, Scores
 from ..sizes import masks_within
 from .control_kinds import CONTROLS, ControlKind, kinds_of, other_masks
 from .controls import random_masks
-from .curves import Grid
+from .curves import Grid, make_grid
 
 Bools = NDArray[np.bool_]
 
@@ -116,6 +116,16 @@ def make_plan(
         if n_random:
             _add_random(plan, scores, min(n_random, RANDOM_DRAWS), seed)
     return plan
+
+
+def n_masks(n_graph: int, *, n_random: int, curve: bool, every_kind: bool) -> int:
+    """About how many masks a plan for a graph with so many edges has; see `make_plan`."""
+    found = 2 + n_random * (3 if every_kind else 1)
+    if not curve:
+        return found
+    grid = make_grid(n_graph)
+    random = RANDOM_SIZES * min(n_random, RANDOM_DRAWS) + min(n_random, RANDOM_RANKINGS) * RANDOM_RANKING_POINTS
+    return found + 2 * len(grid.n) + (random if len(grid.n) > RANDOM_RANKING_POINTS else random // 2)
 
 
 def _add_kinds(plan: Plan, circuit: Circuit, n: int, seed: int) -> None:

@@ -43,7 +43,7 @@ def smallest_faithful(
     by: By = "auto",
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit:
     """The smallest `scores.top(n, by=by)` that keeps at least `level` of the behaviour.
 
@@ -59,7 +59,7 @@ def smallest_faithful(
         by: How edges are ranked.
         pairs: Pairs to choose on; `task.discovery` by default.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         GraphError: The level is not above 0, or the scores belong to a graph of another model.
@@ -95,7 +95,7 @@ class _Search:
     pairs: Pairs
     baseline: Baseline
     memory: int
-    progress: bool
+    progress: bool | None
     tried: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -144,6 +144,13 @@ def _scan(search: _Search, level: float) -> tuple[int, float]:
         below, size, value = search.first([*steps[:-1], size], level) if len(steps) > 1 else (size - 1, size, value)
         below = max(below, steps[0] - 1)
     return size, value
+
+
+def n_sizes(n_graph: int) -> int:
+    """About how many sizes a graph with so many edges takes; half of all where every one is tried, from small up."""
+    if n_graph <= EVERY_SIZE_UP_TO:
+        return n_graph // 2
+    return int(len(list(_geometric(n_graph))) + TOGETHER_OF_LARGE * np.log(n_graph / 3) / np.log(TOGETHER_OF_LARGE))
 
 
 def _geometric(n_graph: int) -> Iterator[int]:

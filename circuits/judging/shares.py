@@ -114,7 +114,7 @@ def shares_kept(
     n_bootstrap: int = 0,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     label: str = "circuits",
 ) -> Shares:
     """What circuits keep of a task's behaviour. Costs two runs, and one for each different mask.
@@ -127,7 +127,7 @@ def shares_kept(
         n_bootstrap: Draws for the intervals.
         seed: Of the draws.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         label: What the bar is called.
     """
     pairs = judged_pairs(task) if pairs is None else pairs
@@ -153,7 +153,7 @@ class Judging:
         n_bootstrap: Draws for the intervals.
         seed: Of the draws.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
     """
 
     circuit: Circuit
@@ -165,7 +165,7 @@ class Judging:
     n_bootstrap: int
     seed: int
     memory: int
-    progress: bool
+    progress: bool | None
 
     @property
     def options(self) -> dict[str, Any]:
