@@ -7,9 +7,9 @@ passes per pair (`passes` of its row in the registry, timed on DeiT-Tiny and toy
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from ..circuits.judging.crossed_runs import FEWER_IMAGES, OF_LARGE
 from ..circuits.judging.plan import n_masks
 from ..circuits.judging.select import EVERY_SIZE_UP_TO, n_sizes
 from ..circuits.mask_runs import run_masks
-from ..models.watching import say
+from ..models.errors import VitCircuitsError
+from ..models.watching import say, watched
 
 if TYPE_CHECKING:
     from ..circuits.graph import Graph
     from ..circuits.tasks.task import Task
     from .discovery import Discovery
+    from .run_config import RunConfig
 
 WORTH_SAYING = 60.0
 """Seconds from which an estimate is said."""
@@ -74,19 +76,21 @@ class Estimate:
     judging: float
 
     @classmethod
-    def of(cls, task: Task, discovery: Discovery, *, n_random: int) -> Estimate:
-        """For a search of a task and its judgement beside that many random circuits."""
-        graph = discovery.graph(task.vit)
-        pace, n_pairs = Pace.of(task, graph), len(task.searched)
+    def of(
+        cls, task: Task, discovery: Discovery, *, n_random: int | None, searches: int = 1, pace: Pace | None = None
+    ) -> Estimate:
+        """For some searches of a task, and a judgement beside that many random circuits; None where none is judged."""
+        graph, n_pairs = discovery.graph(task.vit), len(task.searched)
+        pace = Pace.of(task, graph) if pace is None else pace
         entry = discovery.entry
         passes = 0.0 if entry is None else entry.passes(discovery.options, graph) * (n_pairs if entry.per_pair else 1)
         by_level = not discovery.finds_circuits and discovery.size is None and discovery.threshold is None
         sizes = n_sizes(len(graph)) if by_level else 0
-        return cls(
-            passes * pace.forward,
-            sizes * n_pairs * pace.masked,
-            judging_runs(task, graph, n_random=n_random, curve=not discovery.finds_circuits) * pace.masked,
-        )
+        curve, runs = not discovery.finds_circuits, 0
+        if n_random is not None:
+            runs = judging_runs(task, graph, n_random=n_random, curve=curve)
+        search, selection = passes * pace.forward, sizes * n_pairs * pace.masked
+        return cls(searches * search, searches * selection, runs * pace.masked)
 
     @property
     def total(self) -> float:
@@ -119,11 +123,34 @@ def judging_runs(task: Task, graph: Graph, *, n_random: int, curve: bool) -> int
     return masks * min(share * images, len(pairs)) + 2 * (len(pairs) + others)
 
 
-def say_estimate(task: Task, discovery: Discovery, *, n_random: int, progress: bool | None = None) -> None:
+def say_estimate(
+    task: Task, discovery: Discovery, *, n_random: int | None = None, searches: int = 1, progress: bool | None = None
+) -> None:
     """Tells whoever watches about how long it takes, where that is over a minute, and how to make it shorter."""
-    found = Estimate.of(task, discovery, n_random=n_random)
+    if not watched(progress):
+        return
+    found = Estimate.of(task, discovery, n_random=n_random, searches=searches)
     if found.total > WORTH_SAYING:
         say(f"{found}; {found.shorter()}", progress)
+
+
+def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | None = None) -> None:
+    """The same of several runs, each model timed on its first; those that cannot be timed are left out."""
+    if not watched(progress):
+        return
+    total, seen = 0.0, dict[Any, tuple[Task, Pace]]()
+    for config in configs:
+        try:
+            if config.model not in seen:
+                task = config.task.make(config.load_model())
+                seen[config.model] = task, Pace.of(task, config.discovery.graph(task.vit))
+            task, pace = seen[config.model]
+            total += Estimate.of(task, config.discovery, n_random=config.random, pace=pace).total
+        except VitCircuitsError:  # the run will say so
+            continue
+    if total > WORTH_SAYING:
+        each = f", {told(total / workers)} with {workers} at once" if workers > 1 else ""
+        say(f"about {told(total)}{each}; a smaller sweep or fewer images (pairs = 16) make it shorter", progress)
 
 
 def told(seconds: float) -> str:

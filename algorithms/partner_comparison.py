@@ -66,6 +66,19 @@ class PartnerComparison(Tabular):
             f"{method['n_evaluation']} evaluation pairs"
         )
 
+    @property
+    def verdict(self) -> str:
+        """How much the circuits found with different partners share, beside chance, in one sentence."""
+        places = list(zip(*np.triu_indices(len(self.names), 1), strict=True))
+        if not places:
+            return "one kind of partner alone: nothing to compare"
+        least = min(places, key=lambda place: self.jaccard[place])
+        first, second = (self.names[place] for place in least)
+        return (
+            f"the circuits of {first} and {second} have least in common, Jaccard {self.jaccard[least]:.2f} "
+            f"({self.chance[least]:.2f} by chance)"
+        )
+
     def table(self) -> Table:
         """What each circuit keeps under each partner: a row for the circuit found with each, and for random ones."""
         rows = [(name, str(size), *row) for (name, size), row in zip(self.sizes.items(), self.kept, strict=True)]

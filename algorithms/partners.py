@@ -39,6 +39,7 @@ from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
 from .discovery import Discovery
+from .estimate import say_estimate
 from .partner_comparison import PartnerComparison
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def compare_partners(
     if n_random < 1:
         raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
     discovery = sized(Discovery.on(graph, algorithm, options or {}, by=by, size=size))
+    say_estimate(next(iter(tasks.values())), discovery, searches=len(tasks), progress=progress)
     circuits = []
     with progress_bar("searches", len(tasks), progress, "partner") as bar:
         for name, task in tasks.items():

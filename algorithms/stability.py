@@ -44,6 +44,7 @@ from ..circuits.tasks.task import Task
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
 from .discovery import Discovery
+from .estimate import say_estimate
 from .stability_result import Stability, alike, correlated, recurring
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def measure_stability(
     finder = _Finder(Discovery.on(graph, algorithm, options, by=by, size=size), graph, task, memory)
     _require(finder, n_resamples, n_halvings)
     plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
+    say_estimate(task, finder.discovery, searches=plan.total, progress=progress)
     found = _searched(finder, plan, progress)
     shares = np.mean([circuit.mask for circuit in found.again], axis=0)
     masks = [prune(graph, circuit.mask) for circuit in (found.whole, *found.again)]

@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"\nFound: {len(found.circuit)} of {len(found.circuit.graph)} edges tell a 3 from an 8. On digits that were not"
     )
-    print(f"used to find them, {found.verdict}.")
+    print(f"used to find them, {found.ending()}")
     print(f"Done in {time.perf_counter() - start:.0f} s. Open {args.out / 'circuit.html'} in a browser.")
     return 0

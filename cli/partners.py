@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     for name, splits in comparison.dropped.items():
         counts = "; ".join(f"{split}: {_counts(reasons)}" for split, reasons in splits.items())
         print(f"dropped under {name}: {counts}")
-    print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in files))}")
+    print(f"\n{comparison.verdict}.")
+    print(f"files in {args.out}: {', '.join(sorted(path.name for path in files))}")
     return 0
 
 

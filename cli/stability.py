@@ -82,4 +82,5 @@ def run(args: argparse.Namespace) -> int:
         found.consensus().save(args.out / "consensus.json"),
     ):
         print(f"wrote {path}")
+    print(f"{found.verdict}.")
     return 0

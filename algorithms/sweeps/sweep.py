@@ -21,6 +21,7 @@ from typing import Literal
 
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
+from ..estimate import say_sweep
 from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
 from .plan import Cell
 from .pool import run_jobs
@@ -70,6 +71,8 @@ def run_sweep(
         jobs = [(cells[index], out) for index in todo]
         overview = _Overview(out, tables)
         overview.write(outcomes)
+        if work is None:
+            say_sweep([cell.config for cell, _ in jobs], workers=max(workers, 1), progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
                 for job, code in run_jobs(partial(attempt, work or run_cell), jobs, workers=workers, threads=threads):

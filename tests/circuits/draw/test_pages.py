@@ -122,7 +122,7 @@ def test_single_images_stand_beside_both_answers_and_differences_are_framed(cros
 def test_circuits_say_on_which_sides_they_were_found(circuit):
     assert "<dd>one-sided</dd>" in to_html(circuit)  # a record from before there was a choice
     both = dataclasses.replace(circuit, task={**circuit.task, "sides": "both"})
-    assert "<dd>crossed</dd>" in to_html(both) and "one-sided" not in to_html(both)
+    assert "<dd>crossed</dd>" in to_html(both) and "<dd>one-sided</dd>" not in to_html(both)
     assert "design" not in to_html(dataclasses.replace(circuit, task={}))
 
 
