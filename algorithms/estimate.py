@@ -20,6 +20,7 @@ from ..circuits.judging.plan import n_masks
 from ..circuits.judging.select import EVERY_SIZE_UP_TO, n_sizes
 from ..circuits.mask_runs import run_masks
 from ..models.errors import VitCircuitsError
+from ..models.threads import is_small
 from ..models.watching import say, watched
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 WORTH_SAYING = 60.0
 """Seconds from which an estimate is said."""
-_TIMED_PAIRS = 8
+_TIMED_PAIRS, _OF_SMALL = 8, 64
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Pace:
     @classmethod
     def of(cls, task: Task, graph: Graph) -> Pace:
         """Timed on a few pairs of a task, the second time each."""
-        pairs = task.searched.select(list(range(min(_TIMED_PAIRS, len(task.searched)))))
-        baseline = make_baseline(task.vit, task.ablation, task.reference[:_TIMED_PAIRS])
+        most = _OF_SMALL if is_small(task.vit.cfg) else _TIMED_PAIRS
+        pairs = task.searched.select(list(range(min(most, len(task.searched)))))
+        baseline = make_baseline(task.vit, task.ablation, task.reference[:most])
         half = np.arange(len(graph)) % 2 == 0
 
         def masked() -> None:

@@ -25,6 +25,7 @@ from . import (
     sweep,
     train,
 )
+from .heartbeat import heartbeat
 
 COMMANDS = (
     demo,
@@ -88,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(arguments)
         args.command_line = ["vitcircuits", *arguments]
         say("loading ...")
-        return args.run(args)
+        with heartbeat():
+            return args.run(args)
     except VitCircuitsError as error:
         print(f"vitcircuits: {error}", file=sys.stderr)
         return 2

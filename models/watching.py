@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -48,12 +51,14 @@ def watched(shown: bool | None = None) -> bool:
     return asked == "1" if asked else _in_notebook() or sys.stderr.isatty()
 
 
-def progress_bar(name: str, total: int, shown: bool | None = None, unit: str = "pair") -> Any:
+def progress_bar(name: str, total: int | None, shown: bool | None = None, unit: str = "pair") -> Any:
     """A tqdm bar, silent where nobody watches; it appears once the work has taken half a second, and goes with it.
+
+    Its clock goes on while nothing is counted.
 
     Args:
         name: What is being done.
-        total: How many units there are.
+        total: How many units there are; None where that is not known, and only the time is told.
         shown: Whether it is shown; None where somebody watches.
         unit: What is counted.
     """
@@ -62,9 +67,27 @@ def progress_bar(name: str, total: int, shown: bool | None = None, unit: str = "
     else:
         from tqdm import tqdm
 
-    return tqdm(
-        total=total, desc=name, unit=unit, disable=not watched(shown), delay=DELAY, file=sys.stderr, leave=False
-    )
+    on = watched(shown)
+    if on:
+        _keep_clocks()
+    told = {"bar_format": "{desc} {elapsed}"} if total is None else {}
+    return tqdm(total=total, desc=name, unit=unit, disable=not on, delay=DELAY, file=sys.stderr, leave=False, **told)
+
+
+@cache
+def _keep_clocks() -> None:
+    """Lets the bars that are open tell the time once a second."""
+    from tqdm import tqdm
+
+    def tell() -> None:
+        while True:
+            time.sleep(1)
+            for bar in list(getattr(tqdm, "_instances", ())):
+                if not bar.disable and time.time() - bar.start_t > bar.delay and time.time() - bar.last_print_t > 1:
+                    bar.last_print_t = time.time()
+                    bar.refresh()
+
+    threading.Thread(target=tell, daemon=True, name="clocks of progress bars").start()
 
 
 def say(text: str, shown: bool | None = None) -> None:
