@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | No
     """The same of several runs, each model timed on its first; those that cannot be timed are left out."""
     if not watched(progress):
         return
-    total, seen = 0.0, dict[Any, tuple[Task, Pace]]()
+    total, seen = 0.0, {}  # model -> the task that it was timed on, and its pace
     for config in configs:
         try:
             if config.model not in seen:
