@@ -35,8 +35,8 @@ from ..circuits.truths.planted import average_precision, judge, planted_task, tr
 from ..models.errors import TaskError
 from ..models.load import load_vit
 from ..models.planted.vit import PlantedViT
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
 from .registry import ALGORITHMS
 from .work import counted_work
 
@@ -107,7 +107,7 @@ def run_benchmark(
     only: Sequence[str] = (),
     n: int = 64,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Benchmark:
     """A row for every algorithm on every model, algorithm by algorithm within a model.
 
@@ -117,7 +117,7 @@ def run_benchmark(
         only: Patterns; each must fit a cell's algorithm or model.
         n: Discovery pairs; evaluation images of each class of the crossed task.
         seed: Draws them.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The patterns fit nothing.

@@ -36,8 +36,8 @@ from ..circuits.run import require_model, run_masks
 from ..circuits.tasks.redraw import at_rows, met_again, redrawn_rows
 from ..circuits.tasks.task import Pairs, Task
 from ..models.errors import GraphError, TaskError
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
 
 HEAD_IMAGES = 32
 MOST_CLASSES = 16
@@ -51,7 +51,7 @@ def measure_subjects(
     resampled: Mapping[str, Sequence[Sequence[Circuit]]] | None = None,
     head_images: int = HEAD_IMAGES,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, list[Subject]]:
     """Kinds of model with their seeds' circuits -> the same with everything that `compare` can use.
 
@@ -62,7 +62,7 @@ def measure_subjects(
         resampled: Kind -> for each seed, the circuits found on resamples of its discovery pairs.
         head_images: Images for matching, at most.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         TaskError: There is nothing to measure.
@@ -110,7 +110,7 @@ def measure_curves(
     *,
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, PairCurve]:
     """What circuits of many sizes keep, on each pair, ranked as the circuit was and by `signed` and `abs_mean`.
 
@@ -123,7 +123,7 @@ def measure_curves(
         pairs: Pairs to measure on; by default the evaluation's, of a crossed task those that `evaluate` takes for
             curves: the first clean images of each class that the model gets right.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: The circuit has no scores, or belongs to a graph of another model.
@@ -191,7 +191,7 @@ def finder_of(circuit: Circuit, *, memory: int = DEFAULT_MEMORY) -> Callable[[Ta
 
 
 def resampled_circuits(
-    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool = False
+    find: Callable[[Task], Circuit], task: Task, n: int, *, seed: int = 0, progress: bool | None = None
 ) -> tuple[Circuit, ...]:
     """Circuits found on `n` bootstrap resamples of the discovery pairs, of a crossed task of its images in each class.
 
@@ -202,7 +202,7 @@ def resampled_circuits(
         task: The task.
         n: How many.
         seed: Draws them.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
     """
     rng, pairs, found = np.random.default_rng(seed), task.discovery, []
     with progress_bar("resamples", n, progress, "search") as bar:

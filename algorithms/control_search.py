@@ -45,9 +45,9 @@ from ..circuits.tasks.taught import full_answers, with_answers, with_permuted_an
 from ..models.errors import GraphError, ModelError, TaskError
 from ..models.hooked import HookedViT
 from ..models.scrambled import exchange_heads, shuffle_weights
+from ..models.watching import progress_bar
 from .control_result import TRUE, ControlJudge, ControlSearches
 from .discovery import Discovery
-from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .discovery import Algorithm
@@ -70,7 +70,7 @@ def control_searches(
     seed: int = 0,
     n_bootstrap: int = 1000,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> ControlSearches:
     """How much more a search's circuit transmits than circuits of the same search where there is nothing to find.
@@ -90,7 +90,7 @@ def control_searches(
         seed: Draws permutations, weights and bootstrap samples; also given to algorithms that draw by chance.
         n_bootstrap: Bootstrap draws of the images for the 95% intervals.
         memory: Bytes to hold at once, for registered algorithms.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:

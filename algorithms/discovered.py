@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..models.model_config import describe_readout
 
 if TYPE_CHECKING:
+    from ..circuits.advice import Advice
     from ..circuits.circuit import Circuit
     from ..circuits.report import Report
     from ..circuits.tasks.task import Task
@@ -67,8 +68,22 @@ class Discovered:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
+    @property
+    def advice(self) -> list[Advice]:
+        """What a reader has to know, and what to try next; empty where all is well."""
+        from ..circuits.advice import advice
+
+        return advice(self.circuit, self.report)
+
+    def ending(self) -> str:
+        """The verdict, what a reader has to know beside it, and the next command where the result is poor."""
+        from ..circuits.advice import told
+
+        run = next((path for path in self.files if path.name == "run.json"), None)
+        return "\n".join([f"{self.verdict}.", *told(self.advice, run)])
+
     def __str__(self) -> str:
-        return f"{self.table()}\n\n{self.verdict}"
+        return f"{self.table()}\n\n{self.ending()}"
 
 
 def _pairs(task: Task) -> list[tuple[str, str]]:

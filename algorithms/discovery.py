@@ -183,7 +183,7 @@ class Discovery(Settings):
         *,
         journal: str | Path | None = None,
         memory: int = MEMORY,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Circuit:
         """The circuit of a task, found on its discovery pairs.
 
@@ -192,7 +192,7 @@ class Discovery(Settings):
             graph: Its model's graph, where it is at hand.
             journal: A file from which an interrupted search goes on, for algorithms that return circuits.
             memory: Bytes to hold at once.
-            progress: Show bars on stderr.
+            progress: Show bars on stderr; None where somebody watches.
 
         Raises:
             GraphError: The graph belongs to another model, or a size is not possible.
@@ -208,7 +208,7 @@ class Discovery(Settings):
         *,
         journal: str | Path | None = None,
         memory: int = MEMORY,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Scores | Circuit:
         """What the algorithm finds: scores, or a circuit. Arguments are those of `find`."""
         from ..circuits.sizes import edge_count
@@ -226,7 +226,9 @@ class Discovery(Settings):
             shared["journal"] = journal
         return run_algorithm(self.name, graph, task, **shared, **self.options)
 
-    def select(self, found: Scores | Circuit, task: Task, *, memory: int = MEMORY, progress: bool = False) -> Circuit:
+    def select(
+        self, found: Scores | Circuit, task: Task, *, memory: int = MEMORY, progress: bool | None = None
+    ) -> Circuit:
         """The circuit that is wanted of what a search found, with constants learned for it under `optimal`."""
         from ..circuits.circuit import Circuit
 
@@ -237,7 +239,7 @@ class Discovery(Settings):
 
         return optimal_ablation(circuit, task, seed=int(task.info.get("seed", 0)), memory=memory, progress=progress)
 
-    def _selected(self, scores: Scores, task: Task, memory: int, progress: bool) -> Circuit:
+    def _selected(self, scores: Scores, task: Task, memory: int, progress: bool | None) -> Circuit:
         from ..circuits.judging.select import smallest_faithful
         from ..circuits.nodes import NodeScores
 

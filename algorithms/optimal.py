@@ -36,7 +36,7 @@ from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_p
 from ..circuits.tasks.task import Task
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError
-from .progress import progress_bar
+from ..models.watching import progress_bar
 from .pruning.mask_plan import order_in_turns
 from .pruning.masks import Goal, Rows
 
@@ -53,7 +53,7 @@ def optimal_ablation(
     learning_rate: float = 1.0,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit:
     """The same circuit with the constants under which its run comes closest to the full model's.
 
@@ -167,7 +167,7 @@ class ShiftDescent:
         logits = run_pairs(task.vit, graph, self.circuit.mask, task.searched, baseline, memory=self.memory)
         return float(self.goal.distance(logits.double().cpu(), self.goal.full).mean())
 
-    def run(self, steps: int, batch: int, learning_rate: float, seed: int, progress: bool) -> Tensor:
+    def run(self, steps: int, batch: int, learning_rate: float, seed: int, progress: bool | None) -> Tensor:
         """The shifts after the last step, in standard deviations."""
         shifts = self.first
         if self.circuit.mask.all():  # no constant is read anywhere

@@ -41,8 +41,9 @@ from ..circuits.tasks.contrast import image_key
 from ..circuits.tasks.design import one_partner_each
 from ..circuits.tasks.task import Pairs, Task
 from ..models.errors import TaskError
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
+from .estimate import say_estimate
 
 if TYPE_CHECKING:
     import pandas
@@ -76,7 +77,7 @@ def compare_partners(
     n_bootstrap: int = 1000,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> PartnerComparison:
     """The circuits that several partners give, how much they share, and how each does under the others.
 
@@ -95,7 +96,7 @@ def compare_partners(
         n_bootstrap: Draws of the pairs (of crossed tasks, of the images) for the 95% intervals of what circuits keep.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         TaskError: The tasks differ in more than their partners, share images between discovery and evaluation, or
@@ -106,6 +107,7 @@ def compare_partners(
     if n_random < 1:
         raise TaskError(f"n_random={n_random}: chance is what circuits are held against, so pass at least 1.")
     discovery = sized(Discovery.on(graph, algorithm, options or {}, by=by, size=size))
+    say_estimate(next(iter(tasks.values())), discovery, searches=len(tasks), progress=progress)
     circuits = []
     with progress_bar("searches", len(tasks), progress, "partner") as bar:
         for name, task in tasks.items():
@@ -278,6 +280,19 @@ class PartnerComparison(Tabular):
         return (
             f"{method['algorithm']}, {len(self.circuits[0].graph):,} edges, {method['n_discovery']} discovery and "
             f"{method['n_evaluation']} evaluation pairs"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """How much the circuits found with different partners share, beside chance, in one sentence."""
+        places = list(zip(*np.triu_indices(len(self.names), 1), strict=True))
+        if not places:
+            return "one kind of partner alone: nothing to compare"
+        least = min(places, key=lambda place: self.jaccard[place])
+        first, second = (self.names[place] for place in least)
+        return (
+            f"the circuits of {first} and {second} have least in common, Jaccard {self.jaccard[least]:.2f} "
+            f"({self.chance[least]:.2f} by chance)"
         )
 
     def table(self) -> Table:

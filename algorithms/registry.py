@@ -106,12 +106,17 @@ class AlgorithmEntry:
         module: The module that defines it, inside this package.
         summary: One line for help texts.
         finds: Scores that a circuit is selected by, or the circuit itself (which also takes a `journal`).
+        passes: Its options and the graph -> about as long as how many forward passes of an image it takes for each pair
+            (`per_pair`), or altogether. Timed on DeiT-Tiny and toy/mnist-2l on one core.
+        per_pair: Which of the two.
     """
 
     name: str
     module: str
     summary: str
     finds: Literal["scores", "circuit"] = "scores"
+    passes: Callable[[Mapping[str, Any], Graph], float] = lambda _options, _graph: 5
+    per_pair: bool = True
 
     @cached_property
     def options(self) -> Mapping[str, Option]:
@@ -184,6 +189,16 @@ def chosen(name: str, values: Mapping[str, Any] | None = None, **more: Any) -> C
     return Chosen(**{key: given.get(key, option.default) for key, option in ALGORITHMS[name].options.items()})
 
 
+def _usual_passes(name: str, graph: Graph) -> float:
+    """Forward passes per pair of an algorithm with its default options."""
+    entry = ALGORITHMS[name]
+    return entry.passes({key: option.default for key, option in entry.options.items()}, graph)
+
+
+def _several(sizes: Any) -> int:
+    return len(sizes) if isinstance(sizes, list | tuple) else 1
+
+
 ALGORITHMS: dict[str, AlgorithmEntry] = {
     entry.name: entry
     for entry in (
@@ -191,15 +206,22 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             "eap", ".attribution.gradients", "edge attribution, gradient at the clean image (2 forwards, 1 backward)"
         ),
         AlgorithmEntry(
-            "eap_ig", ".attribution.gradients", "edge attribution with gradients averaged from ablated to clean input"
+            "eap_ig",
+            ".attribution.gradients",
+            "edge attribution with gradients averaged from ablated to clean input",
+            passes=lambda options, _: 2 + 2.5 * options["steps"],
         ),
         AlgorithmEntry(
             "eap_ig_activations",
             ".attribution.activations",
             "the same, with one layer's activations at a time on their way from ablated to clean",
+            passes=lambda options, graph: 5 * options["steps"] * graph.cfg.n_layers,
         ),
         AlgorithmEntry(
-            "ceap", ".attribution.ceap", "edge attribution by conductance: sources move along the path as gradients do"
+            "ceap",
+            ".attribution.ceap",
+            "edge attribution by conductance: sources move along the path as gradients do",
+            passes=lambda options, _: 4 * options["steps"],
         ),
         AlgorithmEntry(
             "relp",
@@ -210,36 +232,53 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
             "atp_star",
             ".attribution.atp_star",
             "edge attribution with heads recomputed exactly for edges into queries and keys",
+            passes=lambda _, graph: 2 * graph.cfg.n_layers,
         ),
-        AlgorithmEntry("rank_ensemble", ".attribution.ensemble", "mean signed rank under several algorithms"),
+        AlgorithmEntry(
+            "rank_ensemble",
+            ".attribution.ensemble",
+            "mean signed rank under several algorithms",
+            passes=lambda options, graph: sum(_usual_passes(name, graph) for name in options["of"].split(",")),
+        ),
         AlgorithmEntry(
             "exact_effects",
             ".attribution.exact",
             "every edge ablated or restored alone (one run of the rest of the model per edge)",
+            passes=lambda _, graph: 0.1 * len(graph),
         ),
         AlgorithmEntry(
             "acdc",
             ".pruning.acdc",
             "prune from the logits back every edge whose loss the metric hardly feels",
             finds="circuit",
+            passes=lambda _, graph: 0.17 * len(graph),
         ),
         AlgorithmEntry(
             "learned_masks",
             ".pruning.masks",
             "a gate on every edge, learned so that few edges stay close to the full model",
             finds="circuit",
+            passes=lambda options, _: 8 * options["steps"] * options["batch"] * _several(options["size"]),
+            per_pair=False,
         ),
         AlgorithmEntry(
-            "hybrid", ".attribution.hybrid", "gradient scores, and exact runs of the edges whose place is in doubt"
+            "hybrid",
+            ".attribution.hybrid",
+            "gradient scores, and exact runs of the edges whose place is in doubt",
+            passes=lambda options, graph: 0.3 * options["budget"] * len(graph),
         ),
         AlgorithmEntry(
             "budgeted_pruning",
             ".pruning.budgeted",
             "prune to a size, effects measured anew as the circuit shrinks, until no swap helps",
             finds="circuit",
+            passes=lambda options, graph: (0.1 if len(graph) > 500 else 2.4) * len(graph),
         ),
         AlgorithmEntry(
-            "direct_logit_attribution", ".attribution.direct", "what each source adds to the logits by itself"
+            "direct_logit_attribution",
+            ".attribution.direct",
+            "what each source adds to the logits by itself",
+            passes=lambda _options, _graph: 2,
         ),
     )
 }

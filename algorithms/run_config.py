@@ -149,7 +149,7 @@ class RunConfig:
         vit: HookedViT | None = None,
         command: Sequence[str] = (),
         overwrite: bool = False,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Discovered:
         """Finds, judges, draws and writes; goes on from what an interrupted run left in the folder.
 
@@ -158,7 +158,7 @@ class RunConfig:
             vit: The opened model, where it is at hand.
             command: The command line, for the record.
             overwrite: Replace a run of another configuration.
-            progress: Show bars on stderr.
+            progress: Show bars on stderr; None where somebody watches.
         """
         clock = time.perf_counter()
         vit = self.load_model() if vit is None else vit
@@ -201,7 +201,7 @@ def discover(
     out: str | Path | None = None,
     overwrite: bool = False,
     memory: int = MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> Discovered:
     """Finds the circuit of a behaviour on discovery images, and judges it on others.
@@ -222,7 +222,7 @@ def discover(
         out: A run folder; nothing is written without one.
         overwrite: Replace what a run of another configuration left there.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:
@@ -254,14 +254,16 @@ def find_and_judge(
     *,
     n_random: int,
     memory: int,
-    progress: bool,
+    progress: bool | None,
     seconds: Mapping[str, float] = MappingProxyType({}),
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
     from ..circuits.figure_data import gather
     from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import images_shown
+    from .estimate import say_estimate
 
+    say_estimate(task, discovery, n_random=n_random, progress=progress)
     written = [] if folder is None else folder.save_readout(task.vit)
     clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
     found = _searched(task, discovery, folder, memory, progress)
@@ -278,7 +280,7 @@ def find_and_judge(
 
 
 def _searched(
-    task: Task, discovery: Discovery, folder: RunFolder | None, memory: int, progress: bool
+    task: Task, discovery: Discovery, folder: RunFolder | None, memory: int, progress: bool | None
 ) -> Scores | Circuit:
     """What the search finds, or scores that an earlier run left."""
     from ..circuits.circuit import Circuit

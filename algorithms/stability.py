@@ -41,8 +41,9 @@ from ..circuits.sizes import Size
 from ..circuits.tasks.redraw import at_rows, half, halved_rows, redrawn_rows, require_halves
 from ..circuits.tasks.task import Pairs, Task
 from ..models.errors import TaskError
+from ..models.watching import progress_bar
 from .discovery import Discovery
-from .progress import progress_bar
+from .estimate import say_estimate
 from .stability_result import Stability, alike, correlated, recurring
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def measure_stability(
     consensus_in_halves: bool = False,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> Stability:
     """How much of a circuit stays when the pairs and the seeds change, and the consensus circuit.
@@ -90,7 +91,7 @@ def measure_stability(
         consensus_in_halves: Also find a consensus circuit from resamples inside each half, and compare those.
         seed: Draws resamples, halves and random circuits.
         memory: Bytes to hold at once, for registered algorithms.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:
@@ -100,6 +101,7 @@ def measure_stability(
     finder = _Finder(Discovery.on(graph, algorithm, options, by=by, size=size), graph, task, memory)
     _require(finder, n_resamples, n_halvings)
     plan = _plan(finder, n_resamples, n_seeds, n_halvings, consensus_in_halves, seed)
+    say_estimate(task, finder.discovery, searches=plan.total, progress=progress)
     found = _searched(finder, plan, progress)
     shares = np.mean([circuit.mask for circuit in found.again], axis=0)
     masks = [prune(graph, circuit.mask) for circuit in (found.whole, *found.again)]
@@ -124,7 +126,7 @@ class _Searched:
     inside: list[list[Circuit]]
 
 
-def _searched(finder: _Finder, plan: _Plan, progress: bool) -> _Searched:
+def _searched(finder: _Finder, plan: _Plan, progress: bool | None) -> _Searched:
     with progress_bar("stability", plan.total, progress, "search") as bar:
 
         def find(draw: _Draw | None = None, task: Task = finder.task, **more: Any) -> Circuit:

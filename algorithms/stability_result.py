@@ -16,10 +16,14 @@ from ..circuits.judging.bootstrap import middle, wilson
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure, Table, Tabular
+from ..circuits.words import short
 from ..models.errors import GraphError
 
 if TYPE_CHECKING:
     import pandas
+
+SAME = 0.6
+"""Jaccard index from which most of a circuit is found again: what Vi-CD reports of its circuits is .6 to .8."""
 
 SCHEMA = "vitcircuits.stability/1"
 
@@ -62,6 +66,17 @@ class Stability(Tabular):
             f"{self.method['algorithm']}, edge circuits of {sizes[0]} to {sizes[-1]} edges, "
             f"{self.method['n_resamples']} resamples of {self.drawn}"
         )
+
+    @property
+    def verdict(self) -> str:
+        """How much of the circuit is found again, beside what chance would find, in one sentence."""
+        again, chance = self.figures["jaccard_resamples"], self.figures["jaccard_chance"]
+        if again.value is None or chance.value is None:
+            return "nothing is known of how much is found again"
+        kept = "most of it is found again" if again.value >= SAME else "part of it is found again"
+        if again.low is not None and again.low <= chance.value:
+            kept = "no more of it is found again than chance would find: search with more images or a smaller size"
+        return f"Jaccard {short(again)} between circuits of other images, {chance.value:.2f} by chance: {kept}"
 
     @property
     def caveat(self) -> str:

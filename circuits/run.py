@@ -20,17 +20,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models.blocks import OpenBlock
 from ..models.errors import GraphError
 from ..models.hooked import HookedViT
+from ..models.watching import progress_bar
 from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .circuit import Circuit
@@ -329,7 +330,7 @@ def run_masks(
     *,
     n_logits: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     label: str = "circuits",
 ) -> MaskRuns:
     """The metric of every mask on every pair. Costs one clean run, the baseline's runs, and one run per mask.
@@ -343,13 +344,13 @@ def run_masks(
         baseline: What removed edges carry.
         n_logits: Keep the logits of the first so many masks.
         memory: Bytes to hold at once; pairs are run in batches that fit.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         label: What the bar is called.
     """
     distinct, place = _distinct(masks)
     size = batch_size_for(vit, memory, copies=3.0)
     outputs, kept, clean_outputs, clean_logits = [], [], [], []
-    bar = tqdm(total=len(distinct) * -(-len(pairs) // size), desc=label, unit="run", disable=not progress)
+    bar = progress_bar(label, len(distinct) * -(-len(pairs) // size), progress, "run")
     with torch.no_grad(), vit.borrowed(), bar:
         for batch in pairs.batches(size):
             reference = vit(batch.clean)
@@ -371,7 +372,7 @@ def _one_batch(
     batch: Pairs,
     baseline: Baseline,
     reference: Tensor,
-    bar: tqdm,
+    bar: Any,
 ) -> Float[Tensor, "mask batch class"]:
     """Logits of each mask on one batch."""
     found = reference.new_empty(len(masks), *reference.shape)

@@ -109,6 +109,9 @@ def _selection(provenance: Mapping[str, Any]) -> str:
 Row = tuple[str, str]
 """A label and what is said under it."""
 
+READS_IT = "reads the image"
+"""The verdict of a circuit that does."""
+
 ONE_SIDED = "clean images show the target alone: a circuit that says so whatever it is shown passes every figure"
 MOST_POINTS = 8
 """Sizes of a frontier that are printed."""

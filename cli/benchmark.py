@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table, and writes it if asked to."""
     from ..algorithms.benchmark import run_benchmark, save_benchmark
 
-    rows = run_benchmark(only=args.only, n=args.pairs, seed=args.seed, progress=True)
+    rows = run_benchmark(only=args.only, n=args.pairs, seed=args.seed)
     print(HEADER)
     for line in table(rows):
         print(line)

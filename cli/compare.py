@@ -179,9 +179,9 @@ def _measured(args: argparse.Namespace, given: list[Given]) -> tuple[dict[str, l
     for one, task in zip(given, tasks, strict=True):
         kinds.setdefault(one.kind, []).append((one.circuit, task))
         find = finder_of(one.circuit, memory=args.memory) if args.resamples else None
-        circuits = () if find is None else resampled_circuits(find, task, args.resamples, seed=args.seed, progress=True)
+        circuits = () if find is None else resampled_circuits(find, task, args.resamples, seed=args.seed)
         again.setdefault(one.kind, []).append(circuits)
-    measured = measure_subjects(kinds, heads=heads, resampled=again, memory=args.memory, progress=True)
+    measured = measure_subjects(kinds, heads=heads, resampled=again, memory=args.memory)
     return measured, pairs
 
 

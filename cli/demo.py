@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
     """Finds the circuit, and says what was found and which file to open."""
     start = time.perf_counter()
     config = RunConfig.of({"model": "toy/digits-2l", "data": "digits", "target": 3, "foil": 8})
-    found = config.run(args.out, command=args.command_line, overwrite=args.overwrite, progress=True)
+    found = config.run(args.out, command=args.command_line, overwrite=args.overwrite)
     print(found.table())
     print(
         f"\nFound: {len(found.circuit)} of {len(found.circuit.graph)} edges tell a 3 from an 8. On digits that were not"
     )
-    print(f"used to find them, {found.verdict}.")
+    print(f"used to find them, {found.ending()}")
     print(f"Done in {time.perf_counter() - start:.0f} s. Open {args.out / 'circuit.html'} in a browser.")
     return 0

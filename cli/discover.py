@@ -71,7 +71,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Finds the circuit, writes the run folder, prints a summary."""
     config = configuration(args)
-    found = config.run(args.out, command=args.command_line, overwrite=args.overwrite, progress=True)
+    found = config.run(args.out, command=args.command_line, overwrite=args.overwrite)
     print(found)
     say_files(found, args)
     return 0

@@ -61,9 +61,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
+    from ..circuits.advice import advice, told
     from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
     from ..circuits.judging.evaluation import evaluate
+    from ..circuits.words import verdict
 
     circuit = Circuit.load(args.circuit)
     config, task = recorded_task(args, circuit, args.circuit)
@@ -78,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
         settings=CheckSettings(tolerance=args.tolerance, most_parts=args.most_edges),
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     print(f"{args.circuit}: {task}")
     print(_design(circuit, task))
@@ -86,9 +87,13 @@ def run(args: argparse.Namespace) -> int:
     if args.control_searches:
         from ..algorithms.control_search import controls_of
 
-        print(controls_of(circuit, task, memory=args.memory, progress=True))
+        print(controls_of(circuit, task, memory=args.memory))
     for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
+    run = args.circuit.with_name("run.json")
+    known = advice(circuit, report, weights=task.vit.digest())
+    for line in (f"{verdict(report)}.", *told(known, run if run.is_file() else None)):
+        print(line)
     return 0
 
 

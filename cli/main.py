@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from ..models.errors import VitCircuitsError
+from ..models.watching import say
 from . import (
     benchmark,
     compare,
@@ -23,6 +25,7 @@ from . import (
     sweep,
     train,
 )
+from .heartbeat import heartbeat
 
 COMMANDS = (
     demo,
@@ -45,8 +48,22 @@ start here:
   vitcircuits demo                                  3 against 8 on real digits, in under a minute
   vitcircuits discover --help                       the same for your model and images
 
-`vitcircuits COMMAND --help` teaches each command by example.
+`vitcircuits COMMAND --help` teaches each command by example. What partner, foil, port and
+transmission are: `vitcircuits --words`.
 """
+
+
+class _Words(argparse.Action):
+    """Prints the glossary and ends."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from ..circuits.draw.pages import glossary
+
+        print(glossary().replace("**", ""))
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"vitcircuits {version('vitcircuits')}")
+    parser.add_argument("--words", action=_Words, help="what the words that are used here mean")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
@@ -67,10 +85,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a mistake that its message repairs, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = make_parser().parse_args(arguments)
-    args.command_line = ["vitcircuits", *arguments]
     try:
-        return args.run(args)
+        args = make_parser().parse_args(arguments)
+        args.command_line = ["vitcircuits", *arguments]
+        say("loading ...")
+        with heartbeat():
+            return args.run(args)
     except VitCircuitsError as error:
         print(f"vitcircuits: {error}", file=sys.stderr)
         return 2

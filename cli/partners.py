@@ -77,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
         n_random=args.random,
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     files += [*comparison.save(args.out), *save_beside(vit, args.out)]
     for name, circuit in zip(comparison.names, comparison.circuits, strict=True):
@@ -86,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     for name, splits in comparison.dropped.items():
         counts = "; ".join(f"{split}: {_counts(reasons)}" for split, reasons in splits.items())
         print(f"dropped under {name}: {counts}")
-    print(f"\nfiles in {args.out}: {', '.join(sorted(path.name for path in files))}")
+    print(f"\n{comparison.verdict}.")
+    print(f"files in {args.out}: {', '.join(sorted(path.name for path in files))}")
     return 0
 
 

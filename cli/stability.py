@@ -71,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
         consensus_in_halves=args.consensus_halves,
         seed=config.seed,
         memory=args.memory,
-        progress=True,
     )
     print(task)
     print(found)
@@ -83,4 +82,5 @@ def run(args: argparse.Namespace) -> int:
         found.consensus().save(args.out / "consensus.json"),
     ):
         print(f"wrote {path}")
+    print(f"{found.verdict}.")
     return 0

@@ -100,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
         threads=max(args.threads, 1),
         retry_failed=args.retry_failed,
         tables=("csv", "parquet") if args.parquet else ("csv",),
-        progress=True,
     )
     _say(outcomes, args.out)
     return int(any(outcome.status == "failed" for outcome in outcomes))

@@ -55,9 +55,7 @@ print(f"images that the model gets wrong: {wrong['discovery']} of discovery, {wr
 graph = compile_graph(vit)
 cls = "cls" if vit.cfg.tokens.has_cls else "all"
 tables = {
-    (name, direction): activation_patch(
-        graph, task, "head_out", tokens=cls, direction=direction, pairs=pairs, progress=sys.stderr.isatty()
-    )
+    (name, direction): activation_patch(graph, task, "head_out", tokens=cls, direction=direction, pairs=pairs)
     for name, pairs in (("chosen", task.discovery), ("held-out", held_out))
     for direction in ("noising", "denoising")
 }
@@ -100,9 +98,8 @@ print(pd.DataFrame(lines).T.to_string(), "\n")
 #    paths are ordered on discovery images and told on the others.
 found = {}
 for name, pairs in (("chosen", task.discovery), ("held-out", held_out)):
-    options = {"pairs": pairs, "progress": sys.stderr.isatty()}
-    parts = {"into": path_patch(graph, task, destinations=best, **options)}
-    parts["out-of"] = path_patch(graph, task, sources=best, **options)
+    parts = {"into": path_patch(graph, task, destinations=best, pairs=pairs)}
+    parts["out-of"] = path_patch(graph, task, sources=best, pairs=pairs)
     found[name] = pd.concat([part.frame() for part in parts.values()]).set_index(["source", "destination"])
     for way, part in parts.items():
         part.draw(args.out / f"{way}-{best}-{name}.svg")

@@ -68,7 +68,6 @@ for name, vit in vits.items():
     circuits[name] = Discovery("eap_ig", size=args.share).find(tasks[name], graph)
 measured = measure_subjects(
     {kind: [(circuits[name], tasks[name]) for name in names] for kind, names in kinds.items()},
-    progress=sys.stderr.isatty(),
 )
 comparison = compare(measured, pairs=common.as_dict(), n_random=5 if args.quick else 20)
 print(comparison)

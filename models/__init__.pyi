@@ -20,3 +20,4 @@ from .readout_files import load_readout as load_readout
 from .readout_files import save_class_embeddings as save_class_embeddings
 from .readout_files import save_readout as save_readout
 from .text_tower import given_tokens as given_tokens
+from .watching import show_progress as show_progress

@@ -31,6 +31,7 @@ from .hooks import (
     select_names,
 )
 from .readouts import Pool, Readout, evaluating, replace_head
+from .threads import suited_threads
 
 if TYPE_CHECKING:
     from .preprocess import Preprocess
@@ -168,13 +169,13 @@ class HookedViT:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """The module in evaluation mode with frozen weights; both are put back afterwards."""
+        """The module in evaluation mode with frozen weights, and as many threads as suit it; all is put back."""
         both = (self.module, self.readout.head)  # the head may be another than the module's own
         learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:
             for parameter in learning:
                 parameter.requires_grad_(False)
-            with evaluating(*both):
+            with suited_threads(self.cfg), evaluating(*both):
                 yield
         finally:
             for parameter in learning:

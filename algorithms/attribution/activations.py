@@ -43,7 +43,7 @@ def eap_ig_activations(
     rule: Literal["midpoint", "left"] = "midpoint",
     freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """How much of the metric each edge carries, the gradient averaged while its source's level is ablated by degrees.
 
@@ -60,7 +60,7 @@ def eap_ig_activations(
         rule: `midpoint`, or `left` (the path's ablated end is a point, its clean end is not).
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient (accuracy), or the steps or the rule make no sense.

@@ -180,7 +180,7 @@ def atp_star(
     grad_drop: bool = False,
     freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """First-order estimate of how much of the metric each edge carries, with the softmax of its head exact.
 
@@ -201,7 +201,7 @@ def atp_star(
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass; recomputed heads read
             through the norm as it is.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient at the clean image (kl) or none at all (accuracy), or GradDrop is asked

@@ -72,7 +72,7 @@ def ceap(
     steps: Annotated[int, Range(least=1)] = 5,
     freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """How much of the metric flows through each edge along the path from ablated to clean input.
 
@@ -93,7 +93,7 @@ def ceap(
         steps: Steps of the path.
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient (accuracy), or there is no step.

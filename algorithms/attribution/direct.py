@@ -39,7 +39,7 @@ from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .accumulate import Moments, sum_groups
 
 
@@ -63,7 +63,7 @@ class LogitAttribution:
 
 
 def direct_logit_attribution(
-    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False
+    graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None
 ) -> Scores:
     """How much of the metric edges into the logits carry directly; edges elsewhere score 0.
 
@@ -78,7 +78,7 @@ def direct_logit_attribution(
         graph: The graph; with tokens="each" contributions are per source and token.
         task: Its discovery pairs are used.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric is not a logit or a logit difference.

@@ -93,7 +93,7 @@ def rank_ensemble(
     *,
     of: str = "eap_ig,ceap",
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """Edges by their mean signed rank under several algorithms, each run with its default options.
 
@@ -108,7 +108,7 @@ def rank_ensemble(
         task: Its discovery pairs are used.
         of: Names of registered algorithms that return scores, with commas between them.
         memory: Bytes that each may hold at once.
-        progress: Show their bars on stderr.
+        progress: Show their bars on stderr; None where somebody watches.
 
     Raises:
         TaskError: A name is not that of an algorithm that returns scores, or an algorithm refuses the task.
@@ -119,7 +119,7 @@ def rank_ensemble(
     return replace(ranked, algorithm="rank_ensemble", options={"of": of})
 
 
-def _run(name: str, graph: Graph, task: Task, memory: int, progress: bool) -> Scores:
+def _run(name: str, graph: Graph, task: Task, memory: int, progress: bool | None) -> Scores:
     found = run_algorithm(name, graph, task, memory=memory, progress=progress)
     assert isinstance(found, Scores)
     return found

@@ -33,9 +33,9 @@ from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from ..registry import algorithm
 from .accumulate import scores_of, spread
 
@@ -49,7 +49,7 @@ def exact_effects(
     *,
     direction: Literal["noising", "denoising"] = "noising",
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """The exact effect of every edge alone, on the discovery pairs; positive: it carries the behaviour.
 
@@ -62,7 +62,7 @@ def exact_effects(
         task: Its discovery pairs are used; any metric.
         direction: `noising` ablates each edge in the clean run, `denoising` restores it in the corrupted run.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: The graph was compiled for another model.
@@ -114,7 +114,7 @@ def single_effects(
     return task.signs(pairs).numpy()[:, None] * effects
 
 
-def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool = False) -> NodeScores:
+def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None) -> NodeScores:
     """The exact effect of every head and MLP alone, on the discovery pairs; positive: it carries the behaviour.
 
     Costs one clean run, the ablation's runs, and for each node one run of what comes behind it.
@@ -123,7 +123,7 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
         graph: The graph; its token groups and ports don't change the effects.
         task: The model, the metric, the pairs and the ablation.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: The graph belongs to another model.

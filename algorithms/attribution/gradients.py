@@ -31,7 +31,7 @@ def eap(
     freeze_norm: bool = True,
     softmax: Literal["linear", "exact"] = "linear",
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """First-order estimate of how much of the metric each edge carries, the gradient taken at the clean image.
 
@@ -44,7 +44,7 @@ def eap(
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         softmax: Edges between token groups inside heads: `linear`, or `exact` in the pattern.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient at the clean image (kl) or none at all (accuracy).
@@ -66,7 +66,7 @@ def eap_ig(
     freeze_norm: bool = True,
     report_error: bool = False,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """How much of the metric each edge carries, the gradient averaged along the path from ablated to clean input.
 
@@ -84,7 +84,7 @@ def eap_ig(
         report_error: Also run with twice the steps, and report the mean absolute difference of scores over their mean
             absolute value in `diagnostics["error_vs_double"]`.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient (accuracy), or the steps or the rule make no sense.

@@ -31,8 +31,8 @@ from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...models.watching import progress_bar
 from ..engines.flips import measure_flips
-from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, run_algorithm
 from .accumulate import Spread, scores_of, spread
 from .exact import single_effects
@@ -55,7 +55,7 @@ def hybrid(
     first: Literal["eap_ig", "eap"] = "eap_ig",
     budget: Annotated[float, Range(above=0, most=1)] = 0.5,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """Gradient scores, with exact effects for the edges whose place is in doubt.
 
@@ -75,7 +75,7 @@ def hybrid(
         first: The algorithm of the gradient scores.
         budget: Runs, single edges and group tests together, as a share of the graph's edges.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: An option makes no sense, or the metric has no gradient.

@@ -21,7 +21,7 @@ from ...circuits.memory import element_bytes, pairs_within
 from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import TaskError
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .accumulate import Moments
 from .contraction import CHUNK_BYTES, Contraction, Gradients
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
@@ -58,7 +58,7 @@ class Plan(ABC):
         task: Its discovery pairs are used.
         freeze_norm: Treat each norm's standard deviation as a constant in the backward pass.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         name: The algorithm's registered name.
     """
 
@@ -66,7 +66,7 @@ class Plan(ABC):
     task: Task
     freeze_norm: bool
     memory: int
-    progress: bool
+    progress: bool | None
     name: str
 
     @property

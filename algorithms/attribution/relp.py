@@ -165,7 +165,7 @@ def relp(
     *,
     attention: Literal["half", "pattern", "gradient"] = "half",
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Scores:
     """How much of the metric each edge carries in the model that relevance rules make linear at the clean image.
 
@@ -187,7 +187,7 @@ def relp(
         task: Its discovery pairs are used.
         attention: `half`, `pattern` or `gradient`, as above.
         memory: Bytes to hold at once, above the model and the images; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: The metric has no gradient at the clean image (kl) or none at all (accuracy).

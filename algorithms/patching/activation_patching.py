@@ -35,7 +35,7 @@ from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.tokens import TokenColumns, token_columns
 from ...models.config import VitConfig
-from ..progress import progress_bar
+from ...models.watching import progress_bar
 from .patch_points import (
     PER_HEAD,
     Contrast,
@@ -62,7 +62,7 @@ def activation_patch(
     direction: Direction | str = "noising",
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> PatchTable:
     """How much of the metric each activation carries at each choice of tokens.
 
@@ -83,7 +83,7 @@ def activation_patch(
         direction: `noising` or `denoising`.
         pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: A choice is not known, or makes no sense (noise for a pattern).
@@ -122,7 +122,7 @@ def _exists(cfg: VitConfig, what: str) -> np.ndarray:
     return np.ones((cfg.n_layers + 1, 1), dtype=bool)
 
 
-def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool) -> Iterator[np.ndarray]:
+def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool | None) -> Iterator[np.ndarray]:
     """Effects and flips (pair, layer, head, column), and the metric of both runs (pair,)."""
     task, what, vit = patches.task, patches.what, patches.task.vit
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)

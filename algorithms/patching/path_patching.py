@@ -29,9 +29,9 @@ from ...circuits.run import MaskWeights, masked_logits_from, require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import GraphError
 from ...models.hooked import HookedViT
+from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_changes, trial_sizes
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from .patch_points import Contrast, contrasted
 
 Edges = tuple[EdgeSet, ...]
@@ -47,7 +47,7 @@ def path_patch(
     together: bool = False,
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> PathTable:
     """How much of the metric the direct paths from each source to each destination carry.
 
@@ -66,7 +66,7 @@ def path_patch(
         together: Patch all of them at once instead of each alone.
         pairs: Other pairs than the discovery pairs; of crossed ones those of two classes are taken.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: A name is not known, no source has an edge to a destination, or the graph was compiled for another
@@ -138,7 +138,7 @@ def _short(names: tuple[str, ...]) -> str:
 
 
 def _measure(
-    graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool
+    graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool | None
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, cell), and the metric of both runs (pair,)."""
     vit, found, whole = task.vit, [], np.ones(len(graph), dtype=bool)

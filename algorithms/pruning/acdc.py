@@ -50,7 +50,7 @@ def acdc(
     batch: Annotated[int, Range(least=1)] = 64,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit | list[Circuit]:
     """The circuit that ACDC leaves, or one for each of several thresholds.
 
@@ -71,7 +71,7 @@ def acdc(
         journal: A file that every decision is written to. The same call goes on from what is there. With several
             thresholds each has a file of its own, named after it.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: tau is not above 0, another option makes no sense, or the pairs don't fit into `memory`.

@@ -26,11 +26,11 @@ from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
+from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
-from ..progress import progress_bar
 from ..registry import Chosen
 from .journal import Journal, scores_digest, search_identity
 
@@ -122,7 +122,7 @@ class _Decisions:
 class AcdcSearch:
     """One run of ACDC: the state, and the loop over destinations."""
 
-    def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool) -> None:
+    def __init__(self, plan: AcdcPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = EdgeMask(plan.graph)
         self.decisions = _Decisions(np.zeros((3, len(plan.graph))), np.zeros(len(plan.graph), dtype=bool))

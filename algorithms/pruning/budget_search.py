@@ -30,11 +30,11 @@ from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...models.errors import FormatError, TaskError
+from ...models.watching import progress_bar
 from ..attribution.accumulate import scores_of, spread
 from ..engines.edge_mask import Bools
 from ..engines.flips import measure_flips
 from ..engines.gated_run import measure_slopes
-from ..progress import progress_bar
 from ..registry import Chosen, run_algorithm
 from .journal import Journal, search_identity
 
@@ -134,10 +134,10 @@ class BudgetSearch:
     Args:
         plan: The options.
         journal: Where steps are written; None for nowhere.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
     """
 
-    def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool) -> None:
+    def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.graph, self.progress = plan, plan.graph, progress
         self.steps: dict[str, int] = {}
         self.measure = LossMeter(plan)

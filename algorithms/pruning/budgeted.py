@@ -53,7 +53,7 @@ def budgeted_pruning(
     swaps: Annotated[int, Range(least=0)] = 8,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit | list[Circuit]:
     """The circuit of a size (or the smallest found at a level of faithfulness) that stays nearest to the full model.
 
@@ -82,7 +82,7 @@ def budgeted_pruning(
             with slopes at most so many swaps are made, among as many of the weakest kept and strongest absent edges.
         journal: A file that every step is written to. The same call goes on from what is there.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: An option makes no sense, or slopes of a metric without a gradient are asked for.

@@ -56,10 +56,10 @@ from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
 from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import TaskError
+from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.flips import measure_flips
 from ..engines.gated_run import GatedResult, GatedRunner
-from ..progress import progress_bar
 from ..registry import Range, algorithm, chosen, scored_by
 from .budget_search import EXACT_UP_TO, BudgetSearch
 from .gates import Edges, MirrorDescent, draw_gates, draw_masks, open_probability, with_density
@@ -89,7 +89,7 @@ def learned_masks(
     seed: int = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit | list[Circuit]:
     """The circuit of a size whose run stays closest to the full model's, or one for each of several sizes.
 
@@ -115,7 +115,7 @@ def learned_masks(
         seed: Draws gates, batches and partners.
         journal: A file for the state; the same call goes on from it, to the same circuit.
         memory: Bytes to hold at once; at least one pair is held.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: An option makes no sense, the metric has no gradient, or there is nothing to explain.
@@ -134,7 +134,7 @@ def learned_masks(
     return found if isinstance(size, Sequence | np.ndarray) else found[0]
 
 
-def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool) -> Circuit:
+def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool | None) -> Circuit:
     task = plan.task
     told = Spread(probability, probability.copy(), np.full(len(probability), np.nan))
     scores = scores_of(plan.graph, task, "learned_masks", plan.options, told)
@@ -153,7 +153,7 @@ SMOOTHING = 0.9  # of what the progress bar shows
 class Descent:
     """One descent: the gates' parameters, and the batches that move them."""
 
-    def __init__(self, plan: MaskPlan, journal: str | Path | None, progress: bool) -> None:
+    def __init__(self, plan: MaskPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.task, self._progress = plan, plan.task, progress
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self.log_alpha = plan.first_log_alpha()

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...models.errors import FormatError, TaskError
-from ..progress import progress_bar
+from ...models.watching import progress_bar
+from ..estimate import say_sweep
 from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
 from .plan import Cell
 from .pool import run_jobs
@@ -40,7 +41,7 @@ def run_sweep(
     threads: int = 1,
     retry_failed: bool = False,
     tables: Sequence[Table] = ("csv",),
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Outcome]:
     """Runs the cells that are not finished, and returns what has become of all, in their order.
 
@@ -54,7 +55,7 @@ def run_sweep(
         threads: CPU threads of each.
         retry_failed: Also run cells again that failed before.
         tables: Kinds of table to write.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         FormatError: The folder cannot be written.
@@ -70,6 +71,8 @@ def run_sweep(
         jobs = [(cells[index], out) for index in todo]
         overview = _Overview(out, tables)
         overview.write(outcomes)
+        if work is None:
+            say_sweep([cell.config for cell, _ in jobs], workers=max(workers, 1), progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
                 for job, code in run_jobs(partial(attempt, work or run_cell), jobs, workers=workers, threads=threads):

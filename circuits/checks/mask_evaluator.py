@@ -99,7 +99,7 @@ class MaskEvaluator:
         settings: How thoroughly.
         seed: Draws what is drawn by chance.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
         known: Outputs of masks that ran before.
         every_partner: The pairs with all their partners, where the ablation takes none and `pairs` lacks them.
     """
@@ -113,7 +113,7 @@ class MaskEvaluator:
     settings: CheckSettings = CheckSettings()
     seed: int = 0
     memory: int = DEFAULT_MEMORY
-    progress: bool = False
+    progress: bool | None = None
     known: dict[bytes, Floats] = field(default_factory=dict)
     every_partner: Pairs | None = None
 

@@ -115,7 +115,7 @@ def evaluate_spread(
     n_bootstrap: int = 1000,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Spread:
     """What the circuit keeps under every ablation and metric, with the smallest and the largest.
 
@@ -129,7 +129,7 @@ def evaluate_spread(
         n_bootstrap: Bootstrap draws of the pairs, of a crossed task of the images.
         seed: Draws them.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         TaskError: There are fewer than three ablations or two metrics, or one is not known.
@@ -197,7 +197,9 @@ def _require_enough(n_ablations: int, n_metrics: int) -> None:
         )
 
 
-def _run(circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, memory: int, progress: bool) -> MaskRuns:
+def _run(
+    circuit: Circuit, task: Task, ablation: Ablation, pairs: Pairs, memory: int, progress: bool | None
+) -> MaskRuns:
     """The circuit and no edge, with their logits."""
     own = prune(circuit.graph, circuit.mask)
     baseline = make_baseline(task.vit, ablation, task.reference, memory=memory)

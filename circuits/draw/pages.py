@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.files import write_text_atomic
+from ..advice import advice
 from ..circuit import Circuit
 from ..figures import grouped
 from ..report import Figure, Report, Verdict
@@ -52,6 +54,7 @@ def _templates() -> Environment:
         finalize=lambda value: legible(value) if type(value) is str else value,  # what is markup already is not
     )
     made.filters["number"] = lambda value, signed=False: NONE if value is None else number(value, signed=signed)
+    made.filters["prose"] = _prose
     made.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
     made.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return made
@@ -59,7 +62,21 @@ def _templates() -> Environment:
 
 def render(template: str, **values: Any) -> str:
     """The page that a template makes of some values; text is escaped, `Markup` is not."""
-    return _templates().get_template(template).render(values)
+    return _templates().get_template(template).render(glossary=glossary(), **values)
+
+
+def _prose(text: str) -> Any:
+    """Paragraphs of Markdown with nothing in them but bold words and code."""
+    from markupsafe import escape
+
+    said = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    said = re.sub(r"`(.+?)`", r"<samp>\1</samp>", said)
+    return markup("".join(f"<p>{part}</p>" for part in said.partition("\n")[2].strip().split("\n\n")))
+
+
+def glossary() -> str:
+    """The words that reports and pages use, as Markdown."""
+    return (TEMPLATES / "glossary.md").read_text(encoding="utf-8")
 
 
 def markup(text: str) -> Any:
@@ -116,12 +133,13 @@ def to_html(
 def _of_report(report: Report | None, circuit: Circuit) -> dict[str, Any]:
     """What a report says; without one, only that nothing is told."""
     if report is None:
-        lists = dict.fromkeys(("told", "figures", "verdicts", "tables", "method"), ())
+        lists = dict.fromkeys(("told", "notes", "figures", "verdicts", "tables", "method"), ())
         return {**lists, "crossed": False, "measure": "faithfulness", "n_curve_pairs": None, "headline": ""}
     return {
         "crossed": is_crossed(report),
         "measure": measure(report),
         "told": _told(report, circuit),
+        "notes": [f"{one.said[0].upper()}{one.said[1:]}." for one in advice(circuit, report)],
         "headline": report.headline[0].upper() + report.headline[1:],
         "n_curve_pairs": report.method.get("n_curve_pairs"),
         "figures": [

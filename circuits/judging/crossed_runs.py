@@ -25,8 +25,8 @@ from .transmission import Crossed, reads, right_figures
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-FEWER_IMAGES = 32
-"""Clean images of each class on which curves and controls are run."""
+FEWER_IMAGES, OF_LARGE = 32, 16
+"""Clean images of each class on which curves and controls are run; of large graphs, where a run takes long."""
 
 
 def fewer(pairs: Pairs) -> Pairs:
@@ -78,7 +78,7 @@ class CrossedRuns:
         n_bootstrap: int,
         seed: int,
         memory: int,
-        progress: bool,
+        progress: bool | None,
         label: str = "circuit",
     ) -> CrossedRuns:
         """Runs them."""

@@ -58,7 +58,7 @@ def evaluate(
     settings: CheckSettings | None = None,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Report:
     """The judgement of a circuit on pairs that it was not found on; what it holds is told at the top of this file.
 
@@ -81,7 +81,7 @@ def evaluate(
         settings: How thorough they are; `CheckSettings()` by default.
         seed: Draws random circuits and bootstrap samples.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         GraphError: The circuit or a control belongs to another graph, or an option is out of range.

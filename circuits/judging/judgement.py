@@ -35,9 +35,10 @@ from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
 from .bootstrap import NAMES, Resamples, middle, share
-from .crossed_runs import CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_runs import FEWER_IMAGES, OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
+from .select import EVERY_SIZE_UP_TO
 from .transmission import Crossed
 
 
@@ -56,7 +57,7 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     )
     everything = measure(judging.pairs)
     right = everything.right or everything
-    part = fewer(right.pairs)
+    part = fewer(right.pairs, FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE)
     runs = run_masks(task.vit, graph, plan.masks, task.metric.response, part, baseline, **judging.options)
     judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(part))
     others = None if task.others is None else measure(task.others.under(baseline.ablation), label="others")
@@ -268,7 +269,7 @@ def shares_kept(
     n_bootstrap: int = 0,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
     label: str = "circuits",
 ) -> Shares:
     """What circuits keep of a task's behaviour. Costs two runs, and one for each different mask.
@@ -281,7 +282,7 @@ def shares_kept(
         n_bootstrap: Draws for the intervals.
         seed: Of the draws.
         memory: Bytes to hold at once.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; None where somebody watches.
         label: What the bar is called.
     """
     pairs = task.evaluation.under(task.ablation).right if pairs is None else pairs
@@ -307,7 +308,7 @@ class Judging:
         n_bootstrap: Draws for the intervals.
         seed: Of the draws.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
     """
 
     circuit: Circuit
@@ -319,7 +320,7 @@ class Judging:
     n_bootstrap: int
     seed: int
     memory: int
-    progress: bool
+    progress: bool | None
 
     @property
     def options(self) -> dict[str, Any]:

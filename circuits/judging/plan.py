@@ -132,6 +132,16 @@ def make_plan(
     return plan
 
 
+def n_masks(n_graph: int, *, n_random: int, curve: bool, every_kind: bool) -> int:
+    """About how many masks a plan for a graph with so many edges has; see `make_plan`."""
+    found = 2 + n_random * (3 if every_kind else 1)
+    if not curve:
+        return found
+    grid = make_grid(n_graph)
+    random = RANDOM_SIZES * min(n_random, RANDOM_DRAWS) + min(n_random, RANDOM_RANKINGS) * RANDOM_RANKING_POINTS
+    return found + 2 * len(grid.n) + (random if len(grid.n) > RANDOM_RANKING_POINTS else random // 2)
+
+
 def _add_kinds(plan: Plan, circuit: Circuit, n: int, seed: int) -> None:
     """Controls of the other kinds that the circuit has."""
     for kind in kinds_of(circuit):

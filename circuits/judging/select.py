@@ -4,9 +4,9 @@ The behaviour is what a circuit transmits of the clean image's class on a crosse
 one (`bootstrap.py`).
 
 Sizes, in edges on paths from input to logits, are tried from small to large, and the first that reaches the level is
-taken. On graphs of up to 300 edges every size is tried. On larger ones sizes grow by a quarter until the level is
-reached, and then the gap below is searched again in sixteen steps until no size is left between the last that misses
-and the first that reaches. Faithfulness need not rise with size, so there a smaller circuit between two tried sizes can
+taken. On graphs of up to 300 edges every size is tried. On larger ones sizes grow by half until the level is reached,
+and then the gap below is searched again in four steps until no size is left between the last that misses and the first
+that reaches. Faithfulness need not rise with size, so there a smaller circuit between two tried sizes can
 be overlooked. What every tried size keeps is recorded: where none reaches the level, that is the finding.
 """
 
@@ -29,8 +29,8 @@ from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR, Resamples, normalised
 
 EVERY_SIZE_UP_TO = 300
-GROWTH = 1.25
-STEPS = 16  # sizes that are run together, sharing the ablated values
+GROWTH = 1.5
+TOGETHER, TOGETHER_OF_LARGE = 16, 4  # sizes that are run together, sharing the ablated values
 
 
 def smallest_faithful(
@@ -41,7 +41,7 @@ def smallest_faithful(
     by: By = "auto",
     pairs: Pairs | None = None,
     memory: int = DEFAULT_MEMORY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Circuit:
     """The smallest `scores.top(n, by=by)` that keeps at least `level` of the behaviour.
 
@@ -57,7 +57,7 @@ def smallest_faithful(
         by: How edges are ranked.
         pairs: Pairs to choose on; `task.discovery` by default.
         memory: Bytes to hold at once.
-        progress: Show bars on stderr.
+        progress: Show bars on stderr; None where somebody watches.
 
     Raises:
         GraphError: The level is not above 0, or the scores belong to a graph of another model.
@@ -93,7 +93,7 @@ class _Search:
     pairs: Pairs
     baseline: Baseline
     memory: int
-    progress: bool
+    progress: bool | None
     tried: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -122,8 +122,9 @@ class _Search:
     def first(self, sizes: list[int], level: float) -> tuple[int, int, float]:
         """The last size before the first that reaches the level, that one, and what it keeps (else the best)."""
         best, before = (0, 0, -float("inf")), 0
-        for start in range(0, len(sizes), STEPS):
-            some = sizes[start : start + STEPS]
+        together = TOGETHER if len(self.scores) <= EVERY_SIZE_UP_TO else TOGETHER_OF_LARGE
+        for start in range(0, len(sizes), together):
+            some = sizes[start : start + together]
             for size, value in zip(some, self.measure(some), strict=True):
                 if value >= level:
                     return before, size, value
@@ -137,14 +138,21 @@ def _scan(search: _Search, level: float) -> tuple[int, float]:
         return search.first(list(range(1, n_graph + 1)), level)[1:]
     below, size, value = search.first(list(_geometric(n_graph)), level)
     while value >= level and size - below > 1:
-        steps = sorted({*np.linspace(below + 1, size, STEPS).round().astype(int).tolist()})
+        steps = sorted({*np.linspace(below + 1, size, TOGETHER_OF_LARGE).round().astype(int).tolist()})
         below, size, value = search.first([*steps[:-1], size], level) if len(steps) > 1 else (size - 1, size, value)
         below = max(below, steps[0] - 1)
     return size, value
 
 
+def n_sizes(n_graph: int) -> int:
+    """About how many sizes a graph with so many edges takes; half of all where every one is tried, from small up."""
+    if n_graph <= EVERY_SIZE_UP_TO:
+        return n_graph // 2
+    return int(len(list(_geometric(n_graph))) + TOGETHER_OF_LARGE * np.log(n_graph / 3) / np.log(TOGETHER_OF_LARGE))
+
+
 def _geometric(n_graph: int) -> Iterator[int]:
-    """1, 2, 3, ... and then each a quarter larger than the last, up to the whole graph."""
+    """1, 2, 3, ... and then each half as large again as the last, up to the whole graph."""
     size = 1
     while size < n_graph:
         yield size

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..report import Figure
 from ..tasks.design import Design
+from ..words import READS_IT
 from .bootstrap import FLOOR, Resamples, divide, wilson
 
 Floats = NDArray[np.float64]
@@ -46,7 +47,7 @@ def reads(low: float | None) -> str:
         return "not known to read the image: no interval"
     if low < READS_IN_PART:
         return "does not read the image"
-    return "reads it in part" if low < READS else "reads the image"
+    return "reads it in part" if low < READS else READS_IT
 
 
 @dataclass(frozen=True, eq=False)

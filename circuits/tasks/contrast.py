@@ -21,6 +21,7 @@ from ...models.data import ImageData, Split, load_data
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ...models.planted.vit import planted_images
+from ...models.toys.registry import trained_on
 from ..ablation import Ablation, as_ablation
 from ..partners.partner import Partner, as_partner
 from .classes import ClassSet, ClassSpec, image_labels, parse_classes
@@ -111,6 +112,8 @@ def _described(vit: HookedViT, data: ImageData, classes: tuple[ClassSet, ClassSe
         "foil_name": foil.name,
         "data": data.name,
         "data_digest": data.digest,
+        "weights": vit.digest(),
+        **({"trained_on": trained} if (trained := trained_on(vit.cfg.name)) else {}),
     }
 
 

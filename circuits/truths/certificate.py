@@ -192,7 +192,7 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def train_digit_pairs(
-    recipe: PairsRecipe | None = None, *, out: str | Path, seed: int | None = None, progress: bool = True
+    recipe: PairsRecipe | None = None, *, out: str | Path, seed: int | None = None, progress: bool | None = None
 ) -> Card:
     """The card of a model trained by the recipe; card and weights are written into `out`.
 
@@ -200,7 +200,7 @@ def train_digit_pairs(
         recipe: The shipped model's by default.
         out: Folder for `model.safetensors` (float32) and `card.json`; made if it isn't there.
         seed: In place of the recipe's.
-        progress: Show a progress bar on stderr.
+        progress: Show a progress bar on stderr; None where somebody watches.
 
     Raises:
         ModelError: The folder cannot be written.
@@ -221,14 +221,14 @@ def train_digit_pairs(
     return card
 
 
-def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool) -> None:
-    from tqdm import tqdm
+def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool | None) -> None:
+    from ...models.watching import progress_bar
 
     generator = torch.Generator().manual_seed(recipe.seed)
     graph, optimizer = compile_graph(vit), make_optimizer(vit.module, recipe)
     allowed = torch.from_numpy(truth_mask(graph, recipe.allowed)).to(vit.dtype)
     vit.module.train()
-    with tqdm(total=recipe.steps, desc="train digit-pairs", unit="step", disable=not progress) as bar:
+    with progress_bar("train digit-pairs", recipe.steps, progress, "step") as bar:
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, recipe.steps, recipe)

@@ -30,6 +30,11 @@ def toy_card(name: str) -> Card:
     return read_card(_home(name))
 
 
+def trained_on(name: str) -> str:
+    """The data that a shipped toy was trained on, such as `mnist`; empty for other models."""
+    return str(toy_card(name)["recipe"]["data"]) if name in list_toys() else ""
+
+
 def load_toy(name: str) -> tuple["VisionTransformer", Preprocess, tuple[str, ...], Card]:
     """A toy as timm module (eval mode, no gradients), its preprocessing, what its outputs mean, and its card.
 

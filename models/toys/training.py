@@ -50,7 +50,7 @@ def train(
     data_dir: str | Path | None = None,
     seed: int | None = None,
     checkpoints: int | Sequence[int] = 0,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Card:
     """The card of a toy ViT trained by the recipe; card, weights and curves are written into `out`.
 
@@ -63,7 +63,7 @@ def train(
         seed: In place of the recipe's.
         checkpoints: So many, evenly over the training; or the numbers of updates after which to keep one, 0 being
             before the first. Each becomes a folder `step-00100` in `out` that `load_vit` opens.
-        progress: Show a progress bar on stderr.
+        progress: Show a progress bar on stderr; None where somebody watches.
 
     Raises:
         DataError: The data cannot be found.
@@ -84,7 +84,12 @@ def train(
 
 
 def _train(
-    recipe: Recipe, folder: Path, *, data_dir: str | Path | None, checkpoints: int | Sequence[int], progress: bool
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_dir: str | Path | None,
+    checkpoints: int | Sequence[int],
+    progress: bool | None,
 ) -> Card:
     data = read_pixels(recipe, data_dir)
     check_data(recipe, data)
@@ -181,8 +186,8 @@ def learning_rate(step: int, steps: int, recipe: Schedule) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _Run, *, progress: bool) -> None:
-    from tqdm import tqdm
+def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _Run, *, progress: bool | None) -> None:
+    from ..watching import progress_bar
 
     # dropout, if any, draws from the global generator: it is lent for the while
     with torch.random.fork_rng(devices=[]):
@@ -192,7 +197,7 @@ def _fit(objective: ClassLabels | Captions, split: Split, recipe: Recipe, run: _
         optimizer = make_optimizer(objective, recipe)
         steps = run.curves.steps
         run.checkpoint(0, objective)
-        with tqdm(total=steps, desc=f"train {recipe.name}", unit="step", disable=not progress) as bar:
+        with progress_bar(f"train {recipe.name}", steps, progress, "step") as bar:
             for step, rows in enumerate(_batches(len(split), recipe, generator)):
                 rate = learning_rate(step, steps, recipe)
                 images = recipe.preprocess.normalise(augment(split.images[rows], recipe, generator))

@@ -18,7 +18,7 @@ from vitcircuits.models.errors import TaskError
 def test_options_are_those_of_the_function(name):
     parameters = inspect.signature(getattr(algorithms, name)).parameters
     options = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert options.pop("progress") is False
+    assert options.pop("progress") is None
     assert "memory" in options
     del options["memory"]
     assert ("journal" in options) == (ALGORITHMS[name].finds == "circuit")

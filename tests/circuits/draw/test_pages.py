@@ -69,7 +69,7 @@ def test_it_parses_and_holds_everything(page, circuit):
         assert expected in words
     heads = {(end.layer, end.head) for edge in circuit for end in (edge.source, edge.destination) if end.head >= 0}
     assert parsed.count("img") == len(heads) + 1  # thumbnails and the curve
-    rows = [word for word in parsed.words if word in set(circuit.edge_names())]
+    rows = [word for word in parsed.words[: parsed.words.index("Words")] if word in set(circuit.edge_names())]
     assert sorted(rows) == sorted(circuit.edge_names())
 
 
@@ -122,7 +122,7 @@ def test_single_images_stand_beside_both_answers_and_differences_are_framed(cros
 def test_circuits_say_on_which_sides_they_were_found(circuit):
     assert "<dd>one-sided</dd>" in to_html(circuit)  # a record from before there was a choice
     both = dataclasses.replace(circuit, task={**circuit.task, "sides": "both"})
-    assert "<dd>crossed</dd>" in to_html(both) and "one-sided" not in to_html(both)
+    assert "<dd>crossed</dd>" in to_html(both) and "<dd>one-sided</dd>" not in to_html(both)
     assert "design" not in to_html(dataclasses.replace(circuit, task={}))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vitcircuits.models import watching
 from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.load import load_vit
@@ -67,8 +68,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
         train(replace(TINY, epochs=10**6), out=tmp_path / "file", progress=False)
 
 
-def test_progress_goes_to_stderr(tmp_path, capsys):
-    train(TINY, out=tmp_path)
+def test_progress_goes_to_stderr(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(watching, "DELAY", 0)
+    train(TINY, out=tmp_path, progress=True)
     captured = capsys.readouterr()
     assert "train tiny" in captured.err and "loss=" in captured.err and not captured.out
 

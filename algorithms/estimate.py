@@ -1,0 +1,163 @@
+"""About how long a search and its judgement take, said beforehand.
+
+One forward pass and one run under a mask are timed on the task's own images; what a search takes is told in forward
+passes per pair (`passes` of its row in the registry, timed on DeiT-Tiny and toy/mnist-2l). Expect a factor of two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..circuits.baseline import make_baseline
+from ..circuits.judging.crossed_runs import FEWER_IMAGES, OF_LARGE
+from ..circuits.judging.plan import n_masks
+from ..circuits.judging.select import EVERY_SIZE_UP_TO, n_sizes
+from ..circuits.run import run_masks
+from ..models.errors import VitCircuitsError
+from ..models.threads import is_small
+from ..models.watching import say, watched
+
+if TYPE_CHECKING:
+    from ..circuits.graph import Graph
+    from ..circuits.tasks.task import Task
+    from .discovery import Discovery
+    from .run_config import RunConfig
+
+WORTH_SAYING = 60.0
+"""Seconds from which an estimate is said."""
+_TIMED_PAIRS, _OF_SMALL = 8, 64
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one forward pass of an image, and of one pair's run under a mask."""
+
+    forward: float
+    masked: float
+
+    @classmethod
+    def of(cls, task: Task, graph: Graph) -> Pace:
+        """Timed on a few pairs of a task, the second time each."""
+        most = _OF_SMALL if is_small(task.vit.cfg) else _TIMED_PAIRS
+        pairs = task.searched.select(list(range(min(most, len(task.searched)))))
+        baseline = make_baseline(task.vit, task.ablation, task.reference[:most])
+        half = np.arange(len(graph)) % 2 == 0
+
+        def masked() -> None:
+            run_masks(task.vit, graph, [half, ~half], task.metric, pairs, baseline, progress=False)
+
+        with torch.no_grad():
+            return cls(_timed(lambda: task.vit(pairs.clean)) / len(pairs), _timed(masked) / (2 * len(pairs)))
+
+
+def _timed(run: Callable[[], object]) -> float:
+    run()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds by stage.
+
+    Args:
+        search: The algorithm.
+        selection: Sizes that are tried.
+        judging: The evaluation.
+    """
+
+    search: float
+    selection: float
+    judging: float
+
+    @classmethod
+    def of(
+        cls, task: Task, discovery: Discovery, *, n_random: int | None, searches: int = 1, pace: Pace | None = None
+    ) -> Estimate:
+        """For some searches of a task, and a judgement beside that many random circuits; None where none is judged."""
+        graph, n_pairs = discovery.graph(task.vit), len(task.searched)
+        pace = Pace.of(task, graph) if pace is None else pace
+        entry = discovery.entry
+        passes = 0.0 if entry is None else entry.passes(discovery.options, graph) * (n_pairs if entry.per_pair else 1)
+        by_level = not discovery.finds_circuits and discovery.size is None and discovery.threshold is None
+        sizes = n_sizes(len(graph)) if by_level else 0
+        curve, runs = not discovery.finds_circuits, 0
+        if n_random is not None:
+            runs = judging_runs(task, graph, n_random=n_random, curve=curve)
+        search, selection = passes * pace.forward, sizes * n_pairs * pace.masked
+        return cls(searches * search, searches * selection, runs * pace.masked)
+
+    @property
+    def total(self) -> float:
+        """All stages."""
+        return self.search + self.selection + self.judging
+
+    def __str__(self) -> str:
+        stages = {"search": self.search, "choosing a size": self.selection, "judging": self.judging}
+        parts = ", ".join(f"{name} {told(seconds)}" for name, seconds in stages.items() if seconds >= 1)
+        return f"about {told(self.total)} ({parts})"
+
+    def shorter(self) -> str:
+        """What makes the longest stage shorter."""
+        if self.judging >= max(self.search, self.selection):
+            return "fewer random circuits (--random 0) or evaluation images (--eval-pairs 16) make it shorter"
+        if self.selection > self.search:
+            return "a size of your own (--size 0.4) or fewer images (--pairs 16) make it shorter"
+        return "fewer images (--pairs 16) make it shorter"
+
+
+def judging_runs(task: Task, graph: Graph, *, n_random: int, curve: bool) -> int:
+    """Runs of a pair under a mask that a judgement takes."""
+    pairs = task.evaluation.under(task.ablation)
+    masks = n_masks(len(graph), n_random=n_random, curve=curve, every_kind=pairs.design is not None)
+    if pairs.design is None:
+        return masks * len(pairs)
+    images = FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE
+    share = 4 if pairs.design.crossed else 2  # a clean image's first partner of each class, or the image alone
+    others = 0 if task.others is None else len(task.others.under(task.ablation))
+    return masks * min(share * images, len(pairs)) + 2 * (len(pairs) + others)
+
+
+def say_estimate(
+    task: Task, discovery: Discovery, *, n_random: int | None = None, searches: int = 1, progress: bool | None = None
+) -> None:
+    """Tells whoever watches about how long it takes, where that is over a minute, and how to make it shorter."""
+    if not watched(progress):
+        return
+    found = Estimate.of(task, discovery, n_random=n_random, searches=searches)
+    if found.total > WORTH_SAYING:
+        say(f"{found}; {found.shorter()}", progress)
+
+
+def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | None = None) -> None:
+    """The same of several runs, each model timed on its first; those that cannot be timed are left out."""
+    if not watched(progress):
+        return
+    total, seen = 0.0, {}  # model -> the task that it was timed on, and its pace
+    for config in configs:
+        try:
+            if config.model not in seen:
+                task = config.task.make(config.load_model())
+                seen[config.model] = task, Pace.of(task, config.discovery.graph(task.vit))
+            task, pace = seen[config.model]
+            total += Estimate.of(task, config.discovery, n_random=config.random, pace=pace).total
+        except VitCircuitsError:  # the run will say so
+            continue
+    if total > WORTH_SAYING:
+        each = f", {told(total / workers)} with {workers} at once" if workers > 1 else ""
+        say(f"about {told(total)}{each}; a smaller sweep or fewer images (pairs = 16) make it shorter", progress)
+
+
+def told(seconds: float) -> str:
+    """A duration in a unit that it has a few of."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}" if seconds >= 10 * length else f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

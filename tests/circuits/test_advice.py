@@ -1,0 +1,110 @@
+"""What is said of a poor result, and the command that it leads to; nothing of a good one."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vitcircuits.algorithms import discover, eap_ig
+from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
+from vitcircuits.circuits.advice import advice, fewer_told, told
+from vitcircuits.models import load_vit
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return load_vit("toy/digits-2l")
+
+
+@pytest.fixture(scope="module")
+def task(vit):
+    return class_contrast(vit, "digits", target=3, foil=8, n_discovery=24, n_evaluation=16)
+
+
+@pytest.fixture(scope="module")
+def scores(vit, task):
+    return eap_ig(compile_graph(vit), task)
+
+
+def said(circuit, task, n_random=3, **more):
+    report = evaluate(circuit, task, curve=False, n_random=n_random, n_bootstrap=200)
+    return {one.said: dict(one.settings) for one in advice(circuit, report, **more)}
+
+
+def test_nothing_is_said_of_a_circuit_that_reads_the_image(scores, task):
+    assert said(scores.top(44), task) == {}
+
+
+def test_an_empty_circuit_says_how_long_the_first_path_is_and_asks_for_that(scores, task):
+    empty = scores.top(2)
+    assert not len(empty)
+    first, *_ = advice(empty)
+    size = first.settings["size"]
+    assert f"has {size} edges" in first.said and len(scores.top(size)) == size and not len(scores.top(size - 1))
+    assert "no edge of the 2 asked for" in first.said
+
+
+def test_a_threshold_above_all_scores_says_so(scores):
+    first, *_ = advice(scores.threshold(1e6))
+    assert "score at least 1e+06" in first.said and first.settings["size"] >= 1
+
+
+def test_fewer_edges_than_asked_for_are_explained(scores):
+    sizes = [n for n in range(1, len(scores)) if 0 < len(scores.top(n)) < n]
+    assert sizes and not fewer_told(scores.top(len(scores.top(sizes[0]))))
+    short = scores.top(sizes[0])
+    assert fewer_told(short).startswith(f"{len(short)} of the {sizes[0]} edges asked for: the next edge")
+
+
+def test_one_that_does_not_read_the_image_is_sent_on(scores, task):
+    found = said(scores.top(6), task)
+    sentence = next(text for text in found if "does not read the image" in text or "in part" in text)
+    assert sentence.startswith("on images that it was not found on") and found[sentence] == {"ablation": "mean"}
+
+
+def test_random_circuits_that_do_as_well_are_named(vit, task):
+    graph, rng = compile_graph(vit), np.random.default_rng(0)
+    chance = eap_ig(graph, task)
+    values = rng.random(len(graph))
+    chance = dataclasses.replace(chance, values=values, mean_abs=values.copy())
+    assert any("random circuits of the same size" in text for text in said(chance.top(55), task, n_random=20))
+
+
+def test_a_level_that_takes_most_edges(task):
+    found = discover(None, task, level=0.999, random=0)
+    assert len(found.circuit) > 55 and "of all edges" in found.ending()
+    assert found.ending().splitlines()[0] == f"{found.verdict}."
+    assert found.ending().splitlines()[-1] == "Try: the same with ablation='mean'"
+
+
+def test_a_level_that_no_size_reaches(task):
+    found = discover(None, task, level=50.0, random=0)
+    assert "no size that was tried reaches the level" in found.ending()
+
+
+def test_few_images_and_images_of_other_data(vit):
+    few = class_contrast(vit, "digits", target=3, foil=8, n_discovery=6, n_evaluation=8)
+    found = said(eap_ig(compile_graph(vit), few).top(44), few)
+    assert any(text.startswith("found with 6 images") for text in found)
+    other = Circuit.full(compile_graph(vit), task={**few.info, "data": "mnist"})
+    assert {"data": "digits"} in [dict(one.settings) for one in advice(other)]
+
+
+def test_a_model_that_gets_most_images_wrong(vit):
+    task = class_contrast(vit, "digits", target=3, foil=8, n_discovery=24, n_evaluation=16)
+    report = evaluate(Circuit.full(compile_graph(vit)), task, n_random=0)
+    wrong = {**report.method, "n_target_images_right": 2, "n_foil_images_right": 1}
+    found = advice(Circuit.full(compile_graph(vit)), dataclasses.replace(report, method=wrong))
+    assert "the model itself gets 29 of 32 images wrong" in found[0].said
+
+
+def test_other_weights_of_the_same_shape(vit, scores, task):
+    circuit = scores.top(44)
+    assert not advice(circuit, weights=vit.digest())
+    assert "other weights" in advice(circuit, weights="another")[0].said
+
+
+def test_the_command_goes_on_from_the_run(scores):
+    lines = told(advice(scores.top(2)), Path("runs/3v8/run.json"))
+    assert lines[-1].startswith("Try: vitcircuits discover --config runs/3v8/run.json --size ")
+    assert lines[-1].endswith(" --out runs/3v8-2")

@@ -1,0 +1,149 @@
+"""The README as a stranger meets it: every block, as it is written, in a terminal that writes down what is said when.
+
+A silence is told in seconds in which the process both had time and used it, so that a busy machine makes none. Python's
+imports come first, since what they take is not ours.
+"""
+
+import os
+import pty
+import re
+import select
+import shutil
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+DATA = os.environ.get("VITCIRCUITS_TEST_DATA")
+LONGEST = 2.0
+"""Seconds of silence."""
+
+INSTALLS = 2
+"""Shell blocks at the start, which are run in a fresh clone instead."""
+
+SENTENCES = {
+    "discover": r"^T = .+ with [\d,]+ of [\d,]+ edges \(\d+%\): .*(image|part).*\.$",
+    "evaluate": r"^T = .+ with [\d,]+ of [\d,]+ edges \(\d+%\): .*(image|part).*\.$",
+    "stability": r"^Jaccard .+ by chance: .+\.$",
+    "partners": r"^the circuits of .+ have least in common, .+\.$",
+    "compare": r"^(open|files in|wrote) .+$",
+    "draw": r"3v8\.svg",
+    "export": r"3v8\.graphml",
+    "sweep": r"^\d+ cells: \d+ done\.$",
+}
+"""Command -> the line that it does not end without."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def commands() -> list[str]:
+    joined = [line for block in blocks("bash")[INSTALLS:] for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    return [line for line in joined if line.strip()]
+
+
+@dataclass
+class Session:
+    """What a terminal saw: the text, the exit code, and the longest silence with the word that broke it."""
+
+    text: str
+    code: int
+    silence: float
+    broken_by: str
+
+
+def in_a_terminal(argv: list[str], folder: Path, *, counts_from: str = "") -> Session:
+    """Runs a command with a terminal of its own; silences count once a word has been said."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VITCIRCUITS_PROGRESS"):
+            os.environ.pop(name, None)
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        os.execvp(argv[0], argv)
+    termios.tcsetwinsize(terminal, (40, 120))
+    text, worst, broken_by, before = b"", 0.0, "", (time.monotonic(), 0.0)
+    while True:
+        readable, _, _ = select.select([terminal], [], [], 0.25)
+        try:
+            said = os.read(terminal, 65536) if readable else b""
+        except OSError:  # the other end is closed
+            break
+        now = (time.monotonic(), processor_seconds(pid))
+        if not said:
+            if readable:
+                break
+            continue
+        silence = min(now[0] - before[0], max(0.0, now[1] - before[1]))
+        if counts_from.encode() in text and silence > worst:
+            worst, broken_by = silence, said.decode(errors="replace")[:80]
+        text, before = text + said, now
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return Session(text.decode(errors="replace"), os.waitstatus_to_exitcode(status), worst, broken_by)
+
+
+def processor_seconds(pid: int) -> float:
+    """Of a process and its children, those included that it has waited for."""
+    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == pid:  # its session
+            total += sum(map(int, fields[11:15])) / ticks
+    return total
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("stranger")
+    (where / "sweep.toml").write_text(blocks("toml")[0])
+    return where
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, which says who works")
+
+
+@needs_proc
+@pytest.mark.parametrize("line", [line for line in commands() if "photos/" not in line])
+def test_a_command_answers_at_once_never_goes_silent_and_ends_with_its_sentence(line, folder):
+    session = in_a_terminal(["bash", "-c", line], folder)
+    assert session.code == 0, session.text[-2000:]
+    assert session.text.startswith("loading ...")
+    assert session.silence <= LONGEST, f"{session.silence:.1f} s before {session.broken_by!r}"
+    assert re.search(SENTENCES[line.split()[1]], session.text.replace("\r", ""), re.M), session.text[-1000:]
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="needs photographs and DeiT-Tiny's weights: set VITCIRCUITS_TEST_DATA")
+def test_the_command_on_photographs_ends_with_a_circuit_or_with_what_to_try(folder):
+    shutil.copytree(Path(DATA) / "cats_dogs", folder / "photos")
+    (folder / "model.safetensors").symlink_to(Path(DATA) / "deit_tiny_patch16_224" / "model.safetensors")
+    line = next(line for line in commands() if "photos/" in line)
+    session = in_a_terminal(["bash", "-c", line], folder)
+    assert session.code == 0 and session.silence <= LONGEST, (session.silence, session.text[-2000:])
+    said = session.text.replace("\r", "")
+    assert re.search(r": reads the image\.$", said, re.M) or re.search(r"^Try: vitcircuits discover ", said, re.M)
+
+
+@needs_proc
+def test_the_python_blocks_run_one_after_the_other(folder):
+    python = blocks("python")
+    before = "import matplotlib.pyplot, sklearn, timm, torch, pandas, networkx\nprint('imported')\n"
+    images = "images = task.discovery.clean\n"
+    parts = [before, *(f"{images if 'run_with_cache' in block else ''}{block}\n" for block in python)]
+    (folder / "readme.py").write_text("".join(parts))
+    session = in_a_terminal([sys.executable, "readme.py"], folder, counts_from="imported")
+    assert session.code == 0, session.text[-3000:]
+    assert session.silence <= LONGEST, f"{session.silence:.1f} s before {session.broken_by!r}"
+    assert {"3v8.svg", "3v8.json", "acdc.jsonl", "heads.svg"} <= {path.name for path in folder.iterdir()}
+    promised = re.search(r"# (T = [\d.]+) \[", "".join(python))
+    assert promised is not None and promised[1] in session.text
