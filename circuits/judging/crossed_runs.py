@@ -29,7 +29,7 @@ FEWER_IMAGES, OF_LARGE = 32, 16
 """Clean images of each class on which curves and controls are run; of large graphs, where a run takes long."""
 
 
-def fewer(pairs: Pairs) -> Pairs:
+def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:
     """The first clean images of each class that the model gets right, each with its first partner of each class."""
     design, seen, rows = pairs.design, {}, []
     assert design is not None
@@ -38,7 +38,7 @@ def fewer(pairs: Pairs) -> Pairs:
     met: set[tuple[int, int]] = set()
     for row, (side, partner, image) in enumerate(zip(sides, partners, images, strict=True)):
         chosen = seen.setdefault(side, [])
-        if right[row] and (image in chosen or len(chosen) < FEWER_IMAGES) and (image, partner) not in met:
+        if right[row] and (image in chosen or len(chosen) < most) and (image, partner) not in met:
             met.add((image, partner))
             rows.append(row)
             if image not in chosen:
