@@ -17,6 +17,7 @@ from ..circuits.circuit import Circuit
 from ..circuits.formats.plain import plain
 from ..circuits.judging.bootstrap import NAMES
 from ..circuits.report import Figure, Table, Tabular
+from ..circuits.shown import drawable
 
 if TYPE_CHECKING:
     import pandas
@@ -25,7 +26,7 @@ SCHEMA = "vitcircuits.partners/1"
 NO_INTERVAL = "one search per partner; its spread would need searches on resampled pairs"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PartnerComparison(Tabular):
     """Circuits of one behaviour, one for each kind of partner.
 
@@ -163,6 +164,7 @@ class PartnerComparison(Tabular):
         }
         return plain(record, non_finite="null")
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws grids of what is kept, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
 

@@ -24,7 +24,7 @@ from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from ..models.files import read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import nearest, settings_of
+from ..models.settings import brief, nearest, settings_of
 from .discovered import Discovered
 from .discovery import MEMORY, Discovery
 
@@ -72,6 +72,9 @@ class RunConfig:
     discovery: Discovery = field(default_factory=Discovery)
     random: int = N_RANDOM
     memory: int = MEMORY
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RunConfig:

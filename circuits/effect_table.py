@@ -29,6 +29,7 @@ from .ablation import Ablation
 from .formats.plain import plain
 from .judging.bootstrap import FLOOR, Resamples, percentiles, share, standard_error
 from .report import Figure, Table, Tabular
+from .shown import drawable
 from .words import task_words
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ MEASURED = ("effect", "std_err", "low", "high", "flips", "flips_low", "flips_hig
 _CHUNK = 2048  # places whose bootstrap draws are held at once
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class EffectTable(Tabular):
     """Effects of patches at a number of places; NaN where there is nothing to patch.
 
@@ -197,7 +198,7 @@ MOST_PANELS = 6
 """Token columns up to which each gets a panel of its own."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PatchTable(EffectTable):
     """Effects of patched activations; the places are (layer, head, token), head having one entry where there is none.
 
@@ -240,6 +241,7 @@ class PatchTable(EffectTable):
         table = pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
         return table.dropna(subset=["effect"]).reset_index(drop=True)
 
+    @drawable
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
         """Draws a heat map to an .svg, .pdf or .png, and returns the path.
 
@@ -278,7 +280,7 @@ class PatchTable(EffectTable):
         return Heatmap(grids, rows, columns, *axes, self.unit_of(show), panels, *words, show == "flips")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PathTable(EffectTable):
     """Effects of the direct paths from sources to destinations; NaN where there is no edge.
 
@@ -310,6 +312,7 @@ class PathTable(EffectTable):
         columns = {**names, "n_edges": self.n_edges.ravel(), **self.measured(n_bootstrap, seed)}
         return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
 
+    @drawable
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
         """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.
 

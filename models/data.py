@@ -70,6 +70,13 @@ class ImageData:
     root: Path | None = None
     size: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        n, names = len(self.class_names), ", ".join(self.class_names[:5])
+        return (
+            f"ImageData({self.name!r}: {len(self.train)} train and {len(self.test)} test images, {n} classes: {names}"
+            f"{', ...' * (n > 5)})"
+        )
+
     def picture_size(self, name: str) -> tuple[int, int] | None:
         """Height and width of a picture before preprocessing; None for tensors.
 

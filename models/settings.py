@@ -70,6 +70,9 @@ def setting(default: Any, help: str, **more: Any) -> Any:
 class Settings:
     """A frozen dataclass of settings, each in its field's type."""
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     def __post_init__(self) -> None:
         for name, known in settings_of(type(self)).items():
             object.__setattr__(self, name, known.value(name, getattr(self, name)))
@@ -96,6 +99,18 @@ class Settings:
     def changed(self: S, **changes: Any) -> S:
         """The same settings but for some; None leaves one as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def brief(record: Any) -> str:
+    """A dataclass as the call that makes it, without the fields that have their default."""
+    given = ((one.name, getattr(record, one.name), one.default, one.default_factory) for one in fields(record))
+    said = (
+        f"{name}={value!r}"
+        for name, value, default, factory in given
+        if factory is dataclasses.MISSING or value != factory()
+        if default is dataclasses.MISSING or value != default
+    )
+    return f"{type(record).__name__}({', '.join(said)})"
 
 
 def settings_of(cls: type[Any]) -> dict[str, Setting]:

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from ...models.errors import DataError, TaskError
+from ...models.settings import brief
 from .attention_masks import AttentionMasks
 from .masks import Boxes, Coordinates, MaskFolder, Masks, given_masks
 from .text_overlay import Lettering
@@ -62,6 +63,9 @@ class Partner:
     size: float = 0.2
     colour: str = "white"
     plate: str | None = "black"
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         if self.kind not in CORRUPTIONS:

@@ -73,6 +73,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.clean)
 
+    def __repr__(self) -> str:
+        return f"Pairs({len(self)} pairs of {self.n_images} clean images, shape {tuple(self.clean.shape[1:])})"
+
     @property
     def pair_ids(self) -> Int[Tensor, " pair"]:
         """`ids`, or 0, 1, ..."""

@@ -84,6 +84,9 @@ class Task:
             f"pairs, ablation {self.ablation}"
         )
 
+    def __repr__(self) -> str:
+        return f"Task of {self.vit.cfg.name}: {self}"
+
     @property
     def sides(self) -> Literal["both", "one"]:
         """`both` where clean images show target and foil, `one` where they show the target alone."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ALL, DISCOVERY = "all", "discovery"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskConfig(Settings):
     """A class contrast in plain values.
 
