@@ -242,7 +242,7 @@ class PatchTable(EffectTable):
         return table.dropna(subset=["effect"]).reset_index(drop=True)
 
     @drawable
-    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:  # type: ignore[override]
         """Draws a heat map to an .svg, .pdf or .png, and returns the path.
 
         Layers go upwards. Across go heads, one panel for each column of tokens while these are few; for `resid` and
@@ -313,7 +313,7 @@ class PathTable(EffectTable):
         return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
 
     @drawable
-    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:  # type: ignore[override]
         """Draws a heat map of sources (upwards) by destinations to an .svg, .pdf or .png, and returns the path.
 
         Those that have no edge here at all are left out.

@@ -184,7 +184,7 @@ class LensTable(Tabular):
         return pandas.DataFrame(columns)
 
     @drawable
-    def draw(self, path: str | Path, *, beside: Sequence[LensTable] = (), title: str = "") -> Path:
+    def draw(self, path: str | Path, *, beside: Sequence[LensTable] = (), title: str = "") -> Path:  # type: ignore[override]
         """Draws the numbers against the layer to an .svg, .pdf or .png.
 
         Args:
