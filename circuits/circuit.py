@@ -155,7 +155,7 @@ class Circuit(Shown):
 
     def edge_names(self) -> list[str]:
         """Names of the kept edges in the graph's order."""
-        return [edge.name for edge in self]
+        return [self.graph.edge(index).name for index in self.indices.tolist()]
 
     def save(self, path: str | Path) -> Path:
         """Writes the circuit, the format chosen by the ending: .json (lossless), .csv, .graphml or .dot.

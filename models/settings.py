@@ -49,7 +49,8 @@ class Setting:
         """
         if given is None or self.many:
             return given if given is None else [str(one) for one in (given if isinstance(given, list) else [given])]
-        if isinstance(given, list | tuple) and self.read is str:  # several classes, written as a list
+        words = isinstance(given, list | tuple) and all(isinstance(one, str | int) for one in given)
+        if words and self.read is str:  # several classes, written as a list
             given = ",".join(map(str, given))
         if isinstance(given, str) or (self.read is str and isinstance(given, int)):
             try:
