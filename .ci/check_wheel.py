@@ -1,12 +1,12 @@
-"""Does a wheel hold every module and data file of the four folders? usage: check_wheel.py WHEEL"""
+"""Does a wheel hold every module and data file of the packages' folders? usage: check_wheel.py WHEEL"""
 
 import sys
 import zipfile
 from pathlib import Path
 
 wanted = {
-    f"vitcircuits/{path}"
-    for folder in ("models", "circuits", "algorithms", "cli")
+    path if folder == "vitcircuits" else f"vitcircuits/{path}"
+    for folder in ("vitcircuits", "models", "circuits", "algorithms", "cli")
     for path in map(Path.as_posix, Path(folder).rglob("*"))
     if Path(path).is_file() and "__pycache__" not in path
 }

@@ -30,6 +30,7 @@ from ..circuits.graph import compile_graph
 from ..circuits.judging.crossed_runs import CrossedRuns
 from ..circuits.report import Figure, Table, Tabular
 from ..circuits.scores import By, Scores
+from ..circuits.shown import drawable
 from ..circuits.tasks.task import Task
 from ..circuits.truths.planted import average_precision, judge, planted_task, truth_mask
 from ..models.errors import TaskError
@@ -142,6 +143,8 @@ def run_benchmark(
 class Benchmark(list[Row], Tabular):
     """The rows of a benchmark: algorithms on models whose circuit is known."""
 
+    __repr__ = Tabular.__repr__
+
     def table(self) -> Table:
         """A row per algorithm and model."""
         why = "measured once"
@@ -164,6 +167,7 @@ class Benchmark(list[Row], Tabular):
         said = (__doc__ or "").split("\n\n")[1].replace("\n", " ").strip()
         return plain({"schema": SCHEMA, "runs": said, "rows": list(self)}, non_finite="null")
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws what was found, algorithm by model, to an .svg, .pdf or .png, and returns the path.
 

@@ -61,7 +61,7 @@ class Searched:
         return self.taught if self.name == PERMUTED else self.transmission
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ControlSearches(Tabular):
     """A search and its controls.
 

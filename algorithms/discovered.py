@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..circuits.shown import Glance, Shown
 from ..models.model_config import describe_readout
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from ..circuits.tasks.task import Task
 
 
-@dataclass(frozen=True, eq=False)
-class Discovered:
+@dataclass(frozen=True, eq=False, repr=False)
+class Discovered(Shown):
     """What a run found.
 
     Args:
@@ -61,6 +62,11 @@ class Discovered:
         from ..circuits.words import verdict
 
         return verdict(self.report)
+
+    def glance(self, most: int) -> Glance:
+        """What was asked, what was found, and the verdict."""
+        rows = self.rows()
+        return Glance(self.verdict, ("", ""), rows[:most], len(rows), rest="print() shows all")
 
     def table(self) -> str:
         """The rows in two columns."""

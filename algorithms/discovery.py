@@ -55,7 +55,7 @@ def read_size(text: str) -> int | float:
     return size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Discovery(Settings):
     """How a circuit is found.
 

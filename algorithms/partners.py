@@ -36,6 +36,7 @@ from ..circuits.reach import prune
 from ..circuits.report import Figure, Table, Tabular
 from ..circuits.run import require_model
 from ..circuits.scores import By
+from ..circuits.shown import drawable
 from ..circuits.sizes import Size, edge_count
 from ..circuits.tasks.contrast import image_key
 from ..circuits.tasks.design import one_partner_each
@@ -241,7 +242,7 @@ SCHEMA = "vitcircuits.partners/1"
 NO_INTERVAL = "one search per partner; its spread would need searches on resampled pairs"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PartnerComparison(Tabular):
     """Circuits of one behaviour, one for each kind of partner.
 
@@ -392,6 +393,7 @@ class PartnerComparison(Tabular):
         }
         return plain(record, non_finite="null")
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws grids of what is kept, Jaccard and rank correlation to an .svg, .pdf or .png, and returns the path.
 

@@ -23,7 +23,7 @@ from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from ..models.files import read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import nearest, settings_of
+from ..models.settings import brief, nearest, settings_of
 from .discovered import Discovered
 from .discovery import MEMORY, Discovery
 
@@ -71,6 +71,9 @@ class RunConfig:
     discovery: Discovery = field(default_factory=Discovery)
     random: int = N_RANDOM
     memory: int = MEMORY
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RunConfig:
@@ -208,7 +211,8 @@ def discover(
 
     Args:
         model: An opened model, or its name as `load_vit` takes it; None for the model of a `Task`.
-        task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}.
+        task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}; data as `class_contrast`
+            takes it.
         algorithm: A registered name (`ALGORITHMS`), or a function (graph, task, *, options) -> Scores or Circuit.
         size: Edges of the circuit, on paths from input to logits: a count, or a share of the graph's below 1.
         level: Instead of a size: the smallest circuit that reads the image at this transmission (on a one-sided task:
@@ -230,8 +234,12 @@ def discover(
         FormatError: The folder holds another run, or cannot be written.
     """
     from ..circuits.tasks.task import Task
+    from ..models.load import load_vit
 
     discovery = Discovery(algorithm, options, tokens, ports, by, granularity, level, size, threshold)
+    if model and isinstance(task, Mapping) and not isinstance(task.get("data"), str | Path | None):
+        model = load_vit(model) if isinstance(model, str) else model
+        task = TaskConfig.of(task).make(model)  # data in memory, which no record can name but by its digest
     if isinstance(task, Task):
         if model is not None and model is not task.vit:
             raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")

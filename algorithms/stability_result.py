@@ -16,6 +16,7 @@ from ..circuits.judging.bootstrap import middle, wilson
 from ..circuits.nodes import jaccard, overlap
 from ..circuits.reach import prune
 from ..circuits.report import Figure, Table, Tabular
+from ..circuits.shown import drawable
 from ..circuits.words import short
 from ..models.errors import GraphError
 
@@ -33,7 +34,7 @@ RECURS = 0.9
 Circuits = Circuit | NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stability(Tabular):
     """How much of a circuit stays when the pairs and the seeds change.
 
@@ -152,6 +153,7 @@ class Stability(Tabular):
             "edges": self.frame().to_dict("records"),
         }
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws the Jaccard indices, and the share of each edge, to an .svg, .pdf or .png, and returns the path.
 

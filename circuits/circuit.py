@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,22 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.errors import GraphError
+from ..models.errors import GraphError, MissingEdgeError
 from .ablation import Ablation
+from .formats import draw_circuit, found, save_circuit
 from .formats.plain import plain
 from .graph import Graph
 from .names import Edge
 from .reach import prune
-from .scores import Scores
+from .scores import SCORED, Scores
+from .shown import Glance, Shown, drawable
 
 if TYPE_CHECKING:
     import networkx
+    import pandas
     import torch_geometric.data
 
 
-@dataclass(frozen=True, eq=False)
-class Circuit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuit(Shown):
     """A set of kept edges of a graph.
+
+    `len` counts them, iteration gives them with their scores in the graph's order, `"m1->logits" in circuit` asks for
+    one, and `circuit["m1->logits"]` is that edge, its `score` with it.
 
     Args:
         graph: The graph.
@@ -91,11 +98,47 @@ class Circuit:
         return int(self.mask.sum())
 
     def __iter__(self) -> Iterator[Edge]:
-        return (self.graph.edge(int(index)) for index in self.indices)
+        return map(self.edge, self.indices.tolist())
+
+    def __contains__(self, edge: object) -> bool:
+        return str(edge) in self.graph and bool(self.mask[self.graph.index(str(edge))])
+
+    def __getitem__(self, name: str | Edge) -> Edge:
+        """The kept edge of this name, with its score where the circuit has scores.
+
+        Raises:
+            MissingEdgeError: There is no such edge, or the circuit does not keep it. It is a GraphError and a KeyError.
+        """
+        index = self.graph.index(str(name))
+        if not self.mask[index]:
+            near = difflib.get_close_matches(str(name), self.edge_names(), n=3)
+            hint = f" Kept are such as {', '.join(near)}." if near else ""
+            raise MissingEdgeError(
+                f"{str(name)!r} is in the graph, but not among the {len(self):,} edges that the circuit keeps: ask "
+                f"{str(name)!r} in circuit first.{hint}"
+            )
+        return self.edge(index)
+
+    def edge(self, index: int) -> Edge:
+        """An edge of the graph by its index, with its score where the circuit has scores.
+
+        Raises:
+            GraphError: The index is out of range.
+        """
+        return self.graph.edge(index) if self.scores is None else self.scores.edge(index)
 
     def __str__(self) -> str:
         share = 100 * len(self) / len(self.graph)
         return f"Circuit of {len(self)} edges ({share:.1f}%) in {self.graph}"
+
+    def glance(self, most: int) -> Glance:
+        """Its size, its highest edges, and what is to be known of how it was selected."""
+        indices = found("formats.tables.ranked_indices")(self)[:most].tolist()
+        columns, rows = ("edge",), [(str(self.edge(index)),) for index in indices]
+        if self.scores is not None:
+            columns, rows = SCORED, self.scores.rows(indices)
+        chosen = found("words.selection_told")(self.provenance, len(self.graph))
+        return Glance(str(self), columns, rows, len(self), chosen)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Circuit):
@@ -112,7 +155,7 @@ class Circuit:
 
     def edge_names(self) -> list[str]:
         """Names of the kept edges in the graph's order."""
-        return [edge.name for edge in self]
+        return [self.graph.edge(index).name for index in self.indices.tolist()]
 
     def save(self, path: str | Path) -> Path:
         """Writes the circuit, the format chosen by the ending: .json (lossless), .csv, .graphml or .dot.
@@ -120,18 +163,21 @@ class Circuit:
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from .formats import save_circuit
-
         return save_circuit(self, path)
 
+    def frame(self) -> pandas.DataFrame:
+        """The kept edges in rank order, as a .csv holds them (the columns: `formats/tables.py`)."""
+        return found("formats.tables.edges_table")(self)
+
+    @drawable
     def draw(self, path: str | Path, **options: Any) -> Path:
         """Draws the circuit to an .svg (always works), or a .dot, .png or .pdf (the last two call Graphviz' `dot`).
+
+        Without a path returns a `Drawing`, which a notebook shows. `options` are those of `formats.draw_circuit`.
 
         Raises:
             FormatError: The ending is not known, `dot` is missing, or the file cannot be written.
         """
-        from .formats import draw_circuit
-
         return draw_circuit(self, path, **options)
 
     def to_networkx(self) -> networkx.MultiDiGraph:

@@ -30,6 +30,7 @@ from .ablation import Ablation
 from .formats.plain import plain
 from .judging.bootstrap import FLOOR, Resamples, percentiles, share, standard_error
 from .report import Figure, Table, Tabular
+from .shown import drawable
 from .words import task_words
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ MEASURED = ("effect", "std_err", "low", "high", "flips", "flips_low", "flips_hig
 _CHUNK = 2048  # places whose bootstrap draws are held at once
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class EffectTable(Tabular, ABC):
     """Effects of patches at a number of places; NaN where there is nothing to patch.
 
@@ -160,7 +161,8 @@ class EffectTable(Tabular, ABC):
         cells = tuple((*(str(row[name]) for name in places), *self._figures(row)) for row in rows)
         return Table((*places, "effect", "flips"), cells, self.method)
 
-    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:
+    @drawable
+    def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:  # type: ignore[override]
         """Draws a heat map to an .svg, .pdf or .png, and returns the path.
 
         Of activations layers go upwards, and across go heads, one panel for each column of tokens while these are few;
@@ -222,7 +224,7 @@ MOST_PANELS = 6
 """Token columns up to which each gets a panel of its own."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PatchTable(EffectTable):
     """Effects of patched activations; the places are (layer, head, token), head having one entry where there is none.
 
@@ -284,7 +286,7 @@ class PatchTable(EffectTable):
         return Heatmap(grids, rows, columns, *axes, self.unit_of(show), panels, *words, show == "flips")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PathTable(EffectTable):
     """Effects of the direct paths from sources to destinations; NaN where there is no edge.
 

@@ -15,6 +15,7 @@ input, a0.h0, a0.h1, ..., m0, a1.h0, ...
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.config import VitConfig
-from ..models.errors import GraphError
+from ..models.errors import GraphError, MissingEdgeError
 from .edge_blocks import EdgeBlock, LayerBlocks
-from .names import Edge, End, parse_edge
+from .names import Edge, End, halves, parse_edge
 from .tokens import TokenGroups, Tokens, group_tokens
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Graph:
 
     def __str__(self) -> str:
         return f"Graph of {self.cfg.name}: {len(self):,} edges, tokens={self.groups.kind!r}, ports={self.ports!r}"
+
+    __repr__ = __str__
+
+    def __contains__(self, name: object) -> bool:
+        return self._place(str(name)) is not None
 
     @property
     def n_sources(self) -> int:
@@ -273,16 +279,44 @@ class Graph:
         """The index of the edge with this name.
 
         Raises:
-            GraphError: The name does not parse, or this graph has no such edge.
+            MissingEdgeError: The name does not parse, or this graph has no such edge. It is a GraphError and a
+                KeyError, and names the nearest edges.
         """
-        source, destination = parse_edge(name)
-        index = self._find(source, destination)
-        if index is None or self.edge(index).name != name.replace(" ", ""):
-            raise GraphError(
-                f"{name!r} is not an edge of {self}. Its edges are spelled like {self.edge(0)}, "
-                f"{self.edge(len(self) // 2)} or {self.edge(len(self) - 1)}."
-            )
-        return index
+        index = self._place(name)
+        if index is not None:
+            return index
+        near, said = self._near(name), f"{name!r} is not an edge of {self}."
+        try:
+            parse_edge(name)
+        except GraphError as error:
+            said = str(error)
+        examples = [str(self.edge(place)) for place in (0, len(self) // 2, len(self) - 1)]
+        hint = f"The nearest edges are {', '.join(near)}." if near else f"Edges are spelled like {', '.join(examples)}."
+        raise MissingEdgeError(f"{said} {hint}")
+
+    def _place(self, name: str) -> int | None:
+        """The index of the edge with this name; None where there is none."""
+        try:
+            index = self._find(*parse_edge(name))
+        except GraphError:
+            return None
+        return index if index is not None and self.edge(index).name == name.replace(" ", "") else None
+
+    def _near(self, name: str) -> list[str]:
+        """Up to three edges whose ends are spelled most like those of a name."""
+        ends = halves(name)
+        if len(ends) < 2:
+            return []
+        groups, written = range(len(self.groups)), np.flatnonzero(self.source_exists).tolist()
+        sources = [str(self.source_end(source, group)) for source in written for group in groups]
+        read = (
+            self.edge(index).destination
+            for block in self.blocks
+            for index in range(block.start, block.stop, max(block.n_columns, 1))
+        )
+        known = (sources, list(dict.fromkeys(map(str, read))))
+        first, second = (difflib.get_close_matches(*pair, n=3, cutoff=0.5) for pair in zip(ends, known, strict=True))
+        return [edge for source in first for target in second if (edge := f"{source}->{target}") in self][:3]
 
     def _find(self, source: End, destination: End) -> int | None:
         names = self.groups.names
@@ -321,6 +355,9 @@ class EdgeNames(Sequence[str]):
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
+
+    def __repr__(self) -> str:
+        return f"EdgeNames({self[0]!r}, ..., {self[-1]!r}: {len(self):,})"
 
     def __len__(self) -> int:
         return len(self._graph)

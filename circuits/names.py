@@ -5,7 +5,7 @@ With several groups each end says where: `a0.h1@cls->a5.h3<q>@cls`, and inside a
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..models.errors import GraphError
 
@@ -48,6 +48,9 @@ class End:
     def __str__(self) -> str:
         return self.node + f"<{self.port}>" * bool(self.port) + f"@{self.group}" * bool(self.group)
 
+    def __repr__(self) -> str:
+        return f"End({str(self)!r})"
+
 
 def parse_end(text: str) -> End:
     """The end that `text` spells.
@@ -79,11 +82,14 @@ class Edge:
         index: Its place in the graph's order.
         source: Where it starts: a node that writes, or inside a head, the port at the source tokens.
         destination: Where it ends: a place that reads, or inside a head, the head at the target tokens.
+        score: How much of the metric it carries, where scores or a circuit with scores gave it; positive helps. Edges
+            are equal whatever their scores.
     """
 
     index: int
     source: End
     destination: End
+    score: float | None = field(default=None, compare=False)
 
     @property
     def inside(self) -> bool:
@@ -107,6 +113,14 @@ class Edge:
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"Edge({self.name!r})" if self.score is None else f"Edge({self.name!r}, score={self.score:.4g})"
+
+
+def halves(text: str) -> list[str]:
+    """What could be meant as source and destination, whichever arrow stands between them; one text without any."""
+    return re.split(r"[-=]+>?|\N{RIGHTWARDS ARROW}|(?<!<[qkv])>", text.replace(" ", ""), maxsplit=1)
 
 
 def parse_edge(text: str) -> tuple[End, End]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from .graph import Graph
 from .judging.controls import random_masks
 from .reach import prune
 from .scores import Scores
+from .shown import Glance, Shown
+from .sizes import Size
+
+if TYPE_CHECKING:
+    import pandas
 
 Bools = NDArray[np.bool_]
 
@@ -187,8 +192,8 @@ NodeBy = Literal["signed", "abs_mean"]
 """How nodes are ranked: by the signed score, or by its absolute value."""
 
 
-@dataclass(frozen=True, eq=False)
-class NodeScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeScores(Shown):
     """One number per head and MLP, in the order in which they write; arrays have shape (node,).
 
     Args:
@@ -250,6 +255,20 @@ class NodeScores:
     def __str__(self) -> str:
         return f"{self.algorithm}: scores of {len(self)} heads and MLPs over {self.n_pairs} pairs"
 
+    def glance(self, most: int) -> Glance:
+        """What was scored, and the highest nodes."""
+        places = self.ranking()[:most].tolist()
+        known = not np.isnan(self.std_err).any()
+        rows = [(self.names[i], f"{self.values[i]:+.3g}", *([f"{self.std_err[i]:.2g}"] * known)) for i in places]
+        return Glance(str(self), ("node", "score", *(["std_err"] * known)), rows, len(self))
+
+    def frame(self) -> pandas.DataFrame:
+        """All heads and MLPs from the highest score down: `node`, `score` and `std_err`."""
+        import pandas
+
+        columns = {"node": list(self.names), "score": self.values, "std_err": self.std_err}
+        return pandas.DataFrame(columns).iloc[self.ranking()].reset_index(drop=True)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the nodes, in the scores' order."""
@@ -265,12 +284,18 @@ class NodeScores:
             raise GraphError(f'by={by!r} is not known for nodes: pass by="signed" or by="abs_mean".')
         return np.argsort(-(self.values if by == "signed" else np.abs(self.values)), kind="stable")
 
-    def top(self, n: int, *, by: NodeBy = "signed") -> Circuit:
+    def top(self, n: Size, *, by: NodeBy = "signed") -> Circuit:
         """The node circuit of the n highest heads and MLPs: all edges among them, `input` and the logits included.
+
+        Args:
+            n: A number of heads and MLPs, or a share of them below 1 (rounded, to one at least).
+            by: How they are ranked.
 
         Raises:
             GraphError: n is negative, not whole, or larger than the number of nodes.
         """
+        if 0 < n < 1:
+            n = max(1, round(n * len(self)))
         if not 0 <= n <= len(self) or n != int(n):
             raise GraphError(f"top({n}) is not possible: there are {len(self)} heads and MLPs; pass 0 to {len(self)}.")
         n = int(n)

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from ..models.errors import FormatError
 from .formats import found
 from .formats.plain import write_csv, write_json
+from .shown import Glance, Shown, aligned, drawable
 
 if TYPE_CHECKING:
     import pandas
 
 MOST_ROWS = 12
 """Rows of a table that a printed report shows."""
-MOST_SHOWN = 100
-"""Rows of a table that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Figure:
         if self.low is not None and self.high is not None:
             return f"{self.value:.3f} {self.interval}{unit}"
         return f"{self.value:.3f}{unit} ({self.interval})"
+
+    __repr__ = __str__
 
     @property
     def interval(self) -> str:
@@ -93,9 +94,14 @@ class Verdict:
         p_value = "not tested" if self.p_value is None else f"p = {self.p_value:.3g} against {self.level:.3g}"
         return f"{said}: {self.words} (statistic {self.statistic}; {p_value}; n = {self.n})"
 
+    __repr__ = __str__
 
-class Tabular:
-    """A result that is a table, and what a table can do; a subclass gives `table`, and `frame` if it holds more."""
+
+class Tabular(Shown):
+    """A result that is a table, and what a table can do; a subclass gives `table`, and `frame` if it holds more.
+
+    A dataclass among them is declared with `repr=False`, so that `repr` is the small table.
+    """
 
     @property
     def headline(self) -> str:
@@ -160,8 +166,11 @@ class Tabular:
         files = [Tabular.save(self, Path(folder) / f"{name}.{ending}") for ending in ("csv", "json")]
         return [*files, *(self.draw(Path(folder) / f"{name}.{ending}") for ending in ("svg", "png"))]
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws the figures with their intervals, a row each, to an .svg, .pdf or .png, and returns the path.
+
+        Without a path returns a `Drawing`, which a notebook shows.
 
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
@@ -171,20 +180,14 @@ class Tabular:
     def __str__(self) -> str:
         return "\n".join(filter(None, (self.headline, str(self.as_table()), self.caveat)))
 
-    def _repr_html_(self) -> str:
+    def glance(self, most: int) -> Glance:
+        """The headline, the first rows of the table, and the caveat."""
         table = self.as_table()
-        rows = [list(map(str, row)) for row in table.rows[:MOST_SHOWN]]
-        return found("draw.pages.render")(
-            "table.html",
-            headline=self.headline,
-            columns=[(column, "") for column in table.columns],
-            rows=rows,
-            left_out=len(table.rows) - len(rows),
-            caveat=self.caveat,
-        )
+        rows = [list(map(str, row)) for row in table.rows[:most]]
+        return Glance(self.headline, table.columns, rows, len(table.rows), self.caveat)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table(Tabular):
     """Rows of words and figures, such as the effect of each edge.
 
@@ -208,11 +211,7 @@ class Table(Tabular):
         return self
 
     def __str__(self) -> str:
-        lines = [self.columns, *(tuple(map(str, row)) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return "\n".join(aligned([self.columns, *(tuple(map(str, row)) for row in self.rows)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +234,12 @@ class Curve:
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.n_edges)} sizes up to {max(self.n_edges, default=0):,} edges"
+        return f"Curve of {self.label!r}: {sizes}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Report(Tabular):
     """The judgement of one circuit on one set of pairs.
 
@@ -283,6 +286,7 @@ class Report(Tabular):
         """Everything, as `load_report` reads it."""
         return found("formats.json.report_to_dict")(self)
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws what circuits of every size keep, or the figures where no curve was measured, and returns the path.
 

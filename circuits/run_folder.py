@@ -63,6 +63,9 @@ class RunFolder:
     record: Mapping[str, Any]
     resumes: bool = False
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}, resumes={self.resumes})"
+
     @classmethod
     def open(
         cls,

@@ -5,8 +5,8 @@ A score says how much of the metric m the edge carries, m(clean) - m(edge ablate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 
 from ..models.errors import GraphError
 from .ablation import Ablation
+from .formats import found
 from .formats.plain import plain
 from .graph import EdgeNames, Graph
+from .names import Edge
 from .reach import prune
+from .shown import Glance, Shown
 from .sizes import Size, edge_count, largest_within
 
 if TYPE_CHECKING:
+    import pandas
+
     from .circuit import Circuit
 
 By = Literal["auto", "signed", "abs_mean", "mean_abs"]
@@ -31,9 +36,15 @@ values, and .04 or less by the signed mean; on five contrasts of digits neither 
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+SCORED = ("edge", "score", "std_err", "mean_abs")
+"""Columns of edges that are shown with their scores; named as in a frame."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores(Shown):
     """One entry per edge, in the graph's order; all arrays have shape (edge,).
+
+    Iteration gives the edges with their scores, and `scores["m1->logits"]` is one of them.
 
     Args:
         graph: The graph that was scored.
@@ -75,8 +86,46 @@ class Scores:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __iter__(self) -> Iterator[Edge]:
+        return map(self.edge, range(len(self)))
+
+    def __getitem__(self, name: str | Edge) -> Edge:
+        """The edge of this name, with its score.
+
+        Raises:
+            MissingEdgeError: There is no such edge. It is a GraphError and a KeyError.
+        """
+        return self.edge(self.graph.index(str(name)))
+
+    def __contains__(self, edge: object) -> bool:
+        return str(edge) in self.graph
+
+    def edge(self, index: int) -> Edge:
+        """The edge with this index, with its score.
+
+        Raises:
+            GraphError: The index is out of range.
+        """
+        return replace(self.graph.edge(index), score=float(self.values[index]))
+
     def __str__(self) -> str:
         return f"{self.algorithm} scores of {len(self):,} edges over {self.n_pairs} pairs, ablation {self.ablation}"
+
+    def glance(self, most: int) -> Glance:
+        """What was scored, and the highest edges."""
+        return Glance(str(self), SCORED, self.rows(self.ranking()[:most].tolist()), len(self))
+
+    def rows(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Edges as they are shown, below `SCORED`."""
+        return [
+            (str(self.graph.edge(i)), f"{self.values[i]:+.3g}", f"{self.std_err[i]:.2g}", f"{self.mean_abs[i]:.3g}")
+            for i in indices
+        ]
+
+    def frame(self) -> pandas.DataFrame:
+        """All edges in rank order (the columns: `formats/tables.py`)."""
+        every = np.ones(len(self), dtype=bool)
+        return found("formats.tables.edges_table")(self._circuit(every, {"by": self.resolved()}))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scores):

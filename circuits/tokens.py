@@ -41,6 +41,9 @@ class TokenGroups:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        return f"TokenGroups({self.kind!r}: {len(self)} groups of {len(self.of_token)} tokens)"
+
     def one_hot(self) -> NDArray[np.bool_]:
         """Membership, shape (group, token)."""
         return np.arange(len(self))[:, None] == np.array(self.of_token)[None, :]

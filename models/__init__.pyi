@@ -5,6 +5,7 @@ from .data import load_data as load_data
 from .errors import DataError as DataError
 from .errors import FormatError as FormatError
 from .errors import GraphError as GraphError
+from .errors import MissingEdgeError as MissingEdgeError
 from .errors import ModelError as ModelError
 from .errors import TaskError as TaskError
 from .errors import VitCircuitsError as VitCircuitsError

@@ -103,6 +103,12 @@ class VitConfig:
     joint: tuple[bool, ...] = ()
     clip_frames: int = 1
 
+    def __repr__(self) -> str:
+        return (
+            f"VitConfig({self.name!r}: {self.n_layers} layers, {self.n_heads} heads, d_model {self.d_model}, "
+            f"{self.tokens.n_tokens} tokens, {self.n_classes} classes)"
+        )
+
     def heads_of(self, layer: int) -> int:
         """Heads of a block."""
         return self.heads[layer] if self.heads else self.n_heads

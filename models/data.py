@@ -1,11 +1,11 @@
-"""Images with labels, in a train and a test split that share no image: by name, from a folder, or from tensors.
+"""Images with labels, in a train and a test split that share no image: by name, from a folder, or as handed in.
 
 Labels always index the whole data set's `class_names`, whichever classes are picked, so that a label of the digits
 data is the digit, and the toy models' logit.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import DataError, did_you_mean
-from .image_sources import Source, digits, find_mnist, from_tensors, image_folder, mnist, picture_size, rank_in_class
+from .given_data import given_source
+from .image_sources import Source, digits, find_mnist, image_folder, mnist, picture_size, rank_in_class
 from .near_duplicates import copies
 from .preprocess import Preprocess
 
@@ -50,7 +51,8 @@ class ImageData:
     """A data set in two splits that share no image.
 
     Args:
-        name: "digits", "mnist", "sprites", a folder's name, or "tensors".
+        name: "digits", "mnist", "sprites", a folder's name, that of a data set that names its classes, or "tensors":
+            labels that are the model's own classes.
         train: Where discovery draws from.
         test: Where evaluation draws from.
         class_names: What each label means.
@@ -69,6 +71,13 @@ class ImageData:
     n_duplicates_dropped: int = 0
     root: Path | None = None
     size: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        n, names = len(self.class_names), ", ".join(self.class_names[:5])
+        return (
+            f"ImageData({self.name!r}: {len(self.train)} train and {len(self.test)} test images, {n} classes: {names}"
+            f"{', ...' * (n > 5)})"
+        )
 
     def picture_size(self, name: str) -> tuple[int, int] | None:
         """Height and width of a picture before preprocessing; None for tensors.
@@ -94,25 +103,39 @@ def load_data(
     compressed again. "digits", "mnist" and "sprites" keep the split that their makers chose, so that accuracies stay
     comparable: only equal pixels are looked for there (there are none).
 
+    A data set or a loader gives (image, label) pairs, or dicts with `image` and `label`. Labels are read first: from
+    `targets`, `labels` or a column where there is one, else item by item. Then only the images that are asked for are
+    decoded: pictures (PIL) are preprocessed, tensors are taken as already preprocessed. A loader's order and batch size
+    don't matter, its `collate_fn` does. What can only be gone through once is read whole.
+
     Args:
         data: "digits" (scikit-learn's, every third of a class for testing), "mnist", "sprites" (drawn shapes, see
             `toys.sprites.factors_of`), a folder with MNIST's idx files, a folder of class folders (or with train/ and
-            test/ or val/ of them), a pair (images, labels), or {"train": (images, labels), "test": (images, labels)}.
-            Tensors are taken as already preprocessed.
+            test/ or val/ of them), a pair (images, labels) of already preprocessed tensors, a PyTorch `Dataset` or
+            `DataLoader`, a Hugging Face image data set, or {"train": ..., "test": ...} of pairs or data sets.
         preprocess: What the model wants, usually `vit.preprocess`. None leaves digits, MNIST and sprites as pixels in
             [0, 1].
         data_dir: Where MNIST's files lie, for "mnist". Else they are looked for in $VITCIRCUITS_DATA/mnist and
             ~/.cache/vitcircuits/mnist, and downloaded into the latter.
-        seed: Which half of a folder without splits, or of a pair of tensors, is the test half.
+        seed: Which half of a folder, a pair or a data set without splits is the test half.
         classes: Class names to read; the others are left out, labels keep their meaning.
         limit: At most so many images per class and split.
 
     Raises:
-        DataError: Data that cannot be found or read, an empty class, NaN, or shapes that don't fit each other.
+        DataError: Data that cannot be found or read, an empty class, missing labels, NaN, pixels in place of
+            preprocessed images, or shapes that don't fit each other.
     """
     picked = None if classes is None else [str(name) for name in classes]
-    source = _source(data, preprocess, data_dir=data_dir, seed=seed, classes=picked)
-    train, test = (_split(source, name, picked, limit) for name in ("train", "test"))
+    return read_images(_source(data, preprocess, data_dir=data_dir, seed=seed, classes=picked), picked, limit)
+
+
+def read_images(source: Source, classes: list[str] | None = None, limit: int | None = None) -> ImageData:
+    """The images of a source, or of some of its classes, at most so many per class and split.
+
+    Raises:
+        DataError: As in `load_data`.
+    """
+    train, test = (_split(source, name, classes, limit) for name in ("train", "test"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"Train images have shape {tuple(train.images.shape[1:])} but test images {tuple(test.images.shape[1:])}: "
@@ -137,10 +160,8 @@ def _source(
 ) -> Source:
     from .toys.sprites import sprites
 
-    if isinstance(data, tuple | list | Mapping):
-        return from_tensors(data, seed=seed)
     if not isinstance(data, str | Path):
-        raise DataError(f"The data is a {type(data).__name__}, but {_WANTED}.")
+        return given_source(data, preprocess, seed=seed)
     if data == "digits":
         return digits(preprocess)
     if data == "sprites":
@@ -158,7 +179,7 @@ def _source(
 
 _WANTED = (
     f"data is {', '.join(map(repr, DATA_NAMES))}, a folder of class folders, a folder with MNIST's idx files, a pair "
-    f'(images, labels), or {{"train": (images, labels), "test": (images, labels)}}'
+    f'(images, labels), a PyTorch or Hugging Face data set, or {{"train": ..., "test": ...}} of such'
 )
 
 

@@ -20,6 +20,12 @@ class GraphError(VitCircuitsError):
     """A graph option, an edge name, or two graphs that should be one don't fit."""
 
 
+class MissingEdgeError(GraphError, KeyError):
+    """There is no edge of this name, or a circuit does not keep it."""
+
+    __str__ = Exception.__str__  # a KeyError would quote its message
+
+
 class TaskError(VitCircuitsError):
     """A task's classes, pairs, metric or ablation don't make sense."""
 

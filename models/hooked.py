@@ -97,11 +97,7 @@ class HookedViT:
             self._replace_head(head, labels)
 
     def __repr__(self) -> str:
-        cfg = self.cfg
-        return (
-            f"HookedViT({cfg.name!r}: {cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, "
-            f"{cfg.tokens.n_tokens} tokens, {cfg.n_classes} classes; {self.parity})"
-        )
+        return repr(self.cfg).replace("VitConfig", "HookedViT", 1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,7 +116,9 @@ class HookedViT:
 
     def digest(self) -> str:
         """sha256 of sizes, parts and weights, and of an attention mask if there is one, in hexadecimal."""
-        sizes = repr(dataclasses.replace(self.cfg, name=""))
+        # as dataclasses spell them, so that earlier digests hold whatever `repr` says
+        sizes = ", ".join(f"{name}={value!r}" for name, value in {**vars(self.cfg), "name": ""}.items())
+        sizes = f"VitConfig({sizes})"
         built = re.sub("0x[0-9a-f]+", "", repr(self.module))  # activations, norms and their constants
         found = hashlib.sha256((sizes + built).encode())
         for mask in {id(mask): mask for block in self.blocks if (mask := block.mask) is not None}.values():

@@ -1,7 +1,7 @@
 """Where images come from, planned before any is read: a source knows every label and reads only the rows asked for.
 
-Here are tensors, scikit-learn's digits, MNIST from its four idx files (found on this machine or downloaded once by
-torchvision), and folders of class folders of pictures, in halves or with their own train/ and test/ (or val/).
+Here are scikit-learn's digits, MNIST from its four idx files (found on this machine or downloaded once by torchvision),
+and folders of class folders of pictures, in halves or with their own train/ and test/ (or val/).
 """
 
 import gzip
@@ -103,65 +103,6 @@ def digits(preprocess: Preprocess | None) -> Source:
         preprocess,
         white=16.0,
     )
-
-
-def from_tensors(data: Any, *, seed: int) -> Source:
-    """A pair (images, labels), split in halves, or {"train": (images, labels), "test": (images, labels)}.
-
-    An image of a pair is named by its row in what was given, also where it went into the test half.
-    """
-    if isinstance(data, Mapping):
-        if set(data) != {"train", "test"}:
-            raise DataError(
-                f"The data is a dict with the keys {sorted(map(str, data))}, but 'train' and 'test' are wanted: "
-                f'load_data({{"train": (images, labels), "test": (images, labels)}}, None).'
-            )
-        splits = {split: _checked_pair(data[split], split) for split in ("train", "test")}
-        names = {}
-    else:
-        images, labels = _checked_pair(data, "data")
-        rows_of = halves(labels, seed=seed)
-        splits = {split: (images[rows], labels[rows]) for split, rows in rows_of.items()}
-        names = {split: [str(row) for row in rows.tolist()] for split, rows in rows_of.items()}
-    n_classes = 1 + max((int(labels.max()) for _, labels in splits.values() if len(labels)), default=-1)
-    return Source(
-        "tensors",
-        tuple(map(str, range(n_classes))),
-        {split: labels for split, (_, labels) in splits.items()},
-        lambda split, rows: splits[split][0][rows],
-        names,
-    )
-
-
-def _checked_pair(pair: Any, where: str) -> tuple[Tensor, Tensor]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise DataError(f"{where} is a {type(pair).__name__}, but a pair is wanted: (images, labels).")
-    images, labels = (part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part) for part in pair)
-    if images.ndim != 4:
-        raise DataError(
-            f"The images of {where} have shape {tuple(images.shape)}, but four dimensions are wanted: "
-            f"[image, channel, height, width]. For grey images without a channel pass images[:, None]."
-        )
-    if not images.is_floating_point():
-        raise DataError(
-            f"The images of {where} are {images.dtype}, but tensors are taken as already preprocessed floats. "
-            f"Pass vit.preprocess.fit(images / 255)."
-        )
-    if labels.shape != (len(images),):
-        raise DataError(
-            f"{where} has {len(images)} images but labels of shape {tuple(labels.shape)}: each image needs one label. "
-            f"Pass one integer per image, such as labels[:{len(images)}]."
-        )
-    return images, _checked_labels(labels, where)
-
-
-def _checked_labels(labels: Tensor, where: str) -> Tensor:
-    if len(labels) and (labels.is_floating_point() or labels.is_complex() or int(labels.min()) < 0):
-        raise DataError(
-            f"The labels of {where} are {labels.dtype} from {labels.min()}, but class numbers from 0 are wanted: "
-            f"pass labels.long()."
-        )
-    return labels.long()
 
 
 MNIST_FILES = {

@@ -21,7 +21,7 @@ PROBE_IMAGES = 200  # of each class
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(Settings):
     """A model by name, its weights, where it computes, and its readout.
 

@@ -138,6 +138,9 @@ class Readout:
     info: Mapping[str, Any] = field(default_factory=dict)
     beside: int | None = None
 
+    def __repr__(self) -> str:
+        return f"Readout({self.kind!r}, {len(self.tokens)} of the tokens)"
+
     @property
     def kind(self) -> str:
         """What the logits are.

@@ -49,7 +49,8 @@ class Setting:
         """
         if given is None or self.many:
             return given if given is None else [str(one) for one in (given if isinstance(given, list) else [given])]
-        if isinstance(given, list | tuple) and self.read is str:  # several classes, written as a list
+        words = isinstance(given, list | tuple) and all(isinstance(one, str | int) for one in given)
+        if words and self.read is str:  # several classes, written as a list
             given = ",".join(map(str, given))
         if isinstance(given, str) or (self.read is str and isinstance(given, int)):
             try:
@@ -69,6 +70,9 @@ def setting(default: Any, help: str, **more: Any) -> Any:
 @dataclass(frozen=True)
 class Settings:
     """A frozen dataclass of settings, each in its field's type."""
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         for name, known in settings_of(type(self)).items():
@@ -96,6 +100,18 @@ class Settings:
     def changed(self: S, **changes: Any) -> S:
         """The same settings but for some; None leaves one as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def brief(record: Any) -> str:
+    """A dataclass as the call that makes it, without the fields that have their default."""
+    given = ((one.name, getattr(record, one.name), one.default, one.default_factory) for one in fields(record))
+    said = (
+        f"{name}={value!r}"
+        for name, value, default, factory in given
+        if factory is dataclasses.MISSING or value != factory()
+        if default is dataclasses.MISSING or value != default
+    )
+    return f"{type(record).__name__}({', '.join(said)})"
 
 
 def settings_of(cls: type[Any]) -> dict[str, Setting]:

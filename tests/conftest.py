@@ -279,9 +279,9 @@ class Case:
         return self.task.metric(self.logits(mask), self.clean).double().numpy()
 
     def flipped(self, mask, edge):
-        """The metric where one edge is kept instead of removed, or removed instead of kept."""
+        """The metric where an edge (or several) is kept instead of removed, or removed instead of kept."""
         mask = mask.copy()
-        mask[edge] = not mask[edge]
+        mask[edge] = ~mask[edge]
         return self.metric(mask)
 
     def derivative(self, gates, loss):

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
@@ -15,23 +16,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("models", "circuits", "algorithms", "cli")
+TOP = "vitcircuits"  # what stands in this folder hands on names of the others
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 
+def package_of(path):
+    """The package whose folder this is."""
+    parts = path.relative_to(ROOT).parts
+    return ".".join(parts if parts[0] == TOP else (TOP, *parts))
+
+
 def test_every_package_is_listed():
-    found = {
-        "vitcircuits." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob("__init__.py")
-    }
+    found = {package_of(path.parent) for folder in (TOP, *FOLDERS) for path in (ROOT / folder).rglob("__init__.py")}
     assert set(SETTINGS["packages"]) == found
 
 
 def test_every_data_file_is_covered():
-    for folder in FOLDERS:
-        covered = {
-            path for glob in SETTINGS["package-data"][f"vitcircuits.{folder}"] for path in (ROOT / folder).glob(glob)
-        }
+    for folder in (TOP, *FOLDERS):
+        globs = SETTINGS["package-data"][package_of(ROOT / folder)]
+        covered = {path for glob in globs for path in (ROOT / folder).glob(glob)}
         files = {p for p in (ROOT / folder).rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
         assert files == covered
 
@@ -84,12 +87,34 @@ def test_what_only_looks_like_an_import_is_none():
 
 
 def test_every_name_that_a_package_hands_on_is_there():
-    for stub in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.pyi")):
-        package = import_module(".".join(("vitcircuits", *stub.parent.relative_to(ROOT).parts)))
-        listed = {alias.name for node in ast.parse(stub.read_text()).body for alias in node.names}
-        assert set(package.__all__) == set(dir(package)) == listed
-        for name in listed:  # a function, never a module of the same name
-            assert not isinstance(getattr(package, name), ModuleType)
+    for stub in (path for folder in (TOP, *FOLDERS) for path in (ROOT / folder).rglob("*.pyi")):
+        package = import_module(package_of(stub.parent))
+        listed = {alias.name: node.module for node in ast.parse(stub.read_text()).body for alias in node.names}
+        assert set(package.__all__) == set(dir(package)) == set(listed)
+        for name, module in listed.items():  # a function, never a module of the same name
+            assert isinstance(getattr(package, name), ModuleType) == (module is None)
+
+
+IN_A_CHECKOUT = """
+import sys
+from pathlib import Path
+import vitcircuits
+from vitcircuits import load_vit
+root = Path(sys.argv[1])
+assert Path(vitcircuits.__file__).parents[1] == root, vitcircuits.__file__
+assert Path(vitcircuits.models.__file__).parents[1] == root, vitcircuits.models.__file__
+assert load_vit is vitcircuits.models.load_vit and "circuits" not in dir(vitcircuits.models)
+"""
+
+
+def test_a_checkout_imports_its_own_packages():
+    """Python finds the folder `vitcircuits` first where it runs inside a checkout, whatever is installed."""
+    subprocess.run([sys.executable, "-c", IN_A_CHECKOUT, str(ROOT)], check=True, cwd=ROOT)
+
+
+def test_the_command_line_runs_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "vitcircuits", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"vitcircuits {version('vitcircuits')}\n"
 
 
 def test_importing_a_package_imports_no_torch():
@@ -101,6 +126,6 @@ def test_imports_point_one_way():
     allowed = {"models": set(), "circuits": {"models"}, "algorithms": {"models", "circuits"}, "cli": set(FOLDERS)}
     for folder, may in allowed.items():
         for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.pyi")]:
-            package = ".".join(("vitcircuits", *path.parent.relative_to(ROOT).parts))
+            package = package_of(path.parent)
             for other in folders(path.read_text(), package) - may - {folder}:
                 raise AssertionError(f"{path.relative_to(ROOT)} imports {other}")

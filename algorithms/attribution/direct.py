@@ -61,6 +61,10 @@ class LogitAttribution:
     source_names: tuple[str, ...]
     token_names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        pairs, sources, tokens = self.values.shape
+        return f"LogitAttribution of {pairs} pairs: {sources} sources at {tokens} tokens, in logits"
+
 
 def direct_logit_attribution(
     graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...circuits.report import Figure, Table, Tabular
+from ...circuits.shown import drawable
 from ...models.errors import GraphError
 from .factors import FactorFits
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FactorTable(Tabular):
     """Heads against factors.
 
@@ -164,6 +165,7 @@ class FactorTable(Tabular):
         places = {"model": self.model, "head": np.array(self.heads)[heads], "factor": np.array(self.factors)[factors]}
         return pandas.DataFrame({**places, **{name: column.ravel() for name, column in columns.items()}})
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws R^2 and share of the write, heads upwards and factors across, to an .svg, .pdf or .png.
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ...circuits.judging.bootstrap import Resamples, divide, share
 from ...circuits.report import Figure, Table, Tabular
+from ...circuits.shown import drawable
 from ...models.errors import DataError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ _TITLES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LensTable(Tabular):
     """What the lens reads at each layer.
 
@@ -177,7 +178,8 @@ class LensTable(Tabular):
             columns[f"{name}_high"] = [figure.high for figure in row]
         return pandas.DataFrame(columns)
 
-    def draw(self, path: str | Path, *, beside: Sequence[LensTable] = (), title: str = "") -> Path:
+    @drawable
+    def draw(self, path: str | Path, *, beside: Sequence[LensTable] = (), title: str = "") -> Path:  # type: ignore[override]
         """Draws the numbers against the layer to an .svg, .pdf or .png.
 
         Args:

@@ -45,7 +45,7 @@ class ModelNumbers:
     sizes: Mapping[str, Figure] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SideBySide(Tabular):
     """One row per number and one column per model.
 

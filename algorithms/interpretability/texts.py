@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ...circuits.judging.bootstrap import Resamples
 from ...circuits.report import Figure, Table, Tabular
+from ...circuits.shown import drawable
 from ...models.errors import DataError, GraphError
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class HeadTexts:
         return float((1 + (self.random >= self.explained[-1]).sum()) / (1 + len(self.random)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextTable(Tabular):
     """The texts of several heads.
 
@@ -271,6 +272,7 @@ class TextTable(Tabular):
         names = ("model", "head", "place", "text", "explained", "low", "high", "principal", "random", "p", "size")
         return pandas.DataFrame(rows, columns=list(names))
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws what the texts explain, against random directions and principal components, to an .svg, .pdf or .png.
 

@@ -66,6 +66,8 @@ class TokenEffect:
     def __str__(self) -> str:
         return f"{self.effect} of the metric, {self.normalised} of m(clean) - m(corrupted)"
 
+    __repr__ = __str__
+
 
 def ablate_registers(
     vit: HookedViT,

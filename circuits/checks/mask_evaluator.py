@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...models.errors import TaskError
+from ...models.settings import brief
 from ..baseline import DEFAULT_MEMORY, Baseline
 from ..circuit import Circuit
 from ..graph import Graph
@@ -74,6 +75,9 @@ class CheckSettings:
     n_permutations: int = 2000
     ablations: tuple[str, ...] = ("partner", "another", "mean")
     metrics: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)

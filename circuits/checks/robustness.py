@@ -30,6 +30,7 @@ from ..nodes import granularity
 from ..reach import prune
 from ..report import Figure, Table, Tabular
 from ..run import MaskRuns, require_model, run_masks
+from ..shown import drawable
 from ..tasks.metrics import RELATIVE, UNITS, Metric
 from ..tasks.task import Pairs, Task
 from .mask_evaluator import Findings, MaskEvaluator
@@ -44,7 +45,7 @@ Choice = tuple[str, str]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spread(Tabular):
     """The share of the behaviour kept under every choice, and how far the choices lie apart.
 
@@ -92,6 +93,7 @@ class Spread(Tabular):
     def __str__(self) -> str:
         return super().__str__() + (f"\n{self.distance_table}" if self.distances else "")
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws every choice with its interval to an .svg, .pdf or .png, and returns the path.
 

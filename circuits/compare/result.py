@@ -27,6 +27,7 @@ from ..formats import found
 from ..formats.plain import plain, write_csv, write_json
 from ..judging.bootstrap import NAMES
 from ..report import Figure, Table, Tabular
+from ..shown import drawable
 from .agreement import Agreement
 from .findings import FINDING, Finding
 from .null import beyond_by_chance
@@ -142,7 +143,7 @@ class Difference:
         return f"{self.condition} differs: {said}" + (f". {self.matters}" if self.matters else "")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Tabular):
     """Circuits compared; everything by circuit is in the order of `subjects`.
 
@@ -266,6 +267,7 @@ class Comparison(Tabular):
         """A row per circuit and figure: value, interval, and what random circuits have."""
         return _frame(_FIGURES, _figures(self))
 
+    @drawable
     def draw(self, path: str | Path, *, title: str = "") -> Path:
         """Draws what each two circuits share, measure by measure, to an .svg, .pdf or .png, and returns the path.
 

@@ -47,6 +47,7 @@ from torch import Tensor
 from ...models.config import VitConfig
 from ...models.errors import DataError, TaskError
 from ...models.preprocess import Preprocess
+from ...models.settings import brief
 from .attention_masks import AttentionMasks
 from .masks import Boxes, Coordinates, MaskFolder, Masks, given_masks
 from .text_overlay import Lettering, paint_word
@@ -86,6 +87,9 @@ class Partner:
     size: float = 0.2
     colour: str = "white"
     plate: str | None = "black"
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         if self.kind not in CORRUPTIONS:

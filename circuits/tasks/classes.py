@@ -15,6 +15,7 @@ from ...models.errors import TaskError
 if TYPE_CHECKING:
     from ...models.data import ImageData
     from ...models.hooked import HookedViT
+    from ...models.image_sources import Source
 
 ClassSpec = int | str | Iterable[int]
 
@@ -94,7 +95,9 @@ def _name(indices: tuple[int, ...], vit: HookedViT) -> str:
     return f"{names[indices[0]]} and {len(indices) - 1} more"
 
 
-def image_labels(classes: ClassSet, data: ImageData, vit: HookedViT, *, what: str = "target") -> tuple[int, ...]:
+def image_labels(
+    classes: ClassSet, data: ImageData | Source, vit: HookedViT, *, what: str = "target"
+) -> tuple[int, ...]:
     """The data's labels under which the classes' images are found; labels that come with tensors are the model's.
 
     Raises:

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.data import ImageData, Split, load_data
+from ...models.data import ImageData, Split, load_data, read_images
 from ...models.errors import TaskError
+from ...models.given_data import given_source, is_data_set
 from ...models.hooked import HookedViT
 from ...models.planted.vit import planted_images
 from ...models.toys.registry import trained_on
@@ -34,7 +35,8 @@ from .task import Pairs, Task
 Sides = Literal["both", "one"]
 
 MOST_REFERENCE = 256  # images that means and noise are taken over, equally many of each class
-MOST_FOLDERS = 32  # classes of a folder that are read beside target and foil
+MOST_FOLDERS = 32  # classes of a folder or a data set that are read beside target and foil
+MOST_DECODED = 512  # images of each class that are decoded of a data set
 
 
 def class_contrast(
@@ -63,7 +65,8 @@ def class_contrast(
 
     Args:
         vit: The opened model.
-        data: `digits`, `mnist`, a folder of class folders, or tensors (see `load_data`); `planted` for a planted
+        data: `digits`, `mnist`, a folder of class folders, tensors, or a PyTorch or Hugging Face data set (see
+            `load_data`), of which at most 512 images of target and foil each are decoded; `planted` for a planted
             model's own images; or what `load_data` gave.
         target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
         foil: The class that it is told from, likewise.
@@ -196,16 +199,24 @@ def load_images(
     data_dir: str | Path | None,
     seed: int,
 ) -> ImageData:
-    """The images that a contrast with these partners draws on: of a folder all of target and foil, some of the rest."""
+    """The images that a contrast with these partners draws on: of a folder all of target and foil, some of the rest.
+
+    Of a data set at most MOST_DECODED of a class are decoded.
+    """
     if isinstance(data, ImageData):
         return data
     if isinstance(data, str) and data == "planted":
         return planted_images(vit, seed=seed)
-    folders = [chosen.folder for chosen in classes]
+    folders, most = [chosen.folder for chosen in classes], None
     load = partial(load_data, data, vit.preprocess, data_dir=data_dir, seed=seed)
-    if not all(folders) or any(partner.kind == "another" for partner in partners):
-        return load()
-    own = load(classes=folders)
+    if is_data_set(data):
+        source, most = given_source(data, vit.preprocess, seed=seed), MOST_DECODED
+        load = partial(read_images, source)
+        labels = {label for chosen in classes for label in image_labels(chosen, source, vit)}
+        folders = [source.class_names[label] for label in sorted(labels) if label < len(source.class_names)]
+    if not folders or not all(folders) or any(partner.kind == "another" for partner in partners):
+        return load(limit=most)
+    own = load(classes=folders, limit=most)
     rest = [name for name in own.class_names if name not in folders]
     if not rest:
         return own

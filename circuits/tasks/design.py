@@ -81,6 +81,10 @@ class Design:
     def __len__(self) -> int:
         return len(self.clean_side)
 
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{name}: {int(found.sum())}" for name, found in self.cells())
+        return f"Design of {len(self)} pairs of {self.n_images} clean images ({cells})"
+
     def select(self, which: Tensor | slice | list[int]) -> Design:
         """That of some of the pairs."""
         arrays = [values[which] for values in self._arrays()]

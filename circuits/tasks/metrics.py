@@ -5,6 +5,7 @@ A target or foil that is a set of classes means the log-sum-exp of their logits.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -66,6 +67,9 @@ class Metric:
             raise TaskError(
                 f"class {both[0]} is both target and foil: pass two different classes, such as target=3, foil=8."
             )
+
+    def __repr__(self) -> str:
+        return f"Metric({self.kind!r}, target={reprlib.repr(self.target)}, foil={reprlib.repr(self.foil)})"
 
     @property
     def unit(self) -> str:

@@ -84,6 +84,9 @@ class Task:
             f"pairs, ablation {self.ablation}"
         )
 
+    def __repr__(self) -> str:
+        return f"Task of {self.vit.cfg.name}: {self}"
+
     @property
     def sides(self) -> Literal["both", "one"]:
         """`both` where clean images show target and foil, `one` where they show the target alone."""
@@ -233,6 +236,9 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    def __repr__(self) -> str:
+        return f"Pairs({len(self)} pairs of {self.n_images} clean images, shape {tuple(self.clean.shape[1:])})"
 
     @property
     def pair_ids(self) -> Int[Tensor, " pair"]:

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 ALL, DISCOVERY = "all", "discovery"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskConfig(Settings):
-    """A class contrast in plain values.
+    """A class contrast in plain values; from Python `data` may also be data in memory, as `class_contrast` takes it.
 
     Raises:
         TaskError: A value is not known.
     """
 
-    data: str | None = setting(None, "digits, mnist, sprites, a folder of class folders, or planted", metavar="DATA")
+    data: Any = setting(None, "digits, mnist, sprites, a folder of class folders, or planted", metavar="DATA")
     data_dir: str | None = setting(None, "where MNIST's four files lie", metavar="DIR")
     target: str | int | None = setting(None, "3, 281-285, a label, or cats=281-285", metavar="CLASS")
     foil: str | int | None = setting(None, "what it is told from, likewise", metavar="CLASS")

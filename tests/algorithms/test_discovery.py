@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from torch.utils.data import TensorDataset
 from vitcircuits.algorithms import eap, learned_masks
 from vitcircuits.algorithms.discovery import Discovery
 from vitcircuits.algorithms.run_config import RunConfig, discover
@@ -13,11 +14,12 @@ from vitcircuits.circuits.judging.select import smallest_faithful
 from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
-from vitcircuits.models import load_vit
+from vitcircuits.models import load_data, load_vit
 from vitcircuits.models.errors import FormatError, TaskError
 from vitcircuits.models.model_config import ModelConfig
 
 DIGITS = {"data": "digits", "target": 3, "foil": 8, "pairs": 6, "eval_pairs": 6}
+SPLITS = ("train", "test")
 SELECTIONS = {
     "size": {"size": 20},
     "share": {"size": 0.2, "by": "signed"},
@@ -183,6 +185,18 @@ def test_python_finds_what_the_command_finds_and_its_folder_goes_on(tmp_path, ta
         discover("toy/digits-2l", DIGITS, algorithm="eap", size=21, random=1, out=tmp_path / "b")
     with pytest.raises(TaskError, match="another model"):
         discover(load_vit("toy/digits-2l"), task)
+
+
+def test_data_in_memory_is_searched_as_the_same_data_by_name(tmp_path, task):
+    digits = load_data("digits", task.vit.preprocess)
+    sets = {name: TensorDataset(getattr(digits, name).images, getattr(digits, name).labels) for name in SPLITS}
+    found = discover(task.vit, {**DIGITS, "data": sets}, algorithm="eap", size=20, random=0, out=tmp_path)
+    assert found.task.discovery.clean.equal(task.discovery.clean)
+    pairs = {name: one.tensors for name, one in sets.items()}
+    assert TaskConfig.of({**DIGITS, "data": pairs}).make(task.vit).discovery.clean.equal(task.discovery.clean)
+    pair = TaskConfig.of({**DIGITS, "data": sets["train"].tensors}).make(task.vit)
+    assert pair.info["data"] == "tensors"
+    assert Circuit.load(tmp_path / "circuit.json").edge_names() == found.circuit.edge_names()
 
 
 def test_a_task_config_makes_the_contrast_that_it_says(task):

@@ -86,6 +86,6 @@ def test_summed_edge_scores_and_the_highest_nodes(graph_of, unchecked):
     circuit = nodes.top(1)
     assert circuit.provenance["nodes"] == [best] and circuit.provenance["algorithm"] == "eap"
     assert np.isnan(nodes.std_err).all() and not nodes.exact
-    for n in (99, 0.5):
+    for n in (99, 1.5):
         with pytest.raises(GraphError, match="0 to"):
             nodes.top(n)
