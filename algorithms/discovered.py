@@ -40,7 +40,7 @@ class Discovered(Shown):
         from ..circuits.words import selection_told, told
 
         task, circuit = self.task, self.circuit
-        chosen = selection_told(circuit.provenance, len(circuit.graph))
+        chosen = selection_told(circuit)
         options = circuit.provenance.get("options", {})
         said = ", ".join(f"{name}={value}" for name, value in options.items())
         name = circuit.provenance.get("algorithm", "not recorded")  # a function of one's own may say nothing

@@ -14,8 +14,7 @@ from typing import Any
 from .circuit import Circuit
 from .figures import main_figure
 from .report import Figure, Report
-from .sizes import entries
-from .words import READS_IT, is_crossed
+from .words import READS_IT, fewer_told, first_size, is_crossed
 
 MOST = 0.5
 """Above this share of the edges a circuit says little about which parts matter."""
@@ -73,41 +72,6 @@ def told(found: Sequence[Advice], run: Path | None = None) -> list[str]:
     return [*(f"Note: {one.said}." for one in found), *tries[:1]]
 
 
-def fewer_told(circuit: Circuit) -> str:
-    """Why a circuit has fewer edges than were asked for; empty where it has as many.
-
-    Sizes count edges on paths from input to logits, so a ranking's next edge may bring more than one.
-    """
-    asked = _asked(circuit)
-    if asked is None or len(circuit) >= asked:
-        return ""
-    if len(circuit):
-        return (
-            f"{len(circuit)} of the {asked} edges asked for: the next edge of the ranking would complete paths of more "
-            f"than the {asked - len(circuit)} that are left, and edges on no path are not counted"
-        )
-    first = _first_size(circuit)
-    return f"no edge of the {asked} asked for" + (
-        f": the first path that the ranking completes from input to logits has {first} edges" if first else ""
-    )
-
-
-def _asked(circuit: Circuit) -> int | None:
-    """How many edges were asked for, where a ranking was cut at a number."""
-    n = circuit.provenance.get("n")
-    if circuit.provenance.get("selection") != "top" or n is None or "nodes" in circuit.provenance:
-        return None
-    return max(1, round(n * len(circuit.graph))) if isinstance(n, float) and 0 < n < 1 else int(n)
-
-
-def _first_size(circuit: Circuit) -> int:
-    """The edges of the first path that a circuit's ranking completes; 0 where there are no scores."""
-    if circuit.scores is None:
-        return 0
-    entered = entries(circuit.graph, circuit.scores.ranking(circuit.provenance.get("by", "auto")))
-    return int((entered == entered.min()).sum())
-
-
 def _other_weights(circuit: Circuit, _: Report | None, weights: str) -> Advice | None:
     found = circuit.task.get("weights")
     if not found or not weights or found == weights:
@@ -120,7 +84,7 @@ def _other_weights(circuit: Circuit, _: Report | None, weights: str) -> Advice |
 def _empty(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     if len(circuit):
         return None
-    said, first = fewer_told(circuit), _first_size(circuit)
+    said, first = fewer_told(circuit), first_size(circuit)
     if said:
         return Advice(f"the circuit is empty: {said}", {"size": first} if first else {"level": 0.8})
     if circuit.provenance.get("selection") == "threshold":

@@ -137,7 +137,7 @@ class Circuit(Shown):
         columns, rows = ("edge",), [(str(self.edge(index)),) for index in indices]
         if self.scores is not None:
             columns, rows = SCORED, self.scores.rows(indices)
-        chosen = found("words.selection_told")(self.provenance, len(self.graph))
+        chosen = found("words.selection_told")(self)
         return Glance(str(self), columns, rows, len(self), chosen)
 
     def __eq__(self, other: object) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from .circuit import Circuit
 from .figures import told_figures
 from .report import Figure, Report
+from .sizes import entries
 
 _GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
 _KEPT = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
@@ -206,12 +207,16 @@ def _one_sided(report: Report) -> list[Row]:
     return [*rows, *((one.label, one.said.format(short(figure))) for one, figure in told_figures(report, "one"))]
 
 
-def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:
-    """How a size was chosen by level, and what other sizes kept where none reaches it; empty for other selections."""
+def selection_told(circuit: Circuit) -> str:
+    """How a size came about: by level, and what other sizes kept where none reaches it, or as many as there were.
+
+    Empty where there is nothing to explain.
+    """
+    provenance, n_graph = circuit.provenance, len(circuit.graph)
     level = provenance.get("level")
     name = _KEPT.get(str(provenance.get("selection")), "")
     if not name or level is None:
-        return ""
+        return fewer_told(circuit)
     where = "discovery images" if name == "transmission" else "discovery pairs"
     frontier = provenance.get("frontier", ())
     if provenance["reached"]:
@@ -221,6 +226,41 @@ def selection_told(provenance: Mapping[str, Any], n_graph: int) -> str:
     missed = f"reads the image at {level:g}" if name == "transmission" else f"keeps faithfulness {level:g}"
     best = f"no size {missed} on {where}; the best is {provenance[name]:.2f}"
     return f"{best}; edges and what they keep: {points(frontier)}" if frontier else best
+
+
+def fewer_told(circuit: Circuit) -> str:
+    """Why a circuit has fewer edges than were asked for; empty where it has as many.
+
+    Sizes count edges on paths from input to logits, so a ranking's next edge may bring more than one.
+    """
+    asked = _asked(circuit)
+    if asked is None or len(circuit) >= asked:
+        return ""
+    if len(circuit):
+        return (
+            f"{len(circuit)} of the {asked} edges asked for: the next edge of the ranking would complete paths of more "
+            f"than the {asked - len(circuit)} that are left, and edges on no path are not counted"
+        )
+    first = first_size(circuit)
+    return f"no edge of the {asked} asked for" + (
+        f": the first path that the ranking completes from input to logits has {first} edges" if first else ""
+    )
+
+
+def _asked(circuit: Circuit) -> int | None:
+    """How many edges were asked for, where a ranking was cut at a number."""
+    n = circuit.provenance.get("n")
+    if circuit.provenance.get("selection") != "top" or n is None or "nodes" in circuit.provenance:
+        return None
+    return max(1, round(n * len(circuit.graph))) if isinstance(n, float) and 0 < n < 1 else int(n)
+
+
+def first_size(circuit: Circuit) -> int:
+    """The edges of the first path that a circuit's ranking completes; 0 where there are no scores."""
+    if circuit.scores is None:
+        return 0
+    entered = entries(circuit.graph, circuit.scores.ranking(circuit.provenance.get("by", "auto")))
+    return int((entered == entered.min()).sum())
 
 
 def points(frontier: Sequence[Sequence[int | float]]) -> str:

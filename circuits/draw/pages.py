@@ -164,7 +164,7 @@ def _told(report: Report, circuit: Circuit) -> list[tuple[str, str]]:
     """What the report says first, line by line; nothing without its main figure."""
     if measure(report) not in report.figures:
         return []
-    chosen = selection_told(circuit.provenance, len(circuit.graph))
+    chosen = selection_told(circuit)
     return [*([("selection", chosen)] if chosen else []), *told(report)]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from vitcircuits.algorithms import discover, eap_ig
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
-from vitcircuits.circuits.advice import advice, fewer_told, told
+from vitcircuits.circuits.advice import advice, told
+from vitcircuits.circuits.words import fewer_told
 from vitcircuits.models import load_vit
 
 

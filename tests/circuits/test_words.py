@@ -87,10 +87,15 @@ def test_a_figure_without_value_or_interval_says_why():
 def test_a_level_out_of_reach_is_told_with_the_frontier():
     frontier = [[edges, edges / 100] for edges in range(1, 61)]
     found = {"selection": "smallest_transmitting", "level": 0.8, "reached": False, "transmission": 0.6}
-    said = selection_told({**found, "frontier": frontier}, 110)
+    graph = compile_graph(load_vit("toy/digits-2l"))
+
+    def chosen(**provenance):
+        return selection_told(Circuit.full(graph, provenance=provenance))
+
+    said = chosen(**found, frontier=frontier)
     assert (
         said.startswith("no size reads the image at 0.8 on discovery images; the best is 0.60") and "60: 0.60" in said
     )
     assert len(points(frontier).split(",")) == 8
-    assert "reads" not in selection_told({**found, "reached": True, "frontier": frontier[:5]}, 110)
-    assert selection_told({"selection": "top", "n": 5}, 110) == ""
+    assert "reads" not in chosen(**{**found, "reached": True}, frontier=frontier[:5])
+    assert chosen(selection="top", n=5) == ""
