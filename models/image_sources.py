@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import DataError
 from .preprocess import Preprocess
+from .watching import progress_bar
 
 # Every third image of a class is a test image of "digits". The shipped toy was trained on the others: never change it.
 DIGITS_TEST_EVERY = 3
@@ -227,7 +228,12 @@ def image_folder(
         files = {split: [every[row] for row in chosen.tolist()] for split, chosen in rows.items()}
 
     def read(split: str, rows: Rows) -> Float[Tensor, "image channel height width"]:
-        return torch.stack([read_picture(files[split][row][0], preprocess) for row in rows.tolist()])
+        with progress_bar("reading pictures", len(rows), unit="picture") as bar:
+            found = []
+            for row in rows.tolist():
+                found.append(read_picture(files[split][row][0], preprocess))
+                bar.update()
+        return torch.stack(found)
 
     labels = {split: torch.tensor([label for _, label in found], dtype=torch.long) for split, found in files.items()}
     called = {split: [path.relative_to(root).as_posix() for path, _ in found] for split, found in files.items()}

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...models.data import Split
 from ...models.errors import TaskError
+from ...models.watching import progress_bar
 from ..partners.partner import changed_tokens, corrupt_pixels
 from .classes import image_labels
 from .design import FOIL, NEITHER, TARGET, Design
@@ -127,8 +128,11 @@ class Crossing(ImageDrawer):
     def _right(self, split: Split, rows: Rows, side: int) -> Bool[Tensor, " image"]:
         """Where the model's highest logit is of the image's own classes."""
         own = torch.tensor(self.classes[0 if side == TARGET else 1].indices)
-        with torch.no_grad():
-            top = [self.vit(split.images[some]).argmax(-1).cpu() for some in rows.split(BATCH)]
+        top = []
+        with torch.no_grad(), progress_bar("asking the model", len(rows), unit="image") as bar:
+            for some in rows.split(BATCH):
+                top.append(self.vit(split.images[some]).argmax(-1).cpu())
+                bar.update(len(some))
         return torch.isin(torch.cat(top), own) if top else torch.zeros(0, dtype=torch.bool)
 
     def _enough(self, drawn: dict[int, Rows], right: dict[int, Rows]) -> int:
