@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +173,19 @@ class HookedViT:
         try:
             for parameter in learning:
                 parameter.requires_grad_(False)
-            with suited_threads(self.cfg), evaluating(*both):
+            with evaluating(*both), self._threads():
                 yield
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        def two_blank_images() -> None:
+            blank = torch.zeros(2, self.cfg.n_channels, *self.cfg.image_size, dtype=self.dtype)
+            with torch.no_grad():
+                self.run_blocks(self.embed(blank))
+
+        return suited_threads(self.cfg, two_blank_images) if self.device.type == "cpu" else nullcontext()
 
     def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
         """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""

@@ -1,44 +1,77 @@
-"""How many threads a model is run with: one where it is so small that handing work over takes longer than the work.
+"""How many threads a model is run with: as many as there are only where they are faster than one.
 
-Two threads take several times as long as one for a toy, the more so beside another process. What the user has set, in
-the environment or by `torch.set_num_threads`, is left alone.
+Handing work over takes longer than the work itself where a model is small, and beside another busy process it always
+may: then two threads take several times as long as one. Small models are run with one; of others one forward pass is
+timed with one thread and with all, once in a process. What the user has set, in the environment or by
+`torch.set_num_threads`, is left alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from .config import VitConfig
 
-SMALL = 10_000_000
-"""Products in a block, per image, below which one thread is used: about 65 tokens of width 128."""
+SMALL, LARGE = 1e7, 2e9
+"""Products in a block, per image: below the one a model is small (65 tokens of width 128), above the other nothing is
+timed and all threads are taken."""
+
+GAIN = 1.1
+"""All threads are taken where one takes this many times as long."""
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 _AT_START = torch.get_num_threads()
+_best: dict[VitConfig, int] = {}
+
+
+def work(cfg: VitConfig) -> float:
+    """Products of a block, per image."""
+    return 12.0 * cfg.tokens.n_tokens * cfg.d_model**2
 
 
 def is_small(cfg: VitConfig) -> bool:
     """Whether a block of the model takes less work than `SMALL`."""
-    return 12 * cfg.tokens.n_tokens * cfg.d_model**2 < SMALL
+    return work(cfg) < SMALL
 
 
 @contextmanager
-def suited_threads(cfg: VitConfig) -> Iterator[None]:
-    """As many threads as suit a model, inside the block; then as many as before."""
+def suited_threads(cfg: VitConfig, run: Callable[[], object]) -> Iterator[None]:
+    """As many threads as suit a model, inside the block; then as many as before.
+
+    Args:
+        cfg: The model's sizes.
+        run: A short forward pass, which is timed where that has to decide.
+    """
     before = torch.get_num_threads()
-    if before == 1 or not is_small(cfg) or _is_chosen(before):
+    if before == 1 or _is_chosen(before):
         yield
         return
-    torch.set_num_threads(1)
+    if cfg not in _best:
+        _best[cfg] = before  # for what is run meanwhile
+        _best[cfg] = 1 if is_small(cfg) else _faster(before, run) if work(cfg) < LARGE else before
     try:
+        torch.set_num_threads(_best[cfg])
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _faster(threads: int, run: Callable[[], object]) -> int:
+    """One thread, or as many as there are."""
+    seconds = {}
+    run()  # the first takes longer
+    for number in (threads, 1):
+        torch.set_num_threads(number)
+        start = time.perf_counter()
+        run()
+        seconds[number] = time.perf_counter() - start
+    return threads if seconds[1] > GAIN * seconds[threads] else 1
 
 
 def _is_chosen(number: int) -> bool:
