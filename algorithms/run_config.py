@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,9 @@ from ..circuits.formats.plain import plain
 from ..circuits.formats.schema import json_text
 from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
-from ..models.files import read_text, write_text_atomic
+from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import nearest, settings_of
+from ..models.settings import FROM_NONE, Range, Settings, nearest, setting, settings_of
 from .discovered import Discovered
 from .discovery import MEMORY, Discovery
 
@@ -42,8 +43,16 @@ SELECTIONS = ("level", "faithfulness", "size", "threshold")
 """Ways to say how large a circuit is, of which a run has one; the second is the first's former name."""
 
 
+def read_bytes(text: str) -> int:
+    """2GB, 500MB or a plain number -> bytes."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]?)b?\s*", text.lower())
+    if match is None:
+        raise ValueError("write 2GB, 500MB or a number of bytes")
+    return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything that decides the result of a run.
 
     In files and records the model's and the search's settings stand side by side, the task's and the algorithm's
@@ -70,8 +79,10 @@ class RunConfig:
     model: ModelConfig
     task: TaskConfig
     discovery: Discovery = field(default_factory=Discovery)
-    random: int = N_RANDOM
-    memory: int = MEMORY
+    random: int = setting(
+        N_RANDOM, f"random circuits to compare with ({N_RANDOM})", read=int, range=FROM_NONE, metavar="N"
+    )
+    memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RunConfig:
@@ -158,9 +169,10 @@ class RunConfig:
             out: The run folder; nothing is written without one.
             vit: The opened model, where it is at hand.
             command: The command line, for the record.
-            overwrite: Replace a run of another configuration.
+            overwrite: Replace a finished run of another configuration.
             progress: Show bars on stderr.
         """
+        self.task.require_found()
         clock = time.perf_counter()
         vit = self.load_model() if vit is None else vit
         task = self.task.make(vit)
@@ -221,14 +233,14 @@ def discover(
         ports: Likewise.
         random: Random circuits beside it.
         out: A run folder; nothing is written without one.
-        overwrite: Replace what a run of another configuration left there.
+        overwrite: Replace what a finished run of another configuration left there.
         memory: Bytes to hold at once.
         progress: Show bars on stderr.
         **options: The algorithm's own.
 
     Raises:
         TaskError: There is no such algorithm, option or class, or the task belongs to another model.
-        FormatError: The folder holds another run, or cannot be written.
+        FormatError: The folder holds another finished run, or cannot be written.
     """
     from ..circuits.tasks.task import Task
 
@@ -296,11 +308,12 @@ def _searched(
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that a .toml or .json file, or a run's `run.json`, holds, by name and not yet checked.
+    """The settings that a .toml or .json file, or the `run.json` of a run folder, holds, by name and not yet checked.
 
     Raises:
         FormatError: There is no such file, or it does not parse.
     """
+    path = Path(path) / "run.json" if is_folder(path) else path
     text = read_text(path)
     try:
         settings = tomllib.loads(text) if Path(path).suffix == ".toml" else json.loads(text)

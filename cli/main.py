@@ -23,6 +23,8 @@ from . import (
     sweep,
     train,
 )
+from .mistakes import in_options
+from .options import Parser
 
 COMMANDS = (
     demo,
@@ -51,7 +53,7 @@ start here:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vitcircuits",
         description="Circuit discovery for Vision Transformers: which heads, MLPs and patches produce a behaviour.",
         epilog=EPILOG,
@@ -67,12 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a mistake that its message repairs, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = make_parser().parse_args(arguments)
-    args.command_line = ["vitcircuits", *arguments]
+    args = argparse.Namespace(command_line=["vitcircuits", *arguments])
     try:
-        return args.run(args)
+        return make_parser().parse_args(arguments, args).run(args)
     except VitCircuitsError as error:
-        print(f"vitcircuits: {error}", file=sys.stderr)
+        print(f"vitcircuits: {in_options(str(error), args)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

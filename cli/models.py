@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the toys with their figures, then timm's architectures with their sizes; or checks or writes them."""
+    """Prints the toys, then timm's architectures, those of a pattern with their sizes; or checks or writes them."""
     if args.write is not None:
         from .models import write_page
 
@@ -67,7 +67,9 @@ def _list(pattern: str, said: str) -> int:
     for name in planted:
         print(f"{name:<22} {planted_summary(name)}")
     for name in found:
-        print(_sizes(name), flush=True)
+        print(name if said == "*" else _sizes(name), flush=True)
+    if said == "*":
+        print("`vitcircuits models 'deit*'` shows layers, heads, tokens and edges of those that match.")
     return 0
 
 

@@ -26,6 +26,8 @@ from .adapters.find import OPENERS
 from .adapters.opened import pair
 from .config import VitConfig
 from .errors import ModelError
+from .files import user_path
+from .hub import hub
 from .preprocess import Interpolation, Preprocess
 
 SCHEME = "open_clip:"
@@ -58,7 +60,7 @@ _FILES = (  # and where in them
 
 def is_external(source: str) -> bool:
     """Whether this is of another library than timm: `open_clip:...`, or a folder that transformers saved a model to."""
-    config = read_config(Path(source).expanduser())
+    config = read_config(user_path(source))
     return source.startswith(SCHEME) or ("model_type" in config and "architecture" not in config)  # timm's has both
 
 
@@ -189,13 +191,16 @@ def create_clip(
         options = {"require_pretrained": True, **_checked(open_clip, name, tag), **options}
     else:
         options = {"require_pretrained": True, **options}
-    try:
-        return open_clip.create_model(name, **options)
-    except Exception as error:
-        hint = (
-            " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as local-dir:/path."
-        )
-        raise ModelError(f"open_clip could not make {clip!r}: {error}.{hint if pretrained else ''}") from error
+    with hub() as offline:
+        try:
+            return open_clip.create_model(name, **options)
+        except Exception as error:
+            why = offline if offline and "ownload" in str(error) else str(error).strip().rstrip(".")
+            hint = (
+                " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as "
+                "local-dir:/path."
+            )
+            raise ModelError(f"open_clip could not make {clip!r}: {why}.{hint if pretrained else ''}") from error
 
 
 def _checked(open_clip: Any, name: str, tag: str) -> dict[str, Any]:
@@ -221,7 +226,8 @@ def open_clip_tokenizer(open_clip: Any, name: str, model: Any) -> Tokenizer:
 
     def tokenize(texts: list[str]) -> Tensor:
         try:
-            return read()(texts)
+            with hub():
+                return read()(texts)
         except OSError as error:
             raise ModelError(
                 f"open_clip could not make the tokenizer of {name}: {error}. It needs the network or the cache of "

@@ -6,7 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-from .errors import FormatError
+from .errors import FormatError, ModelError, VitCircuitsError
+from .settings import short
 
 
 def write_text_atomic(path: str | Path, text: str) -> Path:
@@ -33,14 +34,89 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - the one call that tests interrupt
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise FormatError(
-            f"cannot write {str(path)!r}: {reason}. Pass a file in a folder that you may write to."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         if temporary != path:
             _remove(temporary)
     return path
+
+
+_LOCKED: dict[Path, int] = {}
+"""Folders that this process has locked: it may take its own again, after a run that failed."""
+
+
+def lock_folder(path: str | Path) -> None:
+    """Makes a folder if it is missing, and keeps other processes out until it is unlocked or this process ends.
+
+    Raises:
+        FormatError: It cannot be made, or another process has locked it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        folder = Path(path).resolve()
+        if folder not in _LOCKED and (descriptor := _locked(folder)) is not None:
+            _LOCKED[folder] = descriptor
+    except BlockingIOError as error:
+        raise FormatError(f"another process writes into {str(path)!r}: wait for it, or pass another folder.") from error
+    except FileExistsError as error:
+        raise FormatError(f"{str(path)!r} is a file, but a folder was wanted: pass the path of a folder.") from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+
+
+def unlock_folder(path: str | Path) -> None:
+    """Lets other processes in again."""
+    descriptor = _LOCKED.pop(Path(path).resolve(), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """The open folder, locked; None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a disk without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unwritable(path: str | Path, error: Exception) -> FormatError:
+    reason = getattr(error, "strerror", None) or error
+    return FormatError(f"cannot write {str(path)!r}: {reason}. Pass a file in a folder that you may write to.")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path that somebody wrote, with their home in place of ~; an unknown user's ~name stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; no for what can be no path, being too long or holding a null byte."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises
+
+
+def require_file(path: str | Path, wanted: str, error: type[VitCircuitsError] = ModelError) -> None:
+    """Does nothing if there is such a file.
+
+    Args:
+        path: What was given.
+        wanted: What it should have been, such as `a .safetensors file`.
+        error: What is raised.
+
+    Raises:
+        VitCircuitsError: There is none.
+    """
+    if not os.path.isfile(user_path(path)):  # noqa: PTH113 - as above
+        raise error(f"there is no file {short(str(path))}: pass the path of {wanted}.")
 
 
 def _remove(path: Path) -> None:

@@ -44,8 +44,9 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.task import Task
+from ...models.settings import COUNTS, SEEDS, Range
 from ..progress import progress_bar
-from ..registry import Range, algorithm, chosen, scored_by
+from ..registry import algorithm, chosen, scored_by
 from .budget_plan import EXACT_UP_TO
 from .budget_search import BudgetSearch
 from .gate_gradient import FiniteDifference, GateGradient, Goal, Reparameterized
@@ -64,8 +65,8 @@ def learned_masks(
     task: Task,
     *,
     size: Size | Sequence[Size] = 0.05,
-    steps: Annotated[int, Range(least=1)] = 300,
-    batch: Annotated[int, Range(least=1)] = 8,
+    steps: Annotated[int, COUNTS] = 300,
+    batch: Annotated[int, COUNTS] = 8,
     learning_rate: Annotated[float, Range(above=0)] = 0.3,
     objective: Literal["auto", "both", "metric", "kl"] = "auto",
     partners: Literal["auto", "given", "shuffled"] = "auto",
@@ -73,7 +74,7 @@ def learned_masks(
     derivative: Literal["auto", "pathwise", "measured"] = "auto",
     polish: Literal["auto", "yes", "no"] = "auto",
     augment: Literal["auto", "yes", "no"] = "auto",
-    seed: int = 0,
+    seed: Annotated[int, SEEDS] = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool = False,

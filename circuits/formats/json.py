@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
-from ...models.files import write_bytes_atomic, write_text_atomic
+from ...models.files import is_folder, write_bytes_atomic, write_text_atomic
 from ..ablation import Ablation
 from ..circuit import Circuit
 from ..graph import Graph, Ports
@@ -54,13 +54,32 @@ def save_circuit_json(circuit: Circuit, path: str | Path) -> Path:
 
 
 def load_circuit(path: str | Path) -> Circuit:
-    """The circuit in a JSON file, equal to the one that was saved.
+    """The circuit in a JSON file or a run folder, equal to the one that was saved.
 
     Raises:
         FormatError: There is no such file, it is not JSON, not a circuit, or of a newer schema.
         GraphError: An edge is not in the graph.
     """
+    path = circuit_file(path)
     return _circuit(read_json(path, CIRCUIT_SCHEMA), repr(str(path)))
+
+
+def circuit_file(path: str | Path) -> Path:
+    """The file of a circuit, whether that or its run folder is given.
+
+    Raises:
+        FormatError: The folder holds none.
+    """
+    path = Path(path)
+    if not is_folder(path):
+        return path
+    if not (path / "circuit.json").is_file():
+        unfinished = (path / "run.json").is_file()
+        raise FormatError(
+            f"{str(path)!r} holds no circuit.json: "
+            + ("its run is not finished; give its command again." if unfinished else "pass a run folder, or a file.")
+        )
+    return path / "circuit.json"
 
 
 def circuit_to_dict(circuit: Circuit) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def class_contrast(
     """
     if sides not in ("both", "one"):
         raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
-    classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
+    classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
     loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)

@@ -66,7 +66,7 @@ def partner_contrasts(
         DataError: The data cannot be found or read, or doesn't fit the model.
     """
     named = name_partners(partners)
-    classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
+    classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
     for shown in classes if sides == "both" else classes[:1]:
         loaded = _with_masks(loaded, image_labels(shown, loaded, vit), list(named.values()))

@@ -97,8 +97,8 @@ def test_constants_are_learned_for_a_circuit_that_is_searched_under_means(task):
         ({"size": 3, "level": 0.5}, "pass one of them"),
         ({"algorithm": "acdc", "size": 3}, "tau=0.01"),
         ({"granularity": "node"}, "--size N"),
-        ({"granularity": "nodes"}, "pass one of edge, node"),
-        ({"by": "sign"}, "pass one of auto"),
+        ({"granularity": "nodes"}, "pass one of 'edge', 'node'"),
+        ({"by": "sign"}, "pass one of 'auto'"),
         ({"sizes": 3}, "Did you mean 'size'"),
     ],
 )

@@ -51,7 +51,7 @@ def whole(toml):
 def test_a_failed_cell_is_a_row_and_the_others_are_done(whole):
     rows = whole["table.csv"].decode().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["toy/digits-2l"] * 3 + ["absent"] * 3
-    assert all("ModelError: there is no file absent.safetensors" in row for row in rows[4:])
+    assert all("ModelError: there is no file 'absent.safetensors'" in row for row in rows[4:])
     assert not any("Error" in row for row in rows[:4])
 
 
