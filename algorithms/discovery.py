@@ -84,9 +84,7 @@ class Discovery(Settings):
         metavar="LEVEL",
         flags=("--level", "--faithfulness"),
     )
-    size: Size | None = setting(
-        None, f"the highest {SIZE_HELP}; or N nodes", read=read_size, range=Range(above=0), metavar="N"
-    )
+    size: Size | None = setting(None, f"the highest {SIZE_HELP}; or N nodes", read=read_size, metavar="N")
     threshold: float | None = setting(None, "all edges that score at least TAU", read=float, metavar="TAU")
 
     def __post_init__(self) -> None:

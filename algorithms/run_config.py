@@ -25,7 +25,7 @@ from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
 from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import FROM_NONE, Range, Settings, nearest, setting, settings_of
+from ..models.settings import FROM_NONE, Range, Settings, nearest, setting, settings_of, short
 from .discovered import Discovered
 from .discovery import MEMORY, Discovery
 
@@ -98,7 +98,8 @@ class RunConfig(Settings):
         parts = {name: {} for name in _PARTS}
         for name, known in _PARTS.items():
             parts[name] = {key: rest.pop(key) for key in list(rest) if key in known}
-        own = {name: rest.pop(name) for name in ("random", "memory") if rest.get(name) is not None}
+        own = {name: one.value(name, rest.pop(name, None)) for name, one in settings_of(cls).items()}
+        own = {name: value for name, value in own.items() if value is not None}
         if rest:
             name = next(iter(rest))
             every = [key for known in _PARTS.values() for key in known]
@@ -319,9 +320,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         settings = tomllib.loads(text) if Path(path).suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not isinstance(settings.get("config", {}), dict):
         raise FormatError(f'{path} holds no settings: write names and values, such as model = "toy/digits-2l".')
-    return settings.get("config", settings)
+    settings = settings.get("config", settings)
+    for table in ("task", "options"):
+        if not isinstance(settings.get(table, {}), dict):
+            raise FormatError(f"{path}: {table} is {short(settings[table])}: write a table, [{table}].")
+    return settings
 
 
 def identity(task: Task) -> dict[str, Any]:

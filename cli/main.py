@@ -23,7 +23,7 @@ from . import (
     sweep,
     train,
 )
-from .mistakes import in_options
+from .mistakes import exhausted, in_options
 from .options import Parser
 
 COMMANDS = (
@@ -83,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not (said := exhausted(error)):
+            raise
+        print(f"vitcircuits: {said}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 
 from ..algorithms.registry import ALGORITHMS
+from ..models.settings import short
 
 _FLAGS = {  # arguments that are called otherwise than their option
     "n_random": "random",
@@ -35,6 +36,17 @@ def in_options(message: str, args: argparse.Namespace) -> str:
     known = vars(args)
     message = _CALL.sub(lambda call: _options_of(call, known), message)
     return _ARGUMENT.sub(lambda found: _option(found[1], bool(found[2]), found[3], known) or found[0], message)
+
+
+def exhausted(error: Exception) -> str:
+    """What to do where the machine's memory, disk or files end a command; empty for any other error."""
+    said = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in said or type(error).__name__ == "OutOfMemoryError":
+        return "memory ran out. Pass a smaller --memory, such as --memory 200MB, fewer --pairs, or a smaller model."
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f" {short(str(error.filename))}"
+        return f"cannot read or write{where}: {error.strerror}. Pass a path that can be, or free space on its disk."
+    return ""
 
 
 def _options_of(call: re.Match[str], known: Collection[str]) -> str:

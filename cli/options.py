@@ -6,6 +6,7 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -82,16 +83,16 @@ def add_number(
 
 def _add(group: Any, one: Setting, *flags: str, **more: Any) -> None:
     """An option whose value is checked as the setting is."""
-
-    def value(text: str) -> Any:
-        try:
-            return one.value(flags[0], text)
-        except TaskError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
     more |= {"metavar": one.metavar or f"{{{','.join(map(str, one.choices))}}}"}
-    more |= {"nargs": "+"} if one.many else {"type": value}
+    more |= {"nargs": "+"} if one.many else {"type": partial(_value, one, flags[0])}
     group.add_argument(*flags, help=one.help, **more)
+
+
+def _value(one: Setting, flag: str, text: str) -> Any:
+    try:
+        return one.value(flag, text)
+    except TaskError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -96,7 +96,8 @@ def read_folder(path: Path, *, pretrained: bool = True) -> Any:
 def _class_name(path: Path) -> str:
     config = read_config(path)
     known = {kind for library, kinds, _ in OPENERS if library == "transformers" for kind in kinds}
-    named = next((kind for kind in config.get("architectures") or () if kind in known), None)
+    listed = config.get("architectures")
+    named = next((kind for kind in listed if kind in known), None) if isinstance(listed, list) else None
     found = named or _CLASSES.get(str(config.get("model_type")))
     if found is None:
         raise ModelError(

@@ -19,7 +19,8 @@ def write_text_atomic(path: str | Path, text: str) -> Path:
 def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     """Writes a file and returns its path; whoever reads it meets the old content or the new, never a part.
 
-    The data goes to a temporary file in the same folder that then takes the name. Missing folders are made.
+    The data goes to a temporary file in the same folder that then takes the name. Missing folders are made. What is no
+    file, such as /dev/stdout, is written to and stays what it is.
 
     Raises:
         FormatError: The file cannot be written. An earlier file of that name is left as it was.
@@ -28,6 +29,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") if path.name else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return path
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
@@ -57,9 +61,9 @@ def lock_folder(path: str | Path) -> None:
         if folder not in _LOCKED and (descriptor := _locked(folder)) is not None:
             _LOCKED[folder] = descriptor
     except BlockingIOError as error:
-        raise FormatError(f"another process writes into {str(path)!r}: wait for it, or pass another folder.") from error
+        raise FormatError(f"another process writes into {shown(path)}: wait for it, or pass another folder.") from error
     except FileExistsError as error:
-        raise FormatError(f"{str(path)!r} is a file, but a folder was wanted: pass the path of a folder.") from error
+        raise FormatError(f"{shown(path)} is a file, but a folder was wanted: pass the path of a folder.") from error
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
 
@@ -91,7 +95,14 @@ def _locked(folder: Path) -> int | None:
 
 def _unwritable(path: str | Path, error: Exception) -> FormatError:
     reason = getattr(error, "strerror", None) or error
-    return FormatError(f"cannot write {str(path)!r}: {reason}. Pass a file in a folder that you may write to.")
+    return FormatError(
+        f"cannot write {shown(path)}: {reason}. Pass a path that you may write to, or free space on its disk."
+    )
+
+
+def shown(path: str | Path) -> str:
+    """A path as a message shows it, but for the middle of one that no disk has."""
+    return short(str(path), 400)
 
 
 def user_path(text: str | Path) -> Path:
@@ -116,7 +127,7 @@ def require_file(path: str | Path, wanted: str, error: type[VitCircuitsError] = 
         VitCircuitsError: There is none.
     """
     if not os.path.isfile(user_path(path)):  # noqa: PTH113 - as above
-        raise error(f"there is no file {short(str(path))}: pass the path of {wanted}.")
+        raise error(f"there is no file {shown(path)}: pass the path of {wanted}.")
 
 
 def _remove(path: Path) -> None:
@@ -135,9 +146,9 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise FormatError(f"there is no file {str(path)!r}. Pass the path of a file that was saved before.") from error
+        raise FormatError(f"there is no file {shown(path)}. Pass the path of a file that was saved before.") from error
     except UnicodeDecodeError as error:
-        raise FormatError(f"{str(path)!r} is not a text file: byte {error.start} is not UTF-8.") from error
+        raise FormatError(f"{shown(path)} is not a text file: byte {error.start} is not UTF-8.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FormatError(f"cannot read {str(path)!r}: {reason}.") from error
+        raise FormatError(f"cannot read {shown(path)}: {reason}.") from error

@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import date, time
 from typing import Any, TypeVar
 
 from .errors import TaskError
@@ -86,17 +87,28 @@ class Setting:
             return given if given is None else [str(one) for one in (given if isinstance(given, list) else [given])]
         if isinstance(given, list | tuple) and self.read is str:  # several classes, written as a list
             given = ",".join(map(str, given))
-        if isinstance(given, str) or (self.read is str and isinstance(given, int)):
+        if self.read not in _KINDS and not isinstance(given, str):  # a number from TOML, for a reader of its own
+            given = str(given)
+        if isinstance(given, str) or (self.read is str and type(given) is int):
             given = read(self.read, name, str(given))
-        if isinstance(given, float) and given != given:  # NaN compares with nothing, so it would pass every check
-            raise TaskError(f"{name}={given}: pass a number.")
+        kind, wrong = _KINDS.get(self.read, ("", ()))
+        # NaN compares with nothing, so it would pass every check
+        if isinstance(given, wrong) or (isinstance(given, float) and given != given):
+            raise TaskError(f"{name}={short(given)}: pass {kind}.")
         if self.choices and given not in self.choices:
             raise TaskError(f"{name}={short(given)} is not known: pass one of {', '.join(map(repr, self.choices))}.")
-        if self.range is not None and (isinstance(given, bool) or not isinstance(given, int | float)):
-            raise TaskError(f"{name}={short(given)}: pass a number, {self.range}.")
         if self.range is not None and given not in self.range:
-            raise TaskError(f"{name}={given}: pass {self.range}.")
+            raise TaskError(f"{name}={short(given)}: pass {self.range}.")
         return given
+
+
+_TABLES = (Mapping, list, tuple, bool, date, time)  # what TOML has beside numbers and texts
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ("a whole number", (float, *_TABLES)),
+    float: ("a number", _TABLES),
+    str: ("a text", (float, Mapping, bool, date, time)),
+}
+"""What is read by Python's own types: what a message calls it, and what cannot stand for it."""
 
 
 def read(reader: Callable[[str], Any], name: str, text: str) -> Any:
@@ -105,11 +117,12 @@ def read(reader: Callable[[str], Any], name: str, text: str) -> Any:
     Raises:
         TaskError: The text does not fit.
     """
-    kinds: dict[Any, str] = {int: "a whole number", float: "a number"}
     try:
         return reader(text)
     except Exception as error:
-        raise TaskError(f"{name}={short(text)}: {f'pass {kinds[reader]}' if reader in kinds else error}.") from error
+        raise TaskError(
+            f"{name}={short(text)}: {f'pass {_KINDS[reader][0]}' if reader in _KINDS else error}."
+        ) from error
 
 
 def short(value: Any, most: int = 80) -> str:

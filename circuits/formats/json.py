@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
 from ...models.files import is_folder, write_bytes_atomic, write_text_atomic
+from ...models.settings import short
 from ..ablation import Ablation
 from ..circuit import Circuit
 from ..graph import Graph, Ports
@@ -40,6 +41,8 @@ from .schema import json_text, parse_json, read_json, reading, require_schema, w
 from .tables import edge_rows
 
 CIRCUIT_SCHEMA = "vitcircuits.circuit/1"
+
+_MOST = 1000  # layers, and heads of one: far more than any ViT has, and few enough to count the edges of
 
 _ARRAYS = ("values", "mean_abs", "std_err")
 
@@ -153,6 +156,9 @@ def graph_from_dict(data: dict[str, Any]) -> Graph:
     with reading("the graph"):
         model, groups = _with_tuples(data["model"]), TokenGroups(**_with_tuples(data["groups"]))
         cfg = VitConfig(**{**model, "tokens": TokenLayout(**_with_tuples(model["tokens"]))})
+        for name in ("n_layers", "n_heads"):
+            if type(getattr(cfg, name)) is not int or not 0 < getattr(cfg, name) <= _MOST:
+                raise FormatError(f"{name} is {short(getattr(cfg, name))}, but a number from 1 to {_MOST} was wanted.")
         if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - set(range(len(groups))):
             raise FormatError(f"the token groups {groups} don't fit the {cfg.tokens.n_tokens} tokens of {cfg.name}.")
         if data["ports"] not in get_args(Ports):

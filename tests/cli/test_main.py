@@ -217,7 +217,7 @@ def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
     for name in ("c.svg", "c.dot", "c.html"):
         assert main(["draw", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
         assert main(["draw", str(demo), f"{tmp_path}/few-{name}", "--max-edges", "3"]) == 0
-        assert "3 strongest edges drawn" in (tmp_path / f"few-{name}").read_text()
+        assert "3 strongest" in (tmp_path / f"few-{name}").read_text()
     for name in ("c.csv", "c.graphml", "c.json"):
         assert main(["export", str(demo), f"{tmp_path}/{name}"]) == 0
     assert (tmp_path / "c.json").read_bytes() == (demo / "circuit.json").read_bytes()
