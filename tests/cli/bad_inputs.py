@@ -15,6 +15,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import torch
 from PIL import Image

@@ -159,6 +159,14 @@ def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path
     assert "another configuration" in refused(capsys, [*arguments, "--seed", "1"])
 
 
+def test_a_failed_run_does_not_block_its_folder(tmp_path, capsys):
+    arguments = ["discover", *DIGITS, *QUICK, "--out", str(tmp_path)]
+    assert "eap" in refused(capsys, [*arguments, "--metric", "kl"])
+    (tmp_path / "run.json").exists()  # or not: it may have failed before there was anything to write
+    assert main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == RESULTS
+
+
 def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
     quick = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--algorithm", "acdc"]
     arguments = ["discover", *DIGITS, *quick, "--option", "tau=0.05", "--option", "order=eap", "--out", str(tmp_path)]
