@@ -125,9 +125,9 @@ def write_page(path: Path) -> None:
         ModelError: The page is not there, or lacks the marks.
     """
     from ..models.errors import ModelError
-    from ..models.files import write_text_atomic
+    from ..models.files import read_text, write_text_atomic
 
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     if START not in text or STOP not in text:
         raise ModelError(f"{path} lacks the lines {START!r} and {STOP!r}, between which the tables stand: add them.")
     head, tail = text.split(START)[0], text.split(STOP)[1]

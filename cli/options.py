@@ -44,6 +44,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises a TaskError."""
         message = re.sub(r"^argument [^:]*: (?=--)", "", message).rstrip(".")
+        message = re.sub(r"\S{200,}", lambda word: f"{word[0][:40]}...{word[0][-8:]}", message)
         raise TaskError(f"{message}. `{self.prog} --help` shows all options.")
 
 

@@ -184,6 +184,9 @@ def create_clip(
         ModelError: The name or the tag is not known, or the weights cannot be had.
     """
     name, tag = split_name(clip)
+    if not clip.startswith(_SCHEMES) and name not in (known := open_clip.list_models()):
+        near = difflib.get_close_matches(name, known, 4, 0.3) or known[:4]
+        raise ModelError(f"open_clip has no model {name!r}. The nearest names are {', '.join(near)}.")
     if not pretrained:
         options = {"load_weights": False, "pretrained_text": False, **options}
     elif checkpoint is not None:
@@ -206,10 +209,6 @@ def create_clip(
 
 def _checked(open_clip: Any, name: str, tag: str) -> dict[str, Any]:
     """What `create_model` is to be told: the tag, and QuickGELU where the weights were trained with it."""
-    known = open_clip.list_models()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 4, 0.3)
-        raise ModelError(f"open_clip has no model {name!r}. The nearest names are {', '.join(near)}.")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ModelError(

@@ -122,7 +122,8 @@ class ModelConfig(Settings):
             require_file(self.readout, READOUTS, FormatError)
         if self.attention_mask is not None and self.attention_mask.endswith(".npy"):
             require_file(self.attention_mask, "a .npy file of booleans")
-        if self.prompts is not None and find_spec("open_clip") is None:
+        own = self.model.startswith("toy/") or is_folder(user_path(self.clip or self.model))  # have text towers
+        if self.prompts is not None and not own and find_spec("open_clip") is None:
             raise ModelError("--prompts needs the extra clip, which is not installed: pip install 'vitcircuits[clip]'.")
 
     def load(

@@ -73,6 +73,12 @@ NUMBERS += ["9" * 30, "9" * 5000, ""]
 WORDS += ["", " ", "a\nb", "\udcff", "a" * 5000]
 _SPRITES = (["--target=0", "--foil=1"], ["--target=0", "--foil=1", "--pairs=200", "--memory=99GB", "--out=out"])
 KNOWN = [
+    ["models", "toy", "--write=STUFF/random.bin"],
+    ["a" * 5000],
+    ["discover", *TASK, "--model", "open_clip:x:y", "--checkpoint", "STUFF/random.bin"],
+    ["discover", *MODEL, "--data", "digits", "--target", "0-999999999999", "--foil", "8"],
+    ["draw", "STUFF/huge.json", "picture.svg"],
+    ["TOML", "attention_mask = 1979-05-27", "discover", "--config", "settings.toml"],
     ["discover", *MODEL, *TASK, "--seed", "-1"],
     ["discover", *MODEL, *TASK, "--seed", str(2**64)],
     ["discover", *TASK, "--model", "x" * 5000],

@@ -41,7 +41,13 @@ def test_each_ends_with_one_sentence_or_a_right_result(cases):
 def test_the_sentence_names_the_option_or_what_was_given(cases):
     for case in cases:
         flag, _, value = case["words"][-1].partition("=")
-        if case["code"] == 2 and flag.startswith("--") and value and "search would begin" not in case["said"]:
+        if (
+            case["code"] == 2
+            and flag.startswith("--")
+            and value
+            and not case["short"]
+            and "search would begin" not in case["said"]
+        ):
             name = (value if flag == "--option" else flag.strip("-")).partition("=")[0]
             pattern = re.sub(r"\\\\?[-_]", "[-_ ]", re.escape(name[:40]))
             assert re.search(pattern, case["said"]) or value[:30] in case["said"], case

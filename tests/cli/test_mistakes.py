@@ -163,3 +163,9 @@ def test_help_shows_each_algorithm_with_its_options(capsys):
     said = capsys.readouterr().out.partition("algorithms, each with")[2].partition("examples:")[0]
     for algorithm, option in (("eap_ig", "steps=5"), ("acdc", "tau=0.01"), ("eap", "freeze_norm=yes")):
         assert option in said.partition(f"\n  {algorithm}: ")[2].partition("\n\n")[0]
+
+
+def test_an_extra_that_is_missing_is_said_before_the_model_is_asked_for(fails, monkeypatch):
+    monkeypatch.setattr("vitcircuits.models.model_config.find_spec", lambda name: None)
+    assert "vitcircuits[clip]" in fails(model="hf-hub:nobody/nothing", prompts="cat")
+    assert "vitcircuits[clip]" not in fails(model="toy/digits-2l", prompts="cat")  # which has no text tower
