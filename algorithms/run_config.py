@@ -85,13 +85,13 @@ class RunConfig(Settings):
     memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> RunConfig:
+    def of(cls, given: Mapping[str, Any]) -> RunConfig:
         """From settings by name, the task's among them or in a table `task`.
 
         Raises:
             TaskError: A name is not known, or a value does not fit.
         """
-        rest = {name: value for name, value in settings.items() if name != "identity"}
+        rest = {name: value for name, value in given.items() if name != "identity"}
         if "faithfulness" in rest:  # as the level was called
             rest["level"] = rest.pop("faithfulness")
         rest |= rest.pop("task", None) or {}

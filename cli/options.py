@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         raise TaskError(f"{message}. `{self.prog} --help` shows all options.")
 
 
-def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> Parser:
     """A command's parser, whose help ends with examples."""
     return subparsers.add_parser(
         name,

@@ -1,6 +1,5 @@
 """One way to find a circuit: every selection by its definition, found again from its record, read and written."""
 
-import argparse
 import json
 
 import numpy as np
@@ -13,6 +12,7 @@ from vitcircuits.circuits.judging.select import smallest_faithful
 from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
+from vitcircuits.cli.options import Parser
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError, TaskError
 from vitcircuits.models.model_config import ModelConfig
@@ -135,7 +135,7 @@ def test_a_configuration_is_written_and_read_again(ending, tmp_path):
 
 
 def parsed(*words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_parser(parser.add_subparsers())
     return configuration(parser.parse_args(["discover", *words]))
 

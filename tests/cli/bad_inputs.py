@@ -2,8 +2,9 @@
 
     python tests/cli/bad_inputs.py FOLDER [NUMBER ...] > ended.jsonl
 
-Processes are forked from one that has imported everything, and run without the checks of shapes and types that tests
-have otherwise, because users' processes have none. Most end where a search would begin; every 20th searches.
+BAD_SEED=15 draws others. Processes are forked from one that has imported everything, and run without the checks of
+shapes and types that tests have otherwise, because users' processes have none. Most end where a search would begin;
+every 20th searches.
 """
 
 import hashlib
