@@ -87,7 +87,7 @@ KNOWN = [
     ["discover", *MODEL, *TASK, "--option", "steps=999999999999"],
     ["discover", *TASK, "--model", "hf-hub:nobody/nothing"],
     *[["DISK", command, *BASE[command]] for command in ("discover", "draw", "compare")],
-    ["DISK", "export", "STUFF/circuit.json", "copy.json"],
+    ["DISK", "export", "STUFF/circuit.json", "copy.graphml"],
     ["DISK", "evaluate", *BASE["evaluate"], "--report", "report.json"],
     *[["MEMORY", "discover", "--model", "toy/sprites-2l", "--data", "sprites", *more] for more in _SPRITES],
 ]
