@@ -49,7 +49,7 @@ def make_timm(architecture: str, checkpoint: Path | None, pretrained: bool, opti
     state = None if checkpoint is None else read_weights(checkpoint)
     if state is not None and "num_classes" not in options and (n_classes := n_classes_of(state)) is not None:
         options = {**options, "num_classes": n_classes}
-    asked = (pretrained and state is None) or ":" in architecture
+    asked = not architecture.startswith("local-dir:") and ((pretrained and state is None) or ":" in architecture)
     with hub() if asked else nullcontext("") as offline:
         try:
             module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)

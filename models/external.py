@@ -16,6 +16,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -195,7 +196,7 @@ def create_clip(
         options = {"require_pretrained": True, **_checked(open_clip, name, tag), **options}
     else:
         options = {"require_pretrained": True, **options}
-    with hub() as offline:
+    with nullcontext("") if clip.startswith("local-dir:") else hub() as offline:
         try:
             return open_clip.create_model(name, **options)
         except Exception as error:

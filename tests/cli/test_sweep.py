@@ -1,6 +1,5 @@
 """`vitcircuits sweep`: killed and resumed, with one process or two, the table has the same bytes."""
 
-import argparse
 import json
 import random
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 from vitcircuits.algorithms.sweeps.plan import KEYS
 from vitcircuits.cli import discover
 from vitcircuits.cli.main import main
+from vitcircuits.cli.options import Parser
 
 SWEEP = """
 seeds = [0, 1, 2]
@@ -86,7 +86,7 @@ def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
 
 
 def test_every_option_of_discover_can_be_set():
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     discover.add_parser(parser.add_subparsers())
     args = parser.parse_args(["discover", "--model", "m", "--data", "d", "--target", "1", "--foil", "2"])
     not_settings = {"out", "overwrite", "run", "option", "config"}
