@@ -11,17 +11,18 @@ What demonstrates, sweeps, resamples, compares and benchmarks runs this. Nothing
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from ..circuits.graph import Ports
+from ..circuits.tokens import Tokens
 from ..models.errors import TaskError
-from ..models.settings import Settings, setting
+from ..models.settings import Range, Settings, setting, short
 from .registry import ALGORITHMS, AlgorithmEntry, Option
 
 if TYPE_CHECKING:
@@ -45,13 +46,11 @@ SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
 def read_size(text: str) -> int | float:
     """A number of edges, or a share of them below 1."""
     try:
-        size = int(text) if text.isdigit() else float(text)
+        size = int(text) if text.isdecimal() else float(text)
     except ValueError:
         size = 0
     if not (isinstance(size, int) and size) and not 0 < size < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: write a number of edges such as 40, or a share such as 0.1"
-        )
+        raise ValueError("write a number of edges such as 40, or a share such as 0.1")
     return size
 
 
@@ -68,8 +67,10 @@ class Discovery(Settings):
 
     algorithm: Algorithm = setting("eap_ig", "", metavar="NAME")
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    tokens: str = setting("all", "all (default), role, frame (videos), each", metavar="CHOICE")
-    ports: str = setting("qkv", "qkv (default), head, block", metavar="CHOICE")
+    tokens: str = setting(
+        "all", "all (default), role, frame (videos), each", choices=get_args(Tokens), metavar="CHOICE"
+    )
+    ports: str = setting("qkv", "qkv (default), head, block", choices=get_args(Ports), metavar="CHOICE")
     by: str = setting("auto", "how edges are ranked (auto: mean_abs, one-sided signed)", choices=BY)
     granularity: str = setting(
         "edge", "keep edges, or heads and MLPs whole (node, with a size)", choices=("edge", "node")
@@ -79,6 +80,7 @@ class Discovery(Settings):
         f"smallest circuit that reads the image at this level of transmission ({LEVEL}); with --sides one, that has "
         "this faithfulness",
         read=float,
+        range=Range(above=0),
         metavar="LEVEL",
         flags=("--level", "--faithfulness"),
     )
@@ -291,18 +293,22 @@ def typed_options(algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise TaskError(f"{algorithm} has no option {name!r}: its options are {', '.join(known) or 'none'}.")
     defaults = {name: option.default for name, option in known.items()}
-    return defaults | {name: _typed(f"{name}={value}", value, known[name]) for name, value in given.items()}
+    return defaults | {name: _typed(name, value, known[name]) for name, value in given.items()}
 
 
-def _typed(text: str, value: Any, option: Option) -> Any:
-    """A text in the type of the default; what is no text stays as it is, but whole numbers where fractions stand."""
-    if isinstance(value, str) and not isinstance(option.default, str):
+def _typed(name: str, given: Any, option: Option) -> Any:
+    """A text in the type of the default; what is no text stays as it is."""
+    value, kind = given, type(option.default)
+    if isinstance(given, str) and kind is not str:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         try:
-            value = words[value.lower()] if isinstance(option.default, bool) else type(option.default)(value)
-        except (KeyError, ValueError):
+            value = words.get(given.lower()) if kind is bool else kind(given)
+        except ValueError:
             value = None
-    if value is None or (option.choices is not None and value not in option.choices):
-        choices = f"one of {', '.join(map(str, option.choices))}" if option.choices else type(option.default).__name__
-        raise TaskError(f"--option {text}: {option.help}; pass {choices}, such as {option.default}.")
+    # an option whose default is a word may also take an object, such as scores; a number takes several, or none else
+    fits = kind is str or isinstance(value, (int, list, tuple) if kind is int else (kind, int, list, tuple))
+    if value is None or not fits or (option.choices is not None and value not in option.choices):
+        choices = f"one of {', '.join(map(str, option.choices))}" if option.choices else kind.__name__
+        raise TaskError(f"{name}={short(given)}: {option.help}; pass {choices}, such as {option.default}.")
+    option.check(name, value)
     return value

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -26,7 +26,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from ..models import settings
 from ..models.errors import TaskError
+from ..models.settings import Range, short
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -40,32 +42,6 @@ R = TypeVar("R")
 
 SHARED = ("memory", "progress", "journal")
 """Keywords that are no options: they decide nothing about the result."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers that make sense for an option.
-
-    Args:
-        least: The smallest.
-        above: All are larger than this.
-        most: The largest.
-        below: All are smaller than this.
-    """
-
-    least: float | int | None = None
-    above: float | int | None = None
-    most: float | int | None = None
-    below: float | int = float("inf")
-
-    def __contains__(self, value: Any) -> bool:
-        low = value < self.least if self.least is not None else not value > (self.above or 0)
-        return not low and value < self.below and (self.most is None or value <= self.most)
-
-    def __str__(self) -> str:
-        said = f"at least {self.least:g}" if self.least is not None else f"a number above {self.above:g}"
-        said += "" if self.most is None else f" and at most {self.most:g}"
-        return said if self.below == float("inf") else f"{said} and below {self.below:g}"
 
 
 @dataclass(frozen=True)
@@ -91,10 +67,10 @@ class Option:
             TaskError: It does not.
         """
         if self.choices is not None and value not in self.choices:
-            raise TaskError(f"{name}={value!r} is not known: pass one of {', '.join(map(repr, self.choices))}.")
-        for one in [value] if self.range is None or isinstance(value, int | float) else value:
+            raise TaskError(f"{name}={short(value)} is not known: pass one of {', '.join(map(repr, self.choices))}.")
+        for one in [] if self.range is None else value if isinstance(value, Sequence) else [value]:
             if self.range is not None and one not in self.range:
-                raise TaskError(f"{name}={one}: pass {self.range}, such as {name}={self.default}.")
+                raise TaskError(f"{name}={short(one)}: pass {self.range}, such as {name}={self.default}.")
 
 
 @dataclass(frozen=True)
@@ -151,6 +127,8 @@ def _values(kind: ast.expr) -> tuple[tuple[Any, ...] | None, Range | None]:
         return (True, False) if word == "bool" else None, None
     assert isinstance(kind, ast.Subscript) and isinstance(kind.slice, ast.Tuple)
     declared = kind.slice.elts[1]
+    if isinstance(declared, ast.Name):
+        return None, getattr(settings, declared.id)
     assert isinstance(declared, ast.Call)
     return None, Range(**{str(word.arg): ast.literal_eval(word.value) for word in declared.keywords})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from ..circuits.formats.plain import json_text, plain
 from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
-from ..models.files import read_text, write_text_atomic
+from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import brief, nearest, settings_of
+from ..models.settings import FROM_NONE, Range, Settings, brief, nearest, setting, settings_of, short
 from .discovered import Discovered
 from .discovery import MEMORY, Discovery
 
@@ -41,8 +42,16 @@ SELECTIONS = ("level", "faithfulness", "size", "threshold")
 """Ways to say how large a circuit is, of which a run has one; the second is the first's former name."""
 
 
+def read_bytes(text: str) -> int:
+    """2GB, 500MB or a plain number -> bytes."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]?)b?\s*", text.lower())
+    if match is None:
+        raise ValueError("write 2GB, 500MB or a number of bytes")
+    return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything that decides the result of a run.
 
     In files and records the model's and the search's settings stand side by side, the task's and the algorithm's
@@ -69,27 +78,30 @@ class RunConfig:
     model: ModelConfig
     task: TaskConfig
     discovery: Discovery = field(default_factory=Discovery)
-    random: int = N_RANDOM
-    memory: int = MEMORY
+    random: int = setting(
+        N_RANDOM, f"random circuits to compare with ({N_RANDOM})", read=int, range=FROM_NONE, metavar="N"
+    )
+    memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
 
     def __repr__(self) -> str:
         return brief(self)
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> RunConfig:
+    def of(cls, given: Mapping[str, Any]) -> RunConfig:
         """From settings by name, the task's among them or in a table `task`.
 
         Raises:
             TaskError: A name is not known, or a value does not fit.
         """
-        rest = {name: value for name, value in settings.items() if name != "identity"}
+        rest = {name: value for name, value in given.items() if name != "identity"}
         if "faithfulness" in rest:  # as the level was called
             rest["level"] = rest.pop("faithfulness")
         rest |= rest.pop("task", None) or {}
         parts = {name: {} for name in _PARTS}
         for name, known in _PARTS.items():
             parts[name] = {key: rest.pop(key) for key in list(rest) if key in known}
-        own = {name: rest.pop(name) for name in ("random", "memory") if rest.get(name) is not None}
+        own = {name: one.value(name, rest.pop(name, None)) for name, one in settings_of(cls).items()}
+        own = {name: value for name, value in own.items() if value is not None}
         if rest:
             name = next(iter(rest))
             every = [key for known in _PARTS.values() for key in known]
@@ -160,9 +172,10 @@ class RunConfig:
             out: The run folder; nothing is written without one.
             vit: The opened model, where it is at hand.
             command: The command line, for the record.
-            overwrite: Replace a run of another configuration.
+            overwrite: Replace a finished run of another configuration.
             progress: Show bars on stderr; None where somebody watches.
         """
+        self.task.require_found()
         clock = time.perf_counter()
         vit = self.load_model() if vit is None else vit
         task = self.task.make(vit)
@@ -224,14 +237,14 @@ def discover(
         ports: Likewise.
         random: Random circuits beside it.
         out: A run folder; nothing is written without one.
-        overwrite: Replace what a run of another configuration left there.
+        overwrite: Replace what a finished run of another configuration left there.
         memory: Bytes to hold at once.
         progress: Show bars on stderr; None where somebody watches.
         **options: The algorithm's own.
 
     Raises:
         TaskError: There is no such algorithm, option or class, or the task belongs to another model.
-        FormatError: The folder holds another run, or cannot be written.
+        FormatError: The folder holds another finished run, or cannot be written.
     """
     from ..circuits.tasks.task import Task
     from ..models.load import load_vit
@@ -305,19 +318,24 @@ def _searched(
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that a .toml or .json file, or a run's `run.json`, holds, by name and not yet checked.
+    """The settings that a .toml or .json file, or the `run.json` of a run folder, holds, by name and not yet checked.
 
     Raises:
         FormatError: There is no such file, or it does not parse.
     """
+    path = Path(path) / "run.json" if is_folder(path) else path
     text = read_text(path)
     try:
         settings = tomllib.loads(text) if Path(path).suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not isinstance(settings.get("config", {}), dict):
         raise FormatError(f'{path} holds no settings: write names and values, such as model = "toy/digits-2l".')
-    return settings.get("config", settings)
+    settings = settings.get("config", settings)
+    for table in ("task", "options"):
+        if not isinstance(settings.get(table, {}), dict):
+            raise FormatError(f"{path}: {table} is {short(settings[table])}: write a table, [{table}].")
+    return settings
 
 
 def identity(task: Task) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Baseline:
 
 def generator_for(seed: int, pair: int, source: int) -> torch.Generator:
     """Chance for one pair and source: equal on every machine, whatever else is drawn."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + pair) * 100_003 + source)
+    return torch.Generator().manual_seed(((seed * 1_000_003 + pair) * 100_003 + source) % 2**63)
 
 
 def make_baseline(

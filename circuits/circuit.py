@@ -85,7 +85,7 @@ class Circuit(Shown):
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
-        """The circuit in a `circuit.json`, equal to the one that was saved.
+        """The circuit in a `circuit.json` or in the run folder that holds one, equal to the one that was saved.
 
         Raises:
             FormatError: There is no such file, or it is not a circuit.

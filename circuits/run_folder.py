@@ -17,6 +17,7 @@ between two runs of the same command (times, dates, the machine, versions): ever
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
+from ..models.files import lock_folder, unlock_folder
 from .formats import RUN_FILES
 from .formats.plain import plain, read_json, write_json
 
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 RUN_SCHEMA = "vitcircuits.run/1"
 
-RESULT_FILES = ("scores.safetensors", *RUN_FILES, "faithfulness.svg", "report.json")
+SCORES = "scores.safetensors"
+RESULT_FILES = (SCORES, *RUN_FILES, "faithfulness.svg", "report.json")
 
 JOURNAL = "journal.jsonl"
 
@@ -47,6 +50,11 @@ _PACKAGES = ("vitcircuits", "torch", "timm", "numpy")
 
 
 _DECIDES = ("config", "seed", "data_hash")
+_NOT_SET = "not set"
+
+
+AFTER_SEARCH = ("by", "granularity", "level", "size", "threshold", "random")
+"""Settings that only what is made of the scores depends on: with other ones scores are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class RunFolder:
     Args:
         path: The folder.
         record: What `run.json` says about the run, in plain values.
-        resumes: Whether an earlier run of the same configuration, device and versions was found there.
+        resumes: Whether an earlier run of the same search, device and versions was found there.
     """
 
     path: Path
@@ -81,7 +89,8 @@ class RunFolder:
         """The folder, made if it is missing, with a `run.json` of status `running`.
 
         What an earlier run of the same configuration left is kept for resuming, unless it ran with other versions or
-        on another device.
+        on another device. Of an unfinished run of another configuration that is kept which the new one would find
+        again (scores, where only the selection differs); the rest is removed, and a warning says so.
 
         Args:
             path: The folder.
@@ -90,22 +99,42 @@ class RunFolder:
             seed: The seed.
             device: Where the run computes.
             data_hash: Hash of the images and labels.
-            overwrite: Replace what a run of another configuration left there.
+            overwrite: Replace what a finished run of another configuration left there.
 
         Raises:
-            FormatError: The folder cannot be written, or holds a run of another configuration.
+            FormatError: The folder cannot be written, holds a finished run of another configuration, or another process
+                is writing there.
         """
         path = Path(path)
         facts = {"config": dict(config), "seed": seed, "device": device, "data_hash": data_hash}
         record = plain({**facts, "command": list(command), "versions": versions()}, non_finite="keep")
+        lock_folder(path)
+        try:
+            return cls._opened(path, record, overwrite)
+        except FormatError:
+            unlock_folder(path)
+            raise
+
+    @classmethod
+    def _opened(cls, path: Path, record: dict[str, Any], overwrite: bool) -> RunFolder:
         earlier = None if overwrite else _earlier(path)
-        if earlier is not None:
-            _require_same_run(path, earlier, record)
-        resumes = earlier is not None and all(earlier.get(name) == record[name] for name in ("device", "versions"))
-        folder = cls(path, {**record, "resumed": resumes, "started": _now(), "machine": _machine()}, resumes)
-        if not resumes and _exists(path):
+        changes = {} if earlier is None else _changes(earlier, record)
+        if changes and earlier is not None and "finished" in earlier:
+            raise FormatError(f"{str(path)!r} holds a run of another configuration: {_said(changes)}. {_repair(path)}")
+        same = earlier is not None and all(earlier.get(name) == record[name] for name in ("device", "versions"))
+        resumes = same and changes.keys() <= set(AFTER_SEARCH)
+        if changes:
+            logging.getLogger("vitcircuits").warning(
+                "%s held an unfinished run of another configuration (%s): %s.",
+                *(path, _said(changes), "its search goes on" if resumes else "what it left is removed"),
+            )
+        record |= {"resumed": resumes, "started": _now(), "machine": _machine()}
+        if earlier is not None and "finished" in earlier:  # protected, also while the same run is repeated
+            record["finished"] = earlier["finished"]
+        folder = cls(path, record, resumes)
+        if changes or not resumes:
             # Before run.json, so that an interruption never leaves old results under a new configuration.
-            folder._remove_results()
+            folder._remove_results(kept=(SCORES, READOUT_FILE, JOURNAL) if resumes else ())
         folder._write_record(status="running")
         return folder
 
@@ -116,7 +145,9 @@ class RunFolder:
 
     def finish(self, times: Mapping[str, float] | None = None) -> Path:
         """Sets the status to `done` and returns the path of `run.json`; `times` are seconds by stage."""
-        return self._write_record(status="done", finished=_now(), times=dict(times or {}))
+        written = self._write_record(status="done", finished=_now(), times=dict(times or {}))
+        unlock_folder(self.path)
+        return written
 
     @property
     def journal(self) -> Path:
@@ -137,13 +168,13 @@ class RunFolder:
         """Writes `scores.safetensors` as soon as there are scores, so that an interrupted run can go on from there."""
         from .formats.json import save_scores
 
-        return save_scores(scores, self.path / "scores.safetensors")
+        return save_scores(scores, self.path / SCORES)
 
     def load_scores_if_same(self) -> Scores | None:
         """The scores of an earlier run of the same configuration, if it got that far."""
         from .formats.json import load_scores
 
-        path = self.path / "scores.safetensors"
+        path = self.path / SCORES
         if not (self.resumes and path.is_file()):
             return None
         try:
@@ -172,8 +203,8 @@ class RunFolder:
     def _write_record(self, **more: Any) -> Path:
         return write_json(self.path / "run.json", {"schema": RUN_SCHEMA, **self.record, **more})
 
-    def _remove_results(self) -> None:
-        for name in (*RESULT_FILES, READOUT_FILE, JOURNAL):
+    def _remove_results(self, kept: Sequence[str]) -> None:
+        for name in {*RESULT_FILES, READOUT_FILE, JOURNAL} - set(kept):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError as error:
@@ -203,35 +234,27 @@ def versions() -> dict[str, str]:
 
 
 def _earlier(path: Path) -> dict[str, Any] | None:
-    if _exists(path) and not path.is_dir():
-        raise FormatError(f"{str(path)!r} is a file, but a folder was wanted: pass the path of a folder.")
-    if _exists(path / "run.json"):
+    if (path / "run.json").exists():
         try:
             return read_run(path)
         except FormatError as error:
             raise FormatError(f"{error} {_repair(path)}") from error
-    strangers = [name for name in RESULT_FILES if _exists(path / name)]
+    strangers = [name for name in RESULT_FILES if (path / name).exists()]
     if strangers:
         raise FormatError(f"{str(path)!r} holds {strangers[0]} but no run.json, so it is no run. {_repair(path)}")
     return None
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a folder that may not be looked into: writing says so
-        return False
-
-
-def _require_same_run(path: Path, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def _changes(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides the result and differs, by name: before and now."""
     before, now = (_flat({name: source.get(name) for name in _DECIDES}) for source in (earlier, record))
-    missing = object()
-    names = [name for name in {**before, **now} if before.get(name, missing) != now.get(name, missing)]
-    if not names:
-        return
-    said = [f"{name} was {before.get(name, 'not set')!r} and is {now.get(name, 'not set')!r}" for name in names[:5]]
-    more = f" and {len(names) - 5} more" * (len(names) > 5)
-    raise FormatError(f"{str(path)!r} holds a run of another configuration: {'; '.join(said)}{more}. {_repair(path)}")
+    pairs = {name: (before.get(name, _NOT_SET), now.get(name, _NOT_SET)) for name in {**before, **now}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _said(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    said = [f"{name} was {before!r} and is {now!r}" for name, (before, now) in list(changes.items())[:5]]
+    return "; ".join(said) + f" and {len(changes) - 5} more" * (len(changes) > 5)
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -241,7 +264,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _repair(path: Path) -> str:
-    return f"Pass another folder, such as {str(path.with_name(path.name + '-2'))!r}, or overwrite=True to replace it."
+    another = f", such as {str(path.with_name(path.name + '-2'))!r}" if path.name else ""
+    return f"Pass another folder{another}, or overwrite=True to replace it."
 
 
 def _now() -> str:

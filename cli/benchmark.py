@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import new_parser
+from ..models.settings import SEEDS
+from .options import add_number, new_parser
 
 if TYPE_CHECKING:
     from ..algorithms.benchmark import Row
@@ -45,8 +46,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="PATTERN", help="part of an algorithm's or model's name"
     )
-    parser.add_argument("--pairs", type=int, default=64, metavar="N", help="pairs of images (64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws them (0)")
+    add_number(parser, "--pairs", 64, "pairs of images (64)")
+    add_number(parser, "--seed", 0, "draws them (0)", range=SEEDS)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table and the picture, made if need be")
     parser.set_defaults(run=run)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError, TaskError
-from .options import DESIGN, add_memory, add_settings, new_parser, recorded_task
+from ..models.files import is_folder
+from ..models.settings import FROM_NONE, SEEDS, Range
+from .options import DESIGN, add_memory, add_number, add_settings, new_parser, recorded_task
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -36,13 +38,13 @@ _TASK_OPTIONS = ("data", "data_dir", "sides", "pairs", "eval_pairs", "n_partners
 def add_parser(subparsers: Any) -> None:
     """Register `compare`."""
     parser = new_parser(subparsers, "compare", "set circuits side by side, and say what seeds and chance allow", EPILOG)
-    parser.add_argument("circuits", nargs="+", metavar="[KIND=]PATH", help="a run folder or a circuit.json")
+    parser.add_argument("circuits", nargs="+", metavar="[KIND=]PATH", help="a run folder or a circuit.json; of KIND")
     parser.add_argument(
         "--out", type=Path, default=Path("vitcircuits-comparison"), metavar="DIR", help="where to write"
     )
     group = parser.add_argument_group("what is run")
     group.add_argument("--structure", action="store_true", help="compare what the files hold, and run no model")
-    group.add_argument("--resamples", type=int, default=0, metavar="N", help="find each again on N resamples (0)")
+    add_number(group, "--resamples", 0, "find each again on N resamples (0)", range=FROM_NONE)
     group.add_argument("--data", metavar="DATA", help="instead of the data that is recorded")
     group.add_argument("--data-dir", metavar="DIR", help="where MNIST's four files lie")
     add_settings(group, TaskConfig, DESIGN)
@@ -50,15 +52,16 @@ def add_parser(subparsers: Any) -> None:
     add_memory(group)
     group = parser.add_argument_group("comparison")
     group.add_argument("--figure", action="append", metavar="NAME", help="to test, instead of the six by default")
-    group.add_argument("--level", type=float, default=0.05, metavar="P", help="chance of any false claim (.05)")
-    group.add_argument("--rbo-p", type=float, default=0.98, metavar="P", help="of rank-biased overlap (.98)")
-    group.add_argument("--rounds", type=int, default=3, metavar="N", help="of Weisfeiler-Lehman (3)")
+    inside: dict[str, Any] = {"read": float, "range": Range(above=0, below=1), "metavar": "P"}
+    add_number(group, "--level", 0.05, "chance of any false claim (.05)", **inside)
+    add_number(group, "--rbo-p", 0.98, "of rank-biased overlap (.98)", **inside)
+    add_number(group, "--rounds", 3, "of Weisfeiler-Lehman (3)", range=Range(least=1, most=100))
     group.add_argument(
         "--heads", type=_window, default="block", metavar="WHERE", help="matched inside a `block`, `free`, or a depth"
     )
-    group.add_argument("--random", type=int, default=20, metavar="N", help="random circuits like each (20)")
-    group.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws of the pairs (1000)")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="draws chance (0)")
+    add_number(group, "--random", 20, "random circuits like each (20)", range=FROM_NONE)
+    add_number(group, "--bootstrap", 1000, "draws of the pairs (1000)", range=Range(least=1, most=100_000))
+    add_number(group, "--seed", 0, "draws chance (0)", range=SEEDS)
     parser.set_defaults(run=run)
 
 
@@ -125,8 +128,8 @@ def _given(texts: list[str]) -> list[Given]:
         kind, equals, rest = text.partition("=")
         named = bool(equals) and not Path(text).exists()
         path = Path(rest if named else text)
-        folder = path.is_dir()
-        circuit = Circuit.load(path / "circuit.json" if folder else path)
+        folder = is_folder(path)
+        circuit = Circuit.load(path)
         config = dict(read_run(path)["config"]) if folder and (path / "run.json").exists() else {}
         found.append(Given(kind if named else _name(path, folder), path, circuit, config))
     if len(found) < 2:
@@ -187,6 +190,8 @@ def _measured(args: argparse.Namespace, given: list[Given]) -> tuple[dict[str, l
 
 def _task(args: argparse.Namespace, given: Given) -> Task:
     """The task that a run folder or a circuit records, less what options say; a saved readout is taken."""
+    from ..circuits.formats.json import circuit_file
+
     config = given.config
     options = argparse.Namespace(**{name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
     options.device = args.device or config.get("device")
@@ -194,8 +199,7 @@ def _task(args: argparse.Namespace, given: Given) -> Task:
     for name, value in {**recorded, **_options(args)}.items():
         setattr(options, name, value)
     _require_findable(args, given, args.sides or "both")
-    path = given.path / "circuit.json" if given.path.is_dir() else given.path
-    return recorded_task(options, given.circuit, path)[1]
+    return recorded_task(options, given.circuit, circuit_file(given.path))[1]
 
 
 def _recorded(task: dict[str, Any], sides: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from ..models.model_config import ModelConfig
 from ..models.settings import settings_of
 from .options import (
     add_algorithm,
-    add_memory,
     add_model,
     add_out,
     add_settings,
@@ -46,7 +45,8 @@ examples:
 
 --target cats=281-285 means: images from the folder cats, classes 281 to 285 of the model.
 --prompts and --probe give a model other classes; their readout is saved in the run folder and used by `evaluate`.
-The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run.
+The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run, also with
+corrected options; only a finished run of other options is not replaced without --overwrite.
 """
 
 
@@ -54,18 +54,17 @@ def add_parser(subparsers: Any) -> None:
     """Register `discover`."""
     parser = new_parser(subparsers, "discover", "find, judge, draw and export the circuit of a behaviour", EPILOG)
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings from a .toml or .json file, or a run's run.json"
+        "--config", type=Path, metavar="FILE", help="settings from a .toml or .json file, or of a run folder"
     )
     add_model(parser, required=False)
     add_task(parser, required=False)
     group = parser.add_argument_group("search")
-    add_algorithm(group)
+    add_algorithm(parser, group)
     add_settings(group, Discovery, ("granularity",))
     add_settings(group.add_mutually_exclusive_group(), Discovery, ("level", "size", "threshold"))
-    group.add_argument("--random", type=int, metavar="N", help="random circuits to compare with (10)")
-    add_memory(group)
+    add_settings(group, RunConfig, ("random", "memory"))
     add_out(parser, "vitcircuits-run")
-    parser.set_defaults(run=run, memory=None)  # what a file of --config says of it is kept
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

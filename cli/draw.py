@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..circuits.formats import DRAWN
-from .options import new_parser
+from .options import add_number, new_parser
 
 EPILOG = """\
 examples:
-  vitcircuits draw vitcircuits-demo/circuit.json circuit.svg        always works
+  vitcircuits draw vitcircuits-demo circuit.svg                     always works
   vitcircuits draw vitcircuits-demo/circuit.json circuit.pdf        needs Graphviz' dot
   vitcircuits draw vitcircuits-demo/circuit.json circuit.png --max-edges 100
 """
@@ -20,9 +20,9 @@ examples:
 def add_parser(subparsers: Any) -> None:
     """Register `draw`."""
     parser = new_parser(subparsers, "draw", f"draw a saved circuit ({', '.join(DRAWN)})", EPILOG)
-    parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
+    parser.add_argument("circuit", type=Path, metavar="CIRCUIT", help="a circuit.json, or the run folder that holds it")
     parser.add_argument("picture", type=Path, metavar="PICTURE")
-    parser.add_argument("--max-edges", type=int, default=400, metavar="N", help="draw the strongest N (400)")
+    add_number(parser, "--max-edges", None, "draw the strongest N (400; in .dot all)")
     parser.set_defaults(run=run)
 
 

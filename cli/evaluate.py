@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..circuits.checks import CHECKS
-from .options import add_memory, add_model, add_task, new_parser, recorded_task
+from ..models.settings import FROM_NONE, Range
+from .options import add_memory, add_model, add_number, add_task, new_parser, recorded_task
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  vitcircuits evaluate vitcircuits-demo/circuit.json
+  vitcircuits evaluate vitcircuits-demo
   vitcircuits evaluate vitcircuits-demo/circuit.json --ablation mean
   vitcircuits evaluate vitcircuits-demo/circuit.json --thorough --report judged.json --page judged.html
   vitcircuits evaluate vitcircuits-demo/circuit.json --check spread --spread spread.svg
@@ -34,19 +35,16 @@ equivalence, independence, minimality, sufficiency and partial necessity, and wh
 def add_parser(subparsers: Any) -> None:
     """Register `evaluate`."""
     parser = new_parser(subparsers, "evaluate", "judge a saved circuit on evaluation pairs", EPILOG)
-    parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
+    parser.add_argument("circuit", type=Path, metavar="CIRCUIT", help="a circuit.json, or the run folder that holds it")
     add_model(parser, required=False)
     add_task(parser, required=False)
-    parser.add_argument("--random", type=int, default=10, metavar="N", help="random circuits to compare with (10)")
+    add_number(parser, "--random", 10, "random circuits to compare with (10)", range=FROM_NONE)
     parser.add_argument("--no-curve", action="store_true", help="leave out the curve, CPR and CMD")
     parser.add_argument("--thorough", action="store_true", help="all checks, some hundreds of runs more")
     parser.add_argument("--check", action="append", default=[], metavar="NAME", help=f"one of {', '.join(CHECKS)}")
-    parser.add_argument(
-        "--tolerance", type=float, default=0.01, metavar="SHARE", help="loss of faithfulness that counts as none (.01)"
-    )
-    parser.add_argument(
-        "--most-edges", type=int, default=300, metavar="N", help="edges taken out one by one; of more, a sample (300)"
-    )
+    share: dict[str, Any] = {"read": float, "range": Range(least=0, most=1), "metavar": "SHARE"}
+    add_number(parser, "--tolerance", 0.01, "loss of faithfulness that counts as none (.01)", **share)
+    add_number(parser, "--most-edges", 300, "edges taken out one by one; of more, a sample (300)")
     parser.add_argument(
         "--control-searches",
         action="store_true",
@@ -64,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
     from ..circuits.advice import advice, told
     from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
+    from ..circuits.formats.json import circuit_file
     from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import verdict
 
     circuit = Circuit.load(args.circuit)
-    config, task = recorded_task(args, circuit, args.circuit)
+    config, task = recorded_task(args, circuit, circuit_file(args.circuit))
     wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
     report = evaluate(
         circuit,

@@ -11,7 +11,7 @@ from .options import new_parser
 
 EPILOG = """\
 examples:
-  vitcircuits export vitcircuits-demo/circuit.json edges.csv           for pandas or a spreadsheet
+  vitcircuits export vitcircuits-demo edges.csv                        for pandas or a spreadsheet
   vitcircuits export vitcircuits-demo/circuit.json circuit.graphml     for networkx, Gephi, Cytoscape
   vitcircuits export vitcircuits-demo/circuit.json circuit.dot         for Graphviz
   vitcircuits export vitcircuits-demo/circuit.json copy.json           lossless
@@ -21,7 +21,7 @@ examples:
 def add_parser(subparsers: Any) -> None:
     """Register `export`."""
     parser = new_parser(subparsers, "export", f"write a saved circuit as {', '.join(SAVED)}", EPILOG)
-    parser.add_argument("circuit", type=Path, metavar="CIRCUIT.json")
+    parser.add_argument("circuit", type=Path, metavar="CIRCUIT", help="a circuit.json, or the run folder that holds it")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.set_defaults(run=run)
 

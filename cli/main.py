@@ -26,6 +26,8 @@ from . import (
     train,
 )
 from .heartbeat import heartbeat
+from .mistakes import exhausted, in_options
+from .options import Parser
 
 COMMANDS = (
     demo,
@@ -68,7 +70,7 @@ class _Words(argparse.Action):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vitcircuits",
         description="Circuit discovery for Vision Transformers: which heads, MLPs and patches produce a behaviour.",
         epilog=EPILOG,
@@ -85,14 +87,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a mistake that its message repairs, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    args = argparse.Namespace(command_line=["vitcircuits", *arguments])
     try:
-        args = make_parser().parse_args(arguments)
-        args.command_line = ["vitcircuits", *arguments]
+        args = make_parser().parse_args(arguments, args)
         say("loading ...")
         with heartbeat():
             return args.run(args)
     except VitCircuitsError as error:
-        print(f"vitcircuits: {error}", file=sys.stderr)
+        print(f"vitcircuits: {in_options(str(error), args)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -102,6 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not (said := exhausted(error)):
+            raise
+        print(f"vitcircuits: {said}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

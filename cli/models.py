@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the toys with their figures, then timm's architectures with their sizes; or checks or writes them."""
+    """Prints the toys, then timm's architectures, those of a pattern with their sizes; or checks or writes them."""
     if args.write is not None:
         from .models import write_page
 
@@ -67,7 +67,9 @@ def _list(pattern: str, said: str) -> int:
     for name in planted:
         print(f"{name:<22} {planted_summary(name)}")
     for name in found:
-        print(_sizes(name), flush=True)
+        print(name if said == "*" else _sizes(name), flush=True)
+    if said == "*":
+        print("`vitcircuits models 'deit*'` shows layers, heads, tokens and edges of those that match.")
     return 0
 
 
@@ -123,9 +125,9 @@ def write_page(path: Path) -> None:
         ModelError: The page is not there, or lacks the marks.
     """
     from ..models.errors import ModelError
-    from ..models.files import write_text_atomic
+    from ..models.files import read_text, write_text_atomic
 
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     if START not in text or STOP not in text:
         raise ModelError(f"{path} lacks the lines {START!r} and {STOP!r}, between which the tables stand: add them.")
     head, tail = text.split(START)[0], text.split(STOP)[1]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..algorithms.discovery import Discovery
+from ..algorithms.discovery import MEMORY, Discovery
 from ..algorithms.registry import ALGORITHMS
+from ..algorithms.run_config import RunConfig
 from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import TaskError
 from ..models.model_config import ModelConfig
-from ..models.settings import settings_of
+from ..models.settings import COUNTS, Range, Setting, settings_of
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -26,7 +29,26 @@ PARTNER = ("mask", "mask_coordinates", "word", "word_place", "word_size", "word_
 DESIGN = ("sides", "pairs", "eval_pairs", "n_partners")
 
 
-def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says a mistake in one line, without the list of all options."""
+
+    tells_algorithms = False
+
+    def format_help(self) -> str:
+        """The help, with the algorithms and their options before the examples where the command takes them."""
+        if self.tells_algorithms:
+            told = argparse.ArgumentParser.format_help(self)
+            return told.replace("\nexamples:\n", f"\n{algorithms_told()}\nexamples:\n", 1)
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a TaskError."""
+        message = re.sub(r"^argument [^:]*: (?=--)", "", message).rstrip(".")
+        message = re.sub(r"\S{200,}", lambda word: f"{word[0][:40]}...{word[0][-8:]}", message)
+        raise TaskError(f"{message}. `{self.prog} --help` shows all options.")
+
+
+def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> Parser:
     """A command's parser, whose help ends with examples."""
     return subparsers.add_parser(
         name,
@@ -42,10 +64,36 @@ def add_settings(group: Any, cls: type, names: Iterable[str], *, required: bool 
     known = settings_of(cls)
     for name in names:
         one = known[name]
-        more: dict[str, Any] = {"choices": one.choices} if one.choices else {"metavar": one.metavar}
-        more |= {"nargs": "+"} if one.many else {"type": one.read}
         flags = one.flags or ("--" + name.replace("_", "-"),)
-        group.add_argument(*flags, dest=name, required=required, help=one.help, **more)
+        _add(group, one, *flags, dest=name, required=required)
+
+
+def add_number(
+    group: Any,
+    flag: str,
+    default: float | int | None,
+    help: str,
+    *,
+    range: Range = COUNTS,
+    read: Any = int,
+    metavar: str = "N",
+) -> None:
+    """An option that is a number and no setting."""
+    _add(group, Setting(help, read=read, range=range, metavar=metavar), flag, default=default)
+
+
+def _add(group: Any, one: Setting, *flags: str, **more: Any) -> None:
+    """An option whose value is checked as the setting is."""
+    more |= {"metavar": one.metavar or f"{{{','.join(map(str, one.choices))}}}"}
+    more |= {"nargs": "+"} if one.many else {"type": partial(_value, one, flags[0])}
+    group.add_argument(*flags, help=one.help, **more)
+
+
+def _value(one: Setting, flag: str, text: str) -> Any:
+    try:
+        return one.value(flag, text)
+    except TaskError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -65,36 +113,44 @@ def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:
     add_settings(parser.add_argument_group("partners that are the clean image, changed"), TaskConfig, PARTNER)
 
 
-def add_algorithm(group: Any) -> None:
+def add_algorithm(parser: Parser, group: Any) -> None:
     """--algorithm, its options, the graph, and how edges are ranked."""
-    names = "; ".join(f"{entry.name}: {entry.summary}" for entry in ALGORITHMS.values())
-    options = ", ".join(dict.fromkeys(name for entry in ALGORITHMS.values() for name in entry.options))
-    group.add_argument("--algorithm", metavar="NAME", help=f"eap_ig (default) or another of: {names}")
+    parser.tells_algorithms = True
+    names = ", ".join(name for name in ALGORITHMS if name != "eap_ig")
+    group.add_argument("--algorithm", metavar="NAME", help=f"eap_ig (default), {names}: see below")
     group.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help=f"of the algorithm: {options}"
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="of the algorithm, see below; several times"
     )
     add_settings(group, Discovery, ("tokens", "ports", "by"))
 
 
+def algorithms_told() -> str:
+    """Each algorithm with its options, their defaults and what they can be, as help shows them."""
+    lines = ["algorithms, each with what --option NAME=VALUE sets (here: to its default):"]
+    for entry in ALGORITHMS.values():
+        lines += ["", *_wrapped(f"{entry.name}: {entry.summary}", 2)]
+        for name, option in entry.options.items():
+            value = {True: "yes", False: "no"}[option.default] if type(option.default) is bool else option.default
+            others = [one for one in map(str, option.choices or ()) if one not in option.help and one != str(value)]
+            others = [] if type(option.default) is bool else others
+            more = f"; or {', '.join(others)}" if others else "" if option.range is None else f"; {option.range}"
+            lines += _wrapped(f"{name}={value}  {option.help}{more}", 4)
+    return "\n".join([*lines, ""])
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+
+
 def add_memory(parser: Any) -> None:
     """--memory."""
-    parser.add_argument(
-        "--memory", type=parse_bytes, default=2_000_000_000, metavar="SIZE", help="such as 2GB (default)"
-    )
+    _add(parser, settings_of(RunConfig)["memory"], "--memory", default=MEMORY)
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:
     """--out and --overwrite."""
     parser.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help=f"run folder ({default})")
-    parser.add_argument("--overwrite", action="store_true", help="replace what another configuration left there")
-
-
-def parse_bytes(text: str) -> int:
-    """2GB, 500MB or a plain number -> bytes."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())
-    if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 2GB, 500MB or a number of bytes")
-    return int(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]])
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished run of other options there")
 
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -136,6 +192,7 @@ def load_model(
     args: argparse.Namespace, task: TaskConfig, saved: tuple[Path, Mapping[str, Any]] | None = None
 ) -> HookedViT:
     """The model that the options name, under the readout that they name, or that was saved with a circuit."""
+    task.require_found()
     return model_config(args).load(task.data, data_dir=task.data_dir, seed=task.seed, saved=saved)
 
 

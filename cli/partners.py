@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..algorithms.discovery import Discovery
 from ..models.errors import TaskError
+from ..models.settings import Range
 from .options import (
     add_algorithm,
     add_memory,
     add_model,
+    add_number,
     add_settings,
     add_task,
     discovery_config,
@@ -50,10 +52,10 @@ def add_parser(subparsers: Any) -> None:
         metavar="KIND",
         help="kinds as of --corruption (class_swap blur patch_shuffle)",
     )
-    add_algorithm(group)
+    add_algorithm(parser, group)
     add_settings(group, Discovery, ("size",))
-    group.add_argument("--random", type=int, default=10, metavar="N", help="random circuits beside each (10)")
-    group.add_argument("--show", type=int, default=4, metavar="N", help="clean images in the gallery (4)")
+    add_number(group, "--random", 10, "random circuits beside each (10)")
+    add_number(group, "--show", 4, "clean images in the gallery (4)", range=Range(least=1, most=100))
     add_memory(group)
     group.add_argument("--out", type=Path, default=Path("vitcircuits-partners"), metavar="DIR", help="where to write")
     parser.set_defaults(run=run)

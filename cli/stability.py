@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithms.discovery import Discovery
+from ..models.settings import FROM_NONE, Range
 from .options import (
     add_algorithm,
     add_memory,
     add_model,
+    add_number,
     add_settings,
     add_task,
     discovery_config,
@@ -37,12 +39,13 @@ def add_parser(subparsers: Any) -> None:
     add_model(parser, required=True)
     add_task(parser, required=True)
     group = parser.add_argument_group("search")
-    add_algorithm(group)
+    add_algorithm(parser, group)
     add_settings(group, Discovery, ("size",))
-    group.add_argument("--resamples", type=int, default=10, metavar="N", help="bootstrap resamples of the pairs (10)")
-    group.add_argument("--seeds", type=int, default=3, metavar="N", help="other seeds, where chance is drawn (3)")
-    group.add_argument("--halvings", type=int, default=2, metavar="N", help="divisions into disjoint halves (2)")
-    group.add_argument("--share", type=float, default=0.5, metavar="SHARE", help="of the consensus circuit (.5)")
+    add_number(group, "--resamples", 10, "bootstrap resamples of the pairs (10)", range=FROM_NONE)
+    add_number(group, "--seeds", 3, "other seeds, where chance is drawn (3)", range=FROM_NONE)
+    add_number(group, "--halvings", 2, "divisions into disjoint halves (2)", range=FROM_NONE)
+    share = Range(least=0, below=1)
+    add_number(group, "--share", 0.5, "of the consensus circuit (.5)", read=float, range=share, metavar="SHARE")
     group.add_argument("--consensus-halves", action="store_true", help="also a consensus circuit inside each half")
     add_memory(group)
     parser.add_argument(

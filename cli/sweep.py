@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import new_parser
+from ..models.settings import Range
+from .options import add_number, new_parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,12 +69,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("vitcircuits-sweep"), metavar="DIR", help="folder (vitcircuits-sweep)"
     )
-    parser.add_argument(
-        "--workers", type=_whole, default=1, metavar="N", help="processes, each with a model (1); 0: run in this one"
-    )
-    parser.add_argument(
-        "--threads", type=_whole, default=1, metavar="N", help="CPU threads of each (1); others may change last digits"
-    )
+    few = Range(least=0, most=1024)
+    add_number(parser, "--workers", 1, "processes, each with a model (1); 0: run in this one", range=few)
+    add_number(parser, "--threads", 1, "CPU threads of each (1); others may change last digits", range=few)
     parser.add_argument("--retry-failed", action="store_true", help="run cells again that failed before")
     parser.add_argument("--parquet", action="store_true", help="also table.parquet (needs the extra parquet)")
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and run nothing")
@@ -118,9 +116,3 @@ def _say(outcomes: Sequence[Outcome], out: Path) -> None:
 def _counts(outcomes: Sequence[Outcome]) -> str:
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "failed", "not run")}
     return f"{len(outcomes)} cells: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n) + "."
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number: write 0, 1, 2, ...")
-    return int(text)

@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..models.settings import SEEDS
+from .options import add_number, new_parser
+
 if TYPE_CHECKING:
     from ..models.cards import Card
     from ..models.toys.recipes import Recipe
@@ -40,19 +43,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     from ..models.toys.recipe_book import RECIPES
 
     names = ", ".join([*(name for name in RECIPES if "@" not in name), PLANTED])
-    parser = subparsers.add_parser(
-        "train",
-        help="train a toy ViT by its recipe",
-        description="Train a toy ViT by its recipe and write its weights, card and curves into a folder.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "train a toy ViT by its recipe and write its weights, card and curves into a folder"
+    parser = new_parser(subparsers, "train", summary, EPILOG)
     parser.add_argument(
         "recipe", metavar="RECIPE", help=f"a .toml file, or one of {names}; NAME@7 is the recipe with seed 7"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder to write, made if need be")
-    parser.add_argument("--seed", metavar="N", type=int, help="in place of the recipe's (0)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="passes over the data, in place of the recipe's")
+    add_number(parser, "--seed", None, "in place of the recipe's (0)", range=SEEDS)
+    add_number(parser, "--epochs", None, "passes over the data, in place of the recipe's")
     parser.add_argument(
         "--checkpoints",
         metavar="N",
@@ -116,13 +114,10 @@ def _shares(found: dict[str, float]) -> str:
 def _recipe(args: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
-    from ..models.errors import ModelError
     from ..models.toys.recipe_book import get_recipe, read_recipe
 
     recipe = read_recipe(args.recipe) if args.recipe.endswith(".toml") else get_recipe(args.recipe)
     if args.epochs is not None:
-        if args.epochs < 1:
-            raise ModelError(f"--epochs {args.epochs}, but at least one is wanted: --epochs 1.")
         recipe = replace(recipe, epochs=args.epochs)
     if args.seed is None:
         return recipe

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .config import VitConfig
 from .errors import ModelError
@@ -70,8 +71,19 @@ def small_module(name: str) -> nn.Module:
 def _without_storage(name: str, **options: Any) -> nn.Module:
     import timm
 
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return timm.create_model(name, **options)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips what fills tensors with first values, which takes most of the time and does nothing without storage."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        filling = getattr(func, "__name__", "") in _FILLING and args and args[0].is_meta
+        return args[0] if filling else func(*args, **(kwargs or {}))
+
+
+_FILLING = ("normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "fill_", "zero_")
 
 
 def _fill(key: str, parameter: nn.Parameter) -> None:

@@ -19,8 +19,12 @@ import torch
 from torch import nn
 
 from .errors import ModelError
+from .files import require_file
+from .hub import hub
+from .model_config import WEIGHT_ENDINGS, WEIGHT_FILES
+from .settings import short
 
-PICKLES = frozenset({".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar"})
+PICKLES = frozenset(WEIGHT_ENDINGS) - {".safetensors"}
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "vit.")  # of DDP, torch.compile, Lightning and others
@@ -45,13 +49,17 @@ def make_timm(architecture: str, checkpoint: Path | None, pretrained: bool, opti
     state = None if checkpoint is None else read_weights(checkpoint)
     if state is not None and "num_classes" not in options and (n_classes := n_classes_of(state)) is not None:
         options = {**options, "num_classes": n_classes}
-    try:
-        module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
-    except Exception as error:
-        raise ModelError(
-            f"timm could not make {architecture}: {error}. Weights by name need the network or timm's cache; pass "
-            f"checkpoint= for a file at hand, or pretrained=False for random weights."
-        ) from error
+    asked = not architecture.startswith("local-dir:") and ((pretrained and state is None) or ":" in architecture)
+    with hub() if asked else nullcontext("") as offline:
+        try:
+            module: Any = timm.create_model(architecture, pretrained=pretrained and state is None, **options)
+        except Exception as error:
+            why = offline if offline and isinstance(error, OSError) else str(error).strip().rstrip(".")
+            raise ModelError(
+                f"timm could not make {short(architecture)}: {why}. Weights by name need the network or timm's cache; "
+                f"pass checkpoint= for a file at hand, or a model that is shipped, such as toy/digits-2l. In Python "
+                f"pretrained=False gives random weights."
+            ) from error
     if state is not None and checkpoint is not None:
         fit_weights(module, state, checkpoint, architecture)
     return module.eval().float().requires_grad_(False)
@@ -126,8 +134,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: There is no such file, it is damaged, needs code to be opened, or holds no tensors by name.
     """
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}: pass the path of a .safetensors, .pth, .pt or .bin file.")
+    require_file(path, WEIGHT_FILES)
     state: Any = _read_pickle(path) if path.suffix in PICKLES else _read_safetensors(path)
     if isinstance(state, nn.Module):  # only of classes that somebody declared safe
         state = state.state_dict()
@@ -235,7 +242,7 @@ def fit_weights(module: nn.Module, state: dict[str, torch.Tensor], path: Path, a
                 for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
                 if names
             )
-            + f". Pass the architecture that it was saved from, as load_vit(name, checkpoint=path){_hint(shapes)}."
+            + f". Pass the architecture that it was saved from{_hint(shapes)}."
         )
     module.load_state_dict(state)
 

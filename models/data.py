@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import DataError, did_you_mean
+from .files import is_folder, user_path
 from .given_data import given_source
 from .image_sources import Source, digits, find_mnist, image_folder, mnist, picture_size, rank_in_class
 from .near_duplicates import copies
@@ -167,9 +168,9 @@ def _source(
     if data == "sprites":
         return sprites(preprocess)
     if data == "mnist":
-        return mnist(preprocess, data_dir=Path(data_dir).expanduser() if data_dir else None)
-    folder = Path(data).expanduser()
-    if not folder.is_dir():
+        return mnist(preprocess, data_dir=user_path(data_dir) if data_dir else None)
+    folder = user_path(data)
+    if not is_folder(folder):
         hint = did_you_mean(str(data).lower(), DATA_NAMES)
         raise DataError(f"There is no data named {str(data)!r} and no such folder.{hint} Here, {_WANTED}.")
     if find_mnist(folder):
@@ -193,7 +194,10 @@ def _split(source: Source, name: str, classes: list[str] | None, limit: int | No
         chosen &= rank_in_class(labels) < limit
     if classes is not None:
         if unknown := [name for name in classes if name not in source.class_names]:
-            raise DataError(f"{source.name!r} has no class {unknown[0]!r}; it has {_shortened(source.class_names)}.")
+            raise DataError(
+                f"{source.name!r} has no class {unknown[0]!r}; it has {_shortened(source.class_names)}."
+                f"{did_you_mean(unknown[0], source.class_names)}"
+            )
         chosen &= torch.isin(labels, torch.tensor([source.class_names.index(name) for name in classes]))
     rows = chosen.nonzero()[:, 0]
     if not len(rows):

@@ -16,6 +16,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +27,8 @@ from .adapters.find import OPENERS
 from .adapters.opened import pair
 from .config import VitConfig
 from .errors import ModelError
+from .files import user_path
+from .hub import hub
 from .preprocess import Interpolation, Preprocess
 
 SCHEME = "open_clip:"
@@ -58,7 +61,7 @@ _FILES = (  # and where in them
 
 def is_external(source: str) -> bool:
     """Whether this is of another library than timm: `open_clip:...`, or a folder that transformers saved a model to."""
-    config = read_config(Path(source).expanduser())
+    config = read_config(user_path(source))
     return source.startswith(SCHEME) or ("model_type" in config and "architecture" not in config)  # timm's has both
 
 
@@ -94,7 +97,8 @@ def read_folder(path: Path, *, pretrained: bool = True) -> Any:
 def _class_name(path: Path) -> str:
     config = read_config(path)
     known = {kind for library, kinds, _ in OPENERS if library == "transformers" for kind in kinds}
-    named = next((kind for kind in config.get("architectures") or () if kind in known), None)
+    listed = config.get("architectures")
+    named = next((kind for kind in listed if kind in known), None) if isinstance(listed, list) else None
     found = named or _CLASSES.get(str(config.get("model_type")))
     if found is None:
         raise ModelError(
@@ -181,6 +185,9 @@ def create_clip(
         ModelError: The name or the tag is not known, or the weights cannot be had.
     """
     name, tag = split_name(clip)
+    if not clip.startswith(_SCHEMES) and name not in (known := open_clip.list_models()):
+        near = difflib.get_close_matches(name, known, 4, 0.3) or known[:4]
+        raise ModelError(f"open_clip has no model {name!r}. The nearest names are {', '.join(near)}.")
     if not pretrained:
         options = {"load_weights": False, "pretrained_text": False, **options}
     elif checkpoint is not None:
@@ -189,21 +196,20 @@ def create_clip(
         options = {"require_pretrained": True, **_checked(open_clip, name, tag), **options}
     else:
         options = {"require_pretrained": True, **options}
-    try:
-        return open_clip.create_model(name, **options)
-    except Exception as error:
-        hint = (
-            " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as local-dir:/path."
-        )
-        raise ModelError(f"open_clip could not make {clip!r}: {error}.{hint if pretrained else ''}") from error
+    with nullcontext("") if clip.startswith("local-dir:") else hub() as offline:
+        try:
+            return open_clip.create_model(name, **options)
+        except Exception as error:
+            why = offline if offline and "ownload" in str(error) else str(error).strip().rstrip(".")
+            hint = (
+                " Its weights need the network or the cache of Hugging Face; a folder at hand is passed as "
+                "local-dir:/path."
+            )
+            raise ModelError(f"open_clip could not make {clip!r}: {why}.{hint if pretrained else ''}") from error
 
 
 def _checked(open_clip: Any, name: str, tag: str) -> dict[str, Any]:
     """What `create_model` is to be told: the tag, and QuickGELU where the weights were trained with it."""
-    known = open_clip.list_models()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 4, 0.3)
-        raise ModelError(f"open_clip has no model {name!r}. The nearest names are {', '.join(near)}.")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ModelError(
@@ -221,7 +227,8 @@ def open_clip_tokenizer(open_clip: Any, name: str, model: Any) -> Tokenizer:
 
     def tokenize(texts: list[str]) -> Tensor:
         try:
-            return read()(texts)
+            with hub():
+                return read()(texts)
         except OSError as error:
             raise ModelError(
                 f"open_clip could not make the tokenizer of {name}: {error}. It needs the network or the cache of "

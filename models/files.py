@@ -6,7 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-from .errors import FormatError
+from .errors import FormatError, ModelError, VitCircuitsError
+from .settings import short
 
 
 def write_text_atomic(path: str | Path, text: str) -> Path:
@@ -18,7 +19,8 @@ def write_text_atomic(path: str | Path, text: str) -> Path:
 def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     """Writes a file and returns its path; whoever reads it meets the old content or the new, never a part.
 
-    The data goes to a temporary file in the same folder that then takes the name. Missing folders are made.
+    The data goes to a temporary file in the same folder that then takes the name. Missing folders are made. What is no
+    file, such as /dev/stdout, is written to and stays what it is.
 
     Raises:
         FormatError: The file cannot be written. An earlier file of that name is left as it was.
@@ -27,20 +29,105 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") if path.name else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return path
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - the one call that tests interrupt
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise FormatError(
-            f"cannot write {str(path)!r}: {reason}. Pass a file in a folder that you may write to."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         if temporary != path:
             _remove(temporary)
     return path
+
+
+_LOCKED: dict[Path, int] = {}
+"""Folders that this process has locked: it may take its own again, after a run that failed."""
+
+
+def lock_folder(path: str | Path) -> None:
+    """Makes a folder if it is missing, and keeps other processes out until it is unlocked or this process ends.
+
+    Raises:
+        FormatError: It cannot be made, or another process has locked it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        folder = Path(path).resolve()
+        if folder not in _LOCKED and (descriptor := _locked(folder)) is not None:
+            _LOCKED[folder] = descriptor
+    except BlockingIOError as error:
+        raise FormatError(f"another process writes into {shown(path)}: wait for it, or pass another folder.") from error
+    except FileExistsError as error:
+        raise FormatError(f"{shown(path)} is a file, but a folder was wanted: pass the path of a folder.") from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+
+
+def unlock_folder(path: str | Path) -> None:
+    """Lets other processes in again."""
+    descriptor = _LOCKED.pop(Path(path).resolve(), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """The open folder, locked; None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a disk without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unwritable(path: str | Path, error: Exception) -> FormatError:
+    reason = getattr(error, "strerror", None) or error
+    return FormatError(
+        f"cannot write {shown(path)}: {reason}. Pass a path that you may write to, or free space on its disk."
+    )
+
+
+def shown(path: str | Path) -> str:
+    """A path as a message shows it, but for the middle of one that no disk has."""
+    return short(str(path), 400)
+
+
+def user_path(text: str | Path) -> Path:
+    """A path that somebody wrote, with their home in place of ~; an unknown user's ~name stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; no for what can be no path, being too long or holding a null byte."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises
+
+
+def require_file(path: str | Path, wanted: str, error: type[VitCircuitsError] = ModelError) -> None:
+    """Does nothing if there is such a file.
+
+    Args:
+        path: What was given.
+        wanted: What it should have been, such as `a .safetensors file`.
+        error: What is raised.
+
+    Raises:
+        VitCircuitsError: There is none.
+    """
+    if not os.path.isfile(user_path(path)):  # noqa: PTH113 - as above
+        raise error(f"there is no file {shown(path)}: pass the path of {wanted}.")
 
 
 def _remove(path: Path) -> None:
@@ -59,9 +146,9 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise FormatError(f"there is no file {str(path)!r}. Pass the path of a file that was saved before.") from error
+        raise FormatError(f"there is no file {shown(path)}. Pass the path of a file that was saved before.") from error
     except UnicodeDecodeError as error:
-        raise FormatError(f"{str(path)!r} is not a text file: byte {error.start} is not UTF-8.") from error
+        raise FormatError(f"{shown(path)} is not a text file: byte {error.start} is not UTF-8.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FormatError(f"cannot read {str(path)!r}: {reason}.") from error
+        raise FormatError(f"cannot read {shown(path)}: {reason}.") from error

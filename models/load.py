@@ -15,18 +15,20 @@ from torch import nn
 from . import external
 from .cards import Card, read_card
 from .census import architectures
-from .checkpoints import PICKLES, architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
+from .checkpoints import architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
 from .errors import ModelError
+from .files import is_folder, user_path
 from .hooked import HookedViT
+from .model_config import WEIGHT_ENDINGS
 from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
 from .planted.load import list_planted, load_planted
 from .preprocess import Preprocess
 from .readouts import NO_CLASSES, TextHead
+from .settings import short
 from .text_tower import open_hf_text_tower, open_text_tower
 from .toys.registry import list_toys, load_toy, load_toy_folder, zero_shot
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own
-_WEIGHTS = PICKLES | {".safetensors"}
 
 
 def load_vit(
@@ -92,7 +94,7 @@ def _named(
     text: str, checkpoint: str | Path | None, pretrained: bool, name: str | None, timm_options: dict[str, Any]
 ) -> HookedViT:
     """What a name or a path stands for."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     if external.is_external(text):
         return _from_external(text, checkpoint=checkpoint, pretrained=pretrained, name=name, options=timm_options)
     if text.startswith("toy/"):
@@ -101,12 +103,12 @@ def _named(
     if text.startswith("planted/"):
         _require_nothing_else(text, checkpoint, {})
         return load_planted(text, name=name, **timm_options)
-    if path.is_dir():
+    if is_folder(path):
         _require_nothing_else(text, checkpoint, {})
         return _from_timm_or_toy_folder(path, name or path.name, timm_options)
-    if path.suffix in _WEIGHTS and not text.startswith(_SCHEMES):
+    if path.suffix in WEIGHT_ENDINGS and not text.startswith(_SCHEMES):
         return _from_timm(architecture_of(path), path, False, name, timm_options)
-    weights = None if checkpoint is None else Path(checkpoint).expanduser()
+    weights = None if checkpoint is None else user_path(checkpoint)
     return _from_timm(text, weights, pretrained, name, timm_options)
 
 
@@ -206,13 +208,13 @@ def _from_external(
 ) -> HookedViT:
     """A ViT of another library: `open_clip:...`, or a folder that transformers saved a model to."""
     if source.startswith(external.SCHEME):
-        path = None if checkpoint is None else str(Path(checkpoint).expanduser())
+        path = None if checkpoint is None else str(user_path(checkpoint))
         return _from_open_clip(source, path, pretrained, name, options)
     if checkpoint is not None:
         raise ModelError(
             f"checkpoint= is for names of architectures, but {source} is a folder with weights of its own."
         )
-    return _from_transformers(Path(source).expanduser(), pretrained, name, options)
+    return _from_transformers(user_path(source), pretrained, name, options)
 
 
 def _from_open_clip(
@@ -254,8 +256,8 @@ def _class_labels(module: Any) -> tuple[str, ...] | None:
 
 
 def _unknown(name: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 4, 0.3)
+    near = difflib.get_close_matches(name[:100], known, 4, 0.3)
     return (
-        f"there is no model {name!r}. The nearest names are {', '.join(near) or ', '.join(known[:4])}; "
+        f"there is no model {short(name)}. The nearest names are {', '.join(near) or ', '.join(known[:4])}; "
         f"`vitcircuits models` lists all."
     )

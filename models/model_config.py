@@ -5,20 +5,33 @@ Nothing here imports torch before a model is opened.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cards import READOUT_FILE
-from .errors import ModelError, TaskError
-from .settings import Settings, setting
+from .cards import CARD_FILE, READOUT_FILE
+from .errors import FormatError, ModelError, TaskError
+from .files import is_folder, require_file, user_path
+from .settings import Settings, nearest, setting, short
 
 if TYPE_CHECKING:
     from .hooked import HookedViT
 
 PROBE_IMAGES = 200  # of each class
+WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
+WEIGHT_FILES = "a .safetensors, .pth, .pt or .bin file"
+READOUTS = "a readout or class embeddings in a .safetensors file, or of a run folder"
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
+
+
+def read_device(text: str) -> str:
+    """A device that PyTorch may have; whether this machine has it is seen when it is used."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d{1,3})?", text):
+        raise ValueError("pass cpu, cuda, cuda:1, mps or xpu, such as --device cpu")
+    return text
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +50,7 @@ class ModelConfig(Settings):
     checkpoint: str | None = setting(
         None, "weights for a timm name: .safetensors, .pth, .pt or .bin without code", metavar="FILE"
     )
-    device: str = setting("cpu", "cpu (default), cuda, mps", metavar="DEVICE")
+    device: str = setting("cpu", "cpu (default), cuda, mps", read=read_device, metavar="DEVICE")
     attention_mask: str | None = setting(
         None,
         "causal, or a .npy file of booleans (token, token), True where a row's token may see a column's",
@@ -87,6 +100,32 @@ class ModelConfig(Settings):
         if sum(value is not None for value in (self.readout, self.prompts, self.probe)) > 1:
             raise TaskError("--readout, --prompts and --probe each give the logits: pass one of them.")
 
+    def require_found(self) -> None:
+        """Does nothing if the files that the settings name are there, and what reads them is installed.
+
+        Looks at no file's content and imports nothing, so that these mistakes are said at once.
+
+        Raises:
+            ModelError: Something is not there.
+        """
+        if self.model is None:
+            raise TaskError("no model is named: pass --model, such as --model toy/digits-2l.")
+        toys = Path(__file__).parent / "weights"
+        if self.model.startswith("toy/") and not (toys / self.model.removeprefix("toy/") / CARD_FILE).is_file():
+            known = [f"toy/{path.parent.name}" for path in sorted(toys.glob(f"*/{CARD_FILE}"))]
+            raise ModelError(f"there is no model {short(self.model)}.{nearest(self.model, known)}")
+        if Path(self.model).suffix in WEIGHT_ENDINGS and ":" not in self.model:
+            require_file(self.model, WEIGHT_FILES)
+        if self.checkpoint is not None:
+            require_file(self.checkpoint, WEIGHT_FILES)
+        if self.readout is not None and not is_folder(user_path(self.readout)):
+            require_file(self.readout, READOUTS, FormatError)
+        if self.attention_mask is not None and self.attention_mask.endswith(".npy"):
+            require_file(self.attention_mask, "a .npy file of booleans")
+        own = self.model.startswith("toy/") or is_folder(user_path(self.clip or self.model))  # have text towers
+        if self.prompts is not None and not own and find_spec("open_clip") is None:
+            raise ModelError("--prompts needs the extra clip, which is not installed: pip install 'vitcircuits[clip]'.")
+
     def load(
         self,
         data: str | None = None,
@@ -107,10 +146,10 @@ class ModelConfig(Settings):
             ModelError: The model cannot be opened.
             TaskError: The device or the readout cannot be used.
         """
+        self.require_found()
         from .load import load_vit
 
-        if self.model is None:
-            raise TaskError("no model is named: pass --model, such as --model toy/digits-2l.")
+        assert self.model is not None
         mask, device = read_mask(self.attention_mask), usable_device(self.device)
         vit = load_vit(self.model, checkpoint=self.checkpoint, device=device, attention_mask=mask)
         if self.prompts is not None:
@@ -176,7 +215,7 @@ def usable_device(device: str) -> str:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise TaskError(
-            f"the device {device!r} cannot be used: {str(error).splitlines()[0]}. Pass --device cpu."
+            f"the device {device!r} cannot be used: {str(error).splitlines()[0].rstrip('.')}. Pass --device cpu."
         ) from error
     return device
 

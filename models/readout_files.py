@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from .cards import READOUT_FILE
 from .errors import FormatError
-from .files import write_bytes_atomic
+from .files import is_folder, require_file, user_path, write_bytes_atomic
 from .hooked import HookedViT
+from .model_config import READOUTS
 from .readouts import TextHead, head_digest, head_tensors
 
 READOUT_SCHEMA = "vitcircuits.readout/1"
@@ -119,7 +120,8 @@ def load_readout(
         FormatError: There is no such file, it holds no readout, or another than is wanted.
         ModelError: The readout does not fit the ViT.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
+    path = path / READOUT_FILE if is_folder(path) else path  # of a run
     tensors, metadata = _read(path)
     if "vitcircuits" in metadata:
         header = _header(path, tensors, metadata["vitcircuits"])
@@ -216,8 +218,7 @@ def _header(path: Path, tensors: dict[str, Tensor], text: str) -> dict[str, Any]
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise FormatError(f"there is no file {str(path)!r}: pass a readout or class embeddings in a .safetensors file.")
+    require_file(path, READOUTS, FormatError)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -14,11 +14,45 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import date, time
 from typing import Any, TypeVar
 
 from .errors import TaskError
 
 S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that make sense for a setting or an option.
+
+    Args:
+        least: The smallest.
+        above: All are larger than this.
+        most: The largest.
+        below: All are smaller than this.
+    """
+
+    least: float | int | None = None
+    above: float | int | None = None
+    most: float | int | None = None
+    below: float | int = float("inf")
+
+    def __contains__(self, value: Any) -> bool:
+        low = value < self.least if self.least is not None else not value > (self.above or 0)
+        return not low and value < self.below and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        said = f"at least {self.least}" if self.least is not None else f"a number above {self.above}"
+        said += "" if self.most is None else f" and at most {self.most}"
+        return said if self.below == float("inf") else f"{said} and below {self.below}"
+
+
+SEEDS = Range(least=0, most=2**32 - 1)
+"""What generators take, also where one seed is the start of several streams."""
+
+COUNTS = Range(least=1, most=1_000_000)
+FROM_NONE = Range(least=0, most=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -32,6 +66,7 @@ class Setting:
         metavar: What stands for a value in help texts.
         many: Whether it takes several values.
         flags: On the command line, where that is not `--name`.
+        range: The numbers that make sense, where not all do.
     """
 
     help: str
@@ -40,6 +75,7 @@ class Setting:
     metavar: str = ""
     many: bool = False
     flags: tuple[str, ...] = ()
+    range: Range | None = None
 
     def value(self, name: str, given: Any) -> Any:
         """A value in the field's type, from text, TOML or JSON.
@@ -52,14 +88,48 @@ class Setting:
         words = isinstance(given, list | tuple) and all(isinstance(one, str | int) for one in given)
         if words and self.read is str:  # several classes, written as a list
             given = ",".join(map(str, given))
-        if isinstance(given, str) or (self.read is str and isinstance(given, int)):
-            try:
-                given = self.read(str(given))
-            except Exception as error:
-                raise TaskError(f"{name}={given!r}: {error}") from error
+        if self.read not in _KINDS and not isinstance(given, str):  # a number from TOML, for a reader of its own
+            given = str(given)
+        if isinstance(given, str) or (self.read is str and type(given) is int):
+            given = read(self.read, name, str(given))
+        kind, wrong = _KINDS.get(self.read, ("", ()))
+        # NaN compares with nothing, so it would pass every check
+        if isinstance(given, wrong) or (isinstance(given, float) and given != given):
+            raise TaskError(f"{name}={short(given)}: pass {kind}.")
         if self.choices and given not in self.choices:
-            raise TaskError(f"{name}={given!r} is not known: pass one of {', '.join(map(str, self.choices))}.")
+            raise TaskError(f"{name}={short(given)} is not known: pass one of {', '.join(map(repr, self.choices))}.")
+        if self.range is not None and given not in self.range:
+            raise TaskError(f"{name}={short(given)}: pass {self.range}.")
         return given
+
+
+_TABLES = (Mapping, list, tuple, bool, date, time)  # what TOML has beside numbers and texts
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ("a whole number", (float, *_TABLES)),
+    float: ("a number", _TABLES),
+    str: ("a text", (float, Mapping, bool, date, time)),
+}
+"""What is read by Python's own types: what a message calls it, and what cannot stand for it."""
+
+
+def read(reader: Callable[[str], Any], name: str, text: str) -> Any:
+    """What a reader makes of a text.
+
+    Raises:
+        TaskError: The text does not fit.
+    """
+    try:
+        return reader(text)
+    except Exception as error:
+        raise TaskError(
+            f"{name}={short(text)}: {f'pass {_KINDS[reader][0]}' if reader in _KINDS else error}."
+        ) from error
+
+
+def short(value: Any, most: int = 80) -> str:
+    """A value as a message shows it: written out, but for the middle of a long one."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-8:]} ({len(text)} characters)"
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
@@ -121,5 +191,5 @@ def settings_of(cls: type[Any]) -> dict[str, Setting]:
 
 def nearest(word: str, known: Collection[str]) -> str:
     """A sentence with the most similar of the known words, or with all of them."""
-    near = difflib.get_close_matches(word, known, n=1)
+    near = difflib.get_close_matches(word[:100], known, n=1)
     return f" Did you mean {near[0]!r}?" if near else f" Write one of {', '.join(sorted(known))}."

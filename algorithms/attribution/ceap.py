@@ -69,7 +69,7 @@ def ceap(
     graph: Graph,
     task: Task,
     *,
-    steps: Annotated[int, Range(least=1)] = 5,
+    steps: Annotated[int, Range(least=1, most=10_000)] = 5,
     freeze_norm: bool = True,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,

@@ -61,7 +61,7 @@ def eap_ig(
     graph: Graph,
     task: Task,
     *,
-    steps: Annotated[int, Range(least=1)] = 5,
+    steps: Annotated[int, Range(least=1, most=10_000)] = 5,
     rule: Literal["midpoint", "left"] = "midpoint",
     freeze_norm: bool = True,
     report_error: bool = False,

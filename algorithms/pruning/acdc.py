@@ -30,7 +30,8 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
-from ..registry import Range, algorithm, chosen, scored_by
+from ...models.settings import COUNTS, Range
+from ..registry import algorithm, chosen, scored_by
 from .acdc_search import AcdcPlan, AcdcSearch
 
 
@@ -47,7 +48,7 @@ def acdc(
     metric: Literal["kl", "logit_difference", "task"] = "kl",
     order: Scores | str = "paper",
     worsening: Literal["signed", "absolute"] = "signed",
-    batch: Annotated[int, Range(least=1)] = 64,
+    batch: Annotated[int, COUNTS] = 64,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,

@@ -30,7 +30,8 @@ from ...circuits.graph import Graph
 from ...circuits.run import require_model
 from ...circuits.sizes import Size, edges_of
 from ...circuits.tasks.task import Task
-from ..registry import Range, algorithm, chosen
+from ...models.settings import FROM_NONE, Range
+from ..registry import algorithm, chosen
 from .budget_search import BudgetPlan, BudgetSearch
 
 
@@ -49,8 +50,8 @@ def budgeted_pruning(
     objective: Literal["squared", "faithfulness", "kl"] = "squared",
     measure: Literal["auto", "exact", "slopes"] = "auto",
     share: Annotated[float, Range(above=0, below=1)] = 0.1,
-    regrow_rounds: Annotated[int, Range(least=0)] = 4,
-    swaps: Annotated[int, Range(least=0)] = 8,
+    regrow_rounds: Annotated[int, FROM_NONE] = 4,
+    swaps: Annotated[int, FROM_NONE] = 8,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,

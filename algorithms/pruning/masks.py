@@ -56,11 +56,12 @@ from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
 from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import TaskError
+from ...models.settings import COUNTS, SEEDS, Range
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.flips import measure_flips
 from ..engines.gated_run import GatedResult, GatedRunner
-from ..registry import Range, algorithm, chosen, scored_by
+from ..registry import algorithm, chosen, scored_by
 from .budget_search import EXACT_UP_TO, BudgetSearch
 from .gates import Edges, MirrorDescent, draw_gates, draw_masks, open_probability, with_density
 from .journal import Journal
@@ -77,8 +78,8 @@ def learned_masks(
     task: Task,
     *,
     size: Size | Sequence[Size] = 0.05,
-    steps: Annotated[int, Range(least=1)] = 300,
-    batch: Annotated[int, Range(least=1)] = 8,
+    steps: Annotated[int, COUNTS] = 300,
+    batch: Annotated[int, COUNTS] = 8,
     learning_rate: Annotated[float, Range(above=0)] = 0.3,
     objective: Literal["auto", "both", "metric", "kl"] = "auto",
     partners: Literal["auto", "given", "shuffled"] = "auto",
@@ -86,7 +87,7 @@ def learned_masks(
     derivative: Literal["auto", "pathwise", "measured"] = "auto",
     polish: Literal["auto", "yes", "no"] = "auto",
     augment: Literal["auto", "yes", "no"] = "auto",
-    seed: int = 0,
+    seed: Annotated[int, SEEDS] = 0,
     journal: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,

@@ -22,6 +22,7 @@ from ..words import facts, group_title, title
 from .layout import Box, Layout, place
 from .strokes import Stroke, strokes
 from .style import legible, text
+from .svg import MAX_EDGES
 
 _HEADER = """  graph [rankdir=BT, newrank=true, outputorder=edgesfirst, ranksep=0.6, nodesep=0.22, fontname="Helvetica",
     labelloc=t, labeljust=l, fontsize=13, tooltip=" "]
@@ -53,16 +54,16 @@ def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def save_dot(circuit: Circuit, path: str | Path) -> Path:
+def save_dot(circuit: Circuit, path: str | Path, *, max_edges: int | None = None) -> Path:
     """Writes the circuit as text for Graphviz and returns the path; it drops the same as GraphML, and the task.
 
     Raises:
         FormatError: The file cannot be written.
     """
-    return write_text_atomic(path, to_dot(circuit))
+    return write_text_atomic(path, to_dot(circuit, max_edges=max_edges))
 
 
-def save_rendered(circuit: Circuit, path: str | Path, *, max_edges: int | None = None) -> Path:
+def save_rendered(circuit: Circuit, path: str | Path, *, max_edges: int | None = MAX_EDGES) -> Path:
     """Draws the circuit by Graphviz to a .png or .pdf and returns the path.
 
     Raises:

@@ -25,7 +25,7 @@ from ..words import facts, is_crossed, measure, selection_told, title, told
 from .images import answers, attention, pairs
 from .strokes import number, strokes
 from .style import legible
-from .svg import to_svg
+from .svg import MAX_EDGES, to_svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -93,6 +93,7 @@ def write_html(
     report: Report | None = None,
     exhibit: Exhibit | None = None,
     curve_svg: str | None = None,
+    max_edges: int = MAX_EDGES,
 ) -> Path:
     """Writes the page, and returns the path.
 
@@ -100,18 +101,25 @@ def write_html(
         report: Figures with their intervals and methods.
         exhibit: Images, the attention of the circuit's heads over the first one, and pictures of single images.
         curve_svg: The curve as SVG text, from `curve.curves_svg`.
+        max_edges: The most edges to draw; the table has all of them.
 
     Raises:
         FormatError: The file cannot be written.
     """
-    return write_text_atomic(path, to_html(circuit, report=report, exhibit=exhibit, curve_svg=curve_svg))
+    page = to_html(circuit, report=report, exhibit=exhibit, curve_svg=curve_svg, max_edges=max_edges)
+    return write_text_atomic(path, page)
 
 
 def to_html(
-    circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None, curve_svg: str | None = None
+    circuit: Circuit,
+    *,
+    report: Report | None = None,
+    exhibit: Exhibit | None = None,
+    curve_svg: str | None = None,
+    max_edges: int = MAX_EDGES,
 ) -> str:
     """The page as text."""
-    drawing = to_svg(circuit, header=False)
+    drawing = to_svg(circuit, header=False, max_edges=max_edges)
     return render(
         "circuit.html",
         title=title(circuit),

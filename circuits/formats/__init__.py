@@ -34,8 +34,8 @@ class Format:
     in_run: str = ""
 
     def write(self, circuit: Circuit, path: str | Path, **options: Any) -> Path:
-        """Writes the file, with those of the options that it takes, and returns the path."""
-        chosen = {name: value for name, value in options.items() if name in self.options}
+        """Writes the file, with those of the options that it takes and that have a value, and returns the path."""
+        chosen = {name: value for name, value in options.items() if name in self.options and value is not None}
         return found(self.writer)(circuit, path, **chosen)
 
 
@@ -49,13 +49,16 @@ FORMATS = {
     ".json": Format("formats.json.save_circuit_json", saved=True, in_run="circuit.json"),
     ".csv": Format("formats.tables.save_csv", saved=True, in_run="edges.csv"),
     ".graphml": Format("formats.graphs.save_graphml", saved=True, in_run="circuit.graphml"),
-    ".dot": Format("draw.dot.save_dot", saved=True, drawn=True, in_run="circuit.dot"),
-    ".gv": Format("draw.dot.save_dot", drawn=True),
+    ".dot": Format("draw.dot.save_dot", saved=True, drawn=True, options=("max_edges",), in_run="circuit.dot"),
+    ".gv": Format("draw.dot.save_dot", drawn=True, options=("max_edges",)),
     ".svg": Format("draw.svg.save_svg", drawn=True, options=("exhibit", "max_edges"), in_run="circuit.svg"),
     ".png": Format("draw.dot.save_rendered", drawn=True, options=("max_edges",)),
     ".pdf": Format("draw.dot.save_rendered", drawn=True, options=("max_edges",)),
     ".html": Format(
-        "draw.pages.write_html", drawn=True, options=("exhibit", "report", "curve_svg"), in_run="circuit.html"
+        "draw.pages.write_html",
+        drawn=True,
+        options=("exhibit", "report", "curve_svg", "max_edges"),
+        in_run="circuit.html",
     ),
 }
 SAVED = tuple(ending for ending, one in FORMATS.items() if one.saved)
@@ -78,16 +81,18 @@ def save_circuit(circuit: Circuit, path: str | Path) -> Path:
     return FORMATS[ending].write(circuit, path)
 
 
-def draw_circuit(circuit: Circuit, path: str | Path, *, exhibit: Exhibit | None = None, max_edges: int = 400) -> Path:
+def draw_circuit(
+    circuit: Circuit, path: str | Path, *, exhibit: Exhibit | None = None, max_edges: int | None = None
+) -> Path:
     """Draws a circuit, and returns the path.
 
     Args:
         circuit: The circuit.
-        path: Ends in .svg (needs no other program), .dot (text, always all edges), .html (a page), or .png or .pdf
-            (drawn by Graphviz' `dot`).
+        path: Ends in .svg (needs no other program), .dot (text), .html (a page), or .png or .pdf (drawn by Graphviz'
+            `dot`).
         exhibit: Images to show; in .svg and .html.
-        max_edges: The most edges to draw in .svg, .png and .pdf, because more are a hairball; the picture says how many
-            were left out.
+        max_edges: The most edges to draw, which the picture then says: 400 unless told otherwise, because more are a
+            hairball, and in .dot all.
 
     Raises:
         FormatError: The ending is not known, `dot` is missing or fails, or the file cannot be written.

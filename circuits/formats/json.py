@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
-from ...models.files import write_bytes_atomic, write_text_atomic
+from ...models.files import is_folder, write_bytes_atomic, write_text_atomic
+from ...models.settings import short
 from ..ablation import Ablation
 from ..circuit import Circuit
 from ..graph import Graph, Ports
@@ -39,6 +40,8 @@ from .plain import json_text, parse_json, plain, read_json, reading, require_sch
 from .tables import edge_rows
 
 CIRCUIT_SCHEMA = "vitcircuits.circuit/1"
+
+_MOST = 1000  # layers, and heads of one: far more than any ViT has, and few enough to count the edges of
 
 _ARRAYS = ("values", "mean_abs", "std_err")
 
@@ -53,13 +56,32 @@ def save_circuit_json(circuit: Circuit, path: str | Path) -> Path:
 
 
 def load_circuit(path: str | Path) -> Circuit:
-    """The circuit in a JSON file, equal to the one that was saved.
+    """The circuit in a JSON file or a run folder, equal to the one that was saved.
 
     Raises:
         FormatError: There is no such file, it is not JSON, not a circuit, or of a newer schema.
         GraphError: An edge is not in the graph.
     """
+    path = circuit_file(path)
     return _circuit(read_json(path, CIRCUIT_SCHEMA), repr(str(path)))
+
+
+def circuit_file(path: str | Path) -> Path:
+    """The file of a circuit, whether that or its run folder is given.
+
+    Raises:
+        FormatError: The folder holds none.
+    """
+    path = Path(path)
+    if not is_folder(path):
+        return path
+    if not (path / "circuit.json").is_file():
+        unfinished = (path / "run.json").is_file()
+        raise FormatError(
+            f"{str(path)!r} holds no circuit.json: "
+            + ("its run is not finished; give its command again." if unfinished else "pass a run folder, or a file.")
+        )
+    return path / "circuit.json"
 
 
 def circuit_to_dict(circuit: Circuit) -> dict[str, Any]:
@@ -133,6 +155,9 @@ def graph_from_dict(data: dict[str, Any]) -> Graph:
     with reading("the graph"):
         model, groups = _with_tuples(data["model"]), TokenGroups(**_with_tuples(data["groups"]))
         cfg = VitConfig(**{**model, "tokens": TokenLayout(**_with_tuples(model["tokens"]))})
+        for name in ("n_layers", "n_heads"):
+            if type(getattr(cfg, name)) is not int or not 0 < getattr(cfg, name) <= _MOST:
+                raise FormatError(f"{name} is {short(getattr(cfg, name))}, but a number from 1 to {_MOST} was wanted.")
         if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - set(range(len(groups))):
             raise FormatError(f"the token groups {groups} don't fit the {cfg.tokens.n_tokens} tokens of {cfg.name}.")
         if data["ports"] not in get_args(Ports):

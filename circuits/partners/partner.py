@@ -46,6 +46,7 @@ from torch import Tensor
 
 from ...models.config import VitConfig
 from ...models.errors import DataError, TaskError
+from ...models.files import is_folder, user_path
 from ...models.preprocess import Preprocess
 from ...models.settings import brief
 from .attention_masks import AttentionMasks
@@ -149,7 +150,7 @@ def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Mask
         DataError: It means nothing, or what it names is not there.
     """
     if isinstance(spec, Path) or (isinstance(spec, str) and not spec.startswith("attention")):
-        return _from_path(Path(spec).expanduser(), coordinates or "picture")
+        return _from_path(user_path(spec), coordinates or "picture")
     if isinstance(spec, str):
         return AttentionMasks.parse(spec)
     if isinstance(spec, Mapping | np.ndarray | Tensor):
@@ -165,7 +166,7 @@ def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Mask
 def _from_path(path: Path, coordinates: str) -> Masks:
     if path.suffix.lower() == ".csv":
         return Boxes.read(path, coordinates=coordinates)
-    if path.is_dir():
+    if is_folder(path):
         return MaskFolder(path, coordinates)
     raise DataError(
         f"no masks are found at {str(path)!r}: pass a .csv of boxes, a folder of pictures of masks, or 'attention'."

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...models.errors import TaskError
+from ...models.errors import TaskError, did_you_mean
+from ...models.files import is_folder, user_path
+from ...models.settings import short
 
 if TYPE_CHECKING:
     from ...models.data import ImageData
@@ -35,7 +38,7 @@ class ClassSet:
     folder: str = ""
 
 
-def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target") -> ClassSet:
+def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target", data: Any = None) -> ClassSet:
     """The classes that a specification means.
 
     Args:
@@ -43,6 +46,7 @@ def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target") -> C
             name of the folder that holds the images ("cats=281-285").
         vit: The opened model.
         what: `target` or `foil`, for messages.
+        data: The images, whose folders a message may name.
 
     Raises:
         TaskError: A class does not exist, or there is none.
@@ -56,7 +60,7 @@ def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target") -> C
     folder = ""
     if isinstance(spec, str):
         folder, _, text = spec.rpartition("=")
-        indices = _from_text(text.strip(), vit, what)
+        indices = _from_text(text.strip(), vit, what, data)
     else:
         indices = (int(spec),) if isinstance(spec, (int, np.integer)) else tuple(int(index) for index in spec)
     if not indices:
@@ -71,21 +75,55 @@ def parse_classes(spec: ClassSpec, vit: HookedViT, *, what: str = "target") -> C
     return ClassSet(name, unique, folder)
 
 
-def _from_text(text: str, vit: HookedViT, what: str) -> tuple[int, ...]:
+def _from_text(text: str, vit: HookedViT, what: str, data: Any) -> tuple[int, ...]:
     if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
         indices: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")
+            for end in (first, last or first):
+                if len(end) > 9 or int(end) >= vit.cfg.n_classes:
+                    raise TaskError(
+                        f"{what} {end[:12]} does not exist: {vit.cfg.name} has the classes 0 to "
+                        f"{vit.cfg.n_classes - 1}."
+                    )
             indices += range(int(first), int(last or first) + 1)
         return tuple(indices)
     names = vit.class_names
     if text in names:
         return (names.index(text),)
-    near = difflib.get_close_matches(text, names, 4, 0.3)
-    raise TaskError(
-        f"{what} {text!r} is no class of {vit.cfg.name}: pass an index, a range such as 281-285, or a label"
-        + (f" such as {', '.join(map(repr, near))}." if near else ".")
-    )
+    raise TaskError(f"{what} {short(text)} is no class of {vit.cfg.name}{_meant(text, names, _folders(data))}.")
+
+
+def _meant(text: str, labels: Sequence[str], folders: Sequence[str]) -> str:
+    """How to name what was meant, the end of a sentence: labels with that word in them, and the folder so called."""
+    word = text[:100].lower()
+    stems = {word, word.removesuffix("s"), word.removesuffix("es")} - {""}
+    found = [index for index, label in enumerate(labels) if stems & set(re.split(r"\W+", label.lower()))]
+    for folder in [text] if text in folders else difflib.get_close_matches(word, folders, 1, 0.75):
+        said = f" ({', '.join(labels[index] for index in found[:6])}{', ...' * (len(found) > 6)})" if found else ""
+        return (
+            f". The data has a folder {folder!r}: say which of the model's classes its images show, such as "
+            f"{folder}={_ranges(found) or '281-285'}{said}"
+        )
+    near = [labels[index] for index in found[:4]] or difflib.get_close_matches(word, labels, 4, 0.75)
+    shown = f" such as {', '.join(map(repr, near))}" if near else ""
+    return f": pass an index, a range such as 281-285, or a label{shown}"
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """282, 283, 284, 300 -> 282-284,300."""
+    starts = [index for index in indices if index - 1 not in indices]
+    ends = [index for index in indices if index + 1 not in indices]
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in zip(starts, ends, strict=True))
+
+
+def _folders(data: Any) -> tuple[str, ...]:
+    """Names of the data's classes, where they can be seen without reading it."""
+    if not isinstance(data, str | Path):
+        return tuple(getattr(data, "class_names", ()))
+    root = user_path(data)
+    root = root / "train" if is_folder(root / "train") else root
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir())) if is_folder(root) else ()
 
 
 def _name(indices: tuple[int, ...], vit: HookedViT) -> str:
@@ -107,7 +145,10 @@ def image_labels(
     if classes.folder:
         if classes.folder in known:
             return (known.index(classes.folder),)
-        raise TaskError(f"the data {data.name!r} has no class {classes.folder!r}: it has {', '.join(known[:10])}.")
+        raise TaskError(
+            f"the data {data.name!r} has no class {short(classes.folder)}: it has {', '.join(known[:10])}."
+            f"{did_you_mean(classes.folder[:100], known)}"
+        )
     own = tuple(known.index(vit.class_names[index]) for index in classes.indices if vit.class_names[index] in known)
     if vit.labels and len(own) == len(classes.indices):
         return own  # by name first: the model's classes may come in another order than the data's

@@ -89,7 +89,7 @@ def class_contrast(
     """
     if sides not in ("both", "one"):
         raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
-    classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
+    classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
     loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
@@ -280,7 +280,7 @@ def partner_contrasts(
         DataError: The data cannot be found or read, or doesn't fit the model.
     """
     named = name_partners(partners)
-    classes = (parse_classes(target, vit, what="target"), parse_classes(foil, vit, what="foil"))
+    classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
     for shown in classes if sides == "both" else classes[:1]:
         loaded = _with_masks(loaded, image_labels(shown, loaded, vit), list(named.values()))

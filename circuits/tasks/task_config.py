@@ -10,11 +10,12 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from ...models.errors import DataError, TaskError
-from ...models.settings import Settings, setting
+from ...models.errors import DataError, TaskError, did_you_mean
+from ...models.files import is_folder, user_path
+from ...models.settings import COUNTS, SEEDS, Range, Settings, setting, short
+from ..ablation import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from .task import Task
 
 ALL, DISCOVERY = "all", "discovery"
+DATA = ("digits", "mnist", "sprites", "planted")
+MASKS = (
+    "attention, attention:last, attention:rollout:0.5 (a share of its mass), a .csv of boxes "
+    "(name,left,top,right,bottom), or a folder of pictures of masks, named as the images are"
+)
+METRICS = ("logit_difference", "logit", "probability", "kl", "accuracy")
+CORRUPTIONS = (
+    *("class_swap", "another", "nearest", "mean", "noise", "blur", "patch_shuffle"),
+    *("object_blur", "object_fill", "object_shuffle", "word"),
+)
+"""As `metrics` and `partners` have them, which need torch; a test compares them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,13 +51,17 @@ class TaskConfig(Settings):
     target: str | int | None = setting(None, "3, 281-285, a label, or cats=281-285", metavar="CLASS")
     foil: str | int | None = setting(None, "what it is told from, likewise", metavar="CLASS")
     metric: str = setting(
-        "logit_difference", "logit_difference (default), logit, probability, kl, accuracy", metavar="METRIC"
+        "logit_difference",
+        "logit_difference (default), logit, probability, kl, accuracy",
+        choices=METRICS,
+        metavar="METRIC",
     )
     corruption: str = setting(
         "class_swap",
         "what partners are: class_swap (default: images of both classes), another (of any class), nearest (the most "
         "similar image of each class), mean, noise, blur, patch_shuffle, object_blur, object_fill, object_shuffle "
         "(these three with --mask), word",
+        choices=CORRUPTIONS,
         metavar="KIND",
     )
     sides: str = setting(
@@ -58,21 +74,24 @@ class TaskConfig(Settings):
         None,
         "clean images of each class in discovery at most (48); with --sides one pairs (64)",
         read=int,
+        range=COUNTS,
         metavar="N",
     )
     eval_pairs: int | None = setting(
         None,
         "clean images of each class in evaluation at most (64); with --sides one pairs (100)",
         read=int,
+        range=COUNTS,
         metavar="N",
     )
     n_partners: int = setting(
-        2, "partners of each class that a clean image meets in evaluation (2)", read=int, metavar="N"
+        2, "partners of each class that a clean image meets in evaluation (2)", read=int, range=COUNTS, metavar="N"
     )
     ablation: str = setting(
         "partner",
         "what removed edges carry: partner (default), another, mean, zero, noise; optimal (`discover` searches under "
         "mean, then learns constants for the circuit; `evaluate` takes those that a circuit brings)",
+        choices=get_args(Kind),
         metavar="KIND",
     )
     ablation_over: str = setting("token", "mean and noise: per token, or over tokens", choices=("token", "tokens"))
@@ -82,11 +101,10 @@ class TaskConfig(Settings):
         "(the discovery images), or a folder of pictures",
         metavar="IMAGES",
     )
-    seed: int = setting(0, "draws images and partners (0)", read=int, metavar="N")
+    seed: int = setting(0, "draws images and partners (0)", read=int, range=SEEDS, metavar="N")
     mask: str | None = setting(
         None,
-        "where the object is: attention, attention:last, attention:rollout:0.5 (a share of its mass), a .csv of boxes "
-        "(name,left,top,right,bottom), or a folder of pictures of masks, named as the images are",
+        f"where the object is: {MASKS}",
         metavar="MASKS",
     )
     mask_coordinates: str | None = setting(
@@ -96,7 +114,9 @@ class TaskConfig(Settings):
     )
     word: str | None = setting(None, "painted on the image (the foil's name)", metavar="TEXT")
     word_place: str = setting("bottom", "bottom (default), top, top-left, ..., or row,column in 0..1", metavar="PLACE")
-    word_size: float = setting(0.2, "height of the word's plate in the image (0.2)", read=float, metavar="SHARE")
+    word_size: float = setting(
+        0.2, "height of the word's plate in the image (0.2)", read=float, range=Range(above=0, most=1), metavar="SHARE"
+    )
     word_colour: str = setting("white", "of the letters: white (default), #rrggbb, ...", metavar="COLOUR")
     word_plate: str = setting("black", "behind the letters: black (default), none, ...", metavar="COLOUR")
 
@@ -125,6 +145,30 @@ class TaskConfig(Settings):
                     f"--corruption {'object_fill' if name == 'mask' else 'word'}."
                 )
         return found
+
+    def require_found(self) -> None:
+        """Does nothing if the folders and files that the settings name are there; nothing is read.
+
+        Raises:
+            DataError: Something is not there.
+        """
+        for name, wanted, known in (
+            ("data", f"{', '.join(DATA)} or a folder of class folders", DATA),
+            ("data_dir", "the folder of MNIST's four files", ()),
+            (
+                "reference",
+                "a folder of pictures, all (images of all classes of the data) or discovery",
+                (ALL, DISCOVERY),
+            ),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in known and not is_folder(user_path(value)):
+                hint = did_you_mean(str(value).lower(), known)
+                raise DataError(f"{name}={short(value)}: there is no such folder.{hint} Pass {wanted}.")
+        if self.mask is not None and not self.mask.startswith("attention"):
+            path = user_path(self.mask)
+            if not (path.is_file() if path.suffix.lower() == ".csv" else is_folder(path)):
+                raise DataError(f"mask={short(self.mask)}: there is no such file or folder. Pass {MASKS}.")
 
     def partner(self, kind: str | None = None) -> Partner:
         """The description of a kind of partner, by default of the corruption, with what the settings say of it."""
@@ -212,7 +256,7 @@ def reference_folder(vit: HookedViT, reference: str) -> Tensor | None:
 
     from ...models.image_sources import SUFFIXES, read_picture
 
-    folder = Path(reference).expanduser()
+    folder = user_path(reference)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files or vit.preprocess is None:
         lacking = "no pictures are there" if vit.preprocess is not None else f"{vit.cfg.name} has no preprocessing"

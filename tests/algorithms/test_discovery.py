@@ -1,6 +1,5 @@
 """One way to find a circuit: every selection by its definition, found again from its record, read and written."""
 
-import argparse
 import json
 
 import numpy as np
@@ -14,6 +13,7 @@ from vitcircuits.circuits.judging.select import smallest_faithful
 from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
+from vitcircuits.cli.options import Parser
 from vitcircuits.models import load_data, load_vit
 from vitcircuits.models.errors import FormatError, TaskError
 from vitcircuits.models.model_config import ModelConfig
@@ -99,8 +99,8 @@ def test_constants_are_learned_for_a_circuit_that_is_searched_under_means(task):
         ({"size": 3, "level": 0.5}, "pass one of them"),
         ({"algorithm": "acdc", "size": 3}, "tau=0.01"),
         ({"granularity": "node"}, "--size N"),
-        ({"granularity": "nodes"}, "pass one of edge, node"),
-        ({"by": "sign"}, "pass one of auto"),
+        ({"granularity": "nodes"}, "pass one of 'edge', 'node'"),
+        ({"by": "sign"}, "pass one of 'auto'"),
         ({"sizes": 3}, "Did you mean 'size'"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_configuration_is_written_and_read_again(ending, tmp_path):
 
 
 def parsed(*words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_parser(parser.add_subparsers())
     return configuration(parser.parse_args(["discover", *words]))
 

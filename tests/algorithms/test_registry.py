@@ -37,10 +37,19 @@ def test_what_is_read_from_the_source_is_what_python_sees(name):
         assert option.help and f"{key}: {option.help[:20]}" in found.__doc__
 
 
+def test_choices_that_are_known_without_torch_are_those_of_what_runs():
+    from vitcircuits.circuits.partners.partner import CORRUPTIONS
+    from vitcircuits.circuits.tasks import task_config
+    from vitcircuits.circuits.tasks.metrics import MetricKind
+
+    assert task_config.CORRUPTIONS == CORRUPTIONS
+    assert set(task_config.METRICS) == {*get_args(MetricKind)} - {"distance"}  # which needs no classes
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("eap_ig", {"steps": 0}, "steps=0: pass at least 1, such as steps=5"),
+        ("eap_ig", {"steps": 0}, "steps=0: pass at least 1 and at most 10000, such as steps=5"),
         ("eap_ig", {"rule": "right"}, "rule='right' is not known: pass one of 'midpoint', 'left'"),
         ("hybrid", {"budget": 1.5}, "budget=1.5: pass a number above 0 and at most 1, such as budget=0.5"),
         ("acdc", {"tau": [0.1, 0.0]}, "tau=0.0: pass a number above 0, such as tau=0.01"),

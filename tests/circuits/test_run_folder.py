@@ -120,7 +120,9 @@ def test_damaged_scores_are_computed_again(tmp_path: Path):
 
 
 def test_another_configuration_is_refused_and_can_be_overwritten(circuit: Circuit, tmp_path: Path):
-    start(tmp_path).write_all(circuit)
+    first = start(tmp_path)
+    first.write_all(circuit)
+    first.finish()
     (tmp_path / "notes.txt").write_text("mine")
     other = {**CONFIG, "options": {"steps": 10, "rule": "midpoint"}}
     before = (tmp_path / "run.json").read_bytes()
@@ -130,6 +132,63 @@ def test_another_configuration_is_refused_and_can_be_overwritten(circuit: Circui
     folder = start(tmp_path, other, overwrite=True)
     assert folder.load_scores_if_same() is None
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "notes.txt"}
+
+
+def test_a_finished_run_stays_protected_while_it_is_repeated(circuit: Circuit, tmp_path: Path):
+    start(tmp_path).finish()
+    start(tmp_path).write_all(circuit)  # and is interrupted
+    with pytest.raises(FormatError, match=r"tau was -inf and is 1\.0"):
+        start(tmp_path, {**CONFIG, "tau": 1.0})
+    assert Circuit.load(tmp_path) == circuit
+
+
+def test_an_unfinished_run_of_another_search_is_removed_and_this_is_said(circuit: Circuit, tmp_path: Path, caplog):
+    first = start(tmp_path)
+    first.write_all(circuit)
+    first.journal.write_text("of the other search")
+    (tmp_path / "notes.txt").write_text("mine")
+    again = start(tmp_path, {**CONFIG, "target": [4]})
+    assert not again.resumes and again.load_scores_if_same() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "notes.txt"}
+    assert "target was [3] and is [4]" in caplog.text and "removed" in caplog.text
+
+
+def test_an_unfinished_run_keeps_scores_and_journal_where_only_the_selection_differs(
+    circuit: Circuit, tmp_path: Path, caplog
+):
+    first = start(tmp_path, {**CONFIG, "size": 5, "level": None})
+    first.write_all(circuit)
+    first.journal.write_text("of the same search")
+    again = start(tmp_path, {**CONFIG, "size": None, "level": 0.9})
+    assert again.load_scores_if_same() == circuit.scores
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "scores.safetensors", "journal.jsonl"}
+    assert "size was 5 and is None" in caplog.text and "goes on" in caplog.text
+
+
+def test_a_folder_that_another_process_writes_into_is_left_alone(tmp_path: Path):
+    script = (
+        "import sys; from vitcircuits.circuits.run_folder import RunFolder\n"
+        "RunFolder.open('run', {'a': 1}); print('open', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, **pipes) as other:
+        assert other.stdout.readline() == "open\n"
+        before = (tmp_path / "run" / "run.json").read_bytes()
+        with pytest.raises(FormatError, match="another process writes"):
+            RunFolder.open(tmp_path / "run", {"a": 2}, overwrite=True)
+        assert (tmp_path / "run" / "run.json").read_bytes() == before
+        other.stdin.close()
+    RunFolder.open(tmp_path / "run", {"a": 2}).finish()  # it died unfinished
+
+
+def test_a_run_folder_stands_for_its_circuit(circuit: Circuit, tmp_path: Path):
+    folder = start(tmp_path)
+    with pytest.raises(FormatError, match="not finished"):
+        Circuit.load(tmp_path)
+    folder.write_all(circuit)
+    assert Circuit.load(tmp_path) == circuit == Circuit.load(tmp_path / "circuit.json")
+    with pytest.raises(FormatError, match="pass a run folder"):
+        Circuit.load(tmp_path.parent)
 
 
 def test_a_readout_is_written_where_it_is_not_the_models_own_and_goes_with_its_run(tmp_path: Path):
@@ -149,7 +208,7 @@ def test_a_readout_is_written_where_it_is_not_the_models_own_and_goes_with_its_r
 
 @pytest.mark.parametrize(("option", "value"), [("seed", 1), ("data_hash", "xyz")])
 def test_another_seed_or_other_data_is_another_run(tmp_path: Path, option: str, value: Any):
-    RunFolder.open(tmp_path, CONFIG, seed=0, data_hash="abc")
+    RunFolder.open(tmp_path, CONFIG, seed=0, data_hash="abc").finish()
     with pytest.raises(FormatError, match=option):
         RunFolder.open(tmp_path, CONFIG, **{"seed": 0, "data_hash": "abc", option: value})
 

@@ -1,6 +1,5 @@
 """`discover` from start to end on one model of each family, with random weights and a head that knows two classes."""
 
-import argparse
 import copy
 from functools import partial
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from vitcircuits.circuits import Circuit, evaluate
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
+from vitcircuits.cli.options import Parser
 from vitcircuits.models.data import load_data
 from vitcircuits.models.hooked import HookedViT
 from vitcircuits.models.preprocess import Preprocess
@@ -83,7 +83,7 @@ def test_discover_by_name(name, shades, tmp_path, capsys):
 
 def parsed(arguments):
     """The resolved configuration of a command."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_parser(parser.add_subparsers())
     return configuration(parser.parse_args(["discover", *arguments]))
 

@@ -145,7 +145,7 @@ def test_a_folder_of_pictures_is_the_reference_and_part_of_the_configuration(tmp
     Image.new("L", (8, 8), 90).save(tmp_path / "grey" / "a.png")
     assert "another configuration" in refused(capsys, [*arguments, "--out", str(tmp_path / "run")])
     nowhere = [*arguments[:-1], str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]
-    assert "no pictures are there" in refused(capsys, nowhere)
+    assert "no such folder" in refused(capsys, nowhere)
 
 
 def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path, capsys, monkeypatch):
@@ -157,6 +157,14 @@ def test_discover_goes_on_from_scores_and_refuses_another_configuration(tmp_path
     assert main(arguments) == 0
     assert (tmp_path / "circuit.json").read_bytes() == before
     assert "another configuration" in refused(capsys, [*arguments, "--seed", "1"])
+
+
+def test_a_failed_run_does_not_block_its_folder(tmp_path, capsys):
+    arguments = ["discover", *DIGITS, *QUICK, "--out", str(tmp_path)]
+    assert "eap" in refused(capsys, [*arguments, "--metric", "kl"])
+    (tmp_path / "run.json").exists()  # or not: it may have failed before there was anything to write
+    assert main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == RESULTS
 
 
 def test_discover_by_acdc_goes_on_from_its_journal(tmp_path, monkeypatch):
@@ -187,9 +195,7 @@ def test_a_size_is_a_number_of_edges_on_paths_or_a_share_of_the_graphs(tmp_path,
     assert Circuit.load(tmp_path / "0.2" / "circuit.json").edge_names() == circuit.edge_names()  # and means the same
     assert "top 20% of the edges" in (tmp_path / "0.2" / "circuit.html").read_text()
     for size in ("0", "1.5", "-3", "few"):
-        with pytest.raises(SystemExit):
-            main([*arguments, f"--size={size}", "--out", str(tmp_path / "new")])
-        assert "0.1" in capsys.readouterr().err
+        assert "0.1" in refused(capsys, [*arguments, f"--size={size}", "--out", str(tmp_path / "new")])
     assert "--size N" in refused(capsys, [*arguments, "--granularity", "node", "--size", "0.5"])
     assert not (tmp_path / "new").exists()
 
@@ -214,12 +220,14 @@ def test_a_search_takes_its_size_or_its_level_from_the_command(tmp_path, capsys,
 
 
 def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
-    assert main(["evaluate", f"{demo}/circuit.json", "--no-curve", "--random", "2", "--ablation", "zero"]) == 0
+    assert main(["evaluate", str(demo), "--no-curve", "--random", "2", "--ablation", "zero"]) == 0
     assert "transmission" in capsys.readouterr().out
     for name in ("c.svg", "c.dot", "c.html"):
         assert main(["draw", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
+        assert main(["draw", str(demo), f"{tmp_path}/few-{name}", "--max-edges", "3"]) == 0
+        assert "3 strongest" in (tmp_path / f"few-{name}").read_text()
     for name in ("c.csv", "c.graphml", "c.json"):
-        assert main(["export", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
+        assert main(["export", str(demo), f"{tmp_path}/{name}"]) == 0
     assert (tmp_path / "c.json").read_bytes() == (demo / "circuit.json").read_bytes()
 
 
@@ -258,7 +266,7 @@ def discover(**changes):
         ({"corruption": "swap"}, "'class_swap'"),
         ({"size": "999"}, "110"),
         ({"device": "warp"}, "--device cpu"),
-        ({"data_dir": "/nowhere", "data": "mnist", "model": "toy/mnist-2l"}, "data_dir="),
+        ({"data_dir": "/nowhere", "data": "mnist", "model": "toy/mnist-2l"}, "--data-dir"),
     ],
 )
 def test_mistakes_are_named_with_their_repair(changes, repair, capsys, tmp_path):

@@ -128,7 +128,14 @@ def test_prompts_read_a_tower_out(tower, tmp_path):
     clip = open_clip.create_model("ViT-B-32", pretrained=None, **config)
     save_file(clip.state_dict(), tmp_path / "clip" / "open_clip_model.safetensors")
     prompts = ["--prompts", "blue", "red=a red wall", "red=a wall in red", "--templates", "a {} wall"]
-    model = ["--model", f"local-dir:{tower}/model", "--clip", f"local-dir:{tmp_path}/clip", "--data", "photos"]
+    model = [
+        "--model",
+        f"local-dir:{tower}/model",
+        "--clip",
+        f"local-dir:{tmp_path}/clip",
+        "--data",
+        str(tower / "photos"),
+    ]
     args = make_parser().parse_args(["discover", *model, *prompts, "--target", "red", "--foil", "blue"])
     found, own = load_model(args, task_config(args)), load_vit(f"local-dir:{tower}/model")
     texts = {"blue": "a blue wall", "red": ["a red wall", "a wall in red"]}

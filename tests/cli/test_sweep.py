@@ -1,6 +1,5 @@
 """`vitcircuits sweep`: killed and resumed, with one process or two, the table has the same bytes."""
 
-import argparse
 import json
 import random
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 from vitcircuits.algorithms.sweeps.plan import KEYS
 from vitcircuits.cli import discover
 from vitcircuits.cli.main import main
+from vitcircuits.cli.options import Parser
 
 SWEEP = """
 seeds = [0, 1, 2]
@@ -51,7 +51,7 @@ def whole(toml):
 def test_a_failed_cell_is_a_row_and_the_others_are_done(whole):
     rows = whole["table.csv"].decode().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["toy/digits-2l"] * 3 + ["absent"] * 3
-    assert all("ModelError: there is no file absent.safetensors" in row for row in rows[4:])
+    assert all("ModelError: there is no file 'absent.safetensors'" in row for row in rows[4:])
     assert not any("Error" in row for row in rows[:4])
 
 
@@ -86,7 +86,7 @@ def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
 
 
 def test_every_option_of_discover_can_be_set():
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     discover.add_parser(parser.add_subparsers())
     args = parser.parse_args(["discover", "--model", "m", "--data", "d", "--target", "1", "--foil", "2"])
     not_settings = {"out", "overwrite", "run", "option", "config"}

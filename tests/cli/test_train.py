@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from vitcircuits.cli import train as command
-from vitcircuits.models.errors import ModelError
+from vitcircuits.cli.options import Parser
+from vitcircuits.models.errors import ModelError, TaskError
 from vitcircuits.models.toys import load_toy_folder
 from vitcircuits.models.toys.recipe_book import RECIPES, read_recipe
 
@@ -27,7 +28,7 @@ def written(tmp_path):
 
 
 def parse(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     command.add_parser(parser.add_subparsers())
     return parser.parse_args(words)
 
@@ -125,9 +126,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_the_command_refuses_no_epochs_and_no_folder(tmp_path):
-    args = parse("train", "digits-2l", "--out", str(tmp_path), "--epochs", "0")
-    with pytest.raises(ModelError, match="--epochs 1"):
-        args.run(args)
+    with pytest.raises(TaskError, match="--epochs=0: pass at least 1"):
+        parse("train", "digits-2l", "--out", str(tmp_path), "--epochs", "0")
     args = parse("train", "digits-2l")
     with pytest.raises(ModelError, match="--out my-model"):
         args.run(args)

@@ -47,3 +47,12 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         read_text(tmp_path)
     with pytest.raises(FormatError, match="not a text file"):
         read_text(write_bytes_atomic(tmp_path / "b", b"\xff\xfe"))
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes_atomic(tmp_path / "pipe", b"data")
+    assert os.read(reader, 9) == b"data"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1

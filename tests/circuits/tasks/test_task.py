@@ -1,5 +1,7 @@
 """Tasks: pairs that are checked and share no image, classes as people write them, corruptions."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,35 @@ def test_classes_as_people_write_them(vit):
 def test_classes_that_make_no_sense_are_refused(vit, target, said):
     with pytest.raises(TaskError, match=said):
         class_contrast(vit, "digits", target=target, foil=8)
+
+
+def test_a_name_that_is_no_class_names_the_folder_or_the_labels_that_could_be_meant(vit, tmp_path):
+    named = replace_labels(vit, ("patas", "tabby cat", "tiger cat", "Persian cat", "wolf", "cougar", "Siamese cat"))
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+    for target, said in (
+        (
+            "cats",
+            "The data has a folder 'cats': .*, such as cats=1-3,6 .tabby cat, tiger cat, Persian cat, Siamese cat",
+        ),
+        ("cat", "such as cats=1-3,6"),
+        ("dogs", "such as dogs=281-285"),
+        ("Cats", "such as cats=1-3,6"),
+        ("tigers", "a label such as 'tiger cat'"),
+        ("cougars", "a label such as 'cougar'"),
+        ("penguin", "or a label[.]"),
+        ("0-999999999999", "0 to 9"),
+    ):
+        with pytest.raises(TaskError, match=said):
+            class_contrast(named, str(tmp_path), target=target, foil="wolf")
+    with pytest.raises(TaskError, match="a label such as 'tabby cat', 'tiger cat'"):
+        class_contrast(named, "digits", target="cats", foil="wolf")
+
+
+def replace_labels(vit, labels):
+    other = copy.copy(vit)
+    other.labels = (*labels, *map(str, range(len(labels), 10)))
+    return other
 
 
 def test_labels_of_tensors_are_the_models_classes(vit):
