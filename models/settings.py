@@ -67,6 +67,7 @@ class Setting:
         many: Whether it takes several values.
         flags: On the command line, where that is not `--name`.
         range: The numbers that make sense, where not all do.
+        in_memory: Whether from Python it may also be an object that no file holds, such as images.
     """
 
     help: str
@@ -76,6 +77,7 @@ class Setting:
     many: bool = False
     flags: tuple[str, ...] = ()
     range: Range | None = None
+    in_memory: bool = False
 
     def value(self, name: str, given: Any) -> Any:
         """A value in the field's type, from text, TOML or JSON.
@@ -85,6 +87,8 @@ class Setting:
         """
         if given is None or self.many:
             return given if given is None else [str(one) for one in (given if isinstance(given, list) else [given])]
+        if self.in_memory and is_in_memory(given):
+            return given
         words = isinstance(given, list | tuple) and all(isinstance(one, str | int) for one in given)
         if words and self.read is str:  # several classes, written as a list
             given = ",".join(map(str, given))
@@ -110,6 +114,13 @@ _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
     str: ("a text", (float, Mapping, bool, date, time)),
 }
 """What is read by Python's own types: what a message calls it, and what cannot stand for it."""
+
+
+def is_in_memory(value: Any) -> bool:
+    """Whether a value is, or holds, what neither a text nor TOML can say."""
+    if isinstance(value, Mapping | list | tuple):
+        return any(map(is_in_memory, value.values() if isinstance(value, Mapping) else value))
+    return not isinstance(value, str | int | float | bool | date | time | None)
 
 
 def read(reader: Callable[[str], Any], name: str, text: str) -> Any:

@@ -46,7 +46,9 @@ class TaskConfig(Settings):
         TaskError: A value is not known.
     """
 
-    data: Any = setting(None, "digits, mnist, sprites, a folder of class folders, or planted", metavar="DATA")
+    data: Any = setting(
+        None, "digits, mnist, sprites, a folder of class folders, or planted", metavar="DATA", in_memory=True
+    )
     data_dir: str | None = setting(None, "where MNIST's four files lie", metavar="DIR")
     target: str | int | None = setting(None, "3, 281-285, a label, or cats=281-285", metavar="CLASS")
     foil: str | int | None = setting(None, "what it is told from, likewise", metavar="CLASS")
@@ -162,7 +164,7 @@ class TaskConfig(Settings):
             ),
         ):
             value = getattr(self, name)
-            if value is not None and value not in known and not is_folder(user_path(value)):
+            if isinstance(value, str) and value not in known and not is_folder(user_path(value)):
                 hint = did_you_mean(str(value).lower(), known)
                 raise DataError(f"{name}={short(value)}: there is no such folder.{hint} Pass {wanted}.")
         if self.mask is not None and not self.mask.startswith("attention"):
