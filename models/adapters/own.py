@@ -1,0 +1,226 @@
+"""A module of one's own: stem, blocks and readout, read off one watched pass.
+
+Blocks are timm's, or whatever `reading` can tell. The stem is whatever hands the first of them its input; which pixels
+each token reads says where the patches are. Behind the last block stand a norm, a pooling and a head: which they are is
+told by their values too. The comparison of logits at load says at the original's own weights whether all this is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import OpenBlock
+from ..config import TokenLayout
+from ..errors import ModelError
+from ..norms import Norm, open_norm, recognise_norm
+from ..readouts import Readout, evaluating
+from .opened import CapturedStem, Opened, sizes_of
+from .reading import Flow, find_chain, read_blocks
+from .timm_stack import find_blocks, follow_blocks
+from .watching import ADAPTER, Watched, same, watch
+
+
+def open_own(module: nn.Module, name: str, image_size: Any = None) -> Opened:
+    """The parts of a module of any class.
+
+    Args:
+        module: From images to logits.
+        name: What to call it in a message.
+        image_size: Height and width of its images, or their side; None to find them.
+
+    Raises:
+        ModelError: A part of it cannot be read; the message says which, and how an adapter opens it.
+    """
+    watched = watch(module, name, image_size)
+    with torch.no_grad(), evaluating(watched.shadow):
+        stack = find_blocks(watched.shadow)
+        flow = read_blocks(watched, name) if stack is None else follow_blocks(watched, stack, name)
+        return _assemble(watched, flow, name, *_find_layout(watched, flow, name))
+
+
+def open_around(
+    module: nn.Module,
+    name: str,
+    blocks: tuple[OpenBlock, ...],
+    *,
+    first: nn.Module,
+    behind: nn.Module,
+    layout: TokenLayout | None = None,
+    patch_size: tuple[int, int] | None = None,
+) -> Opened:
+    """The parts of a module whose blocks are known: stem and readout are found by watching one run.
+
+    Args:
+        module: From images to logits.
+        name: What to call it in a message.
+        blocks: Its canonical blocks.
+        first: The part of it that is handed the residual in front of the first block.
+        behind: The part of it that gives the residual behind the last block.
+        layout: Its tokens, where that is not to be found out, as under a stem whose tokens read more than a patch.
+        patch_size: Height and width of a patch, with `layout`.
+
+    Raises:
+        ModelError: The parts don't run, or readout or tokens cannot be read.
+    """
+    sides = None
+    if layout is not None and patch_size is not None:
+        sides = (layout.grid[0] * patch_size[0], layout.grid[1] * patch_size[1])
+    watched = watch(module, name, sides)
+    calls = {id(watched.original(call.module)): call for call in reversed(watched.calls)}
+    if id(first) not in calls or id(behind) not in calls:
+        raise ModelError(
+            f"{name} does not run first= and behind= in its forward pass: pass parts of the module itself."
+        )
+    last = calls[id(behind)]
+    flow = Flow(calls[id(first)], last.y, last.end, blocks, ())
+    with torch.no_grad(), evaluating(watched.shadow):
+        tokens = _find_layout(watched, flow, name) if layout is None or patch_size is None else (layout, patch_size)
+        return _assemble(watched, flow, name, *tokens)
+
+
+def _assemble(watched: Watched, flow: Flow, name: str, layout: TokenLayout, patch: tuple[int, int]) -> Opened:
+    layout, readout, answer = _find_readout(watched, flow, layout, name)
+    _require_one_width(flow.blocks, name)
+    size = {"image": watched.images.shape[2:], "patch": patch, "n_channels": watched.images.shape[1]}
+    cfg = sizes_of(name, flow.blocks, layout, readout, **size)
+    module = watched.module
+    stem = CapturedStem(module, watched.original(flow.first.module), flow.first.turned[0])
+    return Opened(cfg, stem, flow.blocks, readout, flow.originals, lambda images: answer(module(images)))
+
+
+def _find_layout(watched: Watched, flow: Flow, name: str) -> tuple[TokenLayout, tuple[int, int]]:
+    """Tokens and patches, from which tokens a pixel moves.
+
+    Raises:
+        ModelError: Patches don't stand row by row behind the other tokens, or a token reads more than a patch.
+    """
+    image, n_tokens = watched.images[:1], flow.residual.shape[1]
+    height, width = (int(side) for side in image.shape[2:])
+    stem = CapturedStem(watched.shadow, flow.first.module, flow.first.turned[0])
+    before = stem.patches(image)
+
+    def moved(row: int, column: int) -> list[int]:
+        other = image.clone()
+        other[..., row, column] += 1
+        return (stem.patches(other) - before).abs().sum((0, 2)).gt(0).nonzero().flatten().tolist()
+
+    corner, end = moved(0, 0), moved(height - 1, width - 1)
+    prefix, count = (corner or [0])[0], n_tokens - (corner or [0])[0]
+    for rows in sorted(range(1, count + 1), key=lambda rows: abs(rows * rows - count)):
+        columns = count // rows
+        if rows * columns != count or height % rows or width % columns:
+            continue
+        high, wide = height // rows, width // columns
+        wanted = {(high - 1, wide - 1): prefix, (0, min(wide, width - 1)): prefix + (columns > 1)}
+        wanted |= {(min(high, height - 1), 0): prefix + (rows > 1) * columns, (height - 1, width - 1): n_tokens - 1}
+        if corner == [prefix] and all(moved(*pixel) == [token] for pixel, token in wanted.items()):
+            return TokenLayout(prefix > 0, max(0, prefix - 1), (rows, columns)), (high, wide)
+    raise ModelError(
+        f"{name} hands its blocks {n_tokens} tokens, of which the first pixel moves {corner[:4]} and the last "
+        f"{end[-4:]}: class token and registers stand in front of the patches, which follow row by row and each read "
+        f"their own pixels alone. Put its tokens into this order. {ADAPTER}"
+    )
+
+
+def _find_readout(
+    watched: Watched, flow: Flow, layout: TokenLayout, name: str
+) -> tuple[TokenLayout, Readout, Callable[[Any], Tensor]]:
+    """Norm, pooling and head, and which of the module's answers are the logits.
+
+    Raises:
+        ModelError: None that are known here lead to an answer.
+    """
+    calls = [call for call in watched.calls if call.start >= flow.end]
+    norms: list[tuple[Norm, Tensor]] = [(open_norm(nn.Identity(), ""), flow.residual)]
+    for call in calls:
+        if same(call.x, flow.residual) and (make := recognise_norm(call.module, call.x, call.y)) is not None:
+            norms.insert(0, (make(watched.original(call.module)), call.y))
+    for path, logits in _answers(watched.output):
+        for norm, tokens in norms:
+            for read, beside in _poolings(layout):
+                found = _head(watched, calls, tokens, read, beside, logits, name)
+                if found is not None:
+                    named = [key.lower() for key, _ in watched.shadow.named_parameters()]
+                    if read != (0,) and not any("cls" in key or "class_t" in key for key in named):
+                        # nothing says that one of them is a class token
+                        layout = TokenLayout(False, layout.n_prefix, layout.grid)
+                    return layout, Readout(read, norm, *found, beside=beside), partial(_at, path)
+    raise ModelError(
+        flow.why
+        or f"{name} pools its tokens, or goes on from them, in a way that is not known here: behind a norm or none, "
+        f"a head of layers in a row reads the first token, the average of the patches or of all tokens, or the first "
+        f"token beside the average of the patches. {ADAPTER}"
+    )
+
+
+def _poolings(layout: TokenLayout) -> Iterator[tuple[tuple[int, ...], int | None]]:
+    """Tokens that may be read, and where patches begin that stand beside the first token."""
+    every = range(layout.n_tokens)
+    yield (0,), None
+    yield tuple(every[layout.patches]), None
+    yield tuple(every), None
+    if layout.n_prefix:
+        yield tuple(every), layout.n_prefix
+
+
+def _head(
+    watched: Watched,
+    calls: list[Any],
+    tokens: Tensor,
+    read: tuple[int, ...],
+    beside: int | None,
+    logits: Tensor,
+    name: str,
+) -> tuple[Norm, nn.Module] | None:
+    """Norm of the pooled vector and head, of the original, if they lead from these tokens to the logits."""
+
+    def pool(values: Tensor) -> Tensor:
+        if beside is not None:
+            return torch.cat([values[:, 0], values[:, beside:].mean(1)], -1)
+        return values[:, read[0] : read[-1] + 1].mean(1)
+
+    chain = find_chain(calls, pool(tokens), logits)
+    if chain is None:  # the head of all tokens, pooled afterwards
+        ends = [call.y for call in calls if call.y.ndim == 3 and same(pool(call.y), logits)]
+        chain = next((found for end in ends if (found := find_chain(calls, tokens, end)) is not None), None)
+        if chain is None or not same(nn.Sequential(*chain)(pool(tokens)), logits):
+            return None
+    pooled, norm = pool(tokens), open_norm(nn.Identity(), "")
+    if chain and (make := recognise_norm(chain[0], pooled, chain[0](pooled))) is not None:
+        norm, chain = make(watched.original(chain[0])), chain[1:]
+    layers = [watched.original(part) for part in chain]
+    return norm, layers[0] if len(layers) == 1 else nn.Sequential(*layers) if layers else nn.Identity()
+
+
+Path = tuple[Any, ...]
+
+
+def _answers(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Tensors of one row per image in what a module gave, and where; those called logits first."""
+    if isinstance(output, Tensor):
+        if output.ndim == 2 and output.is_floating_point():
+            yield path, output
+        return
+    if isinstance(output, tuple | list):
+        output = dict(enumerate(output))
+    keys = list(output) if isinstance(output, Mapping) else []
+    for key in sorted(keys, key=lambda key: "logit" not in str(key)):
+        yield from _answers(output[key], (*path, key))
+
+
+def _at(path: Path, output: Any) -> Tensor:
+    for key in path:
+        output = output[key]
+    return output
+
+
+def _require_one_width(blocks: tuple[OpenBlock, ...], name: str) -> None:
+    """A sentence for blocks that differ in their number of heads."""
+    heads = sorted({block.n_heads for block in blocks})
+    if len(heads) > 1:
+        raise ModelError(f"{name} has blocks with different numbers of heads {heads}: not opened.")
