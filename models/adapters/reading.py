@@ -30,7 +30,7 @@ from ..mlps import GatedMlp, PackedMlp, PlainMlp
 from ..norms import Norm, open_norm, recognise_norm
 from ..projections import CallableReads, FusedReads, IdentityWrites, LinearWrites, Part, Reads, SeparateReads
 from .opened import Original, Seen
-from .watching import ADAPTER, Call, Watched, same
+from .watching import ADAPTER, Call, Watched, no_blocks, same
 
 
 class _QuickGELU(nn.Module):
@@ -126,8 +126,7 @@ def read_blocks(watched: Watched, name: str) -> Flow:
     places = [pair[-1].seen for pair in pairs]
     originals = tuple(place for place in places if place is not None) if None not in places[:-1] else ()
     first, last = units[0], units[-1]
-    why = reader.why if reader.furthest >= last.end else ""
-    return Flow(first.reader, last.after, last.end, blocks, originals, why)
+    return Flow(first.reader, last.after, last.end, blocks, originals, reader.why)
 
 
 def _block(units: list[_Unit], watched: Watched, where: str) -> OpenBlock:
@@ -148,12 +147,12 @@ def _block(units: list[_Unit], watched: Watched, where: str) -> OpenBlock:
 
 @dataclass(eq=False)
 class _Reader:
-    """Follows the residual; `why` is the sentence on what came furthest without being read."""
+    """Follows the residual; `why` is the sentence on what was seen and not read."""
 
     watched: Watched
     name: str
     why: str = ""
-    furthest: int = -1
+    _likely: bool = False
     _norms: dict[int, Callable[[nn.Module], Norm] | None] = field(default_factory=dict)
 
     def units(self) -> list[_Unit]:
@@ -169,14 +168,10 @@ class _Reader:
                     found = []
                     while unit is not None:
                         found.append(unit)
+                        self.why, self._likely = "", False
                         unit = self._unit(unit.after, unit.end)
                     return found
-        kind = type(self.watched.module)
-        raise ModelError(
-            self.why
-            or f"{self.name} is a {kind.__module__}.{kind.__name__} without a stack of transformer blocks: no "
-            f"attention was seen to run whose projections are nn.Linear or nn.MultiheadAttention. {ADAPTER}"
-        )
+        raise ModelError(self.why or no_blocks(self.watched.module, self.name))
 
     def _projects(self, call: Call) -> bool:
         return isinstance(call.module, nn.Linear | nn.MultiheadAttention)
@@ -219,12 +214,11 @@ class _Reader:
             attention = _read_attention(self, reads, write, normed, written)
             inside = attention or _read_mlp(self, reads, write)
             if inside is None:
-                self._note(time, reads, write)
                 continue
 
             parts = _around(inside, attention is not None, scale, reader, norm)
             return _Unit(parts, attention is not None, reader, residual, after, time, place)
-        self._note(reads[-1].end, reads, None)
+        self._note(residual, reads)
         return None
 
     def _writes(self, residual: Tensor, normed: Tensor, reads: list[Call]) -> Iterator[tuple[Call | None, Tensor, int]]:
@@ -239,9 +233,9 @@ class _Reader:
         for _, value, _ in self._values(reads[-1].end, residual)[:4]:  # heads that are written without a projection
             yield None, value - residual, reads[-1].end
 
-    def _values(self, start: int, like: Tensor) -> list[tuple[int, Tensor, Seen]]:
-        """What was seen in the residual's shape from some time on: when, what, and where."""
-        found = []
+    def _values(self, start: int, like: Tensor) -> list[tuple[int, Tensor, Seen | None]]:
+        """What was seen in the residual's shape from some time on: when, what, and where if a part sees it once."""
+        found: list[tuple[int, Tensor, Seen | None]] = []
         often = Counter(id(call.module) for call in self.watched.calls)
         for call in self.watched.calls:
             once = often[id(call.module)] == 1
@@ -296,21 +290,22 @@ class _Reader:
         if post or any(same(value, residual + norm) for norm in behind for value in values):
             raise ModelError(f"{self.name} has blocks of another order: {POST_NORM}")
 
-    def _note(self, time: int, reads: list[Call], write: Call | None) -> None:
-        """Keeps the sentence on projections that were seen and not read."""
-        if time < self.furthest:
+    def _note(self, residual: Tensor, reads: list[Call]) -> None:
+        """Keeps the sentence on projections that were seen and not read; the first that may be attention's is kept."""
+        calls, columns = self.watched.calls, sum(call.y.shape[-1] for call in reads)
+        behind = [call for call in calls if call.start > reads[-1].end and isinstance(call.module, nn.Linear)]
+        back = next((call.x.shape[-1] for call in behind if call.y.shape == residual.shape), columns)
+        likely = columns > back
+        if self.why and (self._likely or not likely):
             return
-        self.furthest = time
-        around = [
-            call.module for call in self.watched.calls if call.start < reads[0].start and call.end > reads[-1].end
-        ]
+        around = [call.module for call in calls if call.start < reads[0].start and call.end > reads[-1].end]
         kind = type(around[-1] if around else self.watched.module).__name__
-        projections = f"{len(reads)} projections of {', '.join(str(call.y.shape[-1]) for call in reads[:3])} columns"
-        into = "" if write is None else f" and one of {write.x.shape[-1]} back to the residual"
+        self._likely = likely
         self.why = (
-            f"{self.name} runs a {kind} with {projections}{into}, but what it computes in between, or adds to the "
-            f"residual, is neither softmax attention of separate heads nor an MLP that is known here (talking heads, "
-            f"rotations, relative positions and learnt temperatures are not). {ADAPTER}"
+            f"{self.name} runs a {kind} with projections of {columns} columns in all, and one of {back} columns behind "
+            f"them. What it computes in between, or adds to the residual, is neither softmax attention of separate "
+            f"heads nor an MLP that is known here (talking heads, rotations, relative positions and learnt "
+            f"temperatures are not). {ADAPTER}"
         )
 
 
@@ -510,12 +505,14 @@ def _tables(total: int, n_heads: int, d_head: int, width: int, sizes: list[int])
                 q = torch.arange(width).view(1, n_heads, d_head) + (2 * width if kv_first else 0)
                 yield torch.cat([q, _arranged((2, n_heads, d_head), axes) + (0 if kv_first else width)])
     shared = (total - width) // 2
-    if total < 3 * width and total == width + 2 * shared and shared > 0 and shared % d_head == 0:
-        groups = shared // d_head
-        if n_heads % groups == 0:  # keys and values that several heads share
-            q = torch.arange(width).view(1, n_heads, d_head)
-            kv = torch.arange(2 * shared).view(2, groups, d_head).repeat_interleave(n_heads // groups, 1)
-            yield torch.cat([q, kv + width])
+    groups = shared // d_head
+    if shared < width and total == width + 2 * shared and groups and shared % d_head == 0 and n_heads % groups == 0:
+        # keys and values that several heads share, in front of the queries, behind them or on both sides
+        rows = torch.arange(total).split(sizes if len(sizes) == 3 else [width, shared, shared])
+        q = next((part for part in rows if len(part) == width), None)
+        if q is not None:
+            kv = [part.view(groups, d_head).repeat_interleave(n_heads // groups, 0) for part in rows if part is not q]
+            yield torch.stack([q.view(n_heads, d_head), *kv])
 
 
 def _arranged(shape: tuple[int, int, int], axes: tuple[int, ...]) -> Tensor:
@@ -532,6 +529,8 @@ def _read_mlp(reader: _Reader, reads: list[Call], write: Call | None) -> Parts |
     hidden, out = write.x, write.module
     first, last = reads[0].module, reads[-1].module
     if len(reads) == 2:
+        if not reads[0].y.shape == reads[1].y.shape == hidden.shape:
+            return None
         for (gate, value), (one, other) in (((first, last), reads), ((last, first), reads[::-1])):
             act = _gate(calls, one.y, other.y, hidden)
             if act is not None:

@@ -101,8 +101,11 @@ def watch(module: nn.Module, name: str, image_size: Any = None) -> Watched:
     Raises:
         ModelError: It runs on no size that was tried, or on several.
     """
-    if next(module.parameters(), None) is None:
-        raise ModelError(f"{name} is a {type(module).__name__} without weights: there is nothing to open.")
+    parts = list(module.modules())
+    if sum(isinstance(part, nn.Linear) for part in parts) < 2 and not any(
+        isinstance(part, nn.MultiheadAttention) for part in parts
+    ):
+        raise ModelError(no_blocks(module, name))
     shadow = shadow_of(module)
     with evaluating(shadow), torch.no_grad():
         images = _images(shadow, name, image_size)
@@ -111,6 +114,15 @@ def watch(module: nn.Module, name: str, image_size: Any = None) -> Watched:
             if all(tensor._version == version for tensor, version in versions):  # nothing was changed in place
                 break
     return Watched(module, shadow, images, sorted(calls, key=lambda call: call.start), output)
+
+
+def no_blocks(module: nn.Module, name: str) -> str:
+    """The sentence on a module that is no ViT."""
+    return (
+        f"{name} is a {type(module).__module__}.{type(module).__name__} without a stack of transformer blocks: it has "
+        f"no attention whose projections are nn.Linear or nn.MultiheadAttention. Pass a name such as "
+        f"'deit_tiny_patch16_224'. If it is a ViT, {ADAPTER[0].lower()}{ADAPTER[1:]}"
+    )
 
 
 def shadow_of(module: nn.Module) -> nn.Module:

@@ -82,7 +82,7 @@ def test_folders_that_cannot_be_loaded_are_refused_with_the_reason(foreign_modul
     with pytest.raises(ModelError, match=r"lacks 2 weights of a ViTForImageClassification such as classifier\.bias"):
         load_vit(tmp_path)
     _edit(tmp_path, architectures=["SwinModel"], model_type="swin")
-    with pytest.raises(ModelError, match="model of type 'swin', which is not opened: vit, dinov2"):
+    with pytest.raises(ModelError, match="model of type 'swin', which is not opened: vit, deit, dinov2"):
         load_vit(tmp_path)
 
 
