@@ -16,6 +16,7 @@ from ..errors import ModelError
 from .opened import Opened
 from .own import open_own
 from .timm_vit import is_timm_vit, open_timm
+from .watching import ADAPTER
 
 Opener = Callable[[Any, str], Opened]
 """An adapter: from a module, and what to call it in a message, to its parts."""
@@ -63,6 +64,15 @@ def open_module(
         return open_own(module, name, image_size)
     except ModelError as error:
         raise ModelError(f"{_known(module, name)}{error}") from error
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:  # of code that nobody here knows
+        said = f"{name} stopped while it was watched: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(f"{_known(module, name)}{said}. {ADAPTER}") from error
 
 
 def _opener_of(module: nn.Module) -> Opener | None:

@@ -7,7 +7,7 @@ told by their values too. The comparison of logits at load says at the original'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import Norm, open_norm, recognise_norm
 from ..readouts import Readout, evaluating
-from .opened import CapturedStem, Opened, sizes_of
+from .opened import CapturedStem, Opened, Seen, sizes_of
 from .reading import Flow, find_chain, read_blocks
 from .timm_stack import find_blocks, follow_blocks
 from .watching import ADAPTER, Watched, same, watch
@@ -46,41 +46,57 @@ def open_own(module: nn.Module, name: str, image_size: Any = None) -> Opened:
 def open_around(
     module: nn.Module,
     name: str,
-    blocks: tuple[OpenBlock, ...],
+    blocks: Sequence[OpenBlock],
     *,
     first: nn.Module,
-    behind: nn.Module,
+    last: nn.Module,
     layout: TokenLayout | None = None,
     patch_size: tuple[int, int] | None = None,
 ) -> Opened:
-    """The parts of a module whose blocks are known: stem and readout are found by watching one run.
+    """The parts of a module whose blocks an adapter knows: stem and readout are found by watching one run.
 
     Args:
         module: From images to logits.
         name: What to call it in a message.
         blocks: Its canonical blocks.
         first: The part of it that is handed the residual in front of the first block.
-        behind: The part of it that gives the residual behind the last block.
-        layout: Its tokens, where that is not to be found out, as under a stem whose tokens read more than a patch.
-        patch_size: Height and width of a patch, with `layout`.
+        last: The part of it that gives the residual behind the last block.
+        layout: Its tokens, where they are not to be found out, as behind a stem whose tokens read more than a patch.
+        patch_size: Height and width of a patch, in pixels, with `layout`.
 
     Raises:
-        ModelError: The parts don't run, or readout or tokens cannot be read.
+        ModelError: The parts don't run, readout or tokens cannot be read, or the blocks don't give the last residual.
     """
     sides = None
     if layout is not None and patch_size is not None:
         sides = (layout.grid[0] * patch_size[0], layout.grid[1] * patch_size[1])
     watched = watch(module, name, sides)
     calls = {id(watched.original(call.module)): call for call in reversed(watched.calls)}
-    if id(first) not in calls or id(behind) not in calls:
-        raise ModelError(
-            f"{name} does not run first= and behind= in its forward pass: pass parts of the module itself."
-        )
-    last = calls[id(behind)]
-    flow = Flow(calls[id(first)], last.y, last.end, blocks, ())
-    with torch.no_grad(), evaluating(watched.shadow):
+    if id(first) not in calls or id(last) not in calls:
+        raise ModelError(f"{name} doesn't run first= or last= in its forward pass: pass parts of the module itself.")
+    end = calls[id(last)]
+    flow = Flow(calls[id(first)], end.y, end.end, tuple(blocks), ())
+    with torch.no_grad(), evaluating(watched.shadow, module):
         tokens = _find_layout(watched, flow, name) if layout is None or patch_size is None else (layout, patch_size)
-        return _assemble(watched, flow, name, *tokens)
+        opened = _assemble(watched, flow, name, *tokens)
+        _require_residual(opened, Seen(last, False, end.turned[1]), watched.images, name)
+    return opened
+
+
+def _require_residual(opened: Opened, seen: Seen, images: Tensor, name: str) -> None:
+    """Does nothing if the blocks give the residual that the original has behind its last."""
+    found: list[Tensor] = []
+    handle = seen.register_forward_hook(lambda _module, _args, out: found.append(out))
+    opened.forward(images)
+    handle.remove()
+    residual = opened.stem.patches(images)
+    for block in opened.blocks:
+        residual = block.run(residual)
+    if not same(residual, found[0]):
+        raise ModelError(
+            f"the blocks that the adapter made for {name} give a last residual that differs from the original's by "
+            f"{float((residual - found[0]).abs().max()):.1e}: compare block.run(x) of each with the original's block."
+        )
 
 
 def _assemble(watched: Watched, flow: Flow, name: str, layout: TokenLayout, patch: tuple[int, int]) -> Opened:

@@ -506,7 +506,7 @@ def _tables(total: int, n_heads: int, d_head: int, width: int, sizes: list[int])
                 yield torch.cat([q, _arranged((2, n_heads, d_head), axes) + (0 if kv_first else width)])
     shared = (total - width) // 2
     groups = shared // d_head
-    if shared < width and total == width + 2 * shared and groups and shared % d_head == 0 and n_heads % groups == 0:
+    if 0 < shared < width and total == width + 2 * shared and shared % d_head == 0 and n_heads % groups == 0:
         # keys and values that several heads share, in front of the queries, behind them or on both sides
         rows = torch.arange(total).split(sizes if len(sizes) == 3 else [width, shared, shared])
         q = next((part for part in rows if len(part) == width), None)

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -75,12 +76,13 @@ class Watched:
     calls: list[Call]
     output: Any
 
+    @cached_property
+    def _originals(self) -> dict[int, nn.Module]:
+        return {id(part): self.module.get_submodule(name) for name, part in self.shadow.named_modules()}
+
     def original(self, part: nn.Module) -> nn.Module:
         """The original's part of the same name; a part that is none of the copy's is handed back."""
-        for name, own in self.shadow.named_modules():
-            if own is part:
-                return self.module.get_submodule(name)
-        return part
+        return self._originals.get(id(part), part)
 
     def find_parameter(self, values: Tensor) -> Callable[[nn.Module], Callable[[], Tensor]] | None:
         """Where a parameter with these values stands: from the copy or the original to a look-up, (n,); else None."""
@@ -131,19 +133,22 @@ def shadow_of(module: nn.Module) -> nn.Module:
         shadow = copy.deepcopy(module)
     except Exception:
         return module
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, parameter in shadow.named_parameters():
-            if parameter.is_floating_point() and parameter.numel():
-                parameter.copy_(_drawn(key, parameter, generator))
+    draw_weights(shadow)
     return shadow
 
 
-def _drawn(key: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(parameter.shape, generator=generator)
-    if parameter.ndim <= 1:
-        return 0.1 * noise + float(not key.endswith("bias"))
-    return min(0.3, parameter[0].numel() ** -0.5) * noise
+def draw_weights(module: nn.Module) -> None:
+    """Puts random weights at which every part matters into a module, the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if not parameter.is_floating_point() or parameter.numel() == 0:
+                continue
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim <= 1:
+                parameter.copy_(0.1 * noise + float(not key.endswith("bias")))
+            else:
+                parameter.copy_(min(0.3, parameter[0].numel() ** -0.5) * noise)
 
 
 def _record(module: nn.Module, images: Tensor, cloned: bool) -> tuple[list[Call], Any, list[tuple[Tensor, int]]]:

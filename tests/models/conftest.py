@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from vitcircuits.models.foreign import FOREIGN
 
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _HF = {**_SIZES, "intermediate_size": 24, "image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 5}
@@ -46,21 +46,7 @@ OPEN_CLIP = {  # options of the image tower, of the model
     "open-clip-timm": ({}, {"timm": "test_vit2"}),
     "open-clip-map": ({}, {"timm": "test_vit3"}),
 }
-_PLAIN = {"image_size": 8, "patch_size": 4, "num_classes": 5}
-_LUCID = {**_PLAIN, "dim": 16, "depth": 2, "heads": 2, "mlp_dim": 24, "dim_head": 6, "channels": 1}
-_ENCODER = {"d_model": 16, "nhead": 2, "dim_feedforward": 24, "norm_first": True}
-WATCHED = {  # library: models that are opened by watching one run
-    "torchvision": ("torchvision", "models.vision_transformer.VisionTransformer", {}),
-    "torchvision-two-layers": (
-        "torchvision",
-        "models.vision_transformer.VisionTransformer",
-        {"representation_size": 12},
-    ),
-    "vit-pytorch": ("vit_pytorch", "ViT", _LUCID),
-    "vit-pytorch-mean": ("vit_pytorch", "ViT", {**_LUCID, "heads": 1, "dim_head": 16, "pool": "mean"}),
-    "encoder": ("torch", "", {"batch_first": True, "activation": "gelu"}),
-    "encoder-token-first": ("torch", "", {"batch_first": False, "bias": False}),
-}
+WATCHED = tuple(kind for kind, one in FOREIGN.items() if one.library in ("torch", "torchvision", "vit_pytorch"))
 KINDS = (*HF, *OPEN_CLIP, *WATCHED)
 
 
@@ -103,34 +89,9 @@ def _make_open_clip(kind, options):
     )
 
 
-class EncoderVit(nn.Module):
-    """A ViT around a stack of PyTorch's own encoder layers."""
-
-    def __init__(self, **options):
-        super().__init__()
-        self.img_size = 8
-        self.embed, self.positions = nn.Conv2d(1, 16, 4, 4), nn.Parameter(torch.zeros(5, 16))
-        self.cls_token = nn.Parameter(torch.zeros(16))
-        layer = nn.TransformerEncoderLayer(**_ENCODER, **options)
-        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(16), enable_nested_tensor=False)
-        self.head, self.axis = nn.Linear(16, 5), 1 if options["batch_first"] else 0
-
-    def forward(self, images):
-        patches = self.embed(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(images), 1, -1), patches], 1) + self.positions
-        return self.head(self.encoder(x if self.axis else x.transpose(0, 1)).select(self.axis, 0))
-
-
 def _make_watched(kind, options):
-    library, path, own = WATCHED[kind]
-    found = pytest.importorskip(library, reason=f"{library} is not installed")
-    if library == "torch":
-        return EncoderVit(**own, **options)
-    if library == "torchvision":
-        own = {**_PLAIN, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 24, **own}
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found(**own, **options)
+    pytest.importorskip(FOREIGN[kind].library, reason=f"{FOREIGN[kind].library} is not installed")
+    return FOREIGN[kind].make(**options)
 
 
 _MAKERS = ((HF, _make_hf), (OPEN_CLIP, _make_open_clip), (WATCHED, _make_watched))
