@@ -93,6 +93,7 @@ class HookedViT:
         self.preprocess = preprocess
         self.labels = labels
         self.attention_mask = attention_mask
+        self.opened_by: dict[str, Any] = {"adapter": adapter, "image_size": image_size}
         self.text_tower: TextTower | None = None
         _check_weights(module, name)
         self.parity = self._check_parity()

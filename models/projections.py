@@ -271,13 +271,13 @@ class IdentityWrites(Writes):
 
     def weight(self) -> Tensor:
         """LayerScale on the diagonal."""
-        return self.scale(self.matrices[0])
+        like = next(self.like.parameters())
+        return self.scale(torch.eye(self.width, dtype=like.dtype, device=like.device))
 
     @property
     def matrices(self) -> tuple[Tensor, ...]:
-        """The identity."""
-        like = next(self.like.parameters())
-        return (torch.eye(self.width, dtype=like.dtype, device=like.device),)
+        """None."""
+        return ()
 
     def bias(self) -> Tensor:
         """Zero."""

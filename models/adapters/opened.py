@@ -53,11 +53,13 @@ class Seen:
         module: The part.
         handed: Whether it is handed the residual, and not what it gives.
         token_first: Whether the original's tokens are (token, batch, model).
+        order: Which of the original's tokens stands where; None for the same order.
     """
 
     module: nn.Module
     handed: bool
     token_first: bool = False
+    order: Sequence[int] | None = None
 
     def register_forward_hook(self, hook: Callable[[Any, Any, Any], None], /) -> Any:
         """Calls hook(module, what it was handed, a copy of the residual) at each pass."""
@@ -65,13 +67,19 @@ class Seen:
         def call(value: Any) -> None:
             tensor = first_tensor(value)
             assert tensor is not None
-            hook(self.module, value, (tensor.transpose(0, 1) if self.token_first else tensor).clone())
+            hook(self.module, value, arranged(tensor, self.token_first, self.order).clone())
 
         if self.handed:
             return self.module.register_forward_pre_hook(
                 lambda _module, args, options: call((*args, *options.values())), with_kwargs=True
             )
         return self.module.register_forward_hook(lambda _module, _args, out: call(out))
+
+
+def arranged(tokens: Tensor, token_first: bool, order: Sequence[int] | None) -> Tensor:
+    """The original's tokens as (batch, token, model), class token and registers in front."""
+    tokens = tokens.transpose(0, 1) if token_first else tokens
+    return tokens if order is None else tokens[:, list(order)]
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -156,11 +164,13 @@ class CapturedStem:
         module: The original.
         first: Its first block, or another part that is handed the first residual.
         token_first: Whether its tokens are (token, batch, model).
+        order: Which of its tokens stands where; None for the same order.
     """
 
     module: nn.Module
     first: nn.Module
     token_first: bool = False
+    order: Sequence[int] | None = None
 
     def patches(self, images: Tensor, /) -> Tensor:
         """The residual in front of block 0: patches and positions cannot be told apart here."""
@@ -169,7 +179,7 @@ class CapturedStem:
         def stop(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
             tensor = first_tensor((*args, *kwargs.values()))
             assert tensor is not None
-            found.append(tensor.transpose(0, 1) if self.token_first else tensor)
+            found.append(arranged(tensor, self.token_first, self.order))
             raise _Reached
 
         handle = self.first.register_forward_pre_hook(stop, with_kwargs=True)

@@ -8,6 +8,7 @@ told by their values too. The comparison of logits at load says at the original'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import Norm, open_norm, recognise_norm
 from ..readouts import Readout, evaluating
-from .opened import CapturedStem, Opened, Seen, sizes_of
+from .opened import CapturedStem, Opened, Seen, arranged, sizes_of
 from .reading import Flow, find_chain, read_blocks
 from .timm_stack import find_blocks, follow_blocks
 from .watching import ADAPTER, Watched, same, watch
@@ -77,9 +78,10 @@ def open_around(
     end = calls[id(last)]
     flow = Flow(calls[id(first)], end.y, end.end, tuple(blocks), ())
     with torch.no_grad(), evaluating(watched.shadow, module):
-        tokens = _find_layout(watched, flow, name) if layout is None or patch_size is None else (layout, patch_size)
-        opened = _assemble(watched, flow, name, *tokens)
-        _require_residual(opened, Seen(last, False, end.turned[1]), watched.images, name)
+        given = None if layout is None or patch_size is None else (layout, patch_size, None)
+        opened = _assemble(watched, flow, name, *(given or _find_layout(watched, flow, name)))
+        order = opened.stem.order if isinstance(opened.stem, CapturedStem) else None
+        _require_residual(opened, Seen(last, False, end.turned[1], order), watched.images, name)
     return opened
 
 
@@ -99,21 +101,36 @@ def _require_residual(opened: Opened, seen: Seen, images: Tensor, name: str) -> 
         )
 
 
-def _assemble(watched: Watched, flow: Flow, name: str, layout: TokenLayout, patch: tuple[int, int]) -> Opened:
-    layout, readout, answer = _find_readout(watched, flow, layout, name)
+def _assemble(
+    watched: Watched,
+    flow: Flow,
+    name: str,
+    layout: TokenLayout,
+    patch: tuple[int, int],
+    order: tuple[int, ...] | None,
+) -> Opened:
+    if order is not None and any(block.mask is not None or block.rope is not None for block in flow.blocks):
+        raise ModelError(f"{name} has tokens behind its patches and attention that minds their order. {ADAPTER}")
+    residual = arranged(flow.residual, False, order)
+    layout, readout, answer = _find_readout(watched, flow, residual, layout, order, name)
     _require_one_width(flow.blocks, name)
     size = {"image": watched.images.shape[2:], "patch": patch, "n_channels": watched.images.shape[1]}
     cfg = sizes_of(name, flow.blocks, layout, readout, **size)
-    module = watched.module
-    stem = CapturedStem(module, watched.original(flow.first.module), flow.first.turned[0])
-    return Opened(cfg, stem, flow.blocks, readout, flow.originals, lambda images: answer(module(images)))
+    module, first = watched.module, flow.first
+    stem = CapturedStem(module, watched.original(first.module), first.turned[0], order)
+    originals = flow.originals
+    if order is not None:
+        originals = tuple(replace(one if isinstance(one, Seen) else Seen(one, False), order=order) for one in originals)
+    return Opened(cfg, stem, flow.blocks, readout, originals, lambda images: answer(module(images)))
 
 
-def _find_layout(watched: Watched, flow: Flow, name: str) -> tuple[TokenLayout, tuple[int, int]]:
-    """Tokens and patches, from which tokens a pixel moves.
+def _find_layout(
+    watched: Watched, flow: Flow, name: str
+) -> tuple[TokenLayout, tuple[int, int], tuple[int, ...] | None]:
+    """Tokens, the size of a patch, and the order that puts patches last, from which tokens a pixel moves.
 
     Raises:
-        ModelError: Patches don't stand row by row behind the other tokens, or a token reads more than a patch.
+        ModelError: Patches don't stand row by row, or a token reads more than a patch.
     """
     image, n_tokens = watched.images[:1], flow.residual.shape[1]
     height, width = (int(side) for side in image.shape[2:])
@@ -126,25 +143,32 @@ def _find_layout(watched: Watched, flow: Flow, name: str) -> tuple[TokenLayout, 
         return (stem.patches(other) - before).abs().sum((0, 2)).gt(0).nonzero().flatten().tolist()
 
     corner, end = moved(0, 0), moved(height - 1, width - 1)
-    prefix, count = (corner or [0])[0], n_tokens - (corner or [0])[0]
+    one_each = len(corner) == len(end) == 1
+    start, count = (corner[0], end[0] + 1 - corner[0]) if one_each else (0, 0)
     for rows in sorted(range(1, count + 1), key=lambda rows: abs(rows * rows - count)):
         columns = count // rows
         if rows * columns != count or height % rows or width % columns:
             continue
         high, wide = height // rows, width // columns
-        wanted = {(high - 1, wide - 1): prefix, (0, min(wide, width - 1)): prefix + (columns > 1)}
-        wanted |= {(min(high, height - 1), 0): prefix + (rows > 1) * columns, (height - 1, width - 1): n_tokens - 1}
-        if corner == [prefix] and all(moved(*pixel) == [token] for pixel, token in wanted.items()):
-            return TokenLayout(prefix > 0, max(0, prefix - 1), (rows, columns)), (high, wide)
+        wanted = {(high - 1, wide - 1): start, (0, min(wide, width - 1)): start + (columns > 1)}
+        wanted |= {(min(high, height - 1), 0): start + (rows > 1) * columns}
+        if all(moved(*pixel) == [token] for pixel, token in wanted.items()):
+            others = [token for token in range(n_tokens) if not start <= token < start + count]
+            order = None if start + count == n_tokens else (*others, *range(start, start + count))
+            return TokenLayout(len(others) > 0, max(0, len(others) - 1), (rows, columns)), (high, wide), order
     raise ModelError(
         f"{name} hands its blocks {n_tokens} tokens, of which the first pixel moves {corner[:4]} and the last "
-        f"{end[-4:]}: class token and registers stand in front of the patches, which follow row by row and each read "
-        f"their own pixels alone. Put its tokens into this order. {ADAPTER}"
+        f"{end[-4:]}: patches that follow row by row and each read their own pixels alone are wanted. {ADAPTER}"
     )
 
 
 def _find_readout(
-    watched: Watched, flow: Flow, layout: TokenLayout, name: str
+    watched: Watched,
+    flow: Flow,
+    residual: Tensor,
+    layout: TokenLayout,
+    order: tuple[int, ...] | None,
+    name: str,
 ) -> tuple[TokenLayout, Readout, Callable[[Any], Tensor]]:
     """Norm, pooling and head, and which of the module's answers are the logits.
 
@@ -152,10 +176,10 @@ def _find_readout(
         ModelError: None that are known here lead to an answer.
     """
     calls = [call for call in watched.calls if call.start >= flow.end]
-    norms: list[tuple[Norm, Tensor]] = [(open_norm(nn.Identity(), ""), flow.residual)]
+    norms: list[tuple[Norm, Tensor]] = [(open_norm(nn.Identity(), ""), residual)]
     for call in calls:
         if same(call.x, flow.residual) and (make := recognise_norm(call.module, call.x, call.y)) is not None:
-            norms.insert(0, (make(watched.original(call.module)), call.y))
+            norms.insert(0, (make(watched.original(call.module)), arranged(call.y, False, order)))
     for path, logits in _answers(watched.output):
         for norm, tokens in norms:
             for read, beside in _poolings(layout):
@@ -224,14 +248,15 @@ def _answers(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
         return
     if isinstance(output, tuple | list):
         output = dict(enumerate(output))
-    keys = list(output) if isinstance(output, Mapping) else []
-    for key in sorted(keys, key=lambda key: "logit" not in str(key)):
+    elif not isinstance(output, Mapping):
+        output = vars(output) if is_dataclass(output) else {}
+    for key in sorted(output, key=lambda key: "logit" not in str(key)):
         yield from _answers(output[key], (*path, key))
 
 
 def _at(path: Path, output: Any) -> Tensor:
     for key in path:
-        output = output[key]
+        output = output[key] if isinstance(output, tuple | list | Mapping) else getattr(output, key)
     return output
 
 

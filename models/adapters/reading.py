@@ -102,7 +102,6 @@ class _Unit:
 
     parts: Callable[[Lookup], dict[str, Any]]
     is_attention: bool
-    reader: Call
     before: Tensor
     after: Tensor
     end: int
@@ -125,8 +124,9 @@ def read_blocks(watched: Watched, name: str) -> Flow:
     blocks = tuple(_block(pair, watched, f"{name} block {place}") for place, pair in enumerate(pairs))
     places = [pair[-1].seen for pair in pairs]
     originals = tuple(place for place in places if place is not None) if None not in places[:-1] else ()
-    first, last = units[0], units[-1]
-    return Flow(first.reader, last.after, last.end, blocks, originals, reader.why)
+    last = units[-1]
+    first = next(call for call in watched.calls if same(call.x, units[0].before))  # the outermost that is handed it
+    return Flow(first, last.after, last.end, blocks, originals, reader.why)
 
 
 def _block(units: list[_Unit], watched: Watched, where: str) -> OpenBlock:
@@ -217,7 +217,7 @@ class _Reader:
                 continue
 
             parts = _around(inside, attention is not None, scale, reader, norm)
-            return _Unit(parts, attention is not None, reader, residual, after, time, place)
+            return _Unit(parts, attention is not None, residual, after, time, place)
         self._note(residual, reads)
         return None
 
@@ -332,12 +332,14 @@ class _Heads:
     Args:
         rows: Which row of all projections in a row belongs to q, k, v of which head, (3, head, d_head).
         scale: Factor on q.k.
+        factor: Factor on what the pattern weighs, 1 as a rule.
         causal: Whether a token sees those in front of it and itself only.
         norms: Of queries and keys, of the copy.
     """
 
     rows: Tensor
     scale: float
+    factor: float
     causal: bool
     norms: tuple[nn.Module, nn.Module]
 
@@ -362,8 +364,12 @@ def _read_attention(
     some = sorted({0, normed.shape[1] // 2, normed.shape[1] - 1})
     wanted = written[0, some] if z is None else z[0, some]
 
-    def fits(found: Tensor) -> bool:
-        return same(out(found) if whole else found, wanted)
+    def fits(found: Tensor) -> float | None:
+        """The factor on the heads' outputs that gives what was written."""
+        if same(out(found) if whole else found, wanted):
+            return 1.0
+        factor = float((found * wanted).sum() / found.square().sum()) if not whole else 0.0
+        return factor if factor and same(found * factor, wanted) else None
 
     sizes = [ports.shape[-1]] if whole else [call.y.shape[-1] for call in reads]
     norms = [
@@ -371,7 +377,7 @@ def _read_attention(
         for call in reader.watched.calls
         if reads[0].start < call.start and (write is None or call.start < write.start) and reader._norm(call)
     ]
-    heads = _find_heads(ports[0], width, sizes, some, fits, norms, _said(reader.watched, fused))
+    heads = _find_heads(ports[0], width, normed.shape[-1], sizes, some, fits, norms, _said(reader.watched, fused))
     if heads is None:
         return None
     joined = None if joint is None else reader._norm(joint)
@@ -382,7 +388,7 @@ def _read_attention(
         source = layers[0].out_proj if whole else None if write is None else of(write.module)
         n_heads, d_head = heads.rows.shape[1:]
         return {
-            "reads": _reads(layers, heads.rows),
+            "reads": _reads(layers, heads.rows, heads.factor),
             "writes": IdentityWrites(width, layers[0], scale) if source is None else LinearWrites(source, scale),
             "n_heads": n_heads,
             "d_head": d_head,
@@ -406,14 +412,16 @@ def _rows_of(layer: Any) -> Part:
     return torch.cat([own.q_proj_weight, own.k_proj_weight, own.v_proj_weight]), layer.in_proj_bias
 
 
-def _reads(layers: list[Any], rows: Tensor) -> Reads:
-    """The projections' rows in canonical order, by reference where they stand in it."""
+def _reads(layers: list[Any], rows: Tensor, factor: float) -> Reads:
+    """The projections' rows in canonical order, by reference where they stand in it; values times a factor."""
     n, in_order = rows[0].numel(), torch.arange(rows.numel())
-    if len(layers) == 1 and torch.equal(rows.flatten(), in_order):
+    if factor == 1 and len(layers) == 1 and torch.equal(rows.flatten(), in_order):
         return FusedReads(lambda: _rows_of(layers[0]))
     starts = [int(part.flatten()[0]) for part in rows]
-    if len(layers) == 3 and all(
-        torch.equal(part.flatten(), in_order[:n] + start) for part, start in zip(rows, starts, strict=True)
+    if (
+        factor == 1
+        and len(layers) == 3
+        and all(torch.equal(part.flatten(), in_order[:n] + start) for part, start in zip(rows, starts, strict=True))
     ):
         q, k, v = (layers[start // n] for start in starts)
         return SeparateReads((q, k, v), rows.shape[2])
@@ -421,10 +429,11 @@ def _reads(layers: list[Any], rows: Tensor) -> Reads:
     def part(port: int) -> Part:
         found = [_rows_of(layer) for layer in layers]
         weight, wanted = torch.cat([weight for weight, _ in found]), rows[port].flatten().to(found[0][0].device)
+        times = factor if port == 2 else 1.0
         if all(bias is None for _, bias in found):
-            return weight[wanted], None
+            return weight[wanted] * times, None
         biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in found]
-        return weight[wanted], torch.cat(biases)[wanted]
+        return weight[wanted] * times, torch.cat(biases)[wanted] * times
 
     return CallableReads(part)
 
@@ -443,9 +452,10 @@ def _said(watched: Watched, part: nn.Module) -> tuple[list[int], list[float]]:
 def _find_heads(
     ports: Tensor,
     width: int,
+    model: int,
     sizes: list[int],
     some: list[int],
-    fits: Callable[[Tensor], bool],
+    fits: Callable[[Tensor], float | None],
     norms: list[nn.Module],
     said: tuple[list[int], list[float]],
 ) -> _Heads | None:
@@ -454,9 +464,11 @@ def _find_heads(
     Args:
         ports: What the projections gave for one image, (token, rows of all projections).
         width: Head x d_head.
+        model: Width of the residual.
         sizes: Rows of each projection.
         some: Tokens whose outputs are compared.
-        fits: Whether the heads' outputs at these tokens, (token, head x d_head), are the module's.
+        fits: What the heads' outputs at these tokens, (token, head x d_head), are to be multiplied by to be the
+            module's; None if they are others.
         norms: Norms that ran between the projections and the output.
         said: Numbers of heads and scales to try first.
     """
@@ -465,7 +477,7 @@ def _find_heads(
     heads = [count for count in (*said[0], *range(1, width + 1)) if width and width % count == 0]
     for n_heads in dict.fromkeys(heads):
         d_head = width // n_heads
-        scales = dict.fromkeys((*said[1], d_head**-0.5, ports.shape[-1] ** -0.5, (3 * width) ** -0.5, width**-0.5, 1.0))
+        scales = dict.fromkeys((*said[1], d_head**-0.5, width**-0.5, model**-0.5, 1.0, 1 / d_head))
         own = [norm for norm in norms if _width(norm) == d_head][:2]
         orders = [(nn.Identity(), nn.Identity()), *itertools.permutations(own, 2)]
         for rows, pair in itertools.product(_orders(ports.shape[-1], n_heads, d_head, sizes), orders):
@@ -475,8 +487,9 @@ def _find_heads(
                 scores = q @ k.transpose(-1, -2) * scale
                 scores = scores.masked_fill(~allowed, -torch.inf) if causal else scores
                 z = (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
-                if fits(z.to(ports.dtype)):
-                    return _Heads(rows, scale, causal, pair)
+                factor = fits(z.to(ports.dtype))
+                if factor is not None:
+                    return _Heads(rows, scale, factor, causal, pair)
     return None
 
 

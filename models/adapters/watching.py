@@ -110,12 +110,18 @@ def watch(module: nn.Module, name: str, image_size: Any = None) -> Watched:
         raise ModelError(no_blocks(module, name))
     shadow = shadow_of(module)
     with evaluating(shadow), torch.no_grad():
-        images = _images(shadow, name, image_size)
+        images, output = _images(shadow, name, image_size)
         for cloned in (False, True):
-            calls, output, versions = _record(shadow, images, cloned)
+            calls, again, versions = _record(shadow, images, cloned)
             if all(tensor._version == version for tensor, version in versions):  # nothing was changed in place
                 break
-    return Watched(module, shadow, images, sorted(calls, key=lambda call: call.start), output)
+    before, now = first_tensor(output), first_tensor(again)
+    if before is not None and now is not None and not same(now, before):
+        raise ModelError(
+            f"{name} gives other values for the same images each time, in evaluation mode too: drop out by nn.Dropout, "
+            f"or by F.dropout(x, training=self.training)."
+        )
+    return Watched(module, shadow, images, sorted(calls, key=lambda call: call.start), again)
 
 
 def no_blocks(module: nn.Module, name: str) -> str:
@@ -203,32 +209,32 @@ _COMMON = tuple((side, side) for side in (16, 28, 32, 64, 96, 224))
 _PREFIX = (1, 0, 2, 5, 3, 4, 6, 7, 8, 9)
 
 
-def _images(module: nn.Module, name: str, image_size: Any) -> Tensor:
-    """Two random images of the size that a module takes: the one that is passed, said, or the only one that fits."""
+def _images(module: nn.Module, name: str, image_size: Any) -> tuple[Tensor, Any]:
+    """Two random images of the size that a module takes (passed, said, or the only one that fits), and its output."""
     like, channels = next(module.parameters()), _channels(module)
     generator, why = torch.Generator().manual_seed(0), "it says nothing of it"
 
-    def run(size: tuple[int, int]) -> Tensor | None:
+    def run(size: tuple[int, int]) -> tuple[Tensor, Any] | None:
         nonlocal why
         for count in channels:
             images = torch.randn(2, count, *size, generator=generator).to(device=like.device, dtype=like.dtype)
             try:
-                module(images)
+                return images, module(images)
             except Exception as error:
                 why = f"{count} x {size[0]} x {size[1]}: {' '.join(str(error).split())[:200]}"
-            else:
-                return images
         return None
 
     sure = [*_said_sizes(module), *_fitting_sizes(module, learnt=True)] if image_size is None else [pair(image_size)]
     for size in dict.fromkeys(sure):
-        if (images := run(size)) is not None:
-            return images
-    found: list[Tensor] = []
+        if (one := run(size)) is not None:
+            return one
+    found: list[tuple[Tensor, Any]] = []
     for size in () if image_size is not None else dict.fromkeys((*_fitting_sizes(module, learnt=False), *_COMMON)):
-        found += [images for images in (run(size),) if images is not None]
+        found += [one for one in (run(size),) if one is not None]
         if len(found) > 1:
-            why = "several run, such as " + " and ".join(f"{images.shape[2]} x {images.shape[3]}" for images in found)
+            why = "several run, such as " + " and ".join(
+                f"{images.shape[2]} x {images.shape[3]}" for images, _ in found
+            )
             break
     if len(found) == 1:
         return found[0]

@@ -133,12 +133,31 @@ def test_an_arbitrary_mask_cuts_what_tokens_see(tiny_module, images_for):
 
 
 class _Behind(_Mine):
+    """A token behind the patches, causal or not."""
+
+    def __init__(self, causal=False):
+        super().__init__()
+        self.causal = causal
+
     def forward(self, images):
         x = self.embedder(images)
         x = torch.cat([x, self.special.expand(len(x), -1, -1)], 1)
         for block in self.stack:
-            x = block(x)
-        return self.answer(self.last_norm(x).mean(1))
+            x = block(x, is_causal=True) if self.causal else block(x)
+        return self.answer(self.last_norm(x)[:, -1])
+
+
+def test_tokens_behind_the_patches_are_put_in_front(close):
+    vit = HookedViT(_Behind())
+    images, residuals = torch.randn(2, 1, 8, 8), []
+    close(vit(images), vit.module.eval()(images).detach())
+    assert vit.cfg.tokens.token_names() == ("cls", "r0c0", "r0c1", "r1c0", "r1c1") and vit.cfg.read_tokens == (0,)
+    handle = vit.opened.originals[-1].register_forward_hook(lambda _m, _a, out: residuals.append(out))
+    vit.module(images)
+    handle.remove()
+    with torch.no_grad():
+        close(vit.run_blocks(vit.embed(images)), residuals[0])
+        close(vit.embed(images)[:, 1:], vit.module.embedder(images))
 
 
 class _TwoStacks(_Mine):
@@ -150,7 +169,7 @@ class _TwoStacks(_Mine):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (_Behind, "class token and registers stand in front"),
+        (lambda: _Behind(causal=True), "hands its blocks an attention mask"),
         (_TwoStacks, "outside its longest stack"),
     ],
 )

@@ -1,6 +1,7 @@
 """ViTs of one's own, in the ways that people write them: each is opened by watching one run, or refused by name."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from vitcircuits.models import load_vit
 from vitcircuits.models.adapters.watching import shadow_of, watch
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.projections import CallableReads, FusedReads, SeparateReads
+from vitcircuits.models.scrambled import exchange_heads, shuffle_weights
 
 WIDTH, CLASSES = 16, 5
 METRIC = Metric("logit_difference", (0,), (2,))
@@ -79,6 +81,17 @@ class Separate(nn.Module):
         k, v = (k[:, None], v[:, None]) if self.shared else (split_heads(k, self.heads), split_heads(v, self.heads))
         out = self.out(weigh(q, k, v, self.factor))
         return (out, None) if self.pair else out
+
+
+class Weakened(Arranged):
+    """What a known tutorial has: rows (head, d, 3), no scale in front of softmax, and a division behind it."""
+
+    def __init__(self, width, heads):
+        super().__init__(width, heads, axes="hdk")
+
+    def forward(self, x):
+        q, k, v = self.to_qkv(x).unflatten(-1, (self.shape["h"], -1, 3)).permute(4, 0, 2, 1, 3)
+        return self.proj(weigh(q, k, v, scale=1.0) / math.sqrt(x.shape[-1]))
 
 
 class TwoProjections(nn.Module):
@@ -328,6 +341,12 @@ def by_name(logits, tokens):
     return {"tokens": tokens, "logits": logits}
 
 
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    tokens: torch.Tensor
+
+
 def layered_head(width=WIDTH):
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))
 
@@ -344,6 +363,7 @@ OWN = {
     "separate-unscaled": lambda: Vit(body(partial(Separate, scale=1.0, pair=True)), head=InlineHead()),
     "separate-by-width": lambda: Vit(body(partial(Separate, scale=1 / math.sqrt(WIDTH))), norm=False),
     "shared-keys": lambda: Vit(body(partial(Separate, shared=True), mlp=GEGLU), patches="linear", said=False),
+    "weakened": lambda: Vit(body(Weakened), out=Answer),
     "two-projections": lambda: Vit(body(TwoProjections), norm=False, head=layered_head(), pool=mean),
     "list-of-heads": lambda: Vit(body(ListOfHeads), positions="buffer", registers=2),
     "unprojected": lambda: Vit(body(Unprojected, mlp=partial(sequential_mlp, act=partial(nn.ReLU, inplace=True)))),
@@ -501,6 +521,17 @@ def test_the_module_is_left_as_it_was(images_for):
     assert torch.backends.mha.get_fastpath_enabled() and all(part.requires_grad for part in module.parameters())
 
 
+def test_controls_are_copies_that_are_opened_in_the_same_way(own, images_for):
+    module = Vit(body(Fused), positions="buffer", said=False).double()
+    images = torch.randn(2, 1, 12, 12, dtype=torch.float64)
+    for vit in (load_vit(module, image_size=12), own("rows-h3d")):
+        for scramble in (exchange_heads, shuffle_weights):
+            found, some = scramble(vit), images if vit.module is module else images_for(vit, 2)
+            assert float((found(some) - vit(some)).abs().max()) > 1e-3
+    with pytest.raises(ModelError, match="has two heads with a projection"):
+        exchange_heads(own("unprojected"))
+
+
 def test_a_module_that_cannot_be_copied_is_watched_itself(close, images_for):
     module = make_own("separate")
     module.kept = module.head(torch.zeros(1, WIDTH, dtype=torch.float64))  # no leaf: deepcopy refuses it
@@ -560,6 +591,14 @@ class NormedWrites(PostNorm):
         return x + self.norm2(self.mlp(x))
 
 
+class DroppingOut(Vit):
+    def __init__(self):
+        super().__init__(body(Fused))
+
+    def forward(self, images):
+        return super().forward(F.dropout(images))
+
+
 class Overlapping(Vit):
     def __init__(self):
         super().__init__(body(Fused))
@@ -585,10 +624,11 @@ def encoder(**options):
         (lambda: Vit(body(Fused), pool=lambda x: x.amax(1)), "pools its tokens, or goes on from them, in a way"),
         (lambda: Vit(body(Fused), pool=lambda x: x[:, 1]), "pools its tokens, or goes on from them, in a way"),
         (Overlapping, "each read their own pixels alone"),
+        (DroppingOut, "gives other values for the same images each time"),
         (lambda: Vit(nn.Identity()), "without a stack of transformer blocks"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name_with_the_way_out(make, said):
     with pytest.raises(ModelError, match=said) as caught:
         load_vit(make())
-    assert "pre-norm blocks" in str(caught.value) or "docs/models.md" in str(caught.value)
+    assert any(way in str(caught.value) for way in ("pre-norm blocks", "docs/models.md", "training=self.training"))
