@@ -14,6 +14,7 @@ from torch import nn
 
 from . import external
 from .adapters.find import Opener
+from .adapters.hf import part_or_none
 from .cards import Card, read_card
 from .census import architectures
 from .checkpoints import PICKLES, architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
@@ -256,7 +257,7 @@ def _from_transformers(path: Path, pretrained: bool, name: str | None, options: 
 
 def _class_labels(module: Any) -> tuple[str, ...] | None:
     """What the configuration calls the classes, unless these are the names that transformers makes up."""
-    head, names = getattr(module, "classifier", None), module.config.id2label or {}
+    head, names = part_or_none(module, "classifier", "cls_classifier"), module.config.id2label or {}
     labels = tuple(str(names[index]) for index in sorted(names))
     if not isinstance(head, nn.Linear) or head.out_features != len(labels):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,8 @@ def _assemble(
     stem = CapturedStem(module, watched.original(first.module), first.turned[0], order)
     originals = flow.originals
     if order is not None:
-        originals = tuple(replace(one if isinstance(one, Seen) else Seen(one, False), order=order) for one in originals)
+        behind = (one if isinstance(one, Seen) else Seen(cast(nn.Module, one), False) for one in originals)
+        originals = tuple(replace(one, order=order) for one in behind)
     return Opened(cfg, stem, flow.blocks, readout, originals, lambda images: answer(module(images)))
 
 

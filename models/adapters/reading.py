@@ -17,6 +17,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -162,7 +163,7 @@ class _Reader:
             ModelError: There is no attention that can be read.
         """
         for call in self.watched.calls:
-            if call.x.ndim == 3 and (self._projects(call) or self._norm(call)):
+            if call.x.ndim == 3 and (self._projects(call) or self.norm(call)):
                 unit = self._unit(call.x, call.start)
                 if unit is not None and unit.is_attention:
                     found = []
@@ -176,7 +177,7 @@ class _Reader:
     def _projects(self, call: Call) -> bool:
         return isinstance(call.module, nn.Linear | nn.MultiheadAttention)
 
-    def _norm(self, call: Call) -> Callable[[nn.Module], Norm] | None:
+    def norm(self, call: Call) -> Callable[[nn.Module], Norm] | None:
         """How a norm is made of the part, if it is one."""
         if id(call) not in self._norms:
             self._norms[id(call)] = recognise_norm(call.module, call.x, call.y)
@@ -188,7 +189,7 @@ class _Reader:
         for reader in later:
             if not same(reader.x, residual):
                 continue
-            norm = self._norm(reader)
+            norm = self.norm(reader)
             if norm is None and not self._projects(reader):
                 continue
             normed = residual if norm is None else reader.y
@@ -284,7 +285,7 @@ class _Reader:
         """Does nothing unless a norm stands between what is written and the residual."""
         values = [value for _, value, _ in self._values(end, residual)]
         behind = [
-            call.y for call in self.watched.calls if call.start >= end and same(call.x, written) and self._norm(call)
+            call.y for call in self.watched.calls if call.start >= end and same(call.x, written) and self.norm(call)
         ]
         post = any(same(value, normed + written) for value in values) and normed is not residual
         if post or any(same(value, residual + norm) for norm in behind for value in values):
@@ -348,58 +349,81 @@ def _read_attention(
     reader: _Reader, reads: list[Call], write: Call | None, normed: Tensor, written: Tensor
 ) -> Parts | None:
     """Attention's canonical parts; None if it is no attention that is known here."""
-    fused: Any = reads[0].module
-    whole = isinstance(fused, nn.MultiheadAttention)
-    if whole:
-        ports, out = F.linear(normed, *_rows_of(fused)), fused.out_proj
-    else:
-        ports, out = torch.cat([call.y for call in reads], -1), None if write is None else write.module
-    joint = None
-    z = None if whole else written if write is None else write.x
-    if write is not None and z is not None:
-        inner = [call for call in reader.watched.calls if same(call.y, z) and call.start > reads[-1].end]
-        joint = next((call for call in inner if call.x.shape == z.shape and reader._norm(call)), None)
-        z = z if joint is None else joint.x
-    width = written.shape[-1] if write is None else (out.in_features if isinstance(out, nn.Linear) else 0)
+    first: Any = reads[0].module
+    whole = isinstance(first, nn.MultiheadAttention)  # which calls its projections without their modules
     some = sorted({0, normed.shape[1] // 2, normed.shape[1] - 1})
-    wanted = written[0, some] if z is None else z[0, some]
-
-    def fits(found: Tensor) -> float | None:
-        """The factor on the heads' outputs that gives what was written."""
-        if same(out(found) if whole else found, wanted):
-            return 1.0
-        factor = float((found * wanted).sum() / found.square().sum()) if not whole else 0.0
-        return factor if factor and same(found * factor, wanted) else None
-
-    sizes = [ports.shape[-1]] if whole else [call.y.shape[-1] for call in reads]
+    joint: Call | None = None
+    if whole:
+        ports, sizes, width = F.linear(normed, *_rows_of(first)), [], first.out_proj.in_features
+        fits = _fits(written[0, some], first.out_proj)
+    else:
+        ports, sizes = torch.cat([call.y for call in reads], -1), [call.y.shape[-1] for call in reads]
+        z = written if write is None else write.x
+        joint = _joint_norm(reader, z, reads[-1].end) if write is not None else None
+        z = z if joint is None else joint.x
+        width, fits = z.shape[-1], _fits(z[0, some])
     norms = [
         call.module
         for call in reader.watched.calls
-        if reads[0].start < call.start and (write is None or call.start < write.start) and reader._norm(call)
+        if reads[0].start < call.start and (write is None or call.start < write.start) and reader.norm(call)
     ]
-    heads = _find_heads(ports[0], width, normed.shape[-1], sizes, some, fits, norms, _said(reader.watched, fused))
+    heads = _find_heads(ports[0], width, normed.shape[-1], sizes, some, fits, norms, _said(reader.watched, first))
     if heads is None:
         return None
-    joined = None if joint is None else reader._norm(joint)
-    mask = torch.ones(normed.shape[1], normed.shape[1], dtype=torch.bool).tril()
+    joined = None if joint is None else (joint.module, reader.norm(joint))
+    return partial(_attention, heads, [call.module for call in reads], write and write.module, joined, normed.shape[1])
 
-    def parts(of: Lookup, scale: nn.Module) -> dict[str, Any]:
-        layers: list[Any] = [of(call.module) for call in reads]
-        source = layers[0].out_proj if whole else None if write is None else of(write.module)
-        n_heads, d_head = heads.rows.shape[1:]
-        return {
-            "reads": _reads(layers, heads.rows, heads.factor),
-            "writes": IdentityWrites(width, layers[0], scale) if source is None else LinearWrites(source, scale),
-            "n_heads": n_heads,
-            "d_head": d_head,
-            "scale": heads.scale,
-            "q_norm": of(heads.norms[0]),
-            "k_norm": of(heads.norms[1]),
-            "mask": additive_mask(mask) if heads.causal else None,
-            "joint": None if joint is None or joined is None else JointNorm(joined(of(joint.module))),
-        }
 
-    return parts
+def _attention(
+    heads: _Heads,
+    layers: list[nn.Module],
+    out: nn.Module | None,
+    joined: tuple[nn.Module, Any] | None,
+    n_tokens: int,
+    of: Lookup,
+    scale: nn.Module,
+) -> dict[str, Any]:
+    """Parts of an `OpenBlock` by name, from what was found of its attention."""
+    own: list[Any] = [of(layer) for layer in layers]
+    _, n_heads, d_head = heads.rows.shape
+    last: Any = own[0].out_proj if isinstance(own[0], nn.MultiheadAttention) else None if out is None else of(out)
+    width = n_heads * d_head
+    return {
+        "reads": _reads(own, heads.rows, heads.factor),
+        "writes": IdentityWrites(width, own[0], scale) if last is None else LinearWrites(last, scale),
+        "n_heads": n_heads,
+        "d_head": d_head,
+        "scale": heads.scale,
+        "q_norm": of(heads.norms[0]),
+        "k_norm": of(heads.norms[1]),
+        "mask": additive_mask(torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()) if heads.causal else None,
+        "joint": None if joined is None else JointNorm(joined[1](of(joined[0]))),
+    }
+
+
+def _joint_norm(reader: _Reader, z: Tensor, start: int) -> Call | None:
+    """The norm across all heads that gave what the output projection was handed; None if there is none."""
+    calls = (call for call in reader.watched.calls if call.start > start and call.x.shape == z.shape)
+    return next((call for call in calls if same(call.y, z) and reader.norm(call)), None)
+
+
+def _fits(wanted: Tensor, out: nn.Module | None = None) -> Callable[[Tensor], float | None]:
+    """What heads' outputs (some tokens, head x d_head) are to be multiplied by to be those wanted; None if others are.
+
+    Args:
+        wanted: The heads' outputs, or what `out` gives of them.
+        out: The output projection.
+    """
+
+    def fits(z: Tensor) -> float | None:
+        if same(z if out is None else out(z), wanted):
+            return 1.0
+        if out is not None:
+            return None
+        factor = float((z * wanted).sum() / z.square().sum())
+        return factor if factor and same(z * factor, wanted) else None
+
+    return fits
 
 
 def _rows_of(layer: Any) -> Part:
@@ -465,10 +489,9 @@ def _find_heads(
         ports: What the projections gave for one image, (token, rows of all projections).
         width: Head x d_head.
         model: Width of the residual.
-        sizes: Rows of each projection.
+        sizes: Rows of each projection; none for `nn.MultiheadAttention`.
         some: Tokens whose outputs are compared.
-        fits: What the heads' outputs at these tokens, (token, head x d_head), are to be multiplied by to be the
-            module's; None if they are others.
+        fits: See `_fits`.
         norms: Norms that ran between the projections and the output.
         said: Numbers of heads and scales to try first.
     """

@@ -296,8 +296,8 @@ def _patches(module: nn.Module) -> list[tuple[int, int]]:
         for part in parts
         if isinstance(part, nn.Conv2d) and part.kernel_size == part.stride
     ]
-    for part in parts if not found else ():
-        for channels in _channels(module) if isinstance(part, nn.Linear) else ():
+    for part in [part for part in parts if isinstance(part, nn.Linear) and not found]:
+        for channels in _channels(module):
             side = round((part.in_features / channels) ** 0.5)
             if side > 1 and side * side * channels == part.in_features:
                 found.append((side, part.out_features))

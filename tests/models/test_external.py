@@ -18,7 +18,8 @@ from vitcircuits.models.external import preprocess_of_folder, preprocess_of_open
 from vitcircuits.models.preprocess import Preprocess
 
 NAMES = ["cat", "dog"]
-SAVED = ["vit", "vit-features", "dinov2", "dinov2-registers", "clip", "clip-tower", "vivit", "vivit-features"]
+_HF = ["vit", "vit-features", "deit", "deit-teacher", "deit-features", "dinov2", "dinov2-registers"]
+SAVED = [*_HF, "clip", "clip-tower", "vivit", "vivit-features"]
 SMALL = {
     "embed_dim": 12,
     "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
