@@ -19,11 +19,11 @@ from ..blocks import OpenBlock
 from ..config import TokenLayout
 from ..errors import ModelError
 from ..norms import Norm, open_norm, recognise_norm
-from ..readouts import Readout, evaluating
+from ..readouts import ProjectionHead, Readout, evaluating
 from .opened import CapturedStem, Opened, Seen, arranged, sizes_of
 from .reading import Flow, find_chain, read_blocks
 from .timm_stack import find_blocks, follow_blocks
-from .watching import ADAPTER, Watched, same, watch
+from .watching import ADAPTER, Call, Watched, same, watch
 
 
 def open_own(module: nn.Module, name: str, image_size: Any = None) -> Opened:
@@ -211,7 +211,7 @@ def _poolings(layout: TokenLayout) -> Iterator[tuple[tuple[int, ...], int | None
 
 def _head(
     watched: Watched,
-    calls: list[Any],
+    calls: list[Call],
     tokens: Tensor,
     read: tuple[int, ...],
     beside: int | None,
@@ -225,17 +225,32 @@ def _head(
             return torch.cat([values[:, 0], values[:, beside:].mean(1)], -1)
         return values[:, read[0] : read[-1] + 1].mean(1)
 
-    chain = find_chain(calls, pool(tokens), logits)
+    pooled, norm = pool(tokens), open_norm(nn.Identity(), "")
+    chain = find_chain(calls, pooled, logits)
+    if chain is None:
+        chain = _projected(watched, calls, pooled, logits)
     if chain is None:  # the head of all tokens, pooled afterwards
         ends = [call.y for call in calls if call.y.ndim == 3 and same(pool(call.y), logits)]
         chain = next((found for end in ends if (found := find_chain(calls, tokens, end)) is not None), None)
-        if chain is None or not same(nn.Sequential(*chain)(pool(tokens)), logits):
+        if chain is None or not same(nn.Sequential(*chain)(pooled), logits):
             return None
-    pooled, norm = pool(tokens), open_norm(nn.Identity(), "")
     if chain and (make := recognise_norm(chain[0], pooled, chain[0](pooled))) is not None:
         norm, chain = make(watched.original(chain[0])), chain[1:]
     layers = [watched.original(part) for part in chain]
     return norm, layers[0] if len(layers) == 1 else nn.Sequential(*layers) if layers else nn.Identity()
+
+
+def _projected(watched: Watched, calls: list[Call], pooled: Tensor, logits: Tensor) -> list[nn.Module] | None:
+    """What leads to the logits where they are a product with a parameter (CLIP's `proj`), which is the original's."""
+    values = [pooled, *(call.y for call in calls if call.y.ndim == 2)]
+    for name, matrix in watched.shadow.named_parameters():
+        if matrix.ndim != 2 or matrix.shape[1] != logits.shape[1]:
+            continue
+        for value in values:
+            if value.shape[1] == len(matrix) and same(value @ matrix, logits):
+                chain = find_chain(calls, pooled, value)
+                return None if chain is None else [*chain, ProjectionHead(watched.module.get_parameter(name))]
+    return None
 
 
 Path = tuple[Any, ...]

@@ -202,7 +202,7 @@ def _slow_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-_SIZE = ("image_size", "img_size", "input_size", "im_size", "imgsize", "image_shape")
+_SIZE = ("image_size", "img_size", "input_size", "im_size", "imgsize", "image_shape", "input_resolution")
 _CHANNELS = ("in_channels", "in_chans", "num_channels", "n_channels", "channels", "in_ch")
 _CONFIG = ("config", "cfg", "args", "hparams", "params", "opt")
 _COMMON = tuple((side, side) for side in (16, 28, 32, 64, 96, 224))

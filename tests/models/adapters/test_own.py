@@ -329,6 +329,17 @@ class InlineHead(nn.Module):
         return self.fc2(torch.tanh(self.fc1(x)))
 
 
+class MatrixHead(nn.Module):
+    """CLIP's: a norm of the pooled vector, times a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.ln_post, self.proj = nn.LayerNorm(WIDTH), nn.Parameter(torch.zeros(WIDTH, CLASSES))
+
+    def forward(self, x):
+        return self.ln_post(x) @ self.proj
+
+
 def mean(x):
     return x.mean(1)
 
@@ -383,6 +394,7 @@ OWN = {
     "head-before-pooling": lambda: Vit(
         body(Fused), head=nn.Sequential(nn.Linear(WIDTH, CLASSES)), pool=lambda x: x, out=lambda y, _: y.mean(1)
     ),
+    "matrix-head": lambda: Vit(body(Fused), norm=False, head=MatrixHead()),
     "log-probabilities": lambda: Vit(body(Fused), out=lambda y, _: F.log_softmax(y, -1)),
 }
 
