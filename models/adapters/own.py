@@ -21,7 +21,8 @@ from ..errors import ModelError
 from ..norms import Norm, open_norm, recognise_norm
 from ..readouts import ProjectionHead, Readout, evaluating
 from .opened import CapturedStem, Opened, Seen, arranged, sizes_of
-from .reading import Flow, find_chain, read_blocks
+from .parts import find_chain
+from .reading import Flow, read_blocks
 from .timm_stack import find_blocks, follow_blocks
 from .watching import ADAPTER, Call, Watched, same, watch
 
