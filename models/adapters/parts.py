@@ -148,18 +148,21 @@ def _joint_norm(watched: Watched, norm_of: NormOf, z: Tensor, start: int) -> Cal
 def _fits(wanted: Tensor, out: nn.Module | None = None) -> Callable[[Tensor], float | None]:
     """What heads' outputs (some tokens, head x d_head) are to be multiplied by to be those wanted; None if others are.
 
+    Outputs of the first heads at the last of the tokens may be asked for by themselves, without `out`.
+
     Args:
         wanted: The heads' outputs, or what `out` gives of them.
         out: The output projection.
     """
 
     def fits(z: Tensor) -> float | None:
-        if same(z if out is None else out(z), wanted):
+        goal = wanted[-len(z) :, : z.shape[1]] if out is None else wanted
+        if same(z if out is None else out(z), goal):
             return 1.0
         if out is not None:
             return None
-        factor = float((z * wanted).sum() / z.square().sum())
-        return factor if factor and same(z * factor, wanted) else None
+        factor = float((z * goal).sum() / z.square().sum())
+        return factor if factor and same(z * factor, goal) else None
 
     return fits
 
@@ -234,24 +237,33 @@ def _find_heads(
         said: Numbers of heads and scales to try first.
     """
     n = len(ports)
-    allowed = torch.ones(n, n, dtype=torch.bool, device=ports.device).tril()[some]
+    allowed = torch.ones(n, n, dtype=torch.bool, device=ports.device).tril()
     heads = [count for count in (*said[0], *range(1, width + 1)) if width and width % count == 0]
-    for n_heads in dict.fromkeys(heads):
+    for n_heads in dict.fromkeys(heads if sizes else heads[:1]):
         d_head = width // n_heads
         scales = dict.fromkeys((*said[1], d_head**-0.5, width**-0.5, model**-0.5, 1.0, 1 / d_head))
         own = [norm for norm in norms if _width(norm) == d_head][:2]
         orders = [(nn.Identity(), nn.Identity()), *itertools.permutations(own, 2)]
         for rows, pair in itertools.product(_orders(ports.shape[-1], n_heads, d_head, sizes), orders):
-            q, k, v = ports[:, rows.to(ports.device)].permute(1, 2, 0, 3)  # each (head, token, d_head)
-            q, k, v = pair[0](q)[:, some].double(), pair[1](k).double(), v.double()
             for scale, causal in itertools.product(scales, (False, True)):
-                scores = q @ k.transpose(-1, -2) * scale
-                scores = scores.masked_fill(~allowed, -torch.inf) if causal else scores
-                z = (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
-                factor = fits(z.to(ports.dtype))
+                mask = allowed if causal else None
+                if sizes and fits(_weighted(ports, rows[:, :1], pair, some[-1:], scale, mask)) is None:
+                    continue  # one head at one token is quickly told to be another
+                factor = fits(_weighted(ports, rows, pair, some, scale, mask))
                 if factor is not None:
                     return _Heads(rows, scale, factor, causal, pair)
     return None
+
+
+def _weighted(
+    ports: Tensor, rows: Tensor, norms: tuple[nn.Module, nn.Module], some: list[int], scale: float, mask: Tensor | None
+) -> Tensor:
+    """Heads' outputs at some tokens, (token, head x d_head), from what the projections gave for one image."""
+    q, k, v = ports[:, rows.to(ports.device)].permute(1, 2, 0, 3)  # each (head, token, d_head)
+    q, k, v = norms[0](q)[:, some].double(), norms[1](k).double(), v.double()
+    scores = q @ k.transpose(-1, -2) * scale
+    scores = scores if mask is None else scores.masked_fill(~mask[some], -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(0, 1).flatten(1).to(ports.dtype)
 
 
 def _width(norm: nn.Module) -> int:

@@ -95,6 +95,9 @@ def _block(units: list[_Unit], watched: Watched, where: str) -> OpenBlock:
     return make(watched.original)
 
 
+_FAILURES = 2  # of what may be attention, until the rest of a module is not tried any more
+
+
 @dataclass(eq=False)
 class _Reader:
     """Follows the residual; `why` is the sentence on what was seen and not read."""
@@ -103,6 +106,7 @@ class _Reader:
     name: str
     why: str = ""
     _likely: bool = False
+    _failures: int = 0
     _norms: dict[int, Callable[[nn.Module], Norm] | None] = field(default_factory=dict)
 
     def units(self) -> list[_Unit]:
@@ -121,6 +125,8 @@ class _Reader:
                         self.why, self._likely = "", False
                         unit = self._unit(unit.after, unit.end)
                     return found
+                if self._failures >= _FAILURES:
+                    break
         raise ModelError(self.why or no_blocks(self.watched.module, self.name))
 
     def _projects(self, call: Call) -> bool:
@@ -155,7 +161,10 @@ class _Reader:
         normed: Tensor,
         reads: list[Call],
     ) -> _Unit | None:
+        projected = False
         for write, written, end in self._writes(residual, normed, reads):
+            if write is None and projected:
+                break  # what is written has a projection
             found = self._next(residual, written, end)
             if found is None:
                 self._require_pre_norm(residual, normed, written, end)
@@ -164,6 +173,7 @@ class _Reader:
             attention = read_attention(self.watched, self.norm, reads, write, normed, written)
             inside = attention or read_mlp(self.watched, reads, write)
             if inside is None:
+                projected |= write is not None and time > end  # the sum of both was seen
                 continue
 
             parts = _around(inside, attention is not None, scale, reader, norm)
@@ -246,6 +256,7 @@ class _Reader:
         behind = [call for call in calls if call.start > reads[-1].end and isinstance(call.module, nn.Linear)]
         back = next((call.x.shape[-1] for call in behind if call.y.shape == residual.shape), columns)
         likely = columns > back
+        self._failures += likely
         if self.why and (self._likely or not likely):
             return
         around = [call.module for call in calls if call.start < reads[0].start and call.end > reads[-1].end]
