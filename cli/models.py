@@ -136,19 +136,32 @@ def write_page(path: Path) -> None:
 
 
 def tables() -> str:
-    """timm's families, what is refused, and the toys."""
-    return "\n".join([_families(), _refused(), _toys()])
+    """timm's families, what is refused, other libraries with models of one's own, and the toys."""
+    return "\n".join([_families(), _refused(), _foreign(), _toys()])
+
+
+def versions() -> str:
+    """The libraries that the tables are made with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("timm", "torchvision", "vit-pytorch", "transformers", "transformer-lens"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return f"Made with {', '.join(found)}."
 
 
 def _families() -> str:
-    import timm
-
     from ..models.census import FAMILIES, architectures, family_of
 
     names = architectures()
     of = {family.name: [name for name in names if family_of(name) == family] for family in FAMILIES}
     lines = [
-        f"timm {timm.__version__}: {len(names)} architectures of its modules `vision_transformer`, `deit` and `eva`.",
+        versions(),
+        "",
+        f"timm: {len(names)} architectures of its modules `vision_transformer`, `deit` and `eva`.",
         "",
         "| family | architectures | one line | how it is opened |",
         "| --- | ---: | --- | --- |",
@@ -165,6 +178,28 @@ def _refused() -> str:
     reasons = {name: reason for name in architectures() if (reason := refusal(name))}
     lines = [f"Not opened, {len(reasons)} of them:", "", "| architecture | why |", "| --- | --- |"]
     lines += [f"| {name} | {reason.split(': ', 1)[-1]} |" for name, reason in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _foreign() -> str:
+    """Models of other libraries and of one's own; the laws are verified on a small one of each."""
+    from ..circuits.truths.architecture_check import check_module
+    from ..models.foreign import FOREIGN
+
+    lines = [
+        "Other libraries and your own; the laws are verified on a small one of each as this is written:",
+        "",
+        "| library | model | one line | laws |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind, one in FOREIGN.items():
+        try:
+            found = check_module(one.small, kind)
+        except ImportError:
+            said = "not installed here"
+        else:
+            said = "hold" if found.holds else f"FAIL: {found}"
+        lines.append(f"| {one.library} | {one.name} | `{one.line}` | {said} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,3 +1,7 @@
+from .adapters.opened import Opened as Opened
+from .adapters.own import open_around as open_around
+from .attention import additive_mask as additive_mask
+from .blocks import OpenBlock as OpenBlock
 from .census import describe as describe
 from .config import TokenLayout as TokenLayout
 from .config import VitConfig as VitConfig
@@ -13,10 +17,17 @@ from .hooked import HookedViT as HookedViT
 from .load import load_vit as load_vit
 from .made_readouts import probe_readout as probe_readout
 from .made_readouts import text_readout as text_readout
+from .mlps import GatedMlp as GatedMlp
+from .mlps import PlainMlp as PlainMlp
 from .model_config import ModelConfig as ModelConfig
+from .norms import open_norm as open_norm
 from .planted.vit import PlantedViT as PlantedViT
 from .preprocess import clips_to_images as clips_to_images
 from .preprocess import images_to_clips as images_to_clips
+from .projections import CallableReads as CallableReads
+from .projections import FusedReads as FusedReads
+from .projections import LinearWrites as LinearWrites
+from .projections import SeparateReads as SeparateReads
 from .readout_files import load_readout as load_readout
 from .readout_files import save_class_embeddings as save_class_embeddings
 from .readout_files import save_readout as save_readout

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .adapters.watching import draw_weights
 from .config import VitConfig
 from .errors import ModelError
 
@@ -63,8 +64,7 @@ def small_module(name: str) -> nn.Module:
         for part in module.modules():
             if hasattr(part, "init_non_persistent_buffers"):
                 part.init_non_persistent_buffers()  # type: ignore[operator]
-        for key, parameter in module.named_parameters():
-            _fill(key, parameter)
+    draw_weights(module)
     return module.eval().requires_grad_(False)
 
 
@@ -84,18 +84,6 @@ class _Unfilled(TorchFunctionMode):
 
 
 _FILLING = ("normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "fill_", "zero_")
-
-
-def _fill(key: str, parameter: nn.Parameter) -> None:
-    """Random values at which every part matters."""
-    with torch.no_grad():
-        if parameter.ndim <= 1:
-            about = 1.0 if key.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.0
-            parameter.normal_(about, 0.1)
-        elif "freqs" in key:
-            parameter.uniform_(-1, 1)
-        else:
-            parameter.normal_(0, min(0.3, parameter[0].numel() ** -0.5))
 
 
 def refusal(name: str) -> str:

@@ -4,7 +4,7 @@
 | --- | --- |
 | `open_clip:ViT-B-32:laion2b_s34b_b79k` | a name and a tag of open_clip's; without a tag under `pretrained=False` or `checkpoint=` |
 | `open_clip:hf-hub:org/repo`, `open_clip:local-dir:/path` | as open_clip has them |
-| a folder with transformers' `config.json` | ViT, DINOv2 (with registers or without), CLIP, ViViT |
+| a folder with transformers' `config.json` | ViT, DeiT, DINOv2 (with registers or without), CLIP, ViViT |
 
 Here are their modules, tokenizers, and how they want their pictures; `load_vit` opens a ViT of them, and `text_readout`
 asks a CLIP model's text tower. Needs the extra `clip` (open_clip_torch) or `video` (transformers).
@@ -41,6 +41,7 @@ RESIZED = ("dinov2", "dinov2_with_registers")
 
 _CLASSES = {  # what is made of a folder whose architecture is none of the classes that are opened
     "vit": "ViTModel",
+    "deit": "DeiTModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "clip": "CLIPModel",

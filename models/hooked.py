@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .adapters.find import open_module
+from .adapters.find import Opener, open_module
 from .blocks import OpenBlock
 from .config import VitConfig
 from .errors import DataError, ModelError
@@ -58,12 +58,14 @@ class HookedViT:
     """An opened ViT. The original module is used by reference and left as it was.
 
     Args:
-        module: One of timm's ViTs, or any module that runs a stack of timm's blocks.
+        module: One of timm's ViTs, of transformers' or open_clip's, or a module of one's own (see docs/models.md).
         name: What to call it.
         preprocess: From a picture to the model's input, where it is known.
         labels: One name per logit, where they are known.
         attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         head: What takes the place of the module's own head, once the module has been compared with its original.
+        adapter: Who opens the module, where that is not to be found out.
+        image_size: Height and width of the images of a module of one's own, or their side; None to find them.
 
     Raises:
         ModelError: The module cannot be opened, holds NaN, is in 16 bits (load it with `load_vit`), or the opened-up
@@ -79,8 +81,10 @@ class HookedViT:
         labels: tuple[str, ...] | None = None,
         attention_mask: str | Tensor | None = None,
         head: nn.Module | None = None,
+        adapter: Opener | None = None,
+        image_size: int | tuple[int, int] | None = None,
     ) -> None:
-        opened = open_module(module, name, mask=attention_mask)
+        opened = open_module(module, name, mask=attention_mask, adapter=adapter, image_size=image_size)
         self.module = module
         self.opened = opened
         self.cfg: VitConfig = opened.cfg
@@ -90,6 +94,7 @@ class HookedViT:
         self.preprocess = preprocess
         self.labels = labels
         self.attention_mask = attention_mask
+        self.opened_by: dict[str, Any] = {"adapter": adapter, "image_size": image_size}
         self.text_tower: TextTower | None = None
         _check_weights(module, name)
         self.parity = self._check_parity()
@@ -330,7 +335,7 @@ class HookedViT:
             tolerance = factor * max(1.0, float(wanted.abs().max()))
             parity = Parity(float((wanted - got).abs().max()), tolerance)
             agree = self._agreements(images, factor)
-            if not (parity.max_difference <= tolerance and agree[-1]):
+            if not (parity.max_difference <= tolerance and all(agree[-1:])):
                 odd = [f"The first block that differs is block {layer}" for layer, same in enumerate(agree) if not same]
                 where = (*odd, "All blocks agree; the readout differs")[0]
                 raise ModelError(

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from . import external
+from .adapters.find import Opener
+from .adapters.hf import part_or_none
 from .cards import Card, read_card
 from .census import architectures
 from .checkpoints import architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
@@ -41,6 +43,7 @@ def load_vit(
     preprocess: Preprocess | None = None,
     labels: tuple[str, ...] | None = None,
     attention_mask: str | torch.Tensor | None = None,
+    adapter: Opener | None = None,
     **timm_options: Any,
 ) -> HookedViT:
     """A ViT, opened up and compared with its original.
@@ -49,9 +52,10 @@ def load_vit(
         source: `toy/digits-2l` (shipped), `planted/neighbour-xor` (a known circuit), a timm name such as
             `deit_tiny_patch16_224`, `hf-hub:org/repo` or `local-dir:/path` (timm's own), a folder written by
             `vitcircuits train` or by timm, a file of weights whose parent folder is named after its architecture, a
-            module, `open_clip:ViT-B-16:openai` (a name and a tag of open_clip's; see `models/external.py`), or a folder
-            that transformers saved a ViT, DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are
-            loaded into timm's QuickGELU architecture, and the model is called so.
+            module (of a library, of one's own, or a bridge of TransformerLens'), `open_clip:ViT-B-16:openai` (a name
+            and a tag of open_clip's; see `models/external.py`), or a folder that transformers saved a ViT, DeiT,
+            DINOv2, CLIP or ViViT to. CLIP weights that were trained with QuickGELU are loaded into timm's QuickGELU
+            architecture, and the model is called so.
         checkpoint: A file with weights for a timm name, instead of timm's own: `.safetensors`, or `.pth`, `.pt` or
             `.bin` that opens without code. The number of classes is read off its head.
         pretrained: Load timm's own weights for a timm name (from the cache or the network); False for random ones.
@@ -60,18 +64,23 @@ def load_vit(
         preprocess: From a picture to the model's input, where it is not what the name says.
         labels: One name per logit, where they are not what the name says.
         attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
-        **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; or a planted model's own (see
-            `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`.
+        adapter: From a module and its name to its parts, where they are not to be found out (see docs/models.md).
+        **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; a planted model's own (see
+            `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`; or `image_size=32` or `(height, width)` for a
+            module of one's own whose images' size is not to be found out.
 
     Raises:
         ModelError: The name is not known, the weights cannot be had, read or fitted, the model cannot be opened, or
             there is not one label per logit.
     """
     if isinstance(source, nn.Module):
+        source, size = _unwrapped(source), timm_options.pop("image_size", None) or (preprocess and preprocess.size)
         _require_nothing_else("a module", checkpoint, timm_options)
-        source = _unwrapped(source)
-        vit = HookedViT(_upcast(source), name=name or type(source).__name__, attention_mask=attention_mask)
+        facts: dict[str, Any] = {"name": name or type(source).__name__, "attention_mask": attention_mask}
+        vit = HookedViT(_upcast(source), **facts, adapter=adapter, image_size=size)
     else:
+        if adapter is not None:
+            raise ModelError(f"adapter= opens a module, but the source is {str(source)!r}: pass the module itself.")
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
         if device is not None:
             vit.module.to(device)
@@ -147,9 +156,11 @@ def known_models() -> tuple[str, ...]:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module in what torch.compile and DataParallel make of it."""
+    """The module in what torch.compile, DataParallel and TransformerLens' bridges make of it."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _unwrapped(module.module)
+    if type(module).__module__.startswith("transformer_lens."):
+        return getattr(module, "original_model", module)
     return getattr(module, "_orig_mod", module)
 
 
@@ -248,7 +259,7 @@ def _from_transformers(path: Path, pretrained: bool, name: str | None, options: 
 
 def _class_labels(module: Any) -> tuple[str, ...] | None:
     """What the configuration calls the classes, unless these are the names that transformers makes up."""
-    head, names = getattr(module, "classifier", None), module.config.id2label or {}
+    head, names = part_or_none(module, "classifier", "cls_classifier"), module.config.id2label or {}
     labels = tuple(str(names[index]) for index in sorted(names))
     if not isinstance(head, nn.Linear) or head.out_features != len(labels):
         return None

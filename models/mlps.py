@@ -57,6 +57,28 @@ class GatedMlp(nn.Module):
         return self.fc2(self.norm(self.act(self.fc1_g(x)) * self.fc1_x(x)))
 
 
+class PackedMlp(nn.Module):
+    """fc2(act(gate) * value), where fc1 gives the gate and the value beside one another.
+
+    Args:
+        fc1: From the normed residual to twice the hidden width.
+        act: Activation of each gate.
+        fc2: From the hidden neurons to the residual.
+        gate_last: Whether the gate is the second half of what fc1 gives.
+    """
+
+    def __init__(self, fc1: nn.Module, act: nn.Module, fc2: nn.Module, gate_last: bool) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2, self.gate_last = fc1, act, fc2, gate_last
+        self.norm = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the MLP writes, before LayerScale."""
+        first, second = self.fc1(x).chunk(2, -1)
+        gate, value = (second, first) if self.gate_last else (first, second)
+        return self.fc2(self.norm(self.act(gate) * value))
+
+
 class NoMlp(nn.Module):
     """What stands in an attention-only block where others have their MLP: it writes zeros."""
 

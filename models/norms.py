@@ -11,6 +11,8 @@ one, the radial part, scores edges that nobody reads (measured on planted circui
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,3 +125,71 @@ def open_norm(module: nn.Module, where: str) -> Norm:
         f"{where} is a {type(module).__name__}: LayerNorm, RMSNorm and Identity are supported, because edge scores "
         f"need the norm's Jacobian. Pass a model with one of these."
     )
+
+
+class _OwnNorm(nn.Module):
+    """A norm of another class, under the names that `Norm` reads; the module itself is run."""
+
+    def __init__(self, module: nn.Module, weight: str | None, bias: str | None, eps: float) -> None:
+        super().__init__()
+        self._module, self._weight, self._bias, self.eps = [module], weight, bias, eps
+
+    @property
+    def weight(self) -> Any:
+        return None if self._weight is None else getattr(self._module[0], self._weight)
+
+    @property
+    def bias(self) -> Any:
+        return None if self._bias is None else getattr(self._module[0], self._bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._module[0](x)
+
+
+_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
+
+
+def recognise_norm(module: nn.Module, x: Tensor, y: Tensor) -> Callable[[nn.Module], Norm] | None:
+    """How the norm is made that turns x into y, told by its values; None if the module is none that is known here.
+
+    Args:
+        module: A module of any class, with gamma and beta, one of them, or neither.
+        x: What it was handed, (*batch, width).
+        y: What it gave.
+
+    Returns:
+        From a module of the same build to its norm.
+    """
+    if x.shape != y.shape or next(module.children(), None) is not None:
+        return None
+    some, wanted = x.flatten(0, -2)[:4], y.flatten(0, -2)[:4]
+    for make in _makers(module, x.shape[-1]):
+        norm = make(module)
+        for rows, given in ((some, wanted), (x, y)):
+            got = norm.affine(norm.statistics(rows)[0])
+            if float((got - given).abs().max()) > 1e-5 * float(given.abs().max()):
+                break
+        else:
+            return make
+    return None
+
+
+def _makers(module: nn.Module, width: int) -> Iterator[Callable[[nn.Module], Norm]]:
+    """Ways to read a module as a norm: by its class, else by its parameters of the right width."""
+    names = [name for name, parameter in module.named_parameters(recurse=False)]
+    if any(parameter.shape != (width,) for parameter in module.parameters(recurse=False)) or len(names) > 2:
+        return
+    try:
+        if open_norm(module, "").scales:
+            yield lambda module: open_norm(module, "")
+        return
+    except ModelError:
+        if not names and "norm" not in type(module).__name__.lower():
+            return
+    said = [value for value in vars(module).values() if type(value) is float and 0 <= value < 1e-2]
+    own: list[str | None] = [*names, None]
+    for weight, bias, centres, eps in itertools.product(own, own, (True, False), dict.fromkeys((*said, *_EPS))):
+        if weight != bias or weight is None:
+            yield lambda module, weight=weight, bias=bias, centres=centres, eps=eps: Norm(
+                _OwnNorm(module, weight, bias, eps), scales=True, centres=centres
+            )

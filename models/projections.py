@@ -256,6 +256,35 @@ class LinearWrites(Writes):
 
 
 @dataclass(frozen=True, eq=False)
+class IdentityWrites(Writes):
+    """Heads that stand beside one another in the residual, without a projection.
+
+    Args:
+        width: Of the residual.
+        like: A module whose weights say type and place.
+        scale: LayerScale, or Identity.
+    """
+
+    width: int
+    like: nn.Module
+    scale: Callable[[Tensor], Tensor]
+
+    def weight(self) -> Tensor:
+        """LayerScale on the diagonal."""
+        like = next(self.like.parameters())
+        return self.scale(torch.eye(self.width, dtype=like.dtype, device=like.device))
+
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """None."""
+        return ()
+
+    def bias(self) -> Tensor:
+        """Zero."""
+        return next(self.like.parameters()).new_zeros(self.width)
+
+
+@dataclass(frozen=True, eq=False)
 class ManyWrites(Writes):
     """Heads of several attentions beside one another, each with its own projection, and some that write nothing.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -28,10 +29,10 @@ def exchange_heads(vit: HookedViT, *, seed: int = 0) -> HookedViT:
         seed: Draws the orders.
 
     Raises:
-        ModelError: No layer has two heads.
+        ModelError: No layer has two heads with an output projection.
     """
     if not any(_n_heads(matrix, block.d_head) > 1 for block in vit.blocks for matrix in block.writes.matrices):
-        raise ModelError(f"no layer of {vit.cfg.name} has two heads, so there are none to exchange.")
+        raise ModelError(f"no layer of {vit.cfg.name} has two heads with a projection, so there are none to exchange.")
     found, generator = copy_model(vit, "heads exchanged"), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for block in found.blocks:
@@ -67,9 +68,8 @@ def copy_model(vit: HookedViT, what: str = "copy") -> HookedViT:
     module.eval().requires_grad_(False)
     head.eval().requires_grad_(False)
     name = f"{vit.cfg.name} ({what})"
-    found = HookedViT(
-        module, name=name, preprocess=vit.preprocess, labels=vit.labels, attention_mask=vit.attention_mask
-    )
+    facts: dict[str, Any] = {"preprocess": vit.preprocess, "labels": vit.labels, **vit.opened_by}
+    found = HookedViT(module, name=name, attention_mask=vit.attention_mask, **facts)
     info = vit.readout.info
     if "pool" in info:
         return found.with_readout(head, vit.labels, pool=info["pool"], info=info)

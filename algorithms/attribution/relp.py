@@ -36,7 +36,7 @@ from ...circuits.tasks.task import Task
 from ...models.blocks import OpenBlock
 from ...models.errors import ModelError
 from ...models.hooked import HookedViT
-from ...models.mlps import GatedMlp, PlainMlp
+from ...models.mlps import GatedMlp, PackedMlp, PlainMlp
 from ...models.norms import open_norm
 from ..registry import algorithm, chosen
 from .plan import PathPlan, require_slope_at_clean
@@ -87,7 +87,7 @@ def relevance_mlp(mlp: nn.Module, where: str) -> Callable[[Tensor], Tensor]:
     """The MLP's own computation from its own parts, with relevance in place of derivatives; the module is not touched.
 
     Args:
-        mlp: `PlainMlp` or `GatedMlp`, timm's `Mlp`, `GluMlp` (and so `SwiGLUPacked`) or `SwiGLU`.
+        mlp: `PlainMlp`, `PackedMlp` or `GatedMlp`, timm's `Mlp`, `GluMlp` (and so `SwiGLUPacked`) or `SwiGLU`.
         where: What to call it in a message.
 
     Raises:
@@ -96,7 +96,7 @@ def relevance_mlp(mlp: nn.Module, where: str) -> Callable[[Tensor], Tensor]:
     from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 
     part: Any = mlp
-    hidden = {PlainMlp: _plain, Mlp: _plain, GluMlp: _gated, GatedMlp: _swiglu, SwiGLU: _swiglu}.get(type(mlp))
+    hidden = _HIDDEN.get(type(mlp)) or {Mlp: _plain, GluMlp: _gated, SwiGLU: _swiglu}.get(type(mlp))
     linear = all(
         type(getattr(part, name)) is nn.Linear for name in ("fc1", "fc1_g", "fc1_x", "fc2") if hasattr(mlp, name)
     )
@@ -122,6 +122,9 @@ def _gated(part: Any, x: Tensor) -> Tensor:
 
 def _swiglu(part: Any, x: Tensor) -> Tensor:
     return halved(activate(part.fc1_g(x), part.act)) * halved(part.fc1_x(x))
+
+
+_HIDDEN = {PlainMlp: _plain, PackedMlp: _gated, GatedMlp: _swiglu}
 
 
 def activate(x: Tensor, function: nn.Module) -> Tensor:

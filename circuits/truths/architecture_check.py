@@ -8,17 +8,19 @@ Each is compared at 1e-4 x max(1, largest value), in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...models.census import small_module
 from ...models.config import VitConfig
 from ...models.errors import ModelError
 from ...models.hooked import HookedViT
+from ...models.load import load_vit
 from ..baseline import source_values
 from ..circuit import Circuit
 from ..graph import compile_graph
@@ -62,8 +64,18 @@ def check_architecture(name: str) -> ArchitectureCheck:
     Args:
         name: timm's name, without the tag of the weights.
     """
+    return check_module(lambda: small_module(name), name)
+
+
+def check_module(make: Callable[[], nn.Module], name: str) -> ArchitectureCheck:
+    """Makes a module, opens it and verifies the laws on it.
+
+    Args:
+        make: A module from images to logits; its residual behind the last block is seen somewhere.
+        name: What to call it.
+    """
     try:
-        vit = HookedViT(small_module(name), name=name)
+        vit = load_vit(make(), name=name)
     except ModelError as error:
         return ArchitectureCheck(name, None, str(error), {})
     clean, corrupt = torch.randn(

@@ -1,4 +1,4 @@
-"""The ViTs of Hugging Face's `transformers`: `ViT...`, `Dinov2...` (registers too), CLIP's image tower, and ViViT.
+"""The ViTs of Hugging Face's `transformers`: `ViT...`, `DeiT...`, `Dinov2...`, CLIP's image tower, and ViViT.
 
 Names changed with the versions of the library. Attention: `q_proj, k_proj, v_proj, o_proj` in version 5,
 `attention.query`, ..., `output.dense` in version 4, and `out_proj` in CLIP. MLP: `fc1, activation_fn, fc2`, or in
@@ -10,6 +10,8 @@ version 4 spread over the layer's `intermediate` and `output`.
 - CLIP, whole (`CLIPModel`) or its image tower by itself, has a norm in front of the first block. What comes out is the
   class token's vector in the space that texts are embedded in; `CLIPForImageClassification` averages the patches
   instead, without the final norm.
+- DeiT's distillation token stands behind the class token; a model "with teacher" has a head for each.
+- TransformerLens' bridges put components of theirs in the place of a model's parts, which they hold: those are taken.
 - ViViT's tokens are tubelets, patches that reach over some frames of a clip. Its input is a clip as an image whose
   channels are those of all its frames (see `clips_to_images`), so that whatever takes images takes clips.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..blocks import OpenBlock
@@ -38,6 +41,9 @@ VIT_KINDS = (
     "Dinov2Model",
     "Dinov2WithRegistersForImageClassification",
     "Dinov2WithRegistersModel",
+    "DeiTForImageClassification",
+    "DeiTForImageClassificationWithTeacher",
+    "DeiTModel",
 )
 CLIP_KINDS = ("CLIPModel", "CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPForImageClassification")
 VIVIT_KINDS = ("VivitForVideoClassification", "VivitModel")
@@ -53,28 +59,30 @@ def open_hf_vit(module: Any, name: str) -> Opened:
     Raises:
         ModelError: A part is of a kind that is not opened.
     """
-    base = part_or_none(module, "vit", "dinov2", "dinov2_with_registers") or module
-    embeddings, patch = base.embeddings, pair(base.embeddings.patch_embeddings.patch_size)
+    base = part_or_none(module, "vit", "deit", "dinov2", "dinov2_with_registers") or module
+    embeddings = part(base, "embeddings")
+    patch, dist = pair(embeddings.patch_embeddings.patch_size), getattr(embeddings, "distillation_token", None)
     layers = part(base, "layers", "encoder.layer")
     blocks = open_layers(layers, name)
     is_dino = hasattr(layers[0], "layer_scale1")
     size = pair(module.config.image_size if is_dino else embeddings.patch_embeddings.image_size)
     registers = getattr(embeddings, "register_tokens", None)
-    layout = _layout(size, patch, n_registers=0 if registers is None else registers.shape[1])
-    head = getattr(module, "classifier", None)
-    readout = _readout(base.layernorm, head)
+    layout = _layout(size, patch, n_registers=0 if registers is None else registers.shape[1], has_dist=dist is not None)
+    head, second = part_or_none(module, "classifier", "cls_classifier"), part_or_none(module, "distillation_classifier")
+    readout = _readout(part(base, "layernorm"), head, second)
     if is_dino and head is not None:
         norms = (readout.norm, readout.fc_norm)
         readout = Readout(tuple(range(layout.n_tokens)), *norms, head, beside=layout.n_prefix)
     channels = int(embeddings.patch_embeddings.projection.in_channels)
-    cfg = sizes_of(name, blocks, layout, readout, image=size, patch=patch, n_channels=channels)
+    pooling = None if second is None else "distilled"
+    cfg = sizes_of(name, blocks, layout, readout, image=size, patch=patch, n_channels=channels, pooling=pooling)
 
     def positions(tokens: Tensor) -> Tensor:
         return embeddings.interpolate_pos_encoding(tokens, *size) if is_dino else embeddings.position_embeddings
 
     stem = ClassTokenStem(
         lambda images: embeddings.patch_embeddings(images),
-        lambda: embeddings.cls_token,
+        lambda: embeddings.cls_token if dist is None else torch.cat([embeddings.cls_token, dist], 1),
         positions,
         lambda: getattr(embeddings, "register_tokens", None),
         dropout=lambda tokens: embeddings.dropout(tokens),
@@ -161,14 +169,16 @@ def open_vivit(module: Any, name: str) -> Opened:
     return Opened(cfg, stem, blocks, readout, tuple(layers), lambda images: own(images_to_clips(images, frames)))
 
 
-def _layout(size: tuple[int, int], patch: tuple[int, int], *, n_registers: int = 0, frames: int = 1) -> TokenLayout:
-    return TokenLayout(True, n_registers, (size[0] // patch[0], size[1] // patch[1]), frames=frames)
+def _layout(
+    size: tuple[int, int], patch: tuple[int, int], *, n_registers: int = 0, frames: int = 1, has_dist: bool = False
+) -> TokenLayout:
+    return TokenLayout(True, n_registers, (size[0] // patch[0], size[1] // patch[1]), has_dist, frames)
 
 
-def _readout(norm: Any, head: nn.Module | None) -> Readout:
-    """The class token behind the final norm."""
-    norms = open_norm(norm, "the final norm"), open_norm(nn.Identity(), "")
-    return Readout((0,), *norms, nn.Identity() if head is None else head)
+def _readout(norm: Any, head: nn.Module | None, second: nn.Module | None = None) -> Readout:
+    """The class token behind the final norm, and the distillation token under a head of its own."""
+    norms, read = (open_norm(norm, "the final norm"), open_norm(nn.Identity(), "")), (0,) if second is None else (0, 1)
+    return Readout(read, *norms, nn.Identity() if head is None else head, second)
 
 
 def part(module: Any, *paths: str) -> Any:
@@ -191,10 +201,15 @@ def part_or_none(module: Any, *paths: str) -> Any:
     for path in paths:
         found = module
         for name in path.split("."):
-            found = getattr(found, name, None)
+            found = _held(getattr(_held(found), name, None))
         if found is not None:
             return found
     return None
+
+
+def _held(found: Any) -> Any:
+    """The part of the model that a component of TransformerLens' bridge stands for; anything else as it is."""
+    return _held(found.original_component) if type(found).__module__.startswith("transformer_lens.") else found
 
 
 def open_layers(layers: Any, name: str) -> tuple[OpenBlock, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +36,60 @@ class Stem(Protocol):
         ...
 
 
+@runtime_checkable
+class Original(Protocol):
+    """A place where the original's residual behind a block is seen: the block's module, or `Seen`."""
+
+    def register_forward_hook(self, hook: Callable[[Any, Any, Any], None], /) -> Any:
+        """Calls hook(module, what it was handed, the residual) at each pass, until the handle is removed."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A residual that a part of the original is handed, or gives.
+
+    Args:
+        module: The part.
+        handed: Whether it is handed the residual, and not what it gives.
+        token_first: Whether the original's tokens are (token, batch, model).
+        order: Which of the original's tokens stands where; None for the same order.
+    """
+
+    module: nn.Module
+    handed: bool
+    token_first: bool = False
+    order: Sequence[int] | None = None
+
+    def register_forward_hook(self, hook: Callable[[Any, Any, Any], None], /) -> Any:
+        """Calls hook(module, what it was handed, a copy of the residual) at each pass."""
+
+        def call(value: Any) -> None:
+            tensor = first_tensor(value)
+            assert tensor is not None
+            hook(self.module, value, arranged(tensor, self.token_first, self.order).clone())
+
+        if self.handed:
+            return self.module.register_forward_pre_hook(
+                lambda _module, args, options: call((*args, *options.values())), with_kwargs=True
+            )
+        return self.module.register_forward_hook(lambda _module, _args, out: call(out))
+
+
+def arranged(tokens: Tensor, token_first: bool, order: Sequence[int] | None) -> Tensor:
+    """The original's tokens as (batch, token, model), class token and registers in front."""
+    tokens = tokens.transpose(0, 1) if token_first else tokens
+    return tokens if order is None else tokens[:, list(order)]
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The tensor itself, or the first in a tuple, list or mapping."""
+    if isinstance(value, Tensor):
+        return value
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
     """The parts of a module: nothing is copied.
@@ -45,7 +99,8 @@ class Opened:
         stem: From images to the residual in front of block 0.
         blocks: The canonical blocks.
         readout: From the last residual to the logits.
-        originals: The modules that the blocks were opened from; attention pooling has none here.
+        originals: Where the original's residual behind each block is seen: the modules that the blocks were opened
+            from, as a rule. Attention pooling has none; none at all where it is seen nowhere.
         forward: The original's own logits.
     """
 
@@ -53,7 +108,7 @@ class Opened:
     stem: Stem
     blocks: tuple[OpenBlock, ...]
     readout: Readout
-    originals: tuple[nn.Module, ...]
+    originals: tuple[Original, ...]
     forward: Callable[[Tensor], Tensor]
 
 
@@ -63,7 +118,7 @@ class ClassTokenStem:
 
     Args:
         patches: From images to patch embeddings, before positions.
-        class_token: The class token, one vector.
+        class_token: The class token, one vector; with a distillation token behind it, (1, 2, model).
         positions: From class token and patches to what is added to them.
         registers: Between the class token and the patches, (register, model); None for none.
         dropout: Behind the positions.
@@ -91,7 +146,8 @@ class ClassTokenStem:
         return self.norm(tokens)
 
     def _behind_class_token(self, patches: Tensor) -> Tensor:
-        return torch.cat([self.class_token().expand(len(patches), 1, -1), patches], dim=1)
+        prefix = self.class_token().reshape(1, -1, patches.shape[-1])
+        return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
 
     def _with_registers(self, tokens: Tensor) -> Tensor:
         registers = self.registers()
@@ -106,18 +162,24 @@ class CapturedStem:
 
     Args:
         module: The original.
-        first: Its first block.
+        first: Its first block, or another part that is handed the first residual.
+        token_first: Whether its tokens are (token, batch, model).
+        order: Which of its tokens stands where; None for the same order.
     """
 
     module: nn.Module
     first: nn.Module
+    token_first: bool = False
+    order: Sequence[int] | None = None
 
     def patches(self, images: Tensor, /) -> Tensor:
         """The residual in front of block 0: patches and positions cannot be told apart here."""
         found: list[Tensor] = []
 
         def stop(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            found.append(args[0] if args else next(iter(kwargs.values())))
+            tensor = first_tensor((*args, *kwargs.values()))
+            assert tensor is not None
+            found.append(arranged(tensor, self.token_first, self.order))
             raise _Reached
 
         handle = self.first.register_forward_pre_hook(stop, with_kwargs=True)

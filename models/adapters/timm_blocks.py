@@ -60,13 +60,16 @@ _KINDS = {"Block", "EvaBlock", "ParallelScalingBlock", "ParallelThingsBlock"}
 _KINDS |= {"ResPostBlock", "EvaBlockPostNorm", "DiffParallelScalingBlock"}  # which are refused
 
 
+POST_NORM = (
+    "its writes pass a norm before they are added to the residual, so that what a head adds depends on all other heads "
+    "and cannot be told apart. Pass a model with pre-norm blocks."
+)
+
+
 def _refusal(block: nn.Module) -> str:
     kind = type(block).__name__
     if "Post" in kind:
-        return (
-            "its writes pass a norm before they are added to the residual, so that what a head adds depends on all "
-            "other heads and cannot be told apart. Pass a model with pre-norm blocks."
-        )
+        return POST_NORM
     if "Diff" in kind:
         return (
             "differential attention subtracts two patterns and norms each head's output, so that a head has no one "

@@ -1,10 +1,12 @@
 """Every ViT architecture of timm is opened faithfully or refused with its reason: the census, and a sample of it."""
 
+import warnings
 from pathlib import Path
 
 import pytest
-from vitcircuits.circuits.truths.architecture_check import check_architecture
+from vitcircuits.circuits.truths.architecture_check import check_architecture, check_module
 from vitcircuits.models.census import FAMILIES, architectures, describe, family_of, refusal
+from vitcircuits.models.foreign import FOREIGN
 
 REFUSED = {  # architecture: what the reason must say
     "vit_base_patch16_rpn_224": "pass a norm before they are added",
@@ -59,6 +61,18 @@ def test_at_least_237_architectures_are_opened():
     assert refused == set(REFUSED) and len(architectures()) - len(refused) >= 237
 
 
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_models_of_other_libraries_and_ones_own_hold_the_laws(kind):
+    """In float32, as they are used; those of bridges are in float32 whatever their weights are in."""
+    pytest.importorskip(FOREIGN[kind].library, reason=f"{FOREIGN[kind].library} is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other libraries' imports say is no matter here
+        module = FOREIGN[kind].small()
+    found = check_module(lambda: module, kind)
+    assert found.holds, str(found)
+    assert max(found.differences.values()) <= 0.1, "1e-5 of the largest value"
+
+
 def test_sizes_are_read_without_making_weights():
     cfg = describe("vit_7b_patch16_dinov3")
     assert (cfg.n_layers, cfg.n_heads, cfg.d_model, cfg.tokens.n_tokens) == (40, 32, 4096, 1 + 4 + 16 * 16)
@@ -79,10 +93,9 @@ def test_every_example_is_a_name_that_timm_knows():
 
 @pytest.mark.census
 def test_the_page_of_models_is_what_the_command_writes():
-    import timm
-    from vitcircuits.cli.models import tables
+    from vitcircuits.cli.models import tables, versions
 
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    if f"timm {timm.__version__}:" not in page:
-        pytest.skip(f"docs/models.md was made with another timm than {timm.__version__}")
+    if versions() not in page:
+        pytest.skip(f"docs/models.md was made with other libraries. Here it would be: {versions()}")
     assert tables() in page

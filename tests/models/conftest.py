@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from vitcircuits.models.foreign import FOREIGN
 
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _HF = {**_SIZES, "intermediate_size": 24, "image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 5}
@@ -30,6 +31,9 @@ HF = {  # class, its configuration, options
     "clip-tower": ("CLIPVisionModelWithProjection", "CLIPVisionConfig", {**_HF, "projection_dim": 12}),
     "clip-features": ("CLIPVisionModel", "CLIPVisionConfig", _HF),
     "clip-classes": ("CLIPForImageClassification", "CLIPConfig", {**_CLIP, "num_labels": 5}),
+    "deit": ("DeiTForImageClassification", "DeiTConfig", _HF),
+    "deit-teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", _HF),
+    "deit-features": ("DeiTModel", "DeiTConfig", {**_HF, "qkv_bias": False}),
     "vivit": ("VivitForVideoClassification", "VivitConfig", {**_VIDEO, "num_labels": 5}),
     "vivit-features": ("VivitModel", "VivitConfig", {**_VIDEO, "num_channels": 1}),
 }
@@ -42,7 +46,8 @@ OPEN_CLIP = {  # options of the image tower, of the model
     "open-clip-timm": ({}, {"timm": "test_vit2"}),
     "open-clip-map": ({}, {"timm": "test_vit3"}),
 }
-KINDS = (*HF, *OPEN_CLIP)
+WATCHED = tuple(kind for kind, one in FOREIGN.items() if one.library in ("torch", "torchvision", "vit_pytorch"))
+KINDS = (*HF, *OPEN_CLIP, *WATCHED)
 
 
 def _randomised(module, dtype, seed):
@@ -84,13 +89,21 @@ def _make_open_clip(kind, options):
     )
 
 
+def _make_watched(kind, options):
+    pytest.importorskip(FOREIGN[kind].library, reason=f"{FOREIGN[kind].library} is not installed")
+    return FOREIGN[kind].make(**options)
+
+
+_MAKERS = ((HF, _make_hf), (OPEN_CLIP, _make_open_clip), (WATCHED, _make_watched))
+
+
 @pytest.fixture(scope="session")
 def foreign_module():
     """Makes a random module of another library by its kind: `foreign_module("vit", dtype=torch.float32)`."""
 
     def make(kind, *, dtype=torch.float64, seed=0, **options):
-        module = _make_hf(kind, options) if kind in HF else _make_open_clip(kind, options)
-        return _randomised(module, dtype, seed)
+        make = next(make for kinds, make in _MAKERS if kind in kinds)
+        return _randomised(make(kind, options), dtype, seed)
 
     return make
 
@@ -98,13 +111,13 @@ def foreign_module():
 @pytest.fixture(scope="session")
 def foreign_named(foreign_module):
     """An opened model of another library by its kind, made once and not to be changed."""
-    from vitcircuits.models.hooked import HookedViT
+    from vitcircuits.models.load import load_vit
 
     made = {}
 
     def get(kind):
         if kind not in made:
-            made[kind] = HookedViT(foreign_module(kind), name=kind)
+            made[kind] = load_vit(foreign_module(kind), name=kind)
         return made[kind]
 
     return get

@@ -61,9 +61,8 @@ def test_a_module_of_ones_own_is_opened_by_watching_it(pooling, read, close):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: _Mine("max"), "pools its tokens in a way that is not known"),
-        (lambda: _Mine(tail=nn.Sequential(nn.Linear(16, 4), nn.Linear(4, 3))), "2 linear layers behind its last block"),
-        (lambda: nn.Sequential(nn.Sequential(Block(16, 2)), nn.Linear(16, 3)), "no patch embedding"),
+        (lambda: _Mine("max"), "pools its tokens, or goes on from them, in a way that is not known"),
+        (lambda: nn.Sequential(nn.Sequential(Block(16, 2)), nn.Linear(16, 3)), r"load_vit\(module, image_size=224\)"),
         (lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), "without a stack of transformer blocks"),
     ],
 )
@@ -99,12 +98,31 @@ def test_an_arbitrary_mask_cuts_what_tokens_see(tiny_module, images_for):
 
 
 class _Behind(_Mine):
+    """A token behind the patches, causal or not."""
+
+    def __init__(self, causal=False):
+        super().__init__()
+        self.causal = causal
+
     def forward(self, images):
         x = self.embedder(images)
         x = torch.cat([x, self.special.expand(len(x), -1, -1)], 1)
         for block in self.stack:
-            x = block(x)
-        return self.answer(self.last_norm(x).mean(1))
+            x = block(x, is_causal=True) if self.causal else block(x)
+        return self.answer(self.last_norm(x)[:, -1])
+
+
+def test_tokens_behind_the_patches_are_put_in_front(close):
+    vit = HookedViT(_Behind())
+    images, residuals = torch.randn(2, 1, 8, 8), []
+    close(vit(images), vit.module.eval()(images).detach())
+    assert vit.cfg.tokens.token_names() == ("cls", "r0c0", "r0c1", "r1c0", "r1c1") and vit.cfg.read_tokens == (0,)
+    handle = vit.opened.originals[-1].register_forward_hook(lambda _m, _a, out: residuals.append(out))
+    vit.module(images)
+    handle.remove()
+    with torch.no_grad():
+        close(vit.run_blocks(vit.embed(images)), residuals[0])
+        close(vit.embed(images)[:, 1:], vit.module.embedder(images))
 
 
 class _TwoStacks(_Mine):
@@ -113,17 +131,11 @@ class _TwoStacks(_Mine):
         self.first = nn.ModuleList([Block(16, 2)])
 
 
-class _Pair(_Mine):
-    def forward(self, images):
-        return super().forward(images), images
-
-
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (_Behind, "class token and registers stand in front"),
+        (lambda: _Behind(causal=True), "hands its blocks an attention mask"),
         (_TwoStacks, "outside its longest stack"),
-        (_Pair, "a tuple"),
     ],
 )
 def test_modules_that_would_be_misread_are_refused(kind, said):

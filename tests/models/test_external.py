@@ -18,7 +18,8 @@ from vitcircuits.models.external import preprocess_of_folder, preprocess_of_open
 from vitcircuits.models.preprocess import Preprocess
 
 NAMES = ["cat", "dog"]
-SAVED = ["vit", "vit-features", "dinov2", "dinov2-registers", "clip", "clip-tower", "vivit", "vivit-features"]
+_HF = ["vit", "vit-features", "deit", "deit-teacher", "deit-features", "dinov2", "dinov2-registers"]
+SAVED = [*_HF, "clip", "clip-tower", "vivit", "vivit-features"]
 SMALL = {
     "embed_dim": 12,
     "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
@@ -82,7 +83,7 @@ def test_folders_that_cannot_be_loaded_are_refused_with_the_reason(foreign_modul
     with pytest.raises(ModelError, match=r"lacks 2 weights of a ViTForImageClassification such as classifier\.bias"):
         load_vit(tmp_path)
     _edit(tmp_path, architectures=["SwinModel"], model_type="swin")
-    with pytest.raises(ModelError, match="model of type 'swin', which is not opened: vit, dinov2"):
+    with pytest.raises(ModelError, match="model of type 'swin', which is not opened: vit, deit, dinov2"):
         load_vit(tmp_path)
 
 

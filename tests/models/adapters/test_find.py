@@ -1,4 +1,8 @@
-"""The laws on models of other libraries: transformers' ViT, DINOv2, CLIP and ViViT, and open_clip's towers."""
+"""The laws on models of other libraries.
+
+transformers' ViT, DeiT, DINOv2, CLIP and ViViT, open_clip's towers, and those that are opened by watching one run:
+torchvision's, vit-pytorch's, and stacks of PyTorch's encoder layers.
+"""
 
 import numpy as np
 import pytest
@@ -128,9 +132,9 @@ def test_attention_masks_are_refused(foreign_module, kind):
 def test_a_model_of_a_known_library_that_is_not_opened_is_refused_by_name():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    module = transformers.BeitModel(transformers.BeitConfig(**sizes, image_size=8, patch_size=4))
+    config = transformers.BeitConfig(**sizes, image_size=8, patch_size=4, use_relative_position_bias=True)
     with pytest.raises(ModelError, match="transformers's BeitModel, which is not opened: ViTForImageClassification"):
-        HookedViT(module)
+        HookedViT(transformers.BeitModel(config))
 
 
 def test_a_subclass_of_ones_own_is_opened_as_what_it_is(foreign_module):

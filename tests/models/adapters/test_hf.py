@@ -1,6 +1,7 @@
 """transformers' ViTs: `ViT...` and `Dinov2...`, CLIP's image tower, and ViViT's clips as images."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.figure_data import gather
 from vitcircuits.circuits.tasks.metrics import Metric
-from vitcircuits.models import clips_to_images, given_tokens, images_to_clips, text_readout
+from vitcircuits.models import clips_to_images, given_tokens, images_to_clips, load_vit, text_readout
 from vitcircuits.models.adapters.hf import open_layers
 from vitcircuits.models.errors import DataError, ModelError
 from vitcircuits.models.hooked import HookedViT
@@ -216,3 +217,35 @@ def test_clips_and_images_are_one_another(unchecked):
 def test_a_clip_that_is_no_image_is_refused_with_the_repaired_call(foreign_named, unchecked):
     with pytest.raises(DataError, match=r"clips_to_images\(clips\)"):
         foreign_named("vivit")(torch.randn(2, 4, 3, 16, 16))
+
+
+def test_a_distilled_model_is_read_out_at_both_of_its_tokens(foreign_named):
+    vit = foreign_named("deit-teacher")
+    assert vit.cfg.tokens.has_dist and vit.cfg.pooling == "distilled" and vit.cfg.read_tokens == (0, 1)
+    assert vit.cfg.tokens.token_names()[:3] == ("cls", "dist", "r0c0")
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit"])
+def test_bridges_of_transformer_lens_give_the_models_own_logits(foreign_module, images_for, kind):
+    """In float32: the bridge's own softmax is in float32, whatever its weights are in. `test_census` has the laws."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what its own imports say is no matter here
+        bridges = pytest.importorskip("transformer_lens.model_bridge", reason="transformer_lens is not installed")
+        module = foreign_module(kind, dtype=torch.float32)
+        module.config.architectures = [type(module).__name__]
+        bridge = bridges.TransformerBridge.boot_transformers("a ViT", hf_model=copy.deepcopy(module))
+    vit = load_vit(bridge)
+    images = images_for(vit)
+    wanted = module(images).logits.detach()
+    assert float((vit(images) - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+
+
+def test_layers_that_stand_on_the_model_itself_are_found(foreign_module, images_for, close):
+    """The flat layout of transformers 5.9 and later; the laws of `test_find` run on it as `vit`."""
+    module = foreign_module("vit")
+    if hasattr(module.vit, "encoder"):
+        pytest.skip("this version of transformers, before 5.9, holds a ViT's layers in an encoder")
+    vit = HookedViT(module)
+    images = images_for(vit)
+    assert vit.opened.originals == tuple(module.vit.layers)
+    close(vit(images), module(images).logits.detach())
