@@ -224,8 +224,7 @@ def discover(
 
     Args:
         model: An opened model, or its name as `load_vit` takes it; None for the model of a `Task`.
-        task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}; data as `class_contrast`
-            takes it.
+        task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}.
         algorithm: A registered name (`ALGORITHMS`), or a function (graph, task, *, options) -> Scores or Circuit.
         size: Edges of the circuit, on paths from input to logits: a count, or a share of the graph's below 1.
         level: Instead of a size: the smallest circuit that reads the image at this transmission (on a one-sided task:
@@ -233,8 +232,7 @@ def discover(
         threshold: Instead of both: all edges that score at least this.
         by: How edges are ranked.
         granularity: `edge`, or `node` for heads and MLPs kept whole.
-        tokens: Token groups, as `compile_graph` takes them.
-        ports: Likewise.
+        tokens, ports: As `compile_graph` takes them.
         random: Random circuits beside it.
         out: A run folder; nothing is written without one.
         overwrite: Replace what a finished run of another configuration left there.
@@ -256,16 +254,29 @@ def discover(
     if isinstance(task, Task):
         if model is not None and model is not task.vit:
             raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
-        record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
-        record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
-        folder = None if out is None else open_folder(out, record, task, (), overwrite)
-        return find_and_judge(task, discovery, folder, n_random=random, memory=memory, progress=progress)
+        return _of_task(task, discovery, random, memory, out, overwrite, progress)
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
     asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
     name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
     config = RunConfig(ModelConfig(name), asked, discovery, random, memory)
     return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
+
+
+def _of_task(
+    task: Task,
+    discovery: Discovery,
+    random: int,
+    memory: int,
+    out: str | Path | None,
+    overwrite: bool,
+    progress: bool | None,
+) -> Discovered:
+    """A run of a task that is at hand, whose record is the task's own."""
+    record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
+    record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
+    folder = None if out is None else open_folder(out, record, task, (), overwrite)
+    return find_and_judge(task, discovery, folder, n_random=random, memory=memory, progress=progress)
 
 
 def find_and_judge(

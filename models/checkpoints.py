@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 from .errors import ModelError
-from .files import require_file
+from .files import WEIGHT_ENDINGS, WEIGHT_FILES, require_file
 from .hub import hub
-from .model_config import WEIGHT_ENDINGS, WEIGHT_FILES
 from .settings import short
 
 PICKLES = frozenset(WEIGHT_ENDINGS) - {".safetensors"}

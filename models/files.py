@@ -9,6 +9,11 @@ from pathlib import Path
 from .errors import FormatError, ModelError, VitCircuitsError
 from .settings import short
 
+WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
+WEIGHT_FILES = "a .safetensors, .pth, .pt or .bin file"
+READOUTS = "a readout or class embeddings in a .safetensors file, or of a run folder"
+"""What files hold, for messages; and how names of weights end."""
+
 
 def write_text_atomic(path: str | Path, text: str) -> Path:
     r"""Writes text as UTF-8 with `\n` line ends, and returns the path; see `write_bytes_atomic`."""

@@ -19,9 +19,8 @@ from .cards import Card, read_card
 from .census import architectures
 from .checkpoints import architecture_of, is_embedding, make_timm, timm_labels, with_quick_gelu
 from .errors import ModelError
-from .files import is_folder, user_path
+from .files import WEIGHT_ENDINGS, is_folder, user_path
 from .hooked import HookedViT
-from .model_config import WEIGHT_ENDINGS
 from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
 from .planted.load import list_planted, load_planted
 from .preprocess import Preprocess
@@ -87,16 +86,21 @@ def load_vit(
             vit.readout.head.to(device)
         if attention_mask is not None:
             vit = _masked(vit, attention_mask)
-    if labels is not None and len(labels) != vit.cfg.n_classes:
+    if labels is not None:
+        _name_outputs(vit, labels)
+    vit.preprocess = preprocess or vit.preprocess
+    return vit
+
+
+def _name_outputs(vit: HookedViT, labels: tuple[str, ...]) -> None:
+    """One name per logit; whoever names the outputs says that they are classes."""
+    if len(labels) != vit.cfg.n_classes:
         raise ModelError(
             f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."
         )
-    if labels is not None:
-        vit.labels = labels
-        if vit.readout.kind in NO_CLASSES:  # whoever names the outputs says that they are classes
-            vit.readout = dataclasses.replace(vit.readout, info={**vit.readout.info, "kind": "classes"})
-    vit.preprocess = preprocess or vit.preprocess
-    return vit
+    vit.labels = labels
+    if vit.readout.kind in NO_CLASSES:
+        vit.readout = dataclasses.replace(vit.readout, info={**vit.readout.info, "kind": "classes"})
 
 
 def _named(

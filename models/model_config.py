@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
-from .files import is_folder, require_file, user_path
+from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
 from .settings import Settings, nearest, setting, short
 
 if TYPE_CHECKING:
     from .hooked import HookedViT
 
 PROBE_IMAGES = 200  # of each class
-WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
-WEIGHT_FILES = "a .safetensors, .pth, .pt or .bin file"
-READOUTS = "a readout or class embeddings in a .safetensors file, or of a run folder"
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
 
 

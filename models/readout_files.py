@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from .cards import READOUT_FILE
 from .errors import FormatError
-from .files import is_folder, require_file, user_path, write_bytes_atomic
+from .files import READOUTS, is_folder, require_file, user_path, write_bytes_atomic
 from .hooked import HookedViT
-from .model_config import READOUTS
 from .readouts import TextHead, head_digest, head_tensors
 
 READOUT_SCHEMA = "vitcircuits.readout/1"

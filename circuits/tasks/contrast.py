@@ -87,8 +87,7 @@ def class_contrast(
         TaskError: The classes overlap or don't exist, a choice is not known, or too few images are left.
         DataError: The data cannot be found or read, or doesn't fit the model.
     """
-    if sides not in ("both", "one"):
-        raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
+    _require_sides(sides)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
@@ -100,6 +99,11 @@ def class_contrast(
     if sides == "both":
         return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
     return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
+
+
+def _require_sides(sides: str) -> None:
+    if sides not in ("both", "one"):
+        raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
 
 
 def _described(vit: HookedViT, data: ImageData, classes: tuple[ClassSet, ClassSet], metric: str) -> dict[str, Any]:
