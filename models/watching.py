@@ -70,7 +70,7 @@ def progress_bar(name: str, total: int | None, shown: bool | None = None, unit: 
     on = watched(shown)
     if on:
         _keep_clocks()
-    told = {"bar_format": "{desc} {elapsed}"} if total is None else {}
+    told: Any = {"bar_format": "{desc} {elapsed}"} if total is None else {}
     return tqdm(total=total, desc=name, unit=unit, disable=not on, delay=DELAY, file=sys.stderr, leave=False, **told)
 
 

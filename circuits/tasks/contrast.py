@@ -87,7 +87,7 @@ def class_contrast(
         TaskError: The classes overlap or don't exist, a choice is not known, or too few images are left.
         DataError: The data cannot be found or read, or doesn't fit the model.
     """
-    _require_sides(sides)
+    _require_known(sides)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
@@ -101,7 +101,7 @@ def class_contrast(
     return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
 
 
-def _require_sides(sides: str) -> None:
+def _require_known(sides: str) -> None:
     if sides not in ("both", "one"):
         raise TaskError(f'sides={sides!r} is not known: pass "both" or "one".')
 
