@@ -41,6 +41,7 @@ def test_no_object_that_holds_arrays_has_the_repr_that_prints_them():
     checked = set()
     for one in handed_on():
         held = " ".join(str(field.type) for field in dataclasses.fields(one)) if dataclasses.is_dataclass(one) else ""
+        held = re.sub(r"Callable\[\[.*?\], \w+\]", "", held)  # what takes or gives an array holds none
         if issubclass(one, Shown) or re.search("Tensor|NDArray|Float|Int|Graph|Circuit|Report|Task", held):
             written = inspect.unwrap(one.__repr__).__code__.co_filename
             assert written != "<string>", f"{one.__name__} prints all that it holds"  # dataclasses' own
