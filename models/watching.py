@@ -76,14 +76,15 @@ def progress_bar(name: str, total: int | None, shown: bool | None = None, unit: 
 
 @cache
 def _keep_clocks() -> None:
-    """Lets the bars that are open tell the time once a second."""
+    """Lets the bars that are open appear, and tell the time once a second."""
     from tqdm import tqdm
 
     def tell() -> None:
         while True:
-            time.sleep(1)
+            time.sleep(DELAY / 2)
             for bar in list(getattr(tqdm, "_instances", ())):
-                if not bar.disable and time.time() - bar.start_t > bar.delay and time.time() - bar.last_print_t > 1:
+                silent = time.time() - bar.last_print_t
+                if not bar.disable and silent > (bar.delay if bar.last_print_t == bar.start_t else 1):
                     bar.last_print_t = time.time()
                     bar.refresh()
 

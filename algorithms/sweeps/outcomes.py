@@ -67,7 +67,8 @@ def run_cell(cell: Cell, folder: Path) -> None:
     Raises:
         VitCircuitsError: What `discover` would say.
     """
-    cell.config.run(folder, command=["vitcircuits", "discover", "--config", str(folder / "run.json")])
+    command = ["vitcircuits", "discover", "--config", str(folder / "run.json")]
+    cell.config.run(folder, command=command, progress=False)  # cells run beside one another, and the sweep has a bar
 
 
 def attempt(work: Work, job: tuple[Cell, Path]) -> None:

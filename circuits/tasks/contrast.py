@@ -23,6 +23,7 @@ from ...models.given_data import given_source, is_data_set
 from ...models.hooked import HookedViT
 from ...models.planted.vit import planted_images
 from ...models.toys.registry import trained_on
+from ...models.watching import progress_bar
 from ..ablation import Ablation, as_ablation
 from ..partners.partner import Partner, as_partner
 from .classes import ClassSet, ClassSpec, image_labels, parse_classes
@@ -68,17 +69,16 @@ def class_contrast(
         data: `digits`, `mnist`, a folder of class folders, tensors, or a PyTorch or Hugging Face data set (see
             `load_data`), of which at most 512 images of target and foil each are decoded; `planted` for a planted
             model's own images; or what `load_data` gave.
-        target: A class, several, or text such as "cats=281-285" (images from the folder `cats`).
-        foil: The class that it is told from, likewise.
+        target, foil: A class each, several, or text such as "cats=281-285" (images from the folder `cats`).
         metric: `logit_difference`, `logit`, `probability`, `kl` or `accuracy`.
         corruption: `class_swap` (partner: an image of a class of the two), `another` (any image), `nearest` (the most
             similar image of each class), `mean`, `noise`, `blur`, `patch_shuffle`, `word`, or a `Partner` with options,
             such as `Partner("object_fill", mask="attention")`.
         ablation: What a removed edge carries.
         sides: `both`, or `one`.
-        n_discovery: Clean images of each class at most, from the training split (48); of a one-sided task pairs (64).
-        n_evaluation: From the test split (64); of a one-sided task pairs (100).
-        n_partners: Partners of each class that a clean image meets in evaluation; in discovery it meets one.
+        n_discovery: Clean images of each class at most, of the training split (48); of a one-sided task pairs (64).
+        n_evaluation: Of the test split (64); of a one-sided task pairs (100).
+        n_partners: Partners of each class that a clean image meets in evaluation; in discovery one.
         reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
@@ -91,14 +91,15 @@ def class_contrast(
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
-    loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
-    vit.check_images(loaded.train.images[:1])
-    reference = vit.check_images(reference_images(loaded.train, seed) if reference is None else reference)
-    info = {**_described(vit, loaded, classes, metric), "sides": sides, "n_reference": len(reference), "seed": seed}
-    contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference)
-    if sides == "both":
-        return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
-    return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
+    with progress_bar("drawing images", None):
+        loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
+        vit.check_images(loaded.train.images[:1])
+        reference = vit.check_images(reference_images(loaded.train, seed) if reference is None else reference)
+        info = {**_described(vit, loaded, classes, metric), "sides": sides, "n_reference": len(reference), "seed": seed}
+        contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference)
+        if sides == "both":
+            return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
+        return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
 
 
 def _require_known(sides: str) -> None:

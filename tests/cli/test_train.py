@@ -50,7 +50,9 @@ def test_the_command_trains_a_recipe_with_a_seed_in_its_name(tmp_path, capsys, m
     assert (card["name"], card["recipe"]["seed"]) == ("toy/tiny@5", 5)
 
 
-def test_the_command_trains_a_recipe_of_ones_own_and_keeps_checkpoints(tmp_path, capsys, written):
+def test_the_command_trains_a_recipe_of_ones_own_and_keeps_checkpoints(tmp_path, capsys, written, monkeypatch):
+    monkeypatch.setenv("VITCIRCUITS_PROGRESS", "1")
+    monkeypatch.setattr("vitcircuits.models.watching.DELAY", 0)
     path = written('base = "digits-2l"\nepochs = 1\nd_model = 16\nheads = 2\nattention_only = true\n')
     args = parse("train", str(path), "--out", str(tmp_path / "out"), "--checkpoints", "0,4")
     assert args.run(args) == 0
