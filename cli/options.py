@@ -54,7 +54,7 @@ def new_parser(subparsers: Any, name: str, summary: str, epilog: str) -> Parser:
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
+        epilog=f"{epilog}\nwhat partner, foil, port, transmission mean: vitcircuits --words\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
