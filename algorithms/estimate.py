@@ -131,9 +131,31 @@ def say_estimate(
     """Tells whoever watches about how long it takes, where that is over a minute, and how to make it shorter."""
     if not watched(progress):
         return
-    found = Estimate.of(task, discovery, n_random=n_random, searches=searches)
+    _say(Estimate.of(task, discovery, n_random=n_random, searches=searches), progress)
+
+
+def _say(found: Estimate, progress: bool | None) -> None:
     if found.total > WORTH_SAYING:
         say(f"{found}; {found.shorter()}", progress)
+
+
+def say_judging(
+    task: Task, graph: Graph, *, n_random: int, curve: bool, runs_of_checks: int = 0, progress: bool | None = None
+) -> None:
+    """The same of a judgement alone.
+
+    Args:
+        task: The task.
+        graph: The circuit's graph.
+        n_random: Random circuits of each kind.
+        curve: Whether there is one.
+        runs_of_checks: Masks that further checks run.
+        progress: Whether it is said; None where somebody watches.
+    """
+    if not watched(progress):
+        return
+    runs = judging_runs(task, graph, n_random=n_random, curve=curve) + runs_of_checks * len(task.evaluation)
+    _say(Estimate(0.0, 0.0, runs * Pace.of(task, graph).masked), progress)
 
 
 def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | None = None) -> None:

@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, and writes it if asked to."""
+    from ..algorithms.estimate import say_judging
     from ..circuits.advice import advice, told
     from ..circuits.checks.mask_evaluator import CheckSettings
     from ..circuits.circuit import Circuit
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
     circuit = Circuit.load(args.circuit)
     config, task = recorded_task(args, circuit, circuit_file(args.circuit))
+    curve = not args.no_curve and circuit.scores is not None
+    checks = args.most_edges if args.thorough else 0  # about: the longest takes each edge out
+    say_judging(task, circuit.graph, n_random=args.random, curve=curve, runs_of_checks=checks)
     wanted = [*args.check, *(["spread"] if args.spread is not None else [])]
     report = evaluate(
         circuit,
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         print(controls_of(circuit, task, memory=args.memory))
     for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
-    run = args.circuit.with_name("run.json")
+    run = circuit_file(args.circuit).with_name("run.json")
     known = advice(circuit, report, weights=task.vit.digest())
     for line in (f"{verdict(report)}.", *told(known, run if run.is_file() else None)):
         print(line)
