@@ -1,0 +1,231 @@
+"""What the script of a circuit's page works with, in plain values: places, edges, curves and attention.
+
+Coordinates are those of the still picture (`layout`, `route`). Edges stand in rank order, each with the number at
+which it *enters*: the shortest prefix of the ranking in which it is on a path from input to logits. With the numbers
+sorted, C(n) of `circuits/sizes.py` is the edges whose number is below that of the n-th (counted from 0), so the page can
+show every size without a dead end. An edge's ends and the free links between them are the nodes of `reach.Walks`:
+whoever walks along them follows the graph's paths and no others.
+
+Attention is bytes, 255 for the largest weight of its row, with the row's largest weight beside it; base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..circuit import Circuit
+from ..formats.plain import plain
+from ..formats.tables import ranked_indices
+from ..graph import Graph
+from ..names import End
+from ..reach import Walks, path_strengths
+from ..report import Report
+from ..words import group_title, measure, title
+from .curve import curve_points, own_point
+from .layout import Box, Layout, place
+from .route import route
+from .strokes import Stroke, strokes
+from .style import legible
+
+if TYPE_CHECKING:
+    from ..figure_data import Exhibit
+
+MAX_EDGES = 10_000
+"""Of a larger circuit the page holds the largest part made of whole paths that has at most so many edges."""
+MAX_PATTERN_BYTES = 3_000_000
+"""Of all full patterns together; heads that touch the strongest edges come first."""
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a `<script>`: whatever a text holds, nothing in it ends the element.
+
+    Raises:
+        FormatError: A number is not finite.
+    """
+    text = json.dumps(_legible(plain(value)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _legible(value: Any) -> Any:
+    if isinstance(value, str):
+        return legible(value)
+    if isinstance(value, list):
+        return [_legible(one) for one in value]
+    return {key: _legible(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
+    """The circuit, and what is known of it, for the page's script; the keys are those that `page/data.js` reads."""
+    entered = _entered(circuit)
+    shown = _shown(strokes(circuit), entered)
+    layout = place(circuit.graph, [stroke.edge for stroke in shown])
+    boxes = {**layout.boxes, **layout.frames}
+    walks = Walks.of(circuit.graph)
+    return {
+        "schema": "vitcircuits.page/1",
+        "title": title(circuit),
+        "n_circuit": len(circuit),
+        "n_graph": len(circuit.graph),
+        "off_paths": int((entered > len(circuit)).sum()),
+        "layout": _layout(layout),
+        "boxes": [_box(circuit, box, layout) for box in boxes.values()],
+        "ports": [_rectangle(box) for box in layout.ports.values()],
+        "edges": _edges(shown, entered, layout, list(boxes), walks),
+        "links": _links(walks, [stroke.edge.index for stroke in shown]),
+        "curves": _curves(report),
+        "removed": _removed(report),
+        "images": _images(circuit, exhibit, shown),
+    }
+
+
+def _entered(circuit: Circuit) -> NDArray[np.intp]:
+    """Of each kept edge in rank order, the shortest prefix in which it is on a path; one more than all for none."""
+    order = ranked_indices(circuit)
+    strengths = np.zeros(len(circuit.graph), dtype=np.intp)
+    strengths[order] = np.arange(len(order), 0, -1)
+    return len(order) + 1 - path_strengths(circuit.graph, strengths)[order]
+
+
+def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp]) -> list[Stroke]:
+    limit = np.sort(entered)[MAX_EDGES] if len(entered) > MAX_EDGES else len(entered) + 1
+    return [stroke for stroke, place in zip(drawn, entered.tolist(), strict=True) if place < limit]
+
+
+def _layout(layout: Layout) -> dict[str, Any]:
+    lanes = [
+        {"title": group_title(lane.group) if lane.group else "", "x": lane.x, "width": lane.width}
+        for lane in layout.lanes.values()
+    ]
+    return {
+        "width": layout.width,
+        "height": layout.height,
+        "row": layout.sizes.row,
+        "font": layout.sizes.font,
+        "box": layout.sizes.box[1],
+        "lanes": lanes,
+        "rows": layout.rows,
+        "row_titles": layout.row_titles,
+    }
+
+
+def _rectangle(box: Box) -> dict[str, Any]:
+    size = {name: round(getattr(box, name), 1) for name in ("x", "y", "width", "height")}
+    return {"name": box.name, "label": box.label, "state": box.state, **size}
+
+
+def _box(circuit: Circuit, box: Box, layout: Layout) -> dict[str, Any]:
+    end = box.end
+    about = {"node": end.node, "kind": end.kind, "layer": end.layer, "head": end.head, "group": end.group}
+    where = {"frame": box.name in layout.frames, "place": _place(circuit.graph, end)}
+    return {**_rectangle(box), **about, **where, "direct": _direct(circuit, end)}
+
+
+def _place(graph: Graph, end: End) -> int:
+    """The node of `Walks` where a box writes; -1 for a frame around heads, which writes through them."""
+    group = graph.groups.names.index(end.group)
+    if end.kind == "logits":
+        return -2
+    if end.kind == "attention":
+        return -1
+    sources = {"input": lambda: 0, "mlp": lambda: graph.mlp_source(end.layer)}
+    source = sources.get(end.kind, lambda: graph.first_head(end.layer) + end.head)()
+    return source * len(graph.groups) + group
+
+
+def _direct(circuit: Circuit, end: End) -> list[float] | None:
+    """Score and standard error of a node's own edge to the logits, kept or not."""
+    logits = End("logits", group=end.group)
+    name = f"{end}->{logits}"
+    if circuit.scores is None or end.kind not in ("head", "mlp", "input") or name not in circuit.graph:
+        return None
+    index = circuit.graph.index(name)
+    found = [float(circuit.scores.values[index]), float(circuit.scores.std_err[index])]
+    return found if np.isfinite(found).all() else None
+
+
+def _edges(
+    shown: Sequence[Stroke], entered: NDArray[np.intp], layout: Layout, boxes: Sequence[str], walks: Walks
+) -> dict[str, Any]:
+    """Columns, one entry per edge."""
+    at = {name: place for place, name in enumerate(boxes)}
+    edges = [stroke.edge for stroke in shown]
+    indices = [edge.index for edge in edges]
+    return {
+        "name": [edge.name for edge in edges],
+        "kind": [{"head": "attention"}.get(e.destination.kind, e.destination.kind) for e in edges],
+        "inside": [edge.inside for edge in edges],
+        "source": [at[str(replace(edge.source, port=""))] for edge in edges],
+        "target": [at[str(replace(edge.destination, port=""))] for edge in edges],
+        "from": walks.start[indices],
+        "to": walks.end[indices],
+        "enters": [int(entered[stroke.rank - 1]) for stroke in shown],
+        "rank": [stroke.rank for stroke in shown],
+        "path": [route(layout, edge) for edge in edges],
+        **{name: [getattr(stroke, name) for stroke in shown] for name in ("score", "std_err", "mean_abs", "exact")},
+        "share": [round(stroke.share, 4) for stroke in shown],
+    }
+
+
+def _links(walks: Walks, indices: Sequence[int]) -> NDArray[np.int64]:
+    """The free links that lead from the end of a shown edge to the start of one, shape (link, 2)."""
+    start, end = walks.start[walks.n_edges :], walks.end[walks.n_edges :]
+    used = np.isin(start, walks.end[indices])
+    return np.stack([start[used], end[used]], axis=1)
+
+
+def _curves(report: Report | None) -> dict[str, Any] | None:
+    if report is None or not report.curves:
+        return None
+    return {"measure": measure(report), "lines": list(map(curve_points, report.curves)), "own": own_point(report)}
+
+
+def _removed(report: Report | None) -> dict[str, str]:
+    """Name of an edge -> what the circuit loses without it, where that was measured."""
+    table = None if report is None else report.tables.get("local_minimality")
+    if table is None:
+        return {}
+    return {str(row[0]): "; ".join(f"{c}: {v}" for c, v in zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
+
+
+def _images(circuit: Circuit, exhibit: Exhibit | None, shown: Sequence[Stroke]) -> dict[str, Any] | None:
+    """Grid and attention; the pictures themselves stand in the page already."""
+    if exhibit is None or not len(exhibit.clean) or not len(exhibit.attention):
+        return None
+    cfg = circuit.graph.cfg
+    return {
+        "grid": exhibit.grid,
+        "n_prefix": exhibit.n_prefix,
+        "tokens": cfg.tokens.token_names(),
+        "frames": exhibit.frames,
+        "has_cls": cfg.tokens.has_cls,
+        "heads": [cfg.heads_of(layer) for layer in range(cfg.n_layers)],
+        "rows": _rows(exhibit.attention),
+        "patterns": _patterns(exhibit, shown),
+    }
+
+
+def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:
+    """Weights, shape (..., token), as bytes, with the largest of each row."""
+    weights = np.clip(np.nan_to_num(weights.astype(np.float32)), 0.0, None)
+    largest = weights.max(-1)
+    scaled = weights / np.where(largest > 0, largest, 1.0)[..., None]
+    data = base64.b64encode((scaled * 255 + 0.5).astype(np.uint8).tobytes()).decode("ascii")
+    return {"shape": weights.shape, "data": data, "largest": [float(f"{one:.3g}") for one in largest.ravel().tolist()]}
+
+
+def _patterns(exhibit: Exhibit, shown: Sequence[Stroke]) -> Mapping[str, Any]:
+    """Full patterns over the first image, shape (token, token), by head; as many heads of the circuit as fit."""
+    if exhibit.patterns is None:
+        return {}
+    ends = (end for stroke in shown for end in (stroke.edge.source, stroke.edge.destination) if end.head >= 0)
+    heads = dict.fromkeys((end.node, end.layer, end.head) for end in ends)
+    n_tokens = exhibit.patterns.shape[-1]
+    most = MAX_PATTERN_BYTES // (n_tokens * n_tokens)
+    return {name: _rows(exhibit.patterns[layer, head]) for name, layer, head in list(heads)[:most]}
