@@ -2,8 +2,8 @@
 
 Coordinates are those of the still picture (`layout`, `route`). Edges stand in rank order, each with the number at
 which it *enters*: the shortest prefix of the ranking in which it is on a path from input to logits. With the numbers
-sorted, C(n) of `circuits/sizes.py` is the edges whose number is below that of the n-th (counted from 0), so the page can
-show every size without a dead end. An edge's ends and the free links between them are the nodes of `reach.Walks`:
+sorted, C(n) of `circuits/sizes.py` is the edges whose number is below that of the n-th (counted from 0), so the page
+can show every size without a dead end. An edge's ends and the free links between them are the nodes of `reach.Walks`:
 whoever walks along them follows the graph's paths and no others.
 
 Attention is bytes, 255 for the largest weight of its row, with the row's largest weight beside it; base64.
@@ -75,7 +75,7 @@ def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibi
         "n_graph": len(circuit.graph),
         "off_paths": int((entered > len(circuit)).sum()),
         "layout": _layout(layout),
-        "boxes": [_box(circuit, box, layout) for box in boxes.values()],
+        "boxes": [_box(circuit, box, layout, walks.logits) for box in boxes.values()],
         "ports": [_rectangle(box) for box in layout.ports.values()],
         "edges": _edges(shown, entered, layout, list(boxes), walks),
         "links": _links(walks, [stroke.edge.index for stroke in shown]),
@@ -94,7 +94,7 @@ def _entered(circuit: Circuit) -> NDArray[np.intp]:
 
 
 def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp]) -> list[Stroke]:
-    limit = np.sort(entered)[MAX_EDGES] if len(entered) > MAX_EDGES else len(entered) + 1
+    limit = np.sort(entered)[MAX_EDGES] if len(entered) > MAX_EDGES else len(entered) + 2
     return [stroke for stroke, place in zip(drawn, entered.tolist(), strict=True) if place < limit]
 
 
@@ -120,23 +120,21 @@ def _rectangle(box: Box) -> dict[str, Any]:
     return {"name": box.name, "label": box.label, "state": box.state, **size}
 
 
-def _box(circuit: Circuit, box: Box, layout: Layout) -> dict[str, Any]:
+def _box(circuit: Circuit, box: Box, layout: Layout, logits: int) -> dict[str, Any]:
     end = box.end
+    place = logits if end.kind == "logits" else _place(circuit.graph, end)
     about = {"node": end.node, "kind": end.kind, "layer": end.layer, "head": end.head, "group": end.group}
-    where = {"frame": box.name in layout.frames, "place": _place(circuit.graph, end)}
+    where = {"frame": box.name in layout.frames, "place": place}
     return {**_rectangle(box), **about, **where, "direct": _direct(circuit, end)}
 
 
 def _place(graph: Graph, end: End) -> int:
-    """The node of `Walks` where a box writes; -1 for a frame around heads, which writes through them."""
-    group = graph.groups.names.index(end.group)
-    if end.kind == "logits":
-        return -2
+    """The node of `Walks` where a source writes; -1 for a frame around heads, which writes through them."""
     if end.kind == "attention":
         return -1
     sources = {"input": lambda: 0, "mlp": lambda: graph.mlp_source(end.layer)}
     source = sources.get(end.kind, lambda: graph.first_head(end.layer) + end.head)()
-    return source * len(graph.groups) + group
+    return source * len(graph.groups) + graph.groups.names.index(end.group)
 
 
 def _direct(circuit: Circuit, end: End) -> list[float] | None:
@@ -191,7 +189,10 @@ def _removed(report: Report | None) -> dict[str, str]:
     table = None if report is None else report.tables.get("local_minimality")
     if table is None:
         return {}
-    return {str(row[0]): "; ".join(f"{c}: {v}" for c, v in zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
+    return {
+        str(row[0]): "; ".join(f"{c}: {v}" for c, v in zip(table.columns[1:], row[1:], strict=True))
+        for row in table.rows
+    }
 
 
 def _images(circuit: Circuit, exhibit: Exhibit | None, shown: Sequence[Stroke]) -> dict[str, Any] | None:

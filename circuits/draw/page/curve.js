@@ -15,6 +15,7 @@ class SizeSlider {
   constructor(circuit, state) {
     this.state = state;
     this.largest = circuit.size;
+    this.off = circuit.page.off_paths ? `; ${circuit.page.off_paths} more lie on no path from input to logits` : "";
     this.slider = make("input", {type: "range", min: 0, max: STEPS, step: "any", "aria-label": "Number of edges", oninput: () => this.ask(sizeOf(this.slider.value, this.largest)), onkeydown: event => this.step(event)});
     this.count = make("input", {type: "number", min: 0, max: this.largest, "aria-label": "Number of edges, exactly", onchange: () => this.ask(Number(this.count.value))});
     this.said = make("span", {class: "said", role: "status"});
@@ -37,7 +38,7 @@ class SizeSlider {
     this.slider.value = stepOf(n, this.largest);
     this.slider.setAttribute("aria-valuetext", `${shown} edges`);
     this.count.value = n;
-    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn`;
+    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn${this.off}`;
     this.curve?.mark(shown);
   }
 }

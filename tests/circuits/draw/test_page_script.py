@@ -1,0 +1,425 @@
+"""The page's script does what its labels say, in a real browser, without network, requests and complaints."""
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+from vitcircuits.circuits.circuit import Circuit
+from vitcircuits.circuits.draw.layout import place
+from vitcircuits.circuits.draw.pages import to_html
+from vitcircuits.circuits.formats.tables import edge_rows
+from vitcircuits.circuits.report import Curve, Figure, Report
+from vitcircuits.circuits.sizes import largest_within
+
+from .conftest import make_graph, make_scores
+
+SVG = "{http://www.w3.org/2000/svg}"
+WIDTH, HEIGHT = 1400, 1000
+REPORTS = """
+window.reported = [];
+document.addEventListener("securitypolicyviolation", event => window.reported.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="the page is tried in a browser by playwright, not installed"
+    )
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("the page is tried in chromium, and there is none on the path")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def shown(browser, tmp_path):
+    """Opens pages from disk, and sees at the end that they asked for nothing and that nobody complained."""
+    contexts, complaints = [], []
+
+    def show(html, fragment="", **options):
+        path = tmp_path / f"page{len(contexts)}.html"
+        path.write_text(html, encoding="utf-8")
+        size = options.pop("viewport", {"width": WIDTH, "height": HEIGHT})
+        context = browser.new_context(viewport=size, offline=True, **options)
+        context.set_default_timeout(5000)
+        contexts.append(context)
+        context.add_init_script(REPORTS)
+        page = context.new_page()
+        page.on(
+            "request",
+            lambda one: None if one.url.startswith(("file:", "data:", "blob:")) else complaints.append(one.url),
+        )
+        page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
+        page.on("pageerror", lambda one: complaints.append(str(one)))
+        page.goto(path.as_uri() + fragment)
+        return page
+
+    yield show
+    for context in contexts:
+        complaints += [said for page in context.pages for said in page.evaluate("window.reported || []")]
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def html(circuit, exhibit) -> str:
+    return to_html(circuit, exhibit=with_patterns(exhibit(circuit)))
+
+
+def with_patterns(made):
+    n = made.attention.shape[-1]
+    pattern = np.random.default_rng(1).random((*made.attention.shape[1:3], n, n))
+    return replace(made, patterns=(pattern / pattern.sum(-1, keepdims=True)).astype(np.float16))
+
+
+def choose(page, n: int) -> None:
+    page.get_by_label("Number of edges, exactly").fill(str(n))
+    page.get_by_label("Number of edges, exactly").press("Enter")
+
+
+def drawn(page) -> dict[str, float]:
+    """Names of the edges in the picture, as it is saved, and how opaque each is."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    root = ET.fromstring(download.value.path().read_text(encoding="utf-8"))
+    return {path.find(f"{SVG}title").text: float(path.get("stroke-opacity")) for path in root.iter(f"{SVG}path")}
+
+
+def lit(page) -> set[str]:
+    return {name for name, opacity in drawn(page).items() if opacity > 0.1}
+
+
+def until(page, script: str, wanted) -> None:
+    """Waits until a script says what is wanted. Playwright's own way evaluates text, which the policy forbids."""
+    for _ in range(100):
+        if page.evaluate(script) == wanted:
+            return
+        page.wait_for_timeout(50)
+    assert page.evaluate(script) == wanted
+
+
+def at(page, name: str) -> dict[str, float]:
+    """Where a node's middle is in the canvas, of a page whose diagram stands at its own size."""
+    boxes = json.loads(page.locator("#page-data").text_content())["boxes"]
+    box = next(box for box in boxes if box["name"] == name)
+    return {"x": box["x"], "y": box["y"]}
+
+
+UNMOVED = "#at=0%2C0%2C1"
+
+
+def canvas(page):
+    return page.locator("canvas[role=application]")
+
+
+def said(page, what: str) -> str:
+    return page.locator(what).inner_text()
+
+
+@pytest.mark.parametrize("tokens", ["all", "role", "each"])
+def test_every_size_is_drawn_whole(shown, tokens):
+    graph = make_graph(2, 3, tokens=tokens)
+    scores = make_scores(graph)
+    circuit = scores.top(40, by="abs_mean")
+    page = shown(to_html(circuit))
+    for n in (0, 1, 7, 20, 33, len(circuit)):
+        choose(page, n)
+        wanted = largest_within(graph, scores.ranking("abs_mean"), n)
+        assert set(drawn(page)) == {graph.edge(index).name for index in np.flatnonzero(wanted).tolist()}
+        assert said(page, ".size .said") == f"{wanted.sum()} of {len(circuit)} drawn"
+
+
+def test_arrows_on_the_slider_step_by_one_edge(shown, html, circuit):
+    page = shown(html)
+    slider = page.get_by_role("slider")
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    assert page.get_by_label("Number of edges, exactly").input_value() == str(len(circuit) - 2)
+    slider.press("ArrowRight")
+    assert page.get_by_label("Number of edges, exactly").input_value() == str(len(circuit) - 1)
+
+
+def test_the_curve_has_a_mark_where_the_slider_is(shown, circuit):
+    sizes = np.array([1, 10, 40, 110])
+    curve = Curve("eap", sizes, sizes, np.array([0.1, 0.25, 0.5, np.nan]))
+    report = Report({"faithfulness": Figure(0.5, "share")}, (curve,), len(circuit), len(circuit.graph), 40)
+    page = shown(to_html(circuit, report=report))
+    places = []
+    for n in (len(circuit), 12):
+        choose(page, n)
+        places.append(float(page.locator(".rule").get_attribute("x1")))
+    assert places[0] > places[1]
+    assert said(page, ".lines") == "eap: 0.25 at 10 edges"
+
+
+def test_a_head_shows_its_edges_its_layer_and_its_attention(shown, html, circuit):
+    page = shown(html, UNMOVED)
+    name = busiest(circuit)
+    canvas(page).click(position=at(page, name))
+    about = said(page, ".about")
+    reads = {edge.name for edge in circuit if edge.destination.node == name}
+    writes = {edge.name for edge in circuit if edge.source.node == name}
+    assert f"Reads ({len(reads)})" in about and f"Is read by ({len(writes)})" in about
+    assert lit(page) == reads | writes
+    assert page.locator(".same button").count() == circuit.graph.cfg.n_heads
+    score = circuit.scores.values[circuit.graph.index(f"{name}->logits")]
+    assert f"straight to the logits\n{score:+.3g}".replace("-", "\N{MINUS SIGN}") in about
+    assert f"{name} from CLS" in said(page, ".image")
+
+
+def busiest(circuit) -> str:
+    """A head of layer 1 that the circuit feeds and reads."""
+    reads = {edge.source.node for edge in circuit}
+    return next(e.destination.node for e in circuit if e.destination.layer == 1 and e.destination.node in reads)
+
+
+def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circuit, exhibit):
+    made = with_patterns(exhibit(circuit))
+    page = shown(to_html(circuit, exhibit=made), f"#node={(name := busiest(circuit))}")
+    layer, head = (int(part[1:]) for part in name.split("."))
+    heat = page.locator(".shot canvas")
+    rows, columns = made.grid
+    box = heat.bounding_box()
+    for patch in range(rows * columns):
+        row, column = divmod(patch, columns)
+        heat.hover(position={"x": box["width"] * (column + 0.5) / columns, "y": box["height"] * (row + 0.5) / rows})
+        weights = made.patterns[layer, head, made.n_prefix + patch, made.n_prefix :].astype(float)
+        assert f"{name} from r{row}c{column}: {round(100 * weights.sum())}%" in said(page, ".image")
+        opacities = heat.evaluate(
+            """(canvas, [rows, columns]) => Array.from({length: rows * columns}, (_, at) => {
+              const wide = canvas.width / columns, high = canvas.height / rows;
+              const x = (at % columns + .5) * wide, y = (Math.floor(at / columns) + .5) * high;
+              return canvas.getContext("2d").getImageData(x, y, 1, 1).data[3];
+            })""",
+            [rows, columns],
+        )
+        assert np.allclose(np.array(opacities) / 255, 0.85 * weights / weights.max(), atol=0.02)
+
+
+def test_another_pair_shows_its_own_image_and_attention(shown, html):
+    page = shown(html, "#node=a1.h0")
+    first = page.locator(".shot img").get_attribute("src"), said(page, ".image")
+    page.locator(".choices button").nth(1).click()
+    assert page.locator(".shot img").get_attribute("src") != first[0] and said(page, ".image") != first[1]
+    assert "Full patterns are kept for the circuit" in said(page, ".image")
+
+
+def test_an_edge_says_what_is_known_of_it(shown, circuit):
+    row = edge_rows(circuit)[3]
+    page = shown(to_html(circuit), "#at=0%2C0%2C1&only=drawn")
+    place_of_edge = page.evaluate(
+        """name => {
+          const {edges} = JSON.parse(document.getElementById("page-data").textContent), at = edges.name.indexOf(name);
+          const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+          path.setAttribute("d", edges.path[at]);
+          const {x, y} = path.getPointAtLength(path.getTotalLength() * .06);
+          return {x, y};
+        }""",
+        row.edge.name,
+    )
+    canvas(page).hover(position=place_of_edge)
+    assert said(page, ".tip").startswith(row.edge.name) and f"rank {row.rank}" in said(page, ".tip")
+    canvas(page).click(position=place_of_edge)
+    about = said(page, ".about")
+    number = f"{row.score:+.3g}".replace("-", "\N{MINUS SIGN}")
+    assert f"{number} ± {row.std_err:.3g} (standard error)" in about and f"{row.rank} of {len(circuit)}" in about
+    assert ("exact: the edge was ablated" if row.exact else "estimated") in about
+    assert lit(page) == {row.edge.name}
+
+
+def walked(circuit) -> nx.DiGraph:
+    """Nodes, joined by the circuit's edges; with one token group every port leads into its head."""
+    return nx.DiGraph((edge.source.node, edge.destination.node) for edge in circuit)
+
+
+def test_all_paths_through_a_node_and_between_two(shown, html, circuit):
+    name, graph = busiest(circuit), walked(circuit)
+    after, before = {name} | nx.descendants(graph, name), {name} | nx.ancestors(graph, name)
+    page = shown(html, f"{UNMOVED}&node={name}")
+    page.get_by_role("button", name="All paths through it").click()
+    through = {e.name for e in circuit if e.source.node in after or e.destination.node in before}
+    assert lit(page) == through < set(drawn(page))
+    first = next(
+        e.source.node for e in circuit if e.source.kind == "head" and e.source.node in before and e.source.node != name
+    )
+    canvas(page).click(position=at(page, first), modifiers=["Shift"])
+    reached = {first} | nx.descendants(graph, first)
+    assert lit(page) == {e.name for e in circuit if e.source.node in reached and e.destination.node in before}
+    assert f"Paths between {name} and {first} are lit." in said(page, ".about")
+
+
+def rows(page) -> list[str]:
+    return page.locator(".edge-table tbody td.name").all_inner_texts()
+
+
+def test_the_table_sorts_searches_and_filters(shown, html, circuit):
+    page = shown(html)
+    ranked = [row.edge.name for row in edge_rows(circuit)]
+    assert rows(page) == ranked
+    page.locator("th button", has_text=re.compile("^score")).click()
+    by_score = sorted(edge_rows(circuit), key=lambda row: (-row.score, row.rank))
+    assert rows(page) == [row.edge.name for row in by_score]
+    page.locator("th button", has_text=re.compile("^score")).click()
+    assert rows(page) == [row.edge.name for row in by_score[::-1]]
+    page.locator("th button", has_text=re.compile("^rank")).click()
+    page.get_by_label("Search nodes and edges").first.fill("A1.h1 m0")
+    found = [name for name in ranked if "a1.h1" in name and "m0" in name]
+    assert rows(page) == found and lit(page) == set(found)
+    page.get_by_label("Search nodes and edges").first.fill("")
+    page.get_by_label("Which edges").select_option("drawn")
+    choose(page, 9)
+    assert set(rows(page)) == set(drawn(page))
+    page.get_by_label("Which edges").select_option("logits")
+    assert rows(page) == [name for name in ranked if name.endswith("->logits")]
+
+
+def test_absolute_colours_tell_no_signs(shown, html):
+    def inks(page):
+        with page.expect_download() as download:
+            page.get_by_role("button", name="SVG").click()
+        root = ET.fromstring(download.value.path().read_text(encoding="utf-8"))
+        return {(path.get("stroke"), path.get("stroke-dasharray")) for path in root.iter(f"{SVG}path")}
+
+    page = shown(html)
+    assert len(inks(page)) == 2
+    page.get_by_label("Colours").select_option("absolute")
+    assert len(inks(page)) == 1
+
+
+def test_a_view_reopens_from_its_address_and_from_its_file(shown, html, tmp_path):
+    page = shown(html, "#node=a1.h1&n=17&colours=absolute")
+    canvas(page).focus()
+    page.mouse.move(300, 400)
+    page.get_by_role("button", name="+", exact=True).click()
+    page.locator(".choices button").nth(1).click()
+    until(page, "location.hash.includes('pair=1')", True)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="View as JSON").click()
+    saved = tmp_path / "view.json"
+    download.value.save_as(saved)
+    wanted = said(page, ".about"), said(page, ".image"), drawn(page)
+    again = shown(html, page.evaluate("location.hash"))
+    assert (said(again, ".about"), said(again, ".image"), drawn(again)) == wanted
+    fresh = shown(html)
+    fresh.get_by_label("Open a view").set_input_files(saved)
+    until(fresh, "location.hash.includes('pair=1')", True)
+    assert (said(fresh, ".about"), said(fresh, ".image"), drawn(fresh)) == wanted
+    assert fresh.evaluate("location.hash") == page.evaluate("location.hash")
+
+
+def test_a_file_that_is_no_view_is_refused_with_a_sentence(shown, html, tmp_path):
+    page = shown(html)
+    for text, words in (
+        ("{", "is not JSON"),
+        ('{"schema": "x"}', "is no view"),
+        ('{"schema": "vitcircuits.view/1", "page": "y"}', "another page"),
+    ):
+        (tmp_path / "view.json").write_text(text)
+        page.get_by_label("Open a view").set_input_files(tmp_path / "view.json")
+        until(page, f"document.querySelector('.bar .said').textContent.includes({words!r})", True)
+
+
+def test_keys_go_from_node_to_node(shown, html):
+    page = shown(html)
+    canvas(page).focus()
+    page.keyboard.press("ArrowUp")
+    assert said(page, ".tip").startswith("input:")
+    page.keyboard.press("ArrowUp")
+    assert re.match(r"(a0|m0)", said(page, ".tip"))
+    page.keyboard.press("Tab")
+    first = said(page, ".tip").split(":")[0]
+    page.keyboard.press("Enter")
+    assert said(page, ".about h3") == first
+    page.keyboard.press("Escape")
+    assert "Click a node" in said(page, ".about") and page.locator(".tip").is_hidden()
+
+
+def test_the_picture_is_saved_as_png(shown, html, circuit):
+    page = shown(html)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    data = download.value.path().read_bytes()
+    layout = place(circuit.graph, circuit)
+    width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
+    assert data.startswith(b"\x89PNG") and (width, height) == (
+        int(np.ceil(2 * layout.width)),
+        int(np.ceil(2 * layout.height)),
+    )
+
+
+NASTY = [
+    '</script><b id="x">',
+    'it\'s "quoted" & <i>',
+    "\N{GRINNING FACE}",
+    "\N{HEBREW LETTER ALEF}\u202e",
+    "NA",
+    "null",
+    "<!--",
+    "\x00",
+]
+
+
+def test_names_of_any_kind_are_text(shown, exhibit):
+    task = {"model": "<img src=x>", "target_name": NASTY[0], "foil_name": NASTY[2]}
+    circuit = make_scores(make_graph(2, 2), task=task).top(20)
+    names = (*NASTY, "a", "b")
+    for place_of_name in range(len(NASTY)):
+        made = exhibit(circuit)
+        logits = np.eye(10, dtype=np.float32)[[place_of_name, (place_of_name + 1) % len(NASTY)]]
+        page = shown(to_html(circuit, exhibit=replace(made, class_names=names, clean_logits=logits)))
+        wanted = NASTY[place_of_name].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        assert f"clean: read as {wanted}" in page.locator(".image").text_content()
+        assert page.locator("#x, b, i, img[src=x]").count() == page.locator("details b").count()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_the_smallest_circuits(shown, n):
+    graph = make_graph(2, 2)
+    circuit = Circuit.from_edges(graph, ["input->logits"][:n])
+    page = shown(to_html(circuit))
+    assert said(page, ".size .said") == f"{n} of {n} drawn" and len(drawn(page)) == n == len(rows(page))
+    choose(page, 0)
+    assert drawn(page) == {}
+
+
+def test_of_a_circuit_of_ten_thousand_edges_every_one_can_be_drawn(shown):
+    circuit = make_scores(make_graph(8, 12)).top(10_000, by="abs_mean")
+    page = shown(to_html(circuit))
+    assert said(page, ".size .said").startswith("200 of") and len(drawn(page)) == 200
+    choose(page, len(circuit))
+    assert set(drawn(page)) == set(circuit.edge_names())
+
+
+def test_without_scripts_and_in_print_the_still_is_there(shown, html):
+    still = shown(html, java_script_enabled=False)
+    assert still.locator(".still svg").is_visible() and not still.locator("#explorer").is_visible()
+    page = shown(html)
+    assert not page.locator(".still svg").is_visible() and page.locator("#explorer").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".still svg").is_visible() and not page.locator("#explorer").is_visible()
+
+
+def test_dark_where_the_reader_is_in_the_dark(shown, html):
+    light, dark = (
+        shown(html, color_scheme=scheme)
+        .locator("section")
+        .first.evaluate("one => getComputedStyle(one).backgroundColor")
+        for scheme in ("light", "dark")
+    )
+    assert light == "rgb(255, 255, 255)"
+    assert max(map(int, re.findall(r"\d+", dark))) < 50
+
+
+def test_on_a_phone_nothing_is_cut_off(shown, html):
+    page = shown(html, viewport={"width": 420, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 420
+    assert canvas(page).bounding_box()["width"] < 420 and len(drawn(page)) > 0
