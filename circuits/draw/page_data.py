@@ -100,7 +100,7 @@ def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp]) -> list[Stroke]:
 
 def _layout(layout: Layout) -> dict[str, Any]:
     lanes = [
-        {"title": group_title(lane.group) if lane.group else "", "x": lane.x, "width": lane.width}
+        {"group": lane.group, "title": group_title(lane.group) if lane.group else "", "x": lane.x, "width": lane.width}
         for lane in layout.lanes.values()
     ]
     return {
@@ -207,9 +207,21 @@ def _images(circuit: Circuit, exhibit: Exhibit | None, shown: Sequence[Stroke]) 
         "frames": exhibit.frames,
         "has_cls": cfg.tokens.has_cls,
         "heads": [cfg.heads_of(layer) for layer in range(cfg.n_layers)],
+        "places": _places(circuit.graph),
         "rows": _rows(exhibit.attention),
         "patterns": _patterns(exhibit, shown),
     }
+
+
+_FEW = 3
+
+
+def _places(graph: Graph) -> list[str] | None:
+    """The token group of each token, where groups are many places on every image alike."""
+    groups = graph.groups
+    if len(groups) <= _FEW or groups.kind in ("mask", "frame"):
+        return None
+    return [groups.names[group] for group in groups.of_token]
 
 
 def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:

@@ -33,6 +33,15 @@ class Circuit {
     return this.edges.filter(edge => edge.enters < limit).sort((a, b) => a.share - b.share || b.rank - a.rank);
   }
 
+  // Token groups that an edge touches: one, or two where it runs inside a head.
+  groups(edge) {
+    return [this.boxes[edge.source].group, this.boxes[edge.target].group];
+  }
+
+  lane(group) {
+    return group && this.layout.lanes.find(lane => lane.group === group);
+  }
+
   // Where a box writes: nodes that walks lead through. A frame writes through the heads in it.
   places(box) {
     if (box.kind !== "attention") return [box.place];
@@ -117,15 +126,24 @@ class Attention {
     return pair === 0 && this.frames === 1 && this.full.has(head.node);
   }
 
+  // What edges carry at each token, where lanes are places on the image: the sum of their |score|.
+  carried(circuit, edges) {
+    const sums = new Map();
+    for (const edge of edges) {
+      for (const group of new Set(circuit.groups(edge))) sums.set(group, (sums.get(group) ?? 0) + Math.abs(edge.score ?? 0));
+    }
+    return this.places.map(group => sums.get(group) ?? 0);
+  }
+
   // Weights on all tokens, from a token, or from those that are read out (token -1).
   weights(pair, head, token) {
     if (token >= 0 && this.asks(pair, head)) return this.full.get(head.node).row(token);
     return this.gathered.row(pair, head.layer, head.head);
   }
 
-  // The same on the patches of the image, frames of a video together, row by row.
-  onPatches(pair, head, token) {
-    const [rows, columns] = this.grid, area = rows * columns, weights = this.weights(pair, head, token);
+  // Weights of tokens on the patches of the image, frames of a video together, row by row.
+  onPatches(weights) {
+    const [rows, columns] = this.grid, area = rows * columns;
     const cell = place => {
       let sum = 0;
       for (let frame = 0; frame < this.frames; frame++) sum += weights[this.n_prefix + frame * area + place];

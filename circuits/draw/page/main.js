@@ -6,7 +6,7 @@ class Explorer {
   constructor(page) {
     this.circuit = new Circuit(page);
     this.state = new State(page.title, {n: Math.min(this.circuit.size, READABLE)});
-    this.images = page.images && document.querySelector(".pair") ? new ImageView(new Attention(page.images), this.state) : null;
+    this.images = page.images && document.querySelector(".pair") ? new ImageView(new Attention(page.images), this.circuit, this.state) : null;
     this.view = new View(this.circuit.layout, pen => drawDiagram(pen, this.circuit, this.look));
     this.view.onmove = () => this.point();
     this.view.onsettle = () => this.remember();
@@ -64,12 +64,13 @@ class Explorer {
       this.drawn = this.circuit.within(values.n);
       this.size.update(values.n, this.drawn.length);
     }
-    if (has("n", "node", "other", "edge", "paths", "colours", "search")) {
+    if (has("n", "node", "other", "edge", "place", "paths", "colours", "search")) {
       this.look = this.makeLook();
       this.view.redraw();
     }
-    if (has("n", "node", "other", "edge", "paths", "pair")) this.panel.update(this.drawn);
-    if (has("node", "edge", "pair", "token")) this.images?.update(this.head());
+    if (has("n", "node", "other", "edge", "place", "paths", "pair")) this.panel.update(this.drawn);
+    if (has("n", "node", "edge", "place", "pair", "token")) this.images?.update(this.head(), this.drawn);
+    if (has("place")) this.view.reveal(this.circuit.lane(values.place));
     if (has("search", "sort", "down", "only", "edge") || (has("n") && values.only === "drawn")) this.table.update(this.drawn);
     this.colours.value = values.colours;
     this.search.value = values.search;
@@ -85,13 +86,14 @@ class Explorer {
   }
 
   makeLook() {
-    const {node, other, edge, paths, colours, search} = this.state.values, {circuit, drawn} = this;
+    const {node, other, edge, place, paths, colours, search} = this.state.values, {circuit, drawn} = this;
     const box = circuit.nodes.get(node), second = circuit.nodes.get(other), chosen = circuit.named.get(edge);
     let lit = null;
     if (box && second) lit = circuit.between(drawn, box, second);
     else if (box && paths) lit = circuit.through(drawn, box);
     else if (box) lit = new Set([...box.reads, ...box.writes]);
     else if (chosen) lit = new Set([chosen]);
+    else if (place) lit = new Set(drawn.filter(one => circuit.groups(one).includes(place)));
     else if (search.trim()) lit = new Set(drawn.filter(one => holds(one.name, search)));
     const ends = drawn.flatMap(one => one.name.split("->"));
     const used = new Set(drawn.flatMap(one => [circuit.boxes[one.source].name, circuit.boxes[one.target].name]));
@@ -139,13 +141,13 @@ class Explorer {
     this.hover({clientX: event.clientX, clientY: event.clientY, buttons: 0});
     const thing = this.pointed, {node} = this.state.values;
     if (!thing) this.leave();
-    else if ("enters" in thing) this.state.set({edge: thing.name, node: "", other: "", paths: false});
+    else if ("enters" in thing) this.state.set({...NOTHING, edge: thing.name});
     else if (event.shiftKey && node && node !== thing.name) this.state.set({other: thing.name, paths: false});
     else this.panel.open(thing.name);
   }
 
   leave() {
-    this.state.set({node: "", other: "", edge: "", paths: false});
+    this.state.set(NOTHING);
     this.setPointed(null);
   }
 
@@ -154,7 +156,7 @@ class Explorer {
     const current = this.pointed && !("enters" in this.pointed) ? this.pointed : this.circuit.nodes.get(this.state.values.node);
     if (event.key === "Escape") return this.leave();
     if (event.key === "Enter" && current) return event.shiftKey && this.state.values.node ? this.state.set({other: current.name}) : this.panel.open(current.name);
-    if (event.key === "p" && current) return this.state.set({node: current.name, other: "", edge: "", paths: !this.state.values.paths});
+    if (event.key === "p" && current) return this.state.set({...NOTHING, node: current.name, paths: !this.state.values.paths});
     const next = this.next(event, nodes, current);
     if (!next) return;
     event.preventDefault();
@@ -170,8 +172,9 @@ class Explorer {
   }
 
   fit() {
-    this.state.set({at: null});
     this.view.fit();
+    this.view.moved = true;
+    this.remember();
   }
 
   // Writes what is in view into the address; not where a page may not, such as in a frame of a notebook.

@@ -46,7 +46,7 @@ class Panel {
   }
 
   pathChoices(box, other, paths) {
-    const button = make("button", {type: "button", "aria-pressed": paths, onclick: () => this.state.set({paths: !paths, other: ""})}, "All paths through it");
+    const button = make("button", {type: "button", "aria-pressed": String(paths), onclick: () => this.state.set({paths: !paths, other: ""})}, "All paths through it");
     const said = other ? make("span", {}, ` Paths between ${box.name} and ${other.name} are lit. `) : null;
     return make("p", {class: "links"}, button, said);
   }
@@ -63,7 +63,7 @@ class Panel {
     const cells = same.map(one => {
       const n = [...one.reads, ...one.writes].filter(edge => here.has(edge)).length;
       const attention = this.images ? this.images.thumbnail(one) : null;
-      return make("button", {type: "button", "aria-pressed": one === box, disabled: !one.label, onclick: () => this.open(one.name)}, attention, make("span", {}, one.node), make("small", {}, n ? `${n} edges` : "unused"));
+      return make("button", {type: "button", "aria-pressed": String(one === box), disabled: !one.label, onclick: () => this.open(one.name)}, attention, make("span", {}, one.node), make("small", {}, n ? `${n} edges` : "unused"));
     });
     return [make("h4", {}, `Heads of layer ${box.layer}`), make("div", {class: "same"}, ...cells)];
   }
@@ -74,11 +74,11 @@ class Panel {
 
   edgeButton(edge) {
     const score = make("span", {class: signOf(edge.score)}, number(edge.score, true));
-    return make("button", {type: "button", onclick: () => this.state.set({edge: edge.name, node: "", other: "", paths: false})}, make("span", {}, edge.name), score);
+    return make("button", {type: "button", onclick: () => this.state.set({...NOTHING, edge: edge.name})}, make("span", {}, edge.name), score);
   }
 
   open(node) {
-    this.state.set({node, other: "", edge: "", paths: false});
+    this.state.set({...NOTHING, node});
   }
 }
 

@@ -1,7 +1,8 @@
 // What is in view: one flat record that stands in the address and in a file, and reopens from both.
 
 const VIEW_SCHEMA = "vitcircuits.view/1";
-const START = {n: 0, node: "", other: "", edge: "", paths: false, pair: 0, token: -1, colours: "signed", search: "", sort: "rank", down: false, only: "", at: null};
+const NOTHING = {node: "", other: "", edge: "", place: "", paths: false}; // is chosen
+const START = {n: 0, ...NOTHING, pair: 0, token: -1, colours: "signed", search: "", sort: "rank", down: false, only: "", at: null};
 
 class State {
   constructor(title, start) {

@@ -62,7 +62,7 @@ class EdgeTable {
 
   row(edge, chosen) {
     const cells = {rank: edge.rank, name: edge.name, kind: edge.kind, score: number(edge.score, true), std_err: number(edge.std_err), mean_abs: number(edge.mean_abs), exact: edge.exact == null ? "" : edge.exact ? "exact" : "estimated"};
-    const open = () => this.state.set({edge: edge.name, node: "", other: "", paths: false});
+    const open = () => this.state.set({...NOTHING, edge: edge.name});
     const name = make("button", {type: "button", onclick: open}, edge.name);
     return make("tr", {class: chosen ? "chosen" : null}, ...COLUMNS.map(([key, , kind]) => make("td", {class: key === "score" ? `${kind} ${signOf(edge.score)}` : kind}, key === "name" ? name : cells[key])));
   }

@@ -3,6 +3,7 @@
 
 const SLOW = 30; // ms; a picture that takes longer is moved as it is, and drawn again when the gesture ends
 const TALLEST = 1100; // px
+const NARROW = 0.45, LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
 
 class View {
   constructor(layout, draw) {
@@ -31,7 +32,8 @@ class View {
     if (!width || width === this.width) return;
     const kept = this.moved && this.width;
     this.width = width;
-    this.scale = Math.min(1.4, width / this.layout.width);
+    const whole = width / this.layout.width;
+    this.scale = whole < NARROW ? LEGIBLE : Math.min(1.4, whole);
     this.height = Math.round(Math.min(Math.max(260, this.layout.height * this.scale), TALLEST));
     this.frame.style.height = `${this.height}px`;
     this.density = Math.min(2, devicePixelRatio || 1);
@@ -47,17 +49,25 @@ class View {
   open(at) {
     this.wished = at;
     if (!this.width) return;
-    if (!at) return this.fit();
+    if (!at) return this.begin();
     this.go(at);
     this.moved = true;
   }
 
-  // The whole diagram in the middle; with a least scale, so that a wide one can be read from its left end.
+  // The whole diagram in the middle.
   fit() {
+    this.middle(Math.min(this.scale, this.width / this.layout.width, this.height / this.layout.height));
+  }
+
+  // The scale to begin with: a wide diagram is seen from its left end.
+  begin() {
+    this.middle(Math.min(this.scale, this.height / this.layout.height));
+    this.reveal(this.lane);
+  }
+
+  middle(k) {
     const {width, height} = this.layout;
-    const k = Math.max(Math.min(this.scale, this.height / height), Math.min(0.45, this.height / height));
-    const x = Math.max(0, (this.width - k * width) / 2), y = Math.max(0, (this.height - k * height) / 2);
-    this.go([x, y, k]);
+    this.go([Math.max(0, (this.width - k * width) / 2), Math.max(0, (this.height - k * height) / 2), k]);
     this.moved = false;
   }
 
@@ -123,5 +133,13 @@ class View {
       const {k} = this.transform;
       this.go([this.width / 2 - k * x, this.height / 2 - k * y, k]);
     }
+  }
+
+  // Moves a lane into the middle, if it is out of sight; nothing for none.
+  reveal(lane) {
+    this.lane = lane;
+    if (!lane || !this.width) return;
+    const {k, x, y} = this.transform, middle = k * (lane.x + lane.width / 2);
+    if (middle + x < 40 || middle + x > this.width - 40) this.go([this.width / 2 - middle, y, k]);
   }
 }

@@ -171,6 +171,7 @@ def test_a_head_shows_its_edges_its_layer_and_its_attention(shown, html, circuit
     assert f"Reads ({len(reads)})" in about and f"Is read by ({len(writes)})" in about
     assert lit(page) == reads | writes
     assert page.locator(".same button").count() == circuit.graph.cfg.n_heads
+    assert page.locator(".same button[aria-pressed=true] span").inner_text() == name
     score = circuit.scores.values[circuit.graph.index(f"{name}->logits")]
     assert f"straight to the logits\n{score:+.3g}".replace("-", "\N{MINUS SIGN}") in about
     assert f"{name} from CLS" in said(page, ".image")
@@ -203,6 +204,23 @@ def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circui
             [rows, columns],
         )
         assert np.allclose(np.array(opacities) / 255, 0.85 * weights / weights.max(), atol=0.02)
+
+
+def test_where_lanes_are_places_the_image_is_their_map(shown, exhibit):
+    circuit = make_scores(make_graph(2, 3, tokens="each")).top(60, by="abs_mean")
+    page = shown(to_html(circuit, exhibit=exhibit(circuit)))
+    heat = page.locator(".shot canvas")
+    box = heat.bounding_box()
+    lower_left = {"x": box["width"] * 0.25, "y": box["height"] * 0.75}
+    touching = {edge.name for edge in circuit if "r1c0" in (edge.source.group, edge.destination.group)}
+    heat.hover(position=lower_left)
+    assert f"{len(touching)} drawn edges touch r1c0." in said(page, ".image")
+    heat.click(position=lower_left)
+    assert lit(page) == touching
+    again = shown(to_html(circuit, exhibit=exhibit(circuit)), "#place=cls")
+    assert lit(again) == {edge.name for edge in circuit if "cls" in (edge.source.group, edge.destination.group)}
+    canvas(again).press("Escape")
+    assert lit(again) == set(circuit.edge_names())
 
 
 def test_another_pair_shows_its_own_image_and_attention(shown, html):
