@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 MAX_ROWS = 2000
 """More rows than this make no readable table; the page says how many it left out."""
 
+MAX_FRAMED = 1000
+"""Edges of a circuit whose page a notebook holds, about a megabyte; larger ones are shown as a table."""
+
 NONE = "\N{EN DASH}"
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = Path(__file__).parent / "page"
@@ -148,6 +151,16 @@ def to_html(
         n_edges=len(circuit),
         **_of_report(report, circuit),
     )
+
+
+def framed(circuit: Circuit) -> str:
+    """The page in a frame that reaches nothing outside itself, for a notebook; empty where it would be too large."""
+    from markupsafe import escape
+
+    if len(circuit) > MAX_FRAMED:
+        return ""
+    look = 'sandbox="allow-scripts allow-downloads" style="width:100%;height:760px;border:0"'
+    return f'<iframe {look} srcdoc="{escape(to_html(circuit))}"></iframe>'
 
 
 def _part(name: str) -> Any:

@@ -417,6 +417,20 @@ def test_of_a_circuit_of_ten_thousand_edges_every_one_can_be_drawn(shown):
     assert set(drawn(page)) == set(circuit.edge_names())
 
 
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(shown, circuit):
+    assert circuit.to_html() == to_html(circuit)
+    page = shown(f"<!DOCTYPE html><title>notebook</title>{circuit._repr_html_()}")
+    frame = page.frame_locator("iframe")
+    frame.get_by_label("Number of edges, exactly").fill("12")
+    frame.get_by_label("Number of edges, exactly").press("Enter")
+    within = int(largest_within(circuit.graph, circuit.scores.ranking("abs_mean"), 12).sum())
+    assert frame.locator(".size .said").inner_text() == f"{within} of {len(circuit)} drawn"
+    page.wait_for_timeout(300)  # the address is written a moment later, and a frame has none
+    assert page.evaluate("document.title") == "notebook"
+    large = Circuit.full(make_graph(4, 12))._repr_html_()
+    assert "iframe" not in large and "vc-glance" in large and len(large) < 1e5
+
+
 def test_without_scripts_and_in_print_the_still_is_there(shown, html):
     still = shown(html, java_script_enabled=False)
     assert still.locator(".still svg").is_visible() and not still.locator("#explorer").is_visible()
