@@ -1,4 +1,4 @@
-"""What the script of a circuit's page works with, in plain values: places, edges, curves and attention.
+"""What the scripts of pages work with, in plain values: places, edges, curves and attention.
 
 Coordinates are those of the still picture (`layout`, `route`). Edges stand in rank order, each with the number at
 which it *enters*: the shortest prefix of the ranking in which it is on a path from input to logits. With the numbers
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
+from ..compare.matching import named_edge, named_node
 from ..formats.plain import plain
 from ..formats.tables import ranked_indices
 from ..graph import Graph
@@ -35,6 +36,7 @@ from .strokes import Stroke, strokes
 from .style import legible
 
 if TYPE_CHECKING:
+    from ..compare.matching import Matching
     from ..figure_data import Exhibit
 
 MAX_EDGES = 10_000
@@ -62,15 +64,30 @@ def _legible(value: Any) -> Any:
 
 
 def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
-    """The circuit, and what is known of it, for the page's script; the keys are those that `page/data.js` reads."""
+    """The circuit, and what is known of it, for the script of its page; the keys are those that `page/*.js` read."""
+    data, shown = circuit_data(circuit, removed=_removed(report))
+    about = {"schema": "vitcircuits.page/1", "title": title(circuit), "curves": _curves(report)}
+    return {**about, **data, "images": _images(circuit, exhibit, shown)}
+
+
+def circuit_data(
+    circuit: Circuit, *, limit: int = MAX_EDGES, beside: Circuit | None = None, removed: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], list[Stroke]]:
+    """The diagram of a circuit for a page's script, and its edges.
+
+    Args:
+        circuit: The circuit.
+        limit: The most edges; as `MAX_EDGES`.
+        beside: A circuit of the same graph that stands on the same places.
+        removed: Name of an edge -> what the circuit loses without it.
+    """
     entered = _entered(circuit)
-    shown = _shown(strokes(circuit), entered)
-    layout = place(circuit.graph, [stroke.edge for stroke in shown])
+    shown = _shown(strokes(circuit), entered, limit)
+    more = [] if beside is None else _shown(strokes(beside), _entered(beside), limit)
+    layout = place(circuit.graph, [stroke.edge for stroke in (*shown, *more)])
     boxes = {**layout.boxes, **layout.frames}
     walks = Walks.of(circuit.graph)
-    return {
-        "schema": "vitcircuits.page/1",
-        "title": title(circuit),
+    data = {
         "n_circuit": len(circuit),
         "n_graph": len(circuit.graph),
         "off_paths": int((entered > len(circuit)).sum()),
@@ -79,10 +96,34 @@ def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibi
         "ports": [_rectangle(box) for box in layout.ports.values()],
         "edges": _edges(shown, entered, layout, list(boxes), walks),
         "links": _links(walks, [stroke.edge.index for stroke in shown]),
-        "curves": _curves(report),
-        "removed": _removed(report),
-        "images": _images(circuit, exhibit, shown),
+        "removed": removed or {},
     }
+    return data, shown
+
+
+def pair_data(
+    first: Circuit, second: Circuit, names: tuple[str, str], *, matching: Matching | None = None, limit: int
+) -> dict[str, Any]:
+    """Two circuits for the script that shows them side by side; `key` says what is the same in both.
+
+    Args:
+        first: The one.
+        second: The other.
+        names: What they are called.
+        matching: Heads of the second in the names of the first; without one, names are compared if the graphs have one
+            shape.
+        limit: The most edges of each.
+    """
+    linked = first.graph.signature == second.graph.signature
+    both = [(first, second, None), (second, first, matching)]
+    circuits = []
+    for circuit, other, names_of_first in both:
+        data, shown = circuit_data(circuit, limit=limit, beside=other if linked else None)
+        data["edges"]["key"] = ["|".join(named_edge(stroke.edge, names_of_first)) for stroke in shown]
+        for box in data["boxes"]:
+            box["key"] = f"{named_node(box['node'], names_of_first)}@{box['group']}"
+        circuits.append(data)
+    return {"names": names, "comparable": linked or matching is not None, "linked": linked, "circuits": circuits}
 
 
 def _entered(circuit: Circuit) -> NDArray[np.intp]:
@@ -93,9 +134,9 @@ def _entered(circuit: Circuit) -> NDArray[np.intp]:
     return len(order) + 1 - path_strengths(circuit.graph, strengths)[order]
 
 
-def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp]) -> list[Stroke]:
-    limit = np.sort(entered)[MAX_EDGES] if len(entered) > MAX_EDGES else len(entered) + 2
-    return [stroke for stroke, place in zip(drawn, entered.tolist(), strict=True) if place < limit]
+def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp], limit: int) -> list[Stroke]:
+    end = np.sort(entered)[limit] if len(entered) > limit else len(entered) + 2
+    return [stroke for stroke, place in zip(drawn, entered.tolist(), strict=True) if place < end]
 
 
 def _layout(layout: Layout) -> dict[str, Any]:

@@ -5,7 +5,7 @@ nothing but what a page brings itself: pictures are inside them, and a Content-S
 the hash of each script. Everything that came from outside (class names, model names) is escaped.
 
 The page of a circuit is whole without its script: the still diagram and a table of edges, which are printed, too. The
-script (`page/*.js`, plain JavaScript in one scope, in the order of `SCRIPT`) puts a diagram to explore in their place,
+script (`page/*.js`, plain JavaScript in one scope, in the order of `SCRIPTS`) puts a diagram to explore in their place,
 made of the data that `page_data` prepares. Edges are drawn on a canvas at the still picture's coordinates, moved by
 d3-zoom. Measured headless on two busy cores, milliseconds until the first picture and for the longest step of the
 slider, at 200, 1,000 and 10,000 edges of ViT-B:
@@ -56,7 +56,24 @@ MAX_FRAMED = 1000
 NONE = "\N{EN DASH}"
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = Path(__file__).parent / "page"
-SCRIPT = ("dom", "data", "pens", "view", "diagram", "state", "curve", "images", "panel", "table", "main")
+SCRIPTS = {
+    "circuit": (
+        "dom",
+        "data",
+        "pens",
+        "view",
+        "diagram",
+        "pointer",
+        "state",
+        "slider",
+        "curve",
+        "images",
+        "panel",
+        "table",
+        "main",
+    ),
+    "comparison": ("dom", "data", "pens", "view", "diagram", "pointer", "state", "slider", "compare"),
+}
 _TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
 _WIDE = 2200  # pixels of a diagram that is not shrunk to the page
 
@@ -137,9 +154,8 @@ def to_html(
         title=title(circuit),
         facts=[*facts(circuit), ("vitcircuits", _version())],
         diagram=markup(drawing),
-        style=_part("page.css"),
         data=markup(script_json(page_data(circuit, report=report, exhibit=exhibit))),
-        scripts=[_part("d3.min.js"), _script()],
+        **explorer("circuit"),
         wide=float(drawing.split('width="', 1)[1].split('"', 1)[0]) > _WIDE,
         pairs=[]
         if exhibit is None
@@ -168,10 +184,13 @@ def _part(name: str) -> Any:
     return markup((PAGE / name).read_text(encoding="utf-8").strip())
 
 
-def _script() -> Any:
-    """The page's script, all files in one scope."""
-    parts = "\n".join(_part(f"{name}.js") for name in SCRIPT)
-    return markup(f'(() => {{\n"use strict";\n{parts}\n}})();')
+def explorer(kind: str) -> dict[str, Any]:
+    """Style and scripts of a page of some kind, all files of its own in one scope."""
+    own = "\n".join(_part(f"{name}.js") for name in SCRIPTS[kind])
+    return {
+        "style": _part("page.css"),
+        "scripts": [_part("d3.min.js"), markup(f'(() => {{\n"use strict";\n{own}\n}})();')],
+    }
 
 
 def _of_report(report: Report | None, circuit: Circuit) -> dict[str, Any]:

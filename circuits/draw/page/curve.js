@@ -1,47 +1,6 @@
-// The slider over the number of edges, and beneath it what circuits of every size keep, with a mark at the slider.
-// Both have one axis, logarithmic, because the first edges matter most.
+// What circuits of every size keep, on a logarithmic axis, with a mark where the slider stands.
 
-const STEPS = 1000, CURVE = {width: 640, height: 190, left: 46, right: 12, top: 10, bottom: 30};
-
-function sizeOf(step, largest) {
-  return Math.round(Math.expm1((step / STEPS) * Math.log1p(largest)));
-}
-
-function stepOf(n, largest) {
-  return largest ? (STEPS * Math.log1p(n)) / Math.log1p(largest) : 0;
-}
-
-class SizeSlider {
-  constructor(circuit, state) {
-    this.state = state;
-    this.largest = circuit.size;
-    this.off = circuit.page.off_paths ? `; ${circuit.page.off_paths} more lie on no path from input to logits` : "";
-    this.slider = make("input", {type: "range", min: 0, max: STEPS, step: "any", "aria-label": "Number of edges", oninput: () => this.ask(sizeOf(this.slider.value, this.largest)), onkeydown: event => this.step(event)});
-    this.count = make("input", {type: "number", min: 0, max: this.largest, "aria-label": "Number of edges, exactly", onchange: () => this.ask(Number(this.count.value))});
-    this.said = make("span", {class: "said", role: "status"});
-    this.curve = circuit.page.curves ? new CurveView(circuit.page.curves, circuit.page.n_graph) : null;
-    this.element = make("div", {class: "size"}, make("label", {}, "At most ", this.count, " edges on whole paths"), this.said, this.slider, this.curve?.element);
-  }
-
-  ask(n) {
-    this.state.set({n: Math.max(0, Math.min(this.largest, Math.round(n) || 0))});
-  }
-
-  step(event) {
-    const by = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10}[event.key];
-    if (!by) return;
-    event.preventDefault();
-    this.ask(this.state.values.n + by);
-  }
-
-  update(n, shown) {
-    this.slider.value = stepOf(n, this.largest);
-    this.slider.setAttribute("aria-valuetext", `${shown} edges`);
-    this.count.value = n;
-    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn${this.off}`;
-    this.curve?.mark(shown);
-  }
-}
+const CURVE = {width: 640, height: 190, left: 46, right: 12, top: 10, bottom: 30};
 
 class CurveView {
   constructor({measure, lines, own}, largest) {
@@ -53,7 +12,12 @@ class CurveView {
     this.high = Math.max(...known);
     this.largest = Math.max(2, largest);
     const {width, height} = CURVE;
-    this.root = makeSvg("svg", {viewBox: `0 0 ${width} ${height}`, class: "curve-view", role: "img", "aria-label": `${measure} against edges`});
+    this.root = makeSvg("svg", {
+      viewBox: `0 0 ${width} ${height}`,
+      class: "curve-view",
+      role: "img",
+      "aria-label": `${measure} against edges`,
+    });
     this.axes();
     let told = 0;
     for (const line of lines) line.kind = line.random ? "random" : `line${told++ % 3}`;
@@ -84,7 +48,9 @@ class CurveView {
   axes() {
     const {width, height, left, right} = CURVE;
     for (const level of [0, 0.5, 1]) {
-      this.root.append(makeSvg("line", {x1: left, x2: width - right, y1: this.y(level), y2: this.y(level), class: "level"}));
+      this.root.append(
+        makeSvg("line", {x1: left, x2: width - right, y1: this.y(level), y2: this.y(level), class: "level"}),
+      );
       this.text(String(level), left - 6, this.y(level) + 4, "end");
     }
     for (let n = 1; n <= this.largest; n *= 10) this.text(n.toLocaleString("en"), this.x(n), height - 16);
@@ -92,13 +58,20 @@ class CurveView {
   }
 
   line({n, value, low, high, kind}) {
-    const corners = values => n.map((size, at) => (values[at] == null ? null : `${this.x(size)},${this.y(values[at])}`)).filter(Boolean);
-    if (low) this.root.append(makeSvg("polygon", {points: [...corners(high), ...corners(low).reverse()].join(" "), class: kind}));
+    const corners = values =>
+      n.map((size, at) => (values[at] == null ? null : `${this.x(size)},${this.y(values[at])}`)).filter(Boolean);
+    if (low)
+      this.root.append(
+        makeSvg("polygon", {points: [...corners(high), ...corners(low).reverse()].join(" "), class: kind}),
+      );
     this.root.append(makeSvg("polyline", {points: corners(value).join(" "), class: kind}));
   }
 
   own([n, value, low, high]) {
-    if (low != null) this.root.append(makeSvg("line", {x1: this.x(n), x2: this.x(n), y1: this.y(low), y2: this.y(high), class: "own"}));
+    if (low != null)
+      this.root.append(
+        makeSvg("line", {x1: this.x(n), x2: this.x(n), y1: this.y(low), y2: this.y(high), class: "own"}),
+      );
     this.root.append(makeSvg("circle", {cx: this.x(n), cy: this.y(value), r: 4.5, class: "point"}));
   }
 
@@ -106,10 +79,19 @@ class CurveView {
   mark(n) {
     this.rule.setAttribute("x1", this.x(n));
     this.rule.setAttribute("x2", this.x(n));
-    const said = this.lines.filter(line => line.n.length).map(line => {
-      const at = line.n.reduce((best, size, place) => (Math.abs(size - n) < Math.abs(line.n[best] - n) ? place : best), 0);
-      return make("li", {class: line.kind}, `${line.label}: ${number(line.value[at])} at ${line.n[at].toLocaleString("en")} edges`);
-    });
+    const said = this.lines
+      .filter(line => line.n.length)
+      .map(line => {
+        const at = line.n.reduce(
+          (best, size, place) => (Math.abs(size - n) < Math.abs(line.n[best] - n) ? place : best),
+          0,
+        );
+        return make(
+          "li",
+          {class: line.kind},
+          `${line.label}: ${number(line.value[at])} at ${line.n[at].toLocaleString("en")} edges`,
+        );
+      });
     this.said.replaceChildren(...said);
   }
 }

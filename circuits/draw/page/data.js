@@ -19,7 +19,10 @@ class Circuit {
     }
     this.nodes = new Map(this.boxes.filter(box => box.label || box.frame).map(box => [box.name, box]));
     this.named = new Map(this.edges.map(edge => [edge.name, edge]));
-    this.entered = this.edges.map(edge => edge.enters).filter(place => place <= page.n_circuit).sort((a, b) => a - b);
+    this.entered = this.edges
+      .map(edge => edge.enters)
+      .filter(place => place <= page.n_circuit)
+      .sort((a, b) => a - b);
   }
 
   // Edges on paths from input to logits; the slider's largest number.
@@ -52,14 +55,19 @@ class Circuit {
   // Of the edges given, those on paths through a box.
   through(edges, box) {
     const start = this.places(box);
-    const after = this.reached(edges, start, false), before = this.reached(edges, start, true);
+    const after = this.reached(edges, start, false),
+      before = this.reached(edges, start, true);
     return new Set(edges.filter(edge => after.has(edge.from) || before.has(edge.to)));
   }
 
   // Of the edges given, those on paths from one box to another, whichever comes first.
   between(edges, one, other) {
-    for (const [first, last] of [[one, other], [other, one]]) {
-      const after = this.reached(edges, this.places(first), false), before = this.reached(edges, this.places(last), true);
+    for (const [first, last] of [
+      [one, other],
+      [other, one],
+    ]) {
+      const after = this.reached(edges, this.places(first), false),
+        before = this.reached(edges, this.places(last), true);
       const found = edges.filter(edge => after.has(edge.from) && before.has(edge.to));
       if (found.length) return new Set(found);
     }
@@ -69,10 +77,11 @@ class Circuit {
   // Places that walks along these edges lead to from some places, or backwards, that lead to them.
   reached(edges, places, back) {
     const steps = new Map();
-    const add = (from, to) => steps.has(from) ? steps.get(from).push(to) : steps.set(from, [to]);
+    const add = (from, to) => (steps.has(from) ? steps.get(from).push(to) : steps.set(from, [to]));
     const links = [...edges.map(edge => [edge.from, edge.to]), ...this.page.links];
     for (const [from, to] of links) back ? add(to, from) : add(from, to);
-    const seen = new Set(places), waiting = [...places];
+    const seen = new Set(places),
+      waiting = [...places];
     while (waiting.length) {
       for (const next of steps.get(waiting.pop()) ?? []) {
         if (!seen.has(next)) {
@@ -91,7 +100,9 @@ function points(path) {
 }
 
 function extent(path) {
-  const numbers = points(path), x = numbers.filter((_, at) => at % 2 === 0), y = numbers.filter((_, at) => at % 2);
+  const numbers = points(path),
+    x = numbers.filter((_, at) => at % 2 === 0),
+    y = numbers.filter((_, at) => at % 2);
   return {left: Math.min(...x), right: Math.max(...x), top: Math.min(...y), bottom: Math.max(...y)};
 }
 
@@ -104,7 +115,8 @@ class Rows {
   }
 
   row(...place) {
-    const at = place.reduce((sum, index, axis) => sum * this.shape[axis] + index, 0), width = this.shape.at(-1);
+    const at = place.reduce((sum, index, axis) => sum * this.shape[axis] + index, 0),
+      width = this.shape.at(-1);
     const scale = this.largest[at] / 255;
     return Array.from(this.bytes.subarray(at * width, (at + 1) * width), byte => byte * scale);
   }
@@ -130,7 +142,8 @@ class Attention {
   carried(circuit, edges) {
     const sums = new Map();
     for (const edge of edges) {
-      for (const group of new Set(circuit.groups(edge))) sums.set(group, (sums.get(group) ?? 0) + Math.abs(edge.score ?? 0));
+      for (const group of new Set(circuit.groups(edge)))
+        sums.set(group, (sums.get(group) ?? 0) + Math.abs(edge.score ?? 0));
     }
     return this.places.map(group => sums.get(group) ?? 0);
   }
@@ -143,7 +156,8 @@ class Attention {
 
   // Weights of tokens on the patches of the image, frames of a video together, row by row.
   onPatches(weights) {
-    const [rows, columns] = this.grid, area = rows * columns;
+    const [rows, columns] = this.grid,
+      area = rows * columns;
     const cell = place => {
       let sum = 0;
       for (let frame = 0; frame < this.frames; frame++) sum += weights[this.n_prefix + frame * area + place];

@@ -12,58 +12,106 @@ class Panel {
 
   update(drawn) {
     const {node, edge, other} = this.state.values;
-    const box = this.circuit.nodes.get(node), chosen = this.circuit.named.get(edge);
+    const box = this.circuit.nodes.get(node),
+      chosen = this.circuit.named.get(edge);
     if (chosen) this.element.replaceChildren(...this.ofEdge(chosen));
     else if (box) this.element.replaceChildren(...this.ofNode(box, this.circuit.nodes.get(other), drawn));
-    else this.element.replaceChildren(make("p", {}, "Click a node or an edge. Shift and a click on a second node shows the paths between the two; Escape leaves."));
+    else
+      this.element.replaceChildren(
+        make(
+          "p",
+          {},
+          "Click a node or an edge. Shift and a click on a second node shows the paths between the two; Escape leaves.",
+        ),
+      );
   }
 
   ofEdge(edge) {
-    const source = this.circuit.boxes[edge.source], target = this.circuit.boxes[edge.target];
+    const source = this.circuit.boxes[edge.source],
+      target = this.circuit.boxes[edge.target];
     const known = [
-      ["score", edge.score == null ? "none" : `${number(edge.score, true)}${edge.std_err == null ? "" : ` \u00b1 ${number(edge.std_err)} (standard error)`}`],
+      [
+        "score",
+        edge.score == null
+          ? "none"
+          : `${number(edge.score, true)}${edge.std_err == null ? "" : ` \u00b1 ${number(edge.std_err)} (standard error)`}`,
+      ],
       ["mean |score|", edge.mean_abs == null ? null : number(edge.mean_abs)],
       ["rank", `${edge.rank.toLocaleString("en")} of ${this.circuit.page.n_circuit.toLocaleString("en")}`],
       ["the score is", edge.exact == null ? null : edge.exact ? "exact: the edge was ablated" : "estimated"],
       ["removed from the circuit", this.circuit.page.removed[edge.name]],
     ];
-    return [make("h3", {}, edge.name), facts(known), make("p", {class: "links"}, "From ", this.nodeButton(source), " to ", this.nodeButton(target))];
+    return [
+      make("h3", {}, edge.name),
+      facts(known),
+      make("p", {class: "links"}, "From ", this.nodeButton(source), " to ", this.nodeButton(target)),
+    ];
   }
 
   ofNode(box, other, drawn) {
-    const {paths} = this.state.values, here = new Set(drawn);
+    const {paths} = this.state.values,
+      here = new Set(drawn);
     const parts = [make("h3", {}, box.name), make("p", {}, this.says(box)), this.pathChoices(box, other, paths)];
-    if (box.direct) parts.push(facts([["straight to the logits", `${number(box.direct[0], true)} \u00b1 ${number(box.direct[1])}`]]));
-    parts.push(...this.list("Reads", box.reads.filter(edge => here.has(edge))), ...this.list("Is read by", box.writes.filter(edge => here.has(edge))));
+    if (box.direct)
+      parts.push(facts([["straight to the logits", `${number(box.direct[0], true)} \u00b1 ${number(box.direct[1])}`]]));
+    parts.push(
+      ...this.list(
+        "Reads",
+        box.reads.filter(edge => here.has(edge)),
+      ),
+      ...this.list(
+        "Is read by",
+        box.writes.filter(edge => here.has(edge)),
+      ),
+    );
     if (box.kind === "head") parts.push(...this.sameLayer(box, here));
     return parts;
   }
 
   says(box) {
     const where = box.group ? `, at ${box.group}` : "";
-    const words = {head: `Head ${box.head} of layer ${box.layer}`, mlp: `The MLP of layer ${box.layer}`, attention: `The heads of layer ${box.layer}`, input: "The residual stream before the first layer", logits: "What is read out"};
+    const words = {
+      head: `Head ${box.head} of layer ${box.layer}`,
+      mlp: `The MLP of layer ${box.layer}`,
+      attention: `The heads of layer ${box.layer}`,
+      input: "The residual stream before the first layer",
+      logits: "What is read out",
+    };
     return `${words[box.kind]}${where}.`;
   }
 
   pathChoices(box, other, paths) {
-    const button = make("button", {type: "button", "aria-pressed": String(paths), onclick: () => this.state.set({paths: !paths, other: ""})}, "All paths through it");
+    const button = make(
+      "button",
+      {type: "button", "aria-pressed": String(paths), onclick: () => this.state.set({paths: !paths, other: ""})},
+      "All paths through it",
+    );
     const said = other ? make("span", {}, ` Paths between ${box.name} and ${other.name} are lit. `) : null;
     return make("p", {class: "links"}, button, said);
   }
 
   list(heading, edges) {
-    const strongest = [...edges].sort((a, b) => b.share - a.share || a.rank - b.rank), rest = strongest.length - LISTED;
+    const strongest = [...edges].sort((a, b) => b.share - a.share || a.rank - b.rank),
+      rest = strongest.length - LISTED;
     const rows = strongest.slice(0, LISTED).map(edge => make("li", {}, this.edgeButton(edge)));
     if (rest > 0) rows.push(make("li", {}, `and ${rest.toLocaleString("en")} more`));
     return [make("h4", {}, `${heading} (${edges.length.toLocaleString("en")})`), make("ul", {class: "edges"}, ...rows)];
   }
 
   sameLayer(box, here) {
-    const same = this.circuit.boxes.filter(one => one.kind === "head" && one.layer === box.layer && one.group === box.group);
+    const same = this.circuit.boxes.filter(
+      one => one.kind === "head" && one.layer === box.layer && one.group === box.group,
+    );
     const cells = same.map(one => {
       const n = [...one.reads, ...one.writes].filter(edge => here.has(edge)).length;
       const attention = this.images ? this.images.thumbnail(one) : null;
-      return make("button", {type: "button", "aria-pressed": String(one === box), disabled: !one.label, onclick: () => this.open(one.name)}, attention, make("span", {}, one.node), make("small", {}, n ? `${n} edges` : "unused"));
+      return make(
+        "button",
+        {type: "button", "aria-pressed": String(one === box), disabled: !one.label, onclick: () => this.open(one.name)},
+        attention,
+        make("span", {}, one.node),
+        make("small", {}, n ? `${n} edges` : "unused"),
+      );
     });
     return [make("h4", {}, `Heads of layer ${box.layer}`), make("div", {class: "same"}, ...cells)];
   }
@@ -74,7 +122,12 @@ class Panel {
 
   edgeButton(edge) {
     const score = make("span", {class: signOf(edge.score)}, number(edge.score, true));
-    return make("button", {type: "button", onclick: () => this.state.set({...NOTHING, edge: edge.name})}, make("span", {}, edge.name), score);
+    return make(
+      "button",
+      {type: "button", onclick: () => this.state.set({...NOTHING, edge: edge.name})},
+      make("span", {}, edge.name),
+      score,
+    );
   }
 
   open(node) {

@@ -16,7 +16,7 @@ class CanvasPen {
     context.strokeStyle = ink;
     context.lineWidth = width;
     context.setLineDash(dash ? [5, 3] : []);
-    context.stroke(item.shape ??= new Path2D(item.path));
+    context.stroke((item.shape ??= new Path2D(item.path)));
     context.globalAlpha = 1;
   }
 
@@ -25,7 +25,7 @@ class CanvasPen {
     context.globalAlpha = opacity;
     context.fillStyle = fill;
     context.beginPath();
-    corners.forEach(([x, y], at) => at ? context.lineTo(x, y) : context.moveTo(x, y));
+    corners.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
     context.fill();
     context.globalAlpha = 1;
   }

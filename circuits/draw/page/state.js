@@ -2,7 +2,18 @@
 
 const VIEW_SCHEMA = "vitcircuits.view/1";
 const NOTHING = {node: "", other: "", edge: "", place: "", paths: false}; // is chosen
-const START = {n: 0, ...NOTHING, pair: 0, token: -1, colours: "signed", search: "", sort: "rank", down: false, only: "", at: null};
+const START = {
+  n: 0,
+  ...NOTHING,
+  pair: 0,
+  token: -1,
+  colours: "signed",
+  search: "",
+  sort: "rank",
+  down: false,
+  only: "",
+  at: null,
+};
 
 class State {
   constructor(title, start) {
@@ -35,7 +46,10 @@ class State {
 
   fromHash(hash) {
     const said = Object.fromEntries(new URLSearchParams(hash.replace(/^#/, "")));
-    this.set({...this.start, ...Object.fromEntries(Object.entries(said).map(([key, text]) => [key, read(key, text, this.start)]))});
+    this.set({
+      ...this.start,
+      ...Object.fromEntries(Object.entries(said).map(([key, text]) => [key, read(key, text, this.start)])),
+    });
   }
 
   toFile() {
@@ -52,7 +66,10 @@ class State {
     }
     if (found?.schema !== VIEW_SCHEMA) return "This file is no view: it was not saved by \u201cView as JSON\u201d.";
     if (found.page !== this.title) return `This view is of another page: \u201c${found.page}\u201d.`;
-    this.set({...this.start, ...Object.fromEntries(Object.entries(found).map(([key, value]) => [key, read(key, String(value), this.start)]))});
+    this.set({
+      ...this.start,
+      ...Object.fromEntries(Object.entries(found).map(([key, value]) => [key, read(key, String(value), this.start)])),
+    });
     return "";
   }
 }

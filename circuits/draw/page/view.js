@@ -3,7 +3,8 @@
 
 const SLOW = 30; // ms; a picture that takes longer is moved as it is, and drawn again when the gesture ends
 const TALLEST = 1100; // px
-const NARROW = 0.45, LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
+const NARROW = 0.45,
+  LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
 
 class View {
   constructor(layout, draw) {
@@ -13,9 +14,17 @@ class View {
     this.moved = false;
     this.took = 0;
     this.base = make("canvas", {"aria-hidden": "true"});
-    this.top = make("canvas", {tabindex: 0, role: "application", "aria-label": "Circuit: arrows and Tab go from node to node, Enter opens one, Escape leaves"});
+    this.top = make("canvas", {
+      tabindex: 0,
+      role: "application",
+      "aria-label": "Circuit: arrows and Tab go from node to node, Enter opens one, Escape leaves",
+    });
     this.frame = make("div", {class: "frame"}, this.base, this.top);
-    this.zoom = d3.zoom().scaleExtent([0.05, 12]).clickDistance(4).filter(event => this.wanted(event));
+    this.zoom = d3
+      .zoom()
+      .scaleExtent([0.05, 12])
+      .clickDistance(4)
+      .filter(event => this.wanted(event));
     this.zoom.on("zoom", event => this.follow(event)).on("end", event => this.settle(event));
     d3.select(this.top).call(this.zoom).on("dblclick.zoom", null);
     new ResizeObserver(() => this.resize()).observe(this.frame);
@@ -83,7 +92,8 @@ class View {
     this.transform = event.transform;
     if (event.sourceEvent) this.moved = true;
     if (event.sourceEvent && this.took > SLOW && this.drawn) {
-      const {k, x, y} = this.drawn, scale = this.transform.k / k;
+      const {k, x, y} = this.drawn,
+        scale = this.transform.k / k;
       this.base.style.transform = `matrix(${scale},0,0,${scale},${this.transform.x - scale * x},${this.transform.y - scale * y})`;
       this.onmove?.();
     } else this.redraw();
@@ -109,11 +119,17 @@ class View {
   }
 
   pen(canvas) {
-    const {k, x, y} = this.transform, context = canvas.getContext("2d");
+    const {k, x, y} = this.transform,
+      context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.setTransform(k * this.density, 0, 0, k * this.density, x * this.density, y * this.density);
-    return new CanvasPen(context, {left: -x / k, top: -y / k, right: (this.width - x) / k, bottom: (this.height - y) / k});
+    return new CanvasPen(context, {
+      left: -x / k,
+      top: -y / k,
+      right: (this.width - x) / k,
+      bottom: (this.height - y) / k,
+    });
   }
 
   // From a pointer to the diagram's coordinates, and back to pixels of the frame.
@@ -139,7 +155,8 @@ class View {
   reveal(lane) {
     this.lane = lane;
     if (!lane || !this.width) return;
-    const {k, x, y} = this.transform, middle = k * (lane.x + lane.width / 2);
+    const {k, x, y} = this.transform,
+      middle = k * (lane.x + lane.width / 2);
     if (middle + x < 40 || middle + x > this.width - 40) this.go([this.width / 2 - middle, y, k]);
   }
 }
