@@ -142,6 +142,7 @@ def test_another_pair_shows_its_own_image_and_attention(shown, html):
     page.locator(".choices button").nth(1).click()
     assert page.locator(".shot img").get_attribute("src") != first[0] and said(page, ".image") != first[1]
     assert "Full patterns are kept for the circuit" in said(page, ".image")
+    assert [one.get_attribute("aria-pressed") for one in page.locator(".choices button").all()] == ["false", "true"]
 
 
 def test_an_edge_says_what_is_known_of_it(shown, circuit):
@@ -224,7 +225,7 @@ def test_absolute_colours_tell_no_signs(shown, html):
 
 
 def test_a_view_reopens_from_its_address_and_from_its_file(shown, html, tmp_path):
-    page = shown(html, "#node=a1.h1&n=17&colours=absolute")
+    page = shown(html, "#node=m0&n=30&colours=absolute&paths=true&sort=score&down=true")
     canvas(page).focus()
     page.mouse.move(300, 400)
     page.get_by_role("button", name="+", exact=True).click()
@@ -234,13 +235,14 @@ def test_a_view_reopens_from_its_address_and_from_its_file(shown, html, tmp_path
         page.get_by_role("button", name="View as JSON").click()
     saved = tmp_path / "view.json"
     download.value.save_as(saved)
-    wanted = said(page, ".about"), said(page, ".image"), drawn(page)
+    wanted = said(page, ".about"), said(page, ".image"), drawn(page), rows(page)
+    assert any("m0" not in name for name in lit(page))  # paths go on
     again = shown(html, page.evaluate("location.hash"))
-    assert (said(again, ".about"), said(again, ".image"), drawn(again)) == wanted
+    assert (said(again, ".about"), said(again, ".image"), drawn(again), rows(again)) == wanted
     fresh = shown(html)
     fresh.get_by_label("Open a view").set_input_files(saved)
     until(fresh, "location.hash.includes('pair=1')", True)
-    assert (said(fresh, ".about"), said(fresh, ".image"), drawn(fresh)) == wanted
+    assert (said(fresh, ".about"), said(fresh, ".image"), drawn(fresh), rows(fresh)) == wanted
     assert fresh.evaluate("location.hash") == page.evaluate("location.hash")
 
 
