@@ -65,19 +65,19 @@ def _legible(value: Any) -> Any:
 
 def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
     """The circuit, and what is known of it, for the script of its page; the keys are those that `page/*.js` read."""
-    data, shown = circuit_data(circuit, removed=_removed(report))
+    data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report))
     about = {"schema": "vitcircuits.page/1", "title": title(circuit), "curves": _curves(report)}
     return {**about, **data, "images": _images(circuit, exhibit, shown)}
 
 
 def circuit_data(
-    circuit: Circuit, *, limit: int = MAX_EDGES, beside: Circuit | None = None, removed: Mapping[str, str] | None = None
+    circuit: Circuit, limit: int, *, beside: Circuit | None = None, removed: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], list[Stroke]]:
     """The diagram of a circuit for a page's script, and its edges.
 
     Args:
         circuit: The circuit.
-        limit: The most edges; as `MAX_EDGES`.
+        limit: The most edges.
         beside: A circuit of the same graph that stands on the same places.
         removed: Name of an edge -> what the circuit loses without it.
     """
@@ -118,7 +118,7 @@ def pair_data(
     both = [(first, second, None), (second, first, matching)]
     circuits = []
     for circuit, other, names_of_first in both:
-        data, shown = circuit_data(circuit, limit=limit, beside=other if linked else None)
+        data, shown = circuit_data(circuit, limit, beside=other if linked else None)
         data["edges"]["key"] = ["|".join(named_edge(stroke.edge, names_of_first)) for stroke in shown]
         for box in data["boxes"]:
             box["key"] = f"{named_node(box['node'], names_of_first)}@{box['group']}"

@@ -91,7 +91,7 @@ class SideBySide {
     );
     this.state = new State("", {n: largest, who: ""});
     this.sides = circuits.map((page, at) => new Side(page, at, names[at], this));
-    this.size = new SizeSlider({size: largest, page: {curves: null}}, this.state);
+    this.size = new SizeSlider(largest, this.state);
     const choice = (value, label) =>
       make(
         "button",

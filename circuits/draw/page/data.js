@@ -30,6 +30,14 @@ class Circuit {
     return this.entered.length;
   }
 
+  // What no size of this page draws.
+  get missing() {
+    const {n_circuit, off_paths} = this.page,
+      left = n_circuit - off_paths - this.size;
+    const off = off_paths ? `; ${off_paths.toLocaleString("en")} lie on no path from input to logits` : "";
+    return off + (left ? `; ${left.toLocaleString("en")} weaker ones are not in this page` : "");
+  }
+
   // C(n): the longest prefix of the ranking that leaves at most n edges on paths, weak edges first.
   within(n) {
     const limit = n < this.size ? this.entered[n] : this.page.n_circuit + 1;

@@ -65,7 +65,7 @@ function edgeStyle(edge, look, lit = true) {
     signed = look.colours === "signed";
   const own = sign === "unscored" || !signed ? look.inks.soft : sign === "positive" ? look.inks.blue : look.inks.orange;
   const ink = look.inkOf?.(edge) ?? own;
-  const opacity = lit ? 0.5 + 0.45 * Math.sqrt(edge.share) : 0.06;
+  const opacity = lit ? 0.5 + 0.45 * Math.sqrt(edge.share) : 0.09;
   return {ink, width: 0.9 + 5.1 * edge.share, dash: signed && sign === "negative", opacity};
 }
 

@@ -18,7 +18,10 @@ class ImageView {
     this.circuit = circuit;
     this.state = state;
     this.pictures = picturesInPage();
-    this.picture = make("img", {alt: "", onload: () => this.picture.classList.toggle("crisp", this.picture.naturalWidth < 200)});
+    this.picture = make("img", {
+      alt: "",
+      onload: () => this.picture.classList.toggle("crisp", this.picture.naturalWidth < 200),
+    });
     this.heat = make("canvas", {
       "aria-hidden": "true",
       onpointermove: event => this.point(event),

@@ -13,7 +13,8 @@ class Explorer {
     this.view = new View(this.circuit.layout, pen => drawDiagram(pen, this.circuit, this.look));
     this.view.onsettle = () => this.remember();
     this.panel = new Panel(this.circuit, this.state, this.images);
-    this.size = new SizeSlider(this.circuit, this.state);
+    const curve = page.curves ? new CurveView(page.curves, page.n_graph) : null;
+    this.size = new SizeSlider(this.circuit.size, this.state, {missing: this.circuit.missing, curve});
     this.table = new EdgeTable(this.circuit, this.state);
     this.search = searchField(this.state);
     this.pointer = new Pointer(this.view, this.circuit, {

@@ -11,10 +11,12 @@ function stepOf(n, largest) {
 }
 
 class SizeSlider {
-  constructor(circuit, state) {
+  // `missing` says what no size draws; the curve stands beneath.
+  constructor(largest, state, {missing = "", curve = null} = {}) {
     this.state = state;
-    this.largest = circuit.size;
-    this.off = circuit.page.off_paths ? `; ${circuit.page.off_paths} more lie on no path from input to logits` : "";
+    this.largest = largest;
+    this.missing = missing;
+    this.curve = curve;
     this.slider = make("input", {
       type: "range",
       min: 0,
@@ -32,7 +34,6 @@ class SizeSlider {
       onchange: () => this.ask(Number(this.count.value)),
     });
     this.said = make("span", {class: "said", role: "status"});
-    this.curve = circuit.page.curves ? new CurveView(circuit.page.curves, circuit.page.n_graph) : null;
     this.element = make(
       "div",
       {class: "size"},
@@ -58,7 +59,7 @@ class SizeSlider {
     this.slider.value = stepOf(n, this.largest);
     this.slider.setAttribute("aria-valuetext", `${shown} edges`);
     this.count.value = n;
-    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn${this.off}`;
+    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn${this.missing}`;
     this.curve?.mark(shown);
   }
 }

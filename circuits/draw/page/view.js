@@ -3,7 +3,7 @@
 
 const SLOW = 30; // ms; a picture that takes longer is moved as it is, and drawn again when the gesture ends
 const TALLEST = 1100; // px
-const NARROW = 0.45,
+const NARROW = 0.6,
   LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
 
 class View {

@@ -169,23 +169,31 @@ def test_an_edge_says_what_is_known_of_it(shown, circuit):
 
 
 def walked(circuit) -> nx.DiGraph:
-    """Nodes, joined by the circuit's edges; with one token group every port leads into its head."""
-    return nx.DiGraph((edge.source.node, edge.destination.node) for edge in circuit)
+    """Ends of edges, joined by the circuit's edges and, inside heads, from ports to what is written."""
+    graph = nx.DiGraph((str(edge.source), str(edge.destination)) for edge in circuit)
+    groups = len(circuit.graph.groups)
+    for edge in circuit:
+        end = edge.destination
+        if end.port == "q" or (end.port and groups == 1):  # keys and values of a group arrive along edges of their own
+            graph.add_edge(str(end), str(replace(end, port="")))
+    return graph
 
 
-def test_all_paths_through_a_node_and_between_two(shown, html, circuit):
-    name, graph = busiest(circuit), walked(circuit)
+@pytest.mark.parametrize("tokens", ["all", "role"])
+def test_all_paths_through_a_node_and_between_two(shown, tokens):
+    circuit = make_scores(make_graph(2, 4, tokens=tokens)).top(60, by="abs_mean")
+    graph = walked(circuit)
+    heads = [str(e.source) for e in circuit if e.source.kind == "head" and not e.inside]
+    name = next(one for one in heads if any(one in nx.descendants(graph, other) for other in heads))
     after, before = {name} | nx.descendants(graph, name), {name} | nx.ancestors(graph, name)
-    page = shown(html, f"{UNMOVED}&node={name}")
+    page = shown(to_html(circuit), f"{UNMOVED}&node={name.replace('@', '%40')}")
     page.get_by_role("button", name="All paths through it").click()
-    through = {e.name for e in circuit if e.source.node in after or e.destination.node in before}
+    through = {e.name for e in circuit if str(e.source) in after or str(e.destination) in before}
     assert lit(page) == through < set(drawn(page))
-    first = next(
-        e.source.node for e in circuit if e.source.kind == "head" and e.source.node in before and e.source.node != name
-    )
+    first = next(one for one in heads if one in before and one != name)
     canvas(page).click(position=at(page, first), modifiers=["Shift"])
     reached = {first} | nx.descendants(graph, first)
-    assert lit(page) == {e.name for e in circuit if e.source.node in reached and e.destination.node in before}
+    assert lit(page) == {e.name for e in circuit if str(e.source) in reached and str(e.destination) in before}
     assert f"Paths between {name} and {first} are lit." in said(page, ".about")
 
 
@@ -309,6 +317,14 @@ def test_names_of_any_kind_are_text(shown, exhibit):
         wanted = NASTY[place_of_name].replace("\x00", "\N{REPLACEMENT CHARACTER}")
         assert f"clean: read as {wanted}" in page.locator(".image").text_content()
         assert page.locator("#x, b, i, img[src=x]").count() == page.locator("details b").count()
+
+
+def test_what_no_size_draws_is_said(shown, circuit, monkeypatch):
+    monkeypatch.setattr("vitcircuits.circuits.draw.page_data.MAX_EDGES", 20)
+    within = largest_within(circuit.graph, circuit.scores.ranking("abs_mean"), 20)
+    page = shown(to_html(circuit))
+    assert set(drawn(page)) == {circuit.graph.edge(index).name for index in np.flatnonzero(within).tolist()}
+    assert said(page, ".size .said").endswith(f"; {len(circuit) - within.sum()} weaker ones are not in this page")
 
 
 @pytest.mark.parametrize("n", [0, 1])
