@@ -145,7 +145,7 @@ def _patterns(vit: HookedViT, cache: ActivationCache) -> NDArray[np.float16] | N
     cfg = vit.cfg
     if cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2 > _MOST_WEIGHTS:
         return None
-    return torch.stack([cache["pattern", layer][0] for layer in range(cfg.n_layers)]).half().cpu().numpy()
+    return torch.stack([cache["pattern", layer][0].half() for layer in range(cfg.n_layers)]).cpu().numpy()
 
 
 def _rows(pairs: Pairs, n: int | None) -> list[int]:
@@ -261,7 +261,7 @@ def _array(values: Tensor) -> NDArray[np.float32]:
 
 
 _BATCH = 16
-_MOST_WEIGHTS = 50_000_000  # of the full patterns of one image
+_MOST_WEIGHTS = 100_000_000  # of the full patterns of one image: ViT-B's at 785 tokens, 180 MB
 
 
 def gather_heads(

@@ -49,9 +49,8 @@ class Panel {
   }
 
   ofNode(box, other, drawn) {
-    const {paths} = this.state.values,
-      here = new Set(drawn);
-    const parts = [make("h3", {}, box.name), make("p", {}, this.says(box)), this.pathChoices(box, other, paths)];
+    const here = new Set(drawn);
+    const parts = [make("h3", {}, box.name), make("p", {}, this.says(box)), this.pathChoices(box, other, drawn)];
     if (box.direct)
       parts.push(facts([["straight to the logits", `${number(box.direct[0], true)} \u00b1 ${number(box.direct[1])}`]]));
     parts.push(
@@ -80,14 +79,23 @@ class Panel {
     return `${words[box.kind]}${where}.`;
   }
 
-  pathChoices(box, other, paths) {
+  // Buttons for a pointer, and a list of nodes for fingers and keys.
+  pathChoices(box, other, drawn) {
+    const {paths} = this.state.values;
+    const through = () => this.state.set({paths: !paths, other: ""});
     const button = make(
       "button",
-      {type: "button", "aria-pressed": String(paths), onclick: () => this.state.set({paths: !paths, other: ""})},
+      {type: "button", "aria-pressed": String(paths), onclick: through},
       "All paths through it",
     );
-    const said = other ? make("span", {}, ` Paths between ${box.name} and ${other.name} are lit. `) : null;
-    return make("p", {class: "links"}, button, said);
+    const touched = new Set(drawn.flatMap(edge => [edge.source, edge.target]));
+    const names = this.circuit.boxes.filter((one, at) => touched.has(at) && one !== box).map(one => one.name);
+    const to = event => this.state.set({other: event.target.value, paths: false});
+    const options = names.map(name => make("option", {value: name, selected: name === other?.name}, name));
+    const choices = [make("option", {value: ""}, "Paths to \u2026"), ...options];
+    const select = make("select", {"aria-label": "Paths to another node", onchange: to}, ...choices);
+    const said = other ? make("p", {}, `Paths between ${box.name} and ${other.name} are lit.`) : null;
+    return make("div", {class: "links"}, button, " ", select, said);
   }
 
   list(heading, edges) {

@@ -195,6 +195,11 @@ def test_all_paths_through_a_node_and_between_two(shown, tokens):
     reached = {first} | nx.descendants(graph, first)
     assert lit(page) == {e.name for e in circuit if str(e.source) in reached and str(e.destination) in before}
     assert f"Paths between {name} and {first} are lit." in said(page, ".about")
+    between = lit(page)
+    page.get_by_label("Paths to another node").select_option("")
+    assert lit(page) != between
+    page.get_by_label("Paths to another node").select_option(first)
+    assert lit(page) == between
 
 
 def rows(page) -> list[str]:
