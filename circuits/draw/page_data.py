@@ -276,7 +276,7 @@ def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:
 
 def _patterns(exhibit: Exhibit, shown: Sequence[Stroke]) -> Mapping[str, Any]:
     """Full patterns over the first image, shape (token, token), by head; as many heads of the circuit as fit."""
-    if exhibit.patterns is None:
+    if exhibit.patterns is None or exhibit.frames > 1:  # a patch that is pointed at is one token
         return {}
     ends = (end for stroke in shown for end in (stroke.edge.source, stroke.edge.destination) if end.head >= 0)
     heads = dict.fromkeys((end.node, end.layer, end.head) for end in ends)

@@ -53,11 +53,11 @@ class Circuit {
     return group && this.layout.lanes.find(lane => lane.group === group);
   }
 
-  // Where a box writes: nodes that walks lead through. A frame writes through the heads in it.
+  // Nodes of walks that belong to a box: where it reads, where it writes, and for a frame, where the heads in it write.
   places(box) {
-    if (box.kind !== "attention") return [box.place];
-    const heads = this.boxes.filter(one => one.kind === "head" && one.layer === box.layer && one.group === box.group);
-    return heads.map(one => one.place);
+    const inside = one => one.kind === "head" && one.layer === box.layer && one.group === box.group;
+    const written = box.kind === "attention" ? this.boxes.filter(inside).map(one => one.place) : [box.place];
+    return [...written, ...box.reads.map(edge => edge.to), ...box.writes.map(edge => edge.from)];
   }
 
   // Of the edges given, those on paths through a box.

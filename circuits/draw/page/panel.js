@@ -63,7 +63,7 @@ class Panel {
         box.writes.filter(edge => here.has(edge)),
       ),
     );
-    if (box.kind === "head") parts.push(...this.sameLayer(box, here));
+    if (box.layer >= 0 && box.kind !== "mlp") parts.push(...this.sameLayer(box, here));
     return parts;
   }
 
