@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandas
     import torch_geometric.data
 
+    from .figure_data import Exhibit
+    from .report import Report
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit(Shown):
@@ -179,6 +182,19 @@ class Circuit(Shown):
             FormatError: The ending is not known, `dot` is missing, or the file cannot be written.
         """
         return draw_circuit(self, path, **options)
+
+    def to_html(self, *, report: Report | None = None, exhibit: Exhibit | None = None) -> str:
+        """The page to explore it in as text, one file that needs no network; `draw` writes it to an .html.
+
+        Args:
+            report: Figures with their intervals, and the curve under the slider.
+            exhibit: Images and attention, from `figure_data.gather`.
+        """
+        return found("draw.pages.to_html")(self, report=report, exhibit=exhibit)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own for notebooks; where it would swell them, its highest edges as a table."""
+        return found("draw.pages.framed")(self) or super()._repr_html_()
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """The kept edges as a networkx multigraph over heads, MLPs, input and logits."""

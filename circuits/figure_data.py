@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from ..models.hooks import ActivationCache
 from .compare.matching import HeadFeatures
 from .tasks.design import one_partner_each
 from .tasks.metrics import Metric
@@ -48,6 +49,8 @@ class Exhibit:
         frames: Frames of a video's tubelets; 1 for images.
         pictures: Number of a clean image in a report's table of images -> the image in [0, 1], shape (height, width,
             channel).
+        patterns: Full patterns on the first clean image, shape (layer, head, target token, source token); None where
+            they would fill too much memory.
     """
 
     clean: NDArray[np.float32]
@@ -60,6 +63,7 @@ class Exhibit:
     attention: NDArray[np.float32]
     frames: int = 1
     pictures: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    patterns: NDArray[np.float16] | None = None
 
     def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
         """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""
@@ -133,7 +137,15 @@ def gather(
         attention=_array(torch.stack(gathered, 1)),
         frames=vit.cfg.tokens.frames,
         pictures=dict(zip(wanted, alone, strict=True)),
+        patterns=_patterns(vit, cache),
     )
+
+
+def _patterns(vit: HookedViT, cache: ActivationCache) -> NDArray[np.float16] | None:
+    cfg = vit.cfg
+    if cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2 > _MOST_WEIGHTS:
+        return None
+    return torch.stack([cache["pattern", layer][0].half() for layer in range(cfg.n_layers)]).cpu().numpy()
 
 
 def _rows(pairs: Pairs, n: int | None) -> list[int]:
@@ -249,6 +261,7 @@ def _array(values: Tensor) -> NDArray[np.float32]:
 
 
 _BATCH = 16
+_MOST_WEIGHTS = 100_000_000  # of the full patterns of one image: ViT-B's at 785 tokens, 180 MB
 
 
 def gather_heads(

@@ -178,14 +178,16 @@ def named_edge(edge: Edge, matching: Matching | None = None) -> tuple[str, ...]:
 
     What has no counterpart there keeps its own name with a mark, and so is nobody's.
     """
-    ends = []
-    for end in (edge.source, edge.destination):
-        if matching is None or end.kind in ("input", "logits", "attention"):
-            ends.append(end.node)
-        else:
-            ends.append(matching.node(end.node) or f"{end.node} (unmatched)")
     port = "inside " * edge.inside + edge.port
-    return ends[0], edge.source.group, ends[1], port, edge.destination.group
+    source, destination = (named_node(end.node, matching) for end in (edge.source, edge.destination))
+    return source, edge.source.group, destination, port, edge.destination.group
+
+
+def named_node(node: str, matching: Matching | None = None) -> str:
+    """A node in the names of the first model; with a mark where it has no counterpart there."""
+    if matching is None or not (node[0] == "m" or "." in node):  # input, logits, all heads of a layer together
+        return node
+    return matching.node(node) or f"{node} (unmatched)"
 
 
 def named_edges(circuit: Circuit, matching: Matching | None = None) -> set[tuple[str, ...]]:

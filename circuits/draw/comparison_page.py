@@ -1,4 +1,4 @@
-"""A comparison as one static page that opens from disk: what may be said, the circuits side by side, curves, tables.
+"""A comparison as one page that opens from disk: what may be said, the circuits side by side, curves, tables.
 
 Of two circuits colour says who has an edge (blue: only the first, orange: only the second, dark: both), dashes that its
 score is negative, width its |score|. Circuits of one shape stand on the same places. Where graphs differ, or their
@@ -26,13 +26,15 @@ from ..compare.subject import Subject
 from ..report import Curve, Figure
 from .curve import curves_svg, rank_overlap_svg
 from .layout import Layout, place
-from .pages import NONE, markup, render, spelled
+from .page_data import pair_data, script_json
+from .pages import NONE, explorer, markup, render, spelled
 from .strokes import DASH, Stroke, number, strokes
 from .style import BLUE, FRAME, ORANGE, tag, text
 from .svg import STYLE, diagram, document
 
 _MAX_PAIRS = 3
 _N_DRAWS = 300
+_MAX_EXPLORED = 2000  # edges of each circuit in the diagrams of the script
 
 
 def write_comparison_page(comparison: Comparison, path: str | Path) -> Path:
@@ -67,6 +69,7 @@ def comparison_page(comparison: Comparison) -> str:
         condition_columns=[("", ""), ("all", ""), *((name, "") for name in names)],
         conditions=_conditions(comparison),
         method=_method(comparison),
+        **explorer("comparison"),
     )
 
 
@@ -99,6 +102,9 @@ def _side_by_side(comparison: Comparison, i: int, j: int) -> dict[str, Any]:
     how = "Heads were matched by what they do: an edge is shared if its counterpart is kept." if matching else ""
     return {
         "title": f"{one.name} and {other.name}",
+        "data": markup(
+            script_json(pair_data(one.circuit, other.circuit, names, matching=matching, limit=_MAX_EXPLORED))
+        ),
         "legend": markup(legend_svg(names, pictures)),
         "circuits": [
             (f"{subject.name}: {_sizes(subject)}", markup(svg))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def draw_report(report: Report, path: str | Path, *, title: str = "") -> Path:
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    return draw_curves(report.curves, path, mark=_mark_of(report), title=title, measure=measure(report))
+    return draw_curves(report.curves, path, mark=own_point(report), title=title, measure=measure(report))
 
 
 def curves_svg(
@@ -72,13 +72,22 @@ def curves_svg(
     return plotted("svg", _SIZE, fill).decode()
 
 
-def _mark_of(report: Report) -> Mark | None:
+def own_point(report: Report) -> Mark | None:
     """The circuit's own point on the curve, with its interval where it has one."""
     figure = main_figure(report)
     if figure is None or figure.value is None:
         return None
     point = (report.n_edges, figure.value)
     return point if figure.low is None or figure.high is None else (*point, figure.low, figure.high)
+
+
+def curve_points(curve: Curve) -> dict[str, Any]:
+    """A curve in plain values, by size: its points that can be shown."""
+    points = _points(curve)
+    ends = {} if curve.low is None or curve.high is None else {"low": curve.low[points], "high": curve.high[points]}
+    values = {"n": curve.n_edges[points], "value": curve.faithfulness[points], **ends}
+    plain = {name: [one if np.isfinite(one) else None for one in array.tolist()] for name, array in values.items()}
+    return {"label": curve.label.replace("_", " "), "random": "random" in curve.label, **plain}
 
 
 def _fill(figure: Figure, curves: Sequence[Curve], mark: Mark | None, title: str, measure: str) -> None:

@@ -31,6 +31,14 @@ def crossed():
     return class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=4, n_evaluation=20)
 
 
+def test_full_patterns_are_of_the_first_image_and_left_out_where_they_would_fill_memory(crossed, monkeypatch):
+    found = gather(crossed)
+    assert np.allclose(found.patterns.sum(-1), 1, atol=2e-3)
+    assert np.allclose(found.patterns[:, :, 0], found.attention[0], atol=1e-3)  # CLS reads out
+    monkeypatch.setattr("vitcircuits.circuits.figure_data._MOST_WEIGHTS", found.patterns.size - 1)
+    assert gather(crossed).patterns is None
+
+
 def test_pairs_of_a_crossed_task_are_of_every_cell_and_no_clean_image_twice(crossed):
     found = gather(crossed)
     assert found.clean_logits.argmax(-1).tolist() == [3, 8, 3, 8]

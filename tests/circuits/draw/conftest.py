@@ -1,5 +1,7 @@
-"""Circuits and exhibits made without a model."""
+"""Circuits and exhibits made without a model, and a browser to try pages in."""
 
+import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
 import numpy as np
@@ -60,3 +62,93 @@ def exhibit() -> Callable[[Circuit], Exhibit]:
         return Exhibit(*images, *logits, names, tokens.grid, tokens.n_prefix, pattern)
 
     return make
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+WIDTH, HEIGHT = 1400, 1000
+REPORTS = """
+window.reported = [];
+document.addEventListener("securitypolicyviolation", event => window.reported.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="the page is tried in a browser by playwright, not installed"
+    )
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("the page is tried in chromium, and there is none on the path")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def shown(browser, tmp_path):
+    """Opens pages from disk, and sees at the end that they asked for nothing and that nobody complained."""
+    contexts, complaints = [], []
+
+    def show(html, fragment="", **options):
+        path = tmp_path / f"page{len(contexts)}.html"
+        path.write_text(html, encoding="utf-8")
+        size = options.pop("viewport", {"width": WIDTH, "height": HEIGHT})
+        context = browser.new_context(viewport=size, offline=True, **options)
+        context.set_default_timeout(5000)
+        contexts.append(context)
+        context.add_init_script(REPORTS)
+        page = context.new_page()
+        page.on(
+            "request",
+            lambda one: None if one.url.startswith(("file:", "data:", "blob:")) else complaints.append(one.url),
+        )
+        page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
+        page.on("pageerror", lambda one: complaints.append(str(one)))
+        page.goto(path.as_uri() + fragment)
+        return page
+
+    yield show
+    for context in contexts:
+        complaints += [said for page in context.pages for said in page.evaluate("window.reported || []")]
+        context.close()
+    assert complaints == []
+
+
+def choose(page, n: int) -> None:
+    page.get_by_label("Number of edges, exactly").fill(str(n))
+    page.get_by_label("Number of edges, exactly").press("Enter")
+
+
+def saved_paths(page) -> list[ET.Element]:
+    """The edges of a diagram, as its button saves them."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    return list(ET.fromstring(download.value.path().read_text(encoding="utf-8")).iter(f"{SVG}path"))
+
+
+def drawn(page) -> dict[str, float]:
+    """Names of the edges in the diagram, and how opaque each is."""
+    return {path.find(f"{SVG}title").text: float(path.get("stroke-opacity")) for path in saved_paths(page)}
+
+
+def lit(page) -> set[str]:
+    return {name for name, opacity in drawn(page).items() if opacity > 0.1}
+
+
+def until(page, script: str, wanted) -> None:
+    """Waits until a script says what is wanted. Playwright's own way evaluates text, which the policy forbids."""
+    for _ in range(100):
+        if page.evaluate(script) == wanted:
+            return
+        page.wait_for_timeout(50)
+    assert page.evaluate(script) == wanted
+
+
+def canvas(page):
+    return page.locator("canvas[role=application]")
+
+
+def said(page, what: str) -> str:
+    return page.locator(what).inner_text()

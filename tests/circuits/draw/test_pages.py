@@ -1,12 +1,16 @@
-"""The page parses, loads nothing from outside, runs nothing, and holds the circuit with its figures."""
+"""The page parses, loads nothing from outside, runs its own scripts only, and holds the circuit with its figures."""
 
+import base64
 import dataclasses
+import hashlib
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from vitcircuits.circuits.draw.curve import curves_svg
-from vitcircuits.circuits.draw.pages import to_html, write_html
+from vitcircuits.circuits.draw.page_data import MAX_PATTERN_BYTES, page_data, script_json
+from vitcircuits.circuits.draw.pages import PAGE, to_html, write_html
 from vitcircuits.circuits.report import Curve, Figure, Report, Table
 from vitcircuits.models.errors import FormatError
 
@@ -23,6 +27,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
         assert not self.open
@@ -39,7 +44,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data)
+        (self.scripts if self.open and self.open[-1] == "script" else self.words).append(data)
 
     def count(self, wanted: str) -> int:
         return sum(tag == wanted for tag, _ in self.tags)
@@ -126,9 +131,9 @@ def test_circuits_say_on_which_sides_they_were_found(circuit):
     assert "design" not in to_html(dataclasses.replace(circuit, task={}))
 
 
-def test_it_loads_and_runs_nothing(page):
+def test_it_loads_nothing(page):
     parsed = Page(page)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in parsed.tags}
     for _, attributes in parsed.tags:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "xlink:href", "srcset", "data"):
@@ -136,16 +141,71 @@ def test_it_loads_and_runs_nothing(page):
     assert "@import" not in page and "url(http" not in page
 
 
-def test_the_policy_forbids_everything_else(page):
-    policies = [a["content"] for tag, a in Page(page).tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+def test_the_policy_allows_the_scripts_of_the_page_and_nothing_else(page):
+    parsed = Page(page)
+    (policy,) = [a["content"] for tag, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    data, *scripts = parsed.scripts
+    assert json.loads(data)["schema"] == "vitcircuits.page/1"
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; img-src data:"
+
+
+def test_the_library_is_the_one_that_is_described():
+    described = (PAGE / "d3.md").read_text(encoding="utf-8")
+    assert f"sha256 {hashlib.sha256((PAGE / 'd3.min.js').read_bytes()).hexdigest()}\n" in described
 
 
 def test_names_are_escaped():
     task = {"model": "</title><script>alert(1)</script>", "target_name": '"><img src=x>', "foil_name": ["a & b", "c"]}
     circuit = make_scores(make_graph(2, 2), task=task).top(20)
     parsed = Page(to_html(circuit))
-    assert parsed.count("script") == 0 and parsed.count("img") == 0
+    data, *own = parsed.scripts
+    assert parsed.count("script") == 1 + len(own) == 3 and parsed.count("img") == 0
+    assert "<" not in data and json.loads(data)["title"].startswith("</title><script>alert(1)</script>")
+
+
+def test_what_is_not_a_number_never_enters_the_data(circuit):
+    scores = circuit.scores
+    values = np.where(np.arange(len(scores)) == circuit.indices[0], np.nan, scores.values)
+    data = page_data(dataclasses.replace(circuit, scores=dataclasses.replace(scores, values=values)))
+    assert data["edges"]["score"].count(None) == 1
+    with pytest.raises(FormatError):
+        script_json({"score": float("nan")})
+
+
+def test_edges_on_no_path_are_counted_and_never_enter(circuit):
+    kept = circuit.mask.copy()
+    dead = circuit.graph.index("a1.h3->m1")
+    kept[[circuit.graph.index(name) for name in circuit.graph.edge_names() if name.startswith("m1->")]] = False
+    kept[dead] = True
+    data = page_data(dataclasses.replace(circuit, mask=kept))
+    into_m1 = [name for name in circuit.edge_names() if name.endswith("->m1")]
+    enters = dict(zip(data["edges"]["name"], data["edges"]["enters"], strict=True))
+    assert data["off_paths"] == sum(place > kept.sum() for place in enters.values()) >= len(into_m1) > 0
+    assert all(enters[name] > kept.sum() for name in (*into_m1, "a1.h3->m1"))
+
+
+def test_the_page_of_a_small_imagenet_model_stays_small(exhibit):
+    """Four pairs of noise, which no PNG can press, at 197 tokens and 36 heads, in less than 6 MB."""
+    graph = make_graph(12, 3)
+    circuit = make_scores(graph).top(1000, by="abs_mean")
+    random = np.random.default_rng(0)
+    pattern = random.dirichlet(np.ones(197), size=(12, 3, 197)).astype(np.float16)
+    images = random.random((2, 4, 224, 224, 3)).astype(np.float32)
+    made = dataclasses.replace(
+        exhibit(circuit),
+        clean=images[0],
+        corrupt=images[1],
+        grid=(14, 14),
+        n_prefix=1,
+        patterns=pattern,
+        attention=np.repeat(pattern[None, :, :, 0], 4, 0).astype(np.float32),
+    )
+    data = page_data(circuit, exhibit=made)["images"]
+    heads = {end.node for edge in circuit for end in (edge.source, edge.destination) if end.head >= 0}
+    assert set(data["patterns"]) == heads and MAX_PATTERN_BYTES > 36 * 197**2
+    assert len(to_html(circuit, exhibit=made)) < 6e6
 
 
 def test_it_needs_nothing_but_the_circuit_and_is_the_same_twice(circuit):

@@ -1,0 +1,149 @@
+// The diagram: bands and lanes, edges (weak ones first), nodes, ports; and which of them is under the pointer.
+
+const INKS = ["ink", "soft", "faint", "line", "paper", "box", "mlp", "lane", "band", "blue", "orange", "mark"];
+
+// The page's colours, light or dark.
+function readInks(element = document.documentElement) {
+  const style = getComputedStyle(element);
+  return Object.fromEntries(INKS.map(name => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
+
+// What a picture is drawn by: drawn edges, the set that is lit (null: all), names of chosen and of marked boxes, signed
+// or absolute colours, inks; and what follows, the names of boxes and of ports that drawn edges touch.
+function makeLook(circuit, drawn, more) {
+  const used = new Set(drawn.flatMap(edge => [circuit.boxes[edge.source].name, circuit.boxes[edge.target].name]));
+  const ports = new Set(drawn.flatMap(edge => edge.name.split("->")));
+  return {
+    drawn,
+    used,
+    ports,
+    font: circuit.layout.font,
+    lit: null,
+    chosen: [],
+    marked: new Set(),
+    colours: "signed",
+    ...more,
+  };
+}
+
+function drawDiagram(pen, circuit, look) {
+  drawGround(pen, circuit.layout, look.inks);
+  for (const box of circuit.boxes) if (box.frame) drawFrame(pen, box, look);
+  for (const lit of look.lit ? [false, true] : [true]) {
+    for (const edge of look.drawn) if (!look.lit || look.lit.has(edge) === lit) drawEdge(pen, edge, look, lit);
+  }
+  for (const box of circuit.boxes) if (!box.frame) drawBox(pen, box, look);
+  for (const port of circuit.ports) drawPort(pen, port, look);
+}
+
+// The whole diagram as an SVG file, drawn by the same code.
+function saveSvg(circuit, look, name) {
+  const pen = new SvgPen(circuit.layout, look.inks.paper);
+  drawDiagram(pen, circuit, look);
+  saveAs(new Blob([String(pen)], {type: "image/svg+xml"}), name);
+}
+
+function drawGround(pen, layout, inks) {
+  const {lanes, rows, row, box, height} = layout,
+    middle = height / 2;
+  const left = Math.min(...lanes.map(lane => lane.x)),
+    right = Math.max(...lanes.map(lane => lane.x + lane.width));
+  for (const {title, x, width} of lanes) {
+    if (!title) continue;
+    pen.rectangle({x: x + width / 2, y: middle, width, height}, {round: 8, fill: inks.lane});
+    pen.text(title, x + width / 2, 18, {size: 12.5, fill: inks.ink, weight: 600});
+  }
+  rows.forEach((y, layer) => {
+    const band = {x: (left + right) / 2, y: y - box / 2 - 6, width: right - left, height: row};
+    if (layer % 2 === 0) pen.rectangle(band, {fill: inks.band});
+    pen.text(layout.row_titles[layer], left - 8, y + 3.5, {size: 10.5, fill: inks.soft, align: "right"});
+  });
+}
+
+function edgeStyle(edge, look, lit = true) {
+  const sign = signOf(edge.score),
+    signed = look.colours === "signed";
+  const own = sign === "unscored" || !signed ? look.inks.soft : sign === "positive" ? look.inks.blue : look.inks.orange;
+  const ink = look.inkOf?.(edge) ?? own;
+  const opacity = lit ? 0.5 + 0.45 * Math.sqrt(edge.share) : 0.09;
+  return {ink, width: 0.9 + 5.1 * edge.share, dash: signed && sign === "negative", opacity};
+}
+
+function drawEdge(pen, edge, look, lit, stronger = 0) {
+  if (!pen.sees(edge.extent)) return;
+  const style = edgeStyle(edge, look, lit);
+  style.width += stronger;
+  if (stronger) style.opacity = 1;
+  pen.path(edge, style);
+  if (edge.inside) drawArrow(pen, edge, style);
+}
+
+function drawArrow(pen, edge, {ink, opacity}) {
+  const [x0, y0, x, y] = points(edge.path).slice(-4),
+    length = Math.hypot(x - x0, y - y0) || 1;
+  const [u, v] = [(x - x0) / length, (y - y0) / length];
+  const back = side => [x - 5 * u - 3 * side * v, y - 5 * v + 3 * side * u];
+  pen.polygon([[x + 2 * u, y + 2 * v], back(1), back(-1)], {fill: ink, opacity});
+}
+
+function drawFrame(pen, box, {inks, chosen}) {
+  pen.rectangle(box, {
+    round: 5,
+    ink: chosen.includes(box.name) ? inks.mark : box.state === "unused" ? inks.line : inks.faint,
+  });
+}
+
+function drawBox(pen, box, look) {
+  const {inks} = look;
+  if (!box.label) return pen.rectangle(box, {round: 2, fill: inks.line});
+  const used = look.used.has(box.name);
+  const outline =
+    look.chosen.includes(box.name) || look.marked.has(box.name) ? inks.mark : used ? inks.soft : inks.line;
+  const line = outline === inks.mark ? 2.4 : 1.1;
+  pen.rectangle(box, {round: 4, fill: used && box.kind === "mlp" ? inks.mlp : inks.box, ink: outline, line});
+  pen.text(box.label, box.x, box.y + 0.35 * look.font, {size: look.font, fill: used ? inks.ink : inks.faint});
+}
+
+function drawPort(pen, port, {inks, ports}) {
+  const used = ports.has(port.name),
+    round = Math.min(port.width, port.height) / 2;
+  pen.rectangle(port, {round, fill: inks.box, ink: used ? inks.soft : inks.line, line: 0.9});
+  const size = 1.35 * round;
+  if (port.label) pen.text(port.label, port.x, port.y + 0.3 * size, {size, fill: used ? inks.ink : inks.faint});
+}
+
+function boxAt(circuit, x, y) {
+  const hit = box => Math.abs(x - box.x) <= box.width / 2 && Math.abs(y - box.y) <= box.height / 2;
+  const nodes = [...circuit.nodes.values()];
+  return nodes.find(box => !box.frame && hit(box)) ?? nodes.find(box => box.frame && hit(box));
+}
+
+// The strongest drawn edge within a few pixels; the last that is drawn lies on top.
+function edgeAt(context, drawn, x, y, slack) {
+  context.save();
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.setLineDash([]);
+  const found = drawn.findLast(edge => {
+    const {left, right, top, bottom} = edge.extent;
+    if (x < left - slack || x > right + slack || y < top - slack || y > bottom + slack) return false;
+    context.lineWidth = Math.max(0.9 + 5.1 * edge.share, 2 * slack);
+    return context.isPointInStroke((edge.shape ??= new Path2D(edge.path)), x, y);
+  });
+  context.restore();
+  return found;
+}
+
+// The nearest node in the direction of an arrow key, straight ahead before aside.
+function neighbour(nodes, from, key) {
+  const [u, v] = {ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0]}[key];
+  let best = from,
+    least = Infinity;
+  for (const box of nodes) {
+    const [x, y] = [box.x - from.x, box.y - from.y],
+      ahead = x * u + y * v,
+      aside = Math.abs(x * v) + Math.abs(y * u);
+    const far = ahead + 2.5 * aside;
+    if (ahead > 1 && far < least) [best, least] = [box, far];
+  }
+  return best;
+}

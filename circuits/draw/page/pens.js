@@ -1,0 +1,104 @@
+// Two pens with one hand: what is drawn on a canvas is saved as SVG by the same code.
+
+class CanvasPen {
+  constructor(context, seen) {
+    this.context = context;
+    this.seen = seen;
+  }
+
+  sees({left, right, top, bottom}) {
+    return right >= this.seen.left && left <= this.seen.right && bottom >= this.seen.top && top <= this.seen.bottom;
+  }
+
+  path(item, {ink, width, dash, opacity = 1}) {
+    const {context} = this;
+    context.globalAlpha = opacity;
+    context.strokeStyle = ink;
+    context.lineWidth = width;
+    context.setLineDash(dash ? [5, 3] : []);
+    context.stroke((item.shape ??= new Path2D(item.path)));
+    context.globalAlpha = 1;
+  }
+
+  polygon(corners, {fill, opacity = 1}) {
+    const {context} = this;
+    context.globalAlpha = opacity;
+    context.fillStyle = fill;
+    context.beginPath();
+    corners.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+    context.fill();
+    context.globalAlpha = 1;
+  }
+
+  rectangle({x, y, width, height}, {round = 0, fill, ink, line = 1, opacity = 1}) {
+    const {context} = this;
+    context.globalAlpha = opacity;
+    context.setLineDash([]);
+    context.beginPath();
+    context.roundRect(x - width / 2, y - height / 2, width, height, round);
+    if (fill) {
+      context.fillStyle = fill;
+      context.fill();
+    }
+    if (ink) {
+      context.strokeStyle = ink;
+      context.lineWidth = line;
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+  }
+
+  text(words, x, y, {size, fill, align = "center", weight = 400}) {
+    const {context} = this;
+    context.font = `${weight} ${size}px ${FONT}`;
+    context.fillStyle = fill;
+    context.textAlign = align;
+    context.fillText(words, x, y);
+  }
+}
+
+const FONT = "'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif";
+
+class SvgPen {
+  constructor({width, height}, paper) {
+    const size = {width, height, viewBox: `0 0 ${width} ${height}`};
+    this.root = makeSvg("svg", {xmlns: "http://www.w3.org/2000/svg", ...size, "font-family": FONT});
+    this.root.append(makeSvg("rect", {width, height, fill: paper}));
+  }
+
+  sees() {
+    return true;
+  }
+
+  path(item, {ink, width, dash, opacity}) {
+    const style = {fill: "none", stroke: ink, "stroke-width": width, "stroke-dasharray": dash ? "5 3" : null};
+    this.root.append(makeSvg("path", {d: item.path, ...style, "stroke-opacity": opacity}, ...this.title(item)));
+  }
+
+  title({name}) {
+    if (!name) return [];
+    const title = makeSvg("title");
+    title.textContent = name;
+    return [title];
+  }
+
+  polygon(corners, {fill, opacity}) {
+    this.root.append(makeSvg("polygon", {points: corners.join(" "), fill, "fill-opacity": opacity}));
+  }
+
+  rectangle({x, y, width, height}, {round, fill = "none", ink, line, opacity}) {
+    const where = {x: x - width / 2, y: y - height / 2, width, height, rx: round};
+    this.root.append(makeSvg("rect", {...where, fill, stroke: ink, "stroke-width": line, opacity}));
+  }
+
+  text(words, x, y, {size, fill, align, weight}) {
+    const anchor = {left: "start", right: "end"}[align] ?? "middle";
+    const element = makeSvg("text", {x, y, "font-size": size, fill, "text-anchor": anchor, "font-weight": weight});
+    element.textContent = words;
+    this.root.append(element);
+  }
+
+  toString() {
+    return new XMLSerializer().serializeToString(this.root);
+  }
+}
