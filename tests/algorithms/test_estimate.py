@@ -40,7 +40,7 @@ def test_several_searches_take_several_times_as_long_and_stages_add_up(task):
 
 def test_a_pace_is_measured(task):
     pace = Pace.of(task, compile_graph(task.vit))
-    assert 0 < pace.forward and 0 < pace.masked
+    assert pace.forward > 0 and pace.masked > 0
 
 
 def test_what_takes_over_a_minute_is_said_with_what_makes_it_shorter(task, capsys, monkeypatch):
