@@ -27,6 +27,7 @@ class Discovered(Shown):
         report: Its judgement on the evaluation pairs.
         files: Paths written.
         seconds: By stage.
+        again: Whether the record of the run says all that decides it, so that a command can go on from it.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Discovered(Shown):
     report: Report
     files: list[Path]
     seconds: dict[str, float]
+    again: bool = False
 
     def rows(self) -> list[tuple[str, str]]:
         """What was asked, and what the report says first, in two columns."""
@@ -85,7 +87,7 @@ class Discovered(Shown):
         """The verdict, what a reader has to know beside it, and the next command where the result is poor."""
         from ..circuits.advice import told
 
-        run = next((path for path in self.files if path.name == "run.json"), None)
+        run = next((path for path in self.files if self.again and path.name == "run.json"), None)
         return "\n".join([f"{self.verdict}.", *told(self.advice, run)])
 
     def __str__(self) -> str:

@@ -22,6 +22,7 @@ from ..circuits.run import run_masks
 from ..models.errors import VitCircuitsError
 from ..models.threads import is_small
 from ..models.watching import say, watched
+from .discovery import under_means
 
 if TYPE_CHECKING:
     from ..circuits.graph import Graph
@@ -44,6 +45,7 @@ class Pace:
     @classmethod
     def of(cls, task: Task, graph: Graph) -> Pace:
         """Timed on a few pairs of a task, the second time each."""
+        task = under_means(task)  # learned constants come later, and cost what means do
         most = _OF_SMALL if is_small(task.vit.cfg) else _TIMED_PAIRS
         pairs = task.searched.select(list(range(min(most, len(task.searched)))))
         baseline = make_baseline(task.vit, task.ablation, task.reference[:most])
@@ -165,10 +167,11 @@ def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | No
     total, seen = 0.0, {}  # model -> the task that it was timed on, and its pace
     for config in configs:
         try:
-            if config.model not in seen:
+            key = repr(config.model)
+            if key not in seen:
                 task = config.task.make(config.load_model())
-                seen[config.model] = task, Pace.of(task, config.discovery.graph(task.vit))
-            task, pace = seen[config.model]
+                seen[key] = task, Pace.of(task, config.discovery.graph(task.vit))
+            task, pace = seen[key]
             total += Estimate.of(task, config.discovery, n_random=config.random, pace=pace).total
         except VitCircuitsError:  # the run will say so
             continue

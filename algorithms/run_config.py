@@ -176,7 +176,7 @@ class RunConfig(Settings):
             progress: Show bars on stderr; None where somebody watches.
         """
         self.task.require_found()
-        clock = time.perf_counter()
+        clock, again = time.perf_counter(), vit is None
         vit = self.load_model() if vit is None else vit
         task = self.task.make(vit)
         seconds = {"task": time.perf_counter() - clock}
@@ -190,6 +190,7 @@ class RunConfig(Settings):
             memory=self.memory,
             progress=progress,
             seconds=seconds,
+            again=again,
         )
 
 
@@ -288,8 +289,26 @@ def find_and_judge(
     memory: int,
     progress: bool | None,
     seconds: Mapping[str, float] = MappingProxyType({}),
+    again: bool = False,
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
+    try:
+        return _found(task, discovery, folder, n_random, memory, progress, dict(seconds), again)
+    finally:
+        if folder is not None:
+            folder.release()
+
+
+def _found(
+    task: Task,
+    discovery: Discovery,
+    folder: RunFolder | None,
+    n_random: int,
+    memory: int,
+    progress: bool | None,
+    seconds: dict[str, float],
+    again: bool,
+) -> Discovered:
     from ..circuits.figure_data import gather
     from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import images_shown
@@ -297,18 +316,18 @@ def find_and_judge(
 
     say_estimate(task, discovery, n_random=n_random, progress=progress)
     written = [] if folder is None else folder.save_readout(task.vit)
-    clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
+    clock, seed = time.perf_counter(), int(task.info.get("seed", 0))
     found = _searched(task, discovery, folder, memory, progress)
     circuit = discovery.select(found, task, memory=memory, progress=progress)
     seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
     report = evaluate(circuit, task, n_random=n_random, seed=seed, memory=memory, progress=progress)
     seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
     if folder is None:
-        return Discovered(task, circuit, report, [], seconds)
+        return Discovered(task, circuit, report, [], seconds, again)
     files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
     seconds["files"] = time.perf_counter() - clock
     files.append(folder.finish(seconds))
-    return Discovered(task, circuit, report, files, seconds)
+    return Discovered(task, circuit, report, files, seconds, again)
 
 
 def _searched(
@@ -319,7 +338,8 @@ def _searched(
 
     if folder is None:
         return discovery.search(task, memory=memory, progress=progress)
-    scores = None if discovery.finds_circuits else folder.load_scores_if_same()
+    known = discovery.entry is not None and not discovery.finds_circuits  # what a function does, no record says
+    scores = folder.load_scores_if_same() if known else None
     if scores is not None:
         return scores
     found = discovery.search(task, journal=folder.journal, memory=memory, progress=progress)

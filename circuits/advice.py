@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .circuit import Circuit
 from .figures import main_figure
-from .report import Figure, Report
+from .report import Report
+from .tasks.task_config import DATA
 from .words import READS_IT, fewer_told, first_size, is_crossed
 
 MOST = 0.5
@@ -46,7 +48,9 @@ class Advice:
         if run is None:
             return f"the same with {', '.join(f'{name}={value!r}' for name, value in self.settings.items())}"
         flags = " ".join(f"--{name} {value}" for name, value in self.settings.items())
-        return f"vitcircuits discover --config {run} {flags} --out {run.parent}-2"
+        another = run.parent if run.parent.name else run.parent.resolve()
+        another = another.with_name(f"{another.name}-2")
+        return f"vitcircuits discover --config {quote(str(run))} {flags} --out {quote(str(another))}"
 
 
 def advice(circuit: Circuit, report: Report | None = None, *, weights: str = "") -> list[Advice]:
@@ -84,16 +88,22 @@ def _other_weights(circuit: Circuit, _: Report | None, weights: str) -> Advice |
 def _empty(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     if len(circuit):
         return None
-    said, first = fewer_told(circuit), first_size(circuit)
-    if said:
-        return Advice(f"the circuit is empty: {said}", {"size": first} if first else {"level": 0.8})
+    if said := fewer_told(circuit):
+        return Advice(f"the circuit is empty: {said}", _size_of_first(circuit))
     if circuit.provenance.get("selection") == "threshold":
         tau = circuit.provenance.get("tau")
         return Advice(
             f"the circuit is empty: edges that score at least {tau:g} make up no path from input to logits",
-            {"size": first} if first else {"level": 0.8},
+            _size_of_first(circuit),
         )
     return Advice("the circuit is empty: no edge was kept on a path from input to logits", _next(circuit))
+
+
+def _size_of_first(circuit: Circuit) -> dict[str, Any]:
+    """The first path that a ranking completes, else the smallest circuit that reads the image."""
+    first = first_size(circuit)
+    edge = {"granularity": "edge"} if circuit.provenance.get("granularity") == "node" else {}
+    return {**edge, "size": first} if first else {**edge, "level": 0.8}
 
 
 def _mostly_wrong(_: Circuit, report: Report | None, __: str) -> Advice | None:
@@ -111,9 +121,10 @@ def _mostly_wrong(_: Circuit, report: Report | None, __: str) -> Advice | None:
 
 def _other_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     trained, data = circuit.task.get("trained_on"), circuit.task.get("data")
-    if not trained or not data or trained == data:
+    if not trained or data not in DATA or trained == data:  # a folder may hold the same images
         return None
-    return Advice(f"the model was trained on {trained} and is shown {data}", {"data": trained})
+    settings = {} if trained == "mnist" else {"data": trained}  # whose files lie nobody knows where
+    return Advice(f"the model was trained on {trained} and is shown {data}", settings)
 
 
 def _few_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
@@ -123,8 +134,7 @@ def _few_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
         return None
     return Advice(
         f"found with {n} images of a class, few enough for single ones to decide: `vitcircuits stability` says how "
-        f"much of it is found again",
-        {"pairs": 48},
+        f"much of it is found again, and --pairs asks for more where the data have them"
     )
 
 
@@ -150,18 +160,17 @@ def _like_random(circuit: Circuit, report: Report | None, _: str) -> Advice | No
         return None
     figure = main_figure(report)
     chance = report.figures.get("random_transmission", report.figures.get("random_faithfulness"))
-    if not _known(figure) or not _known(chance) or figure.value > (chance.high or chance.value):  # type: ignore[union-attr,operator]
+    if figure is None or chance is None or figure.value is None or chance.value is None:
+        return None
+    if figure.value > (chance.value if chance.high is None else chance.high):
         return None
     return Advice("random circuits of the same size do as well", _next(circuit))
 
 
-def _known(figure: Figure | None) -> bool:
-    return figure is not None and figure.value is not None
-
-
 def _most_edges(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     share = len(circuit) / len(circuit.graph)
-    if share <= MOST or circuit.provenance.get("selection") == "top":  # a size that was asked for is no finding
+    asked = "n" in circuit.provenance and "level" not in circuit.provenance  # a size that was asked for is no finding
+    if share <= MOST or asked:
         return None
     return Advice(
         f"the circuit holds {share:.0%} of all edges, which says little about which parts matter", _next(circuit)
@@ -189,7 +198,9 @@ def _next(circuit: Circuit) -> dict[str, Any]:
     """
     if circuit.ablation.kind in ("partner", "another"):
         return {"ablation": "mean"}
+    edge = {"granularity": "edge"} if circuit.provenance.get("granularity") == "node" else {}
     share = len(circuit) / len(circuit.graph)
     if circuit.provenance.get("algorithm") != "learned_masks":
-        return {"algorithm": "learned_masks", "size": 0.4}
-    return {"size": next((size for size in _SIZES if size > share + 0.05), 0.9)}
+        return {**edge, "algorithm": "learned_masks", "size": 0.4}
+    larger = next((size for size in _SIZES if size > share + 0.05), None)
+    return {"size": larger} if larger else {}

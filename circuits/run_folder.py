@@ -111,7 +111,7 @@ class RunFolder:
         lock_folder(path)
         try:
             return cls._opened(path, record, overwrite)
-        except FormatError:
+        except BaseException:
             unlock_folder(path)
             raise
 
@@ -146,8 +146,12 @@ class RunFolder:
     def finish(self, times: Mapping[str, float] | None = None) -> Path:
         """Sets the status to `done` and returns the path of `run.json`; `times` are seconds by stage."""
         written = self._write_record(status="done", finished=_now(), times=dict(times or {}))
-        unlock_folder(self.path)
+        self.release()
         return written
+
+    def release(self) -> None:
+        """Lets other processes write into the folder."""
+        unlock_folder(self.path)
 
     @property
     def journal(self) -> Path:

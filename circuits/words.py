@@ -219,7 +219,7 @@ def selection_told(circuit: Circuit) -> str:
         return fewer_told(circuit)
     where = "discovery images" if name == "transmission" else "discovery pairs"
     frontier = provenance.get("frontier", ())
-    if provenance["reached"]:
+    if provenance.get("reached", True):
         found = f"the smallest that keeps {name} {level:g} on {where} ({provenance[name]:.2f} there)"
         late = frontier and frontier[-1][0] > n_graph / 2
         return f"{found}; it takes more than half of all edges: {points(frontier)}" if late else found
@@ -250,7 +250,7 @@ def fewer_told(circuit: Circuit) -> str:
 def _asked(circuit: Circuit) -> int | None:
     """How many edges were asked for, where a ranking was cut at a number."""
     n = circuit.provenance.get("n")
-    if circuit.provenance.get("selection") != "top" or n is None or "nodes" in circuit.provenance:
+    if n is None or "nodes" in circuit.provenance or "level" in circuit.provenance:
         return None
     return max(1, round(n * len(circuit.graph))) if isinstance(n, float) and 0 < n < 1 else int(n)
 

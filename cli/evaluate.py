@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..circuits.checks import CHECKS
+from ..models.errors import VitCircuitsError
 from ..models.settings import FROM_NONE, Range
 from .options import add_memory, add_model, add_number, add_task, new_parser, recorded_task
 
@@ -95,9 +96,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"wrote {path}")
     run = circuit_file(args.circuit).with_name("run.json")
     known = advice(circuit, report, weights=task.vit.digest())
-    for line in (f"{verdict(report)}.", *told(known, run if run.is_file() else None)):
+    for line in (f"{verdict(report)}.", *told(known, run if _goes_on(run) else None)):
         print(line)
     return 0
+
+
+def _goes_on(run: Path) -> bool:
+    """Whether a `run.json` is there that a command can go on from; that of a call from Python may not say all."""
+    from ..algorithms.run_config import RunConfig
+
+    try:
+        RunConfig.load(run)
+    except VitCircuitsError:
+        return False
+    return True
 
 
 def _design(circuit: Circuit, task: Task) -> str:

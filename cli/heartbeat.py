@@ -40,7 +40,8 @@ def heartbeat() -> Iterator[None]:
 
 class _Heart:
     def __init__(self, terminal: TextIO) -> None:
-        self.terminal, self.lock = terminal, threading.Lock()
+        self.terminal = terminal
+        self.lock = threading.RLock()  # what is collected while a word is written may close a bar
         self.start = self.last = time.monotonic()
         self.told = False
 

@@ -177,10 +177,13 @@ def _hugging_face(data: Any, where: str, preprocess: Preprocess | None) -> Part:
             f"{where} has the columns {', '.join(map(repr, kinds))}, but none of {missing}: name it so, by "
             f"data.rename_column(old, new)."
         )
-    labels = _checked_labels(_tensor(list(data[label]), where), where)
+    plain = data.with_format(None) if hasattr(data, "with_format") else data  # a transform would want the images
+    labels = _checked_labels(_tensor(list(plain[label]), where), where)
 
     def read(rows: Rows) -> Tensor:
-        return _stacked([_as_input(data[row][image], preprocess, where) for row in rows.tolist()], preprocess, where)
+        items = [data[row] for row in rows.tolist()]
+        images = [one[image] if image in one else _split(one, where)[0] for one in items]
+        return _stacked([_as_input(one, preprocess, where) for one in images], preprocess, where)
 
     info = getattr(data, "info", None)
     name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None)

@@ -27,7 +27,8 @@ GAIN = 1.1
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 _AT_START = torch.get_num_threads()
-_best: dict[VitConfig, int] = {}
+_best: dict[tuple[int, ...], int] = {}
+"""What was found, by layers, tokens and width."""
 
 
 def work(cfg: VitConfig) -> float:
@@ -52,11 +53,12 @@ def suited_threads(cfg: VitConfig, run: Callable[[], object]) -> Iterator[None]:
     if before == 1 or _is_chosen(before):
         yield
         return
-    if cfg not in _best:
-        _best[cfg] = before  # for what is run meanwhile
-        _best[cfg] = 1 if is_small(cfg) else _faster(before, run) if work(cfg) < LARGE else before
+    key = (cfg.n_layers, cfg.tokens.n_tokens, cfg.d_model)
     try:
-        torch.set_num_threads(_best[cfg])
+        if key not in _best:
+            best = 1 if is_small(cfg) else _faster(before, run) if work(cfg) < LARGE else before
+            _best[key] = best
+        torch.set_num_threads(_best[key])
         yield
     finally:
         torch.set_num_threads(before)

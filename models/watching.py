@@ -10,9 +10,11 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .errors import VitCircuitsError
 
@@ -79,14 +81,17 @@ def _keep_clocks() -> None:
     """Lets the bars that are open appear, and tell the time once a second."""
     from tqdm import tqdm
 
+    told: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # not a bar's own clock, which its rate is taken from
+
     def tell() -> None:
         while True:
             time.sleep(DELAY / 2)
-            for bar in list(getattr(tqdm, "_instances", ())):
-                silent = time.time() - bar.last_print_t
-                if not bar.disable and silent > (bar.delay if bar.last_print_t == bar.start_t else 1):
-                    bar.last_print_t = time.time()
-                    bar.refresh()
+            with suppress(AttributeError, RuntimeError):  # a bar that is being made or closed meanwhile
+                for bar in list(getattr(tqdm, "_instances", ())):
+                    last = max(bar.last_print_t, told.get(bar, 0.0))
+                    if not bar.disable and time.time() - last > (bar.delay if last == bar.start_t else 1):
+                        told[bar] = time.time()
+                        bar.refresh()
 
     threading.Thread(target=tell, daemon=True, name="clocks of progress bars").start()
 

@@ -90,8 +90,10 @@ def _require_residual(opened: Opened, seen: Seen, images: Tensor, name: str) -> 
     """Does nothing if the blocks give the residual that the original has behind its last."""
     found: list[Tensor] = []
     handle = seen.register_forward_hook(lambda _module, _args, out: found.append(out))
-    opened.forward(images)
-    handle.remove()
+    try:
+        opened.forward(images)
+    finally:
+        handle.remove()
     residual = opened.stem.patches(images)
     for block in opened.blocks:
         residual = block.run(residual)

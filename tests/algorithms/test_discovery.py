@@ -209,3 +209,13 @@ def test_a_task_config_makes_the_contrast_that_it_says(task):
     with pytest.raises(TaskError, match="has no use"):
         TaskConfig.of({**DIGITS, "mask": "attention"})
     assert TaskConfig.of({**DIGITS, "mask": "attention"}, kinds=("object_fill",)).partner("object_fill").masks
+
+
+def test_a_function_of_one_s_own_runs_again_in_its_folder_and_promises_no_command(tmp_path, task):
+    def mine(graph, task):
+        return eap(graph, task).top(40)
+
+    first, again = (discover(None, task, algorithm=mine, out=tmp_path / "run", random=0) for _ in range(2))
+    assert first.circuit == again.circuit and len(first.circuit) == len(Circuit.load(tmp_path / "run"))
+    poor = discover(None, task, algorithm="eap", size=6, out=tmp_path / "poor", random=0)
+    assert "Try: the same with ablation='mean'" in poor.ending()  # its record does not say how the task was made

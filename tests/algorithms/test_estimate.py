@@ -43,6 +43,11 @@ def test_a_pace_is_measured(task):
     assert pace.forward > 0 and pace.masked > 0
 
 
+def test_constants_that_are_learned_later_cost_what_means_do(task, capsys):
+    say_estimate(task.with_ablation("optimal"), Discovery("eap"), n_random=0, progress=True)
+    assert "error" not in capsys.readouterr().err
+
+
 def test_what_takes_over_a_minute_is_said_with_what_makes_it_shorter(task, capsys, monkeypatch):
     monkeypatch.setattr(Pace, "of", lambda *_: Pace(0.0, 1.0))
     say_estimate(task, Discovery("eap"), n_random=0, progress=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from vitcircuits.algorithms import discover, eap_ig
-from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
+from vitcircuits.circuits import Ablation, Circuit, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.advice import advice, told
 from vitcircuits.circuits.words import fewer_told
 from vitcircuits.models import load_vit
@@ -109,3 +109,19 @@ def test_the_command_goes_on_from_the_run(scores):
     lines = told(advice(scores.top(2)), Path("runs/3v8/run.json"))
     assert lines[-1].startswith("Try: vitcircuits discover --config runs/3v8/run.json --size ")
     assert lines[-1].endswith(" --out runs/3v8-2")
+
+
+def test_paths_with_spaces_are_quoted_and_a_node_circuit_is_sent_to_edges(scores):
+    line = told(advice(scores.top(2)), Path("my runs/3v8/run.json"))[-1]
+    assert "--config 'my runs/3v8/run.json'" in line and line.endswith("--out 'my runs/3v8-2'")
+    nodes = {"granularity": "node", "selection": "threshold", "tau": 1.0}
+    empty = dataclasses.replace(Circuit.empty(scores.graph), provenance=nodes)
+    assert dict(advice(empty)[0].settings) == {"granularity": "edge", "level": 0.8}
+
+
+def test_no_larger_size_is_asked_for_where_there_is_none(scores):
+    found = {"algorithm": "learned_masks", "level": 0.8, "reached": False}
+    full = Circuit.full(scores.graph, ablation=Ablation("mean"), provenance=found)
+    assert [dict(one.settings) for one in advice(full)] == [{}, {}]
+    asked = dataclasses.replace(full, provenance={"algorithm": "learned_masks", "n": 110})
+    assert advice(asked) == []

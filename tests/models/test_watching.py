@@ -1,5 +1,7 @@
 """Bars and lines are for whoever watches, and one setting holds for all."""
 
+import time
+
 import pytest
 from vitcircuits.models import show_progress
 from vitcircuits.models.errors import VitCircuitsError
@@ -45,3 +47,12 @@ def test_an_environment_that_makes_no_sense_is_refused(monkeypatch):
     monkeypatch.setenv(VARIABLE, "yes")
     with pytest.raises(VitCircuitsError, match="neither 0 nor 1"):
         watched()
+
+
+def test_a_bar_tells_the_time_without_spoiling_its_rate(capsys, monkeypatch):
+    monkeypatch.setattr("vitcircuits.models.watching.DELAY", 0.1)
+    with progress_bar("searching", 4, shown=True) as bar:
+        time.sleep(1.6)
+        told = capsys.readouterr().err
+        bar.update()
+        assert ("searching" in told and bar.format_dict["rate"] is None) or bar._ema_dt() > 1.5
