@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..circuit import Circuit
 from ..formats.tables import EdgeRow, edge_rows, ranked_indices
 from ..graph import Graph
+from ..sizes import largest_within
 from ..words import group_title, shortened
 from .layout import Layout
 from .style import BLUE, FRAME, ORANGE, tag, text
@@ -81,18 +83,27 @@ def number(value: float, *, signed: bool = False) -> str:
 
 
 def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]:
-    """The circuit's edges, best rank first; with a limit only that many, the largest by |score|.
+    """The circuit's edges, best rank first; with a limit at most that many, the largest by |score| that make up paths.
 
-    Without scores there is nothing to choose by, and a limit takes edges evenly spaced in the graph's order.
+    What is drawn has no dead ends (`sizes.py`), unless the first path has more edges than the limit. Without scores
+    there is nothing to choose by, and a limit takes edges evenly spaced in the graph's order.
     """
     order, scores = ranked_indices(circuit), circuit.scores
     size = np.zeros(len(order)) if scores is None else np.nan_to_num(np.abs(scores.values[order]), posinf=0.0)
     places, largest = np.arange(len(order)), float(size.max(initial=0.0)) or 1.0
     if limit is not None and len(order) > limit:
         evenly = np.linspace(0, len(order) - 1, limit).astype(np.intp)
-        places = evenly if scores is None else np.sort(np.argsort(-size, kind="stable")[:limit])
+        places = evenly if scores is None else _strongest(circuit.graph, order, size, limit)
     rows = zip(edge_rows(circuit, places), (size[places] / largest).tolist(), strict=True)
     return tuple(Stroke(*map(_finite, [*vars(row).values(), share])) for row, share in rows)
+
+
+def _strongest(graph: Graph, order: NDArray[np.intp], size: NDArray[np.float64], limit: int) -> NDArray[np.intp]:
+    """Places in the order of the strongest edges that make up paths, at most so many."""
+    strongest = np.argsort(-size, kind="stable")
+    others = np.setdiff1d(np.arange(len(graph)), order)
+    chosen = largest_within(graph, np.concatenate([order[strongest], others]), limit)[order]
+    return np.flatnonzero(chosen) if chosen.any() else np.sort(strongest[:limit])
 
 
 def _finite(value: Any) -> Any:

@@ -74,9 +74,10 @@ def test_the_same_circuit_gives_the_same_bytes(circuit, exhibit):
 def test_too_many_edges_are_left_out_and_counted(circuit):
     text = to_svg(circuit, max_edges=10)
     drawn = [path.find(f"{SVG}title").text.split()[0] for path in edge_paths(text)]
-    strongest = [stroke.edge.name for stroke in strokes(circuit)[:10]]
-    assert sorted(drawn) == sorted(strongest)
-    assert f"10 strongest of {len(circuit)} edges drawn, {len(circuit) - 10} left out" in words(text)
+    assert sorted(drawn) == sorted(stroke.edge.name for stroke in strokes(circuit, limit=10))
+    assert len(Circuit.from_edges(circuit.graph, drawn)) == len(drawn) <= 10  # whole paths: pruning takes none
+    n = len(drawn)
+    assert f"{n} strongest of {len(circuit)} edges drawn, {len(circuit) - n} left out" in words(text)
 
 
 def test_images_come_with_their_patch_grid_and_chips(circuit, exhibit):
@@ -100,4 +101,7 @@ def test_circuits_without_scores_without_edges_and_with_nan_can_be_drawn(circuit
 def test_a_graph_of_every_token_is_drawn_from_its_strongest_edges():
     graph = make_graph(4, 6, tokens="each")
     circuit = Circuit.full(graph, scores=make_scores(graph))
-    assert len(edge_paths(to_svg(circuit, max_edges=50))) == 50
+    drawn = strokes(circuit, limit=50)
+    assert len(edge_paths(to_svg(circuit, max_edges=50))) == len(drawn) <= 50
+    kept = Circuit.from_edges(graph, [one.edge.name for one in drawn])
+    assert len(kept) == len(drawn) > 40  # whole paths: pruning takes none
