@@ -24,7 +24,7 @@ parser.add_argument("--quick", action="store_true", help="three digits only")
 args = parser.parse_args()
 
 folder = args.data_dir or Path(os.environ.get("VITCIRCUITS_DATA", "~/.cache/vitcircuits")).expanduser() / "mnist"
-if args.data_dir is not None or folder.is_dir():
+if args.data_dir is not None or any(folder.rglob("train-images*")):
     vit, data = load_vit("toy/mnist-2l"), str(folder)
 else:
     vit, data = load_vit("toy/digits-2l"), "digits"
