@@ -19,7 +19,6 @@ from ..circuits.judging.crossed_runs import FEWER_IMAGES, OF_LARGE
 from ..circuits.judging.plan import n_masks
 from ..circuits.judging.select import EVERY_SIZE_UP_TO, n_sizes
 from ..circuits.run import run_masks
-from ..models.errors import VitCircuitsError
 from ..models.threads import is_small
 from ..models.watching import say, watched
 from .discovery import under_means
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from ..circuits.graph import Graph
     from ..circuits.tasks.task import Task
     from .discovery import Discovery
-    from .run_config import RunConfig
+    from .sweeps.plan import Cell
 
 WORTH_SAYING = 60.0
 """Seconds from which an estimate is said."""
@@ -160,20 +159,21 @@ def say_judging(
     _say(Estimate(0.0, 0.0, runs * Pace.of(task, graph).masked), progress)
 
 
-def say_sweep(configs: Sequence[RunConfig], *, workers: int, progress: bool | None = None) -> None:
+def say_sweep(cells: Sequence[Cell], *, workers: int, progress: bool | None = None) -> None:
     """The same of several runs, each model timed on its first; those that cannot be timed are left out."""
     if not watched(progress):
         return
     total, seen = 0.0, {}  # model -> the task that it was timed on, and its pace
-    for config in configs:
+    for cell in cells:
         try:
+            config = cell.config
             key = repr(config.model)
             if key not in seen:
                 task = config.task.make(config.load_model())
                 seen[key] = task, Pace.of(task, config.discovery.graph(task.vit))
             task, pace = seen[key]
             total += Estimate.of(task, config.discovery, n_random=config.random, pace=pace).total
-        except VitCircuitsError:  # the run will say so
+        except Exception:  # the cell will say so: what cannot be timed must not cost the sweep
             continue
     if total > WORTH_SAYING:
         each = f", {told(total / workers)} with {workers} at once" if workers > 1 else ""

@@ -14,6 +14,7 @@ import re
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -292,42 +293,26 @@ def find_and_judge(
     again: bool = False,
 ) -> Discovered:
     """Searches, selects and judges; with a folder also writes, and goes on from what is there."""
-    try:
-        return _found(task, discovery, folder, n_random, memory, progress, dict(seconds), again)
-    finally:
-        if folder is not None:
-            folder.release()
-
-
-def _found(
-    task: Task,
-    discovery: Discovery,
-    folder: RunFolder | None,
-    n_random: int,
-    memory: int,
-    progress: bool | None,
-    seconds: dict[str, float],
-    again: bool,
-) -> Discovered:
     from ..circuits.figure_data import gather
     from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import images_shown
     from .estimate import say_estimate
 
-    say_estimate(task, discovery, n_random=n_random, progress=progress)
-    written = [] if folder is None else folder.save_readout(task.vit)
-    clock, seed = time.perf_counter(), int(task.info.get("seed", 0))
-    found = _searched(task, discovery, folder, memory, progress)
-    circuit = discovery.select(found, task, memory=memory, progress=progress)
-    seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
-    report = evaluate(circuit, task, n_random=n_random, seed=seed, memory=memory, progress=progress)
-    seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
-    if folder is None:
-        return Discovered(task, circuit, report, [], seconds, again)
-    files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
-    seconds["files"] = time.perf_counter() - clock
-    files.append(folder.finish(seconds))
-    return Discovered(task, circuit, report, files, seconds, again)
+    with nullcontext() if folder is None else folder:
+        say_estimate(task, discovery, n_random=n_random, progress=progress)
+        written = [] if folder is None else folder.save_readout(task.vit)
+        clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
+        found = _searched(task, discovery, folder, memory, progress)
+        circuit = discovery.select(found, task, memory=memory, progress=progress)
+        seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
+        report = evaluate(circuit, task, n_random=n_random, seed=seed, memory=memory, progress=progress)
+        seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
+        if folder is None:
+            return Discovered(task, circuit, report, [], seconds, again)
+        files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
+        seconds["files"] = time.perf_counter() - clock
+        files.append(folder.finish(seconds))
+        return Discovered(task, circuit, report, files, seconds, again)
 
 
 def _searched(

@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..models.files import another_folder
 from .circuit import Circuit
 from .figures import main_figure
 from .report import Report
@@ -23,6 +24,9 @@ MOST = 0.5
 
 FEW_IMAGES = 16
 """Clean images of each class in discovery below which single images decide what is found."""
+
+Task = Mapping[str, Any]
+"""A task in plain values."""
 
 _SIZES = (0.2, 0.4, 0.6, 0.8)
 
@@ -48,20 +52,18 @@ class Advice:
         if run is None:
             return f"the same with {', '.join(f'{name}={value!r}' for name, value in self.settings.items())}"
         flags = " ".join(f"--{name} {value}" for name, value in self.settings.items())
-        another = run.parent if run.parent.name else run.parent.resolve()
-        another = another.with_name(f"{another.name}-2")
-        return f"vitcircuits discover --config {quote(str(run))} {flags} --out {quote(str(another))}"
+        return f"vitcircuits discover --config {quote(str(run))} {flags} --out {quote(str(another_folder(run.parent)))}"
 
 
-def advice(circuit: Circuit, report: Report | None = None, *, weights: str = "") -> list[Advice]:
+def advice(circuit: Circuit, report: Report | None = None, judged: Task | None = None) -> list[Advice]:
     """What a reader has to know about a circuit, the weightiest first.
 
     Args:
         circuit: The circuit.
         report: Its judgement, where there is one.
-        weights: Digest of the weights that it is run on, where they may be others than it was found on.
+        judged: The task that it is judged on, in plain values; by default the one that it was found on.
     """
-    rows = (row(circuit, report, weights) for row in ROWS)
+    rows = (row(circuit, report, circuit.task if judged is None else judged) for row in ROWS)
     return [one for one in rows if one is not None]
 
 
@@ -76,16 +78,16 @@ def told(found: Sequence[Advice], run: Path | None = None) -> list[str]:
     return [*(f"Note: {one.said}." for one in found), *tries[:1]]
 
 
-def _other_weights(circuit: Circuit, _: Report | None, weights: str) -> Advice | None:
-    found = circuit.task.get("weights")
-    if not found or not weights or found == weights:
+def _other_weights(circuit: Circuit, _: Report | None, judged: Task) -> Advice | None:
+    found, now = circuit.task.get("weights"), judged.get("weights")
+    if not found or not now or found == now:
         return None
     return Advice(
         "the circuit was found on other weights of the same shape: what follows says whether it holds on these"
     )
 
 
-def _empty(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
+def _empty(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     if len(circuit):
         return None
     if said := fewer_told(circuit):
@@ -106,7 +108,7 @@ def _size_of_first(circuit: Circuit) -> dict[str, Any]:
     return {**edge, "size": first} if first else {**edge, "level": 0.8}
 
 
-def _mostly_wrong(_: Circuit, report: Report | None, __: str) -> Advice | None:
+def _mostly_wrong(_: Circuit, report: Report | None, __: Task) -> Advice | None:
     if report is None or not is_crossed(report):
         return None
     images = sum(report.method[f"n_{side}_images"] for side in ("target", "foil"))
@@ -119,15 +121,15 @@ def _mostly_wrong(_: Circuit, report: Report | None, __: str) -> Advice | None:
     )
 
 
-def _other_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
-    trained, data = circuit.task.get("trained_on"), circuit.task.get("data")
+def _other_images(_: Circuit, __: Report | None, judged: Task) -> Advice | None:
+    trained, data = judged.get("trained_on"), judged.get("data")
     if not trained or data not in DATA or trained == data:  # a folder may hold the same images
         return None
     settings = {} if trained == "mnist" else {"data": trained}  # whose files lie nobody knows where
     return Advice(f"the model was trained on {trained} and is shown {data}", settings)
 
 
-def _few_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
+def _few_images(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     counts = (circuit.task.get("images") or {}).get("discovery", {})
     n = min((counts[side] for side in ("target", "foil") if side in counts), default=FEW_IMAGES)
     if n >= FEW_IMAGES:
@@ -138,13 +140,13 @@ def _few_images(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     )
 
 
-def _level_missed(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
+def _level_missed(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     if circuit.provenance.get("reached", True):
         return None
     return Advice("no size that was tried reaches the level", _next(circuit))
 
 
-def _does_not_read(circuit: Circuit, report: Report | None, _: str) -> Advice | None:
+def _does_not_read(circuit: Circuit, report: Report | None, _: Task) -> Advice | None:
     if report is None or not is_crossed(report) or report.method["verdict"] == READS_IT:
         return None
     return Advice(f"on images that it was not found on, {_subject(report)}", _next(circuit))
@@ -155,7 +157,7 @@ def _subject(report: Report) -> str:
     return f"the circuit {report.method['verdict']}" if known else report.method["verdict"]
 
 
-def _like_random(circuit: Circuit, report: Report | None, _: str) -> Advice | None:
+def _like_random(circuit: Circuit, report: Report | None, _: Task) -> Advice | None:
     if report is None or not len(circuit) or circuit.mask.all():
         return None
     figure = main_figure(report)
@@ -167,7 +169,7 @@ def _like_random(circuit: Circuit, report: Report | None, _: str) -> Advice | No
     return Advice("random circuits of the same size do as well", _next(circuit))
 
 
-def _most_edges(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
+def _most_edges(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     share = len(circuit) / len(circuit.graph)
     asked = "n" in circuit.provenance and "level" not in circuit.provenance  # a size that was asked for is no finding
     if share <= MOST or asked:
@@ -177,7 +179,7 @@ def _most_edges(circuit: Circuit, _: Report | None, __: str) -> Advice | None:
     )
 
 
-ROWS: Sequence[Callable[[Circuit, Report | None, str], Advice | None]] = (
+ROWS: Sequence[Callable[[Circuit, Report | None, Task], Advice | None]] = (
     _other_weights,
     _mostly_wrong,
     _other_images,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
-from ..models.files import lock_folder, unlock_folder
+from ..models.files import another_folder, lock_folder, unlock_folder
 from .formats import RUN_FILES
 from .formats.plain import plain, read_json, write_json
 
@@ -153,6 +153,12 @@ class RunFolder:
         """Lets other processes write into the folder."""
         unlock_folder(self.path)
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     @property
     def journal(self) -> Path:
         """Where a search writes down what it decides, so that an interrupted run can go on from there."""
@@ -268,8 +274,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _repair(path: Path) -> str:
-    another = f", such as {str(path.with_name(path.name + '-2'))!r}" if path.name else ""
-    return f"Pass another folder{another}, or overwrite=True to replace it."
+    return f"Pass another folder, such as {str(another_folder(path))!r}, or overwrite=True to replace it."
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import inspect
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -73,12 +74,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-class Shown:
+class Shown(ABC):
     """A result that a terminal shows in at most MOST_LINES lines, and a notebook as a table of MOST_SHOWN rows."""
 
+    @abstractmethod
     def glance(self, most: int) -> Glance:
         """What is seen of it at first, with at most so many rows."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return str(self.glance(MOST_LINES))

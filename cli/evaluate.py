@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     for path in _write(args, circuit, report, task):
         print(f"wrote {path}")
     run = circuit_file(args.circuit).with_name("run.json")
-    known = advice(circuit, report, weights=task.vit.digest())
+    known = advice(circuit, report, task.info)
     for line in (f"{verdict(report)}.", *told(known, run if _goes_on(run) else None)):
         print(line)
     return 0

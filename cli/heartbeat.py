@@ -39,6 +39,8 @@ def heartbeat() -> Iterator[None]:
 
 
 class _Heart:
+    """Says on a terminal how long a command has been at work, once it has said nothing for a while."""
+
     def __init__(self, terminal: TextIO) -> None:
         self.terminal = terminal
         self.lock = threading.RLock()  # what is collected while a word is written may close a bar
@@ -46,6 +48,7 @@ class _Heart:
         self.told = False
 
     def beat(self, over: threading.Event) -> None:
+        """Until the command is over."""
         while not over.wait(0.5):
             with self.lock:
                 if time.monotonic() - self.last > SILENCE:
@@ -55,6 +58,7 @@ class _Heart:
             self.clear()
 
     def clear(self) -> None:
+        """Takes the time away, for a word to stand in its place."""
         if self.told:
             self._tell(_CLEAR)
             self.told = False

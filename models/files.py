@@ -115,6 +115,12 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
+def another_folder(path: Path) -> Path:
+    """A folder to name beside one that is taken: `runs/cats-2` beside `runs/cats`."""
+    path = path if path.name else path.resolve()
+    return path.with_name(f"{path.name}-2") if path.name else path / "run-2"
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether there is such a folder; no for what can be no path, being too long or holding a null byte."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises

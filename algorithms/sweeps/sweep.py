@@ -72,7 +72,7 @@ def run_sweep(
         overview = _Overview(out, tables)
         overview.write(outcomes)
         if work is None:
-            say_sweep([cell.config for cell, _ in jobs], workers=max(workers, 1), progress=progress)
+            say_sweep([cell for cell, _ in jobs], workers=max(workers, 1), progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
                 for job, code in run_jobs(partial(attempt, work or run_cell), jobs, workers=workers, threads=threads):

@@ -101,8 +101,9 @@ def test_a_model_that_gets_most_images_wrong(vit):
 
 def test_other_weights_of_the_same_shape(vit, scores, task):
     circuit = scores.top(44)
-    assert not advice(circuit, weights=vit.digest())
-    assert "other weights" in advice(circuit, weights="another")[0].said
+    assert not advice(circuit, judged=task.info) and task.info["weights"] == vit.digest()
+    assert "other weights" in advice(circuit, judged={**task.info, "weights": "another"})[0].said
+    assert "is shown sprites" in advice(circuit, judged={**task.info, "data": "sprites"})[0].said
 
 
 def test_the_command_goes_on_from_the_run(scores):
