@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...models.errors import FormatError, GraphError
-from ...models.files import read_text, write_text_atomic
+from ...models.files import read_text, write_bytes_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -129,6 +130,28 @@ _CONVERSIONS: tuple[tuple[type | tuple[type, ...], Callable[[Any, NonFinite], An
 def write_csv(path: str | Path, table: pandas.DataFrame, **options: Any) -> Path:
     """Writes a table as CSV, numbers to the last digit, whole or not at all, and returns the path."""
     return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", **options))
+
+
+def require_parquet() -> None:
+    """Does nothing if Parquet can be written.
+
+    Raises:
+        FormatError: It cannot.
+    """
+    if find_spec("pyarrow") is None:
+        raise FormatError(
+            "Parquet needs pyarrow, which is not installed: pip install 'vitcircuits[parquet]', or write a .csv."
+        )
+
+
+def write_parquet(path: str | Path, table: pandas.DataFrame) -> Path:
+    """Writes a table as Parquet, whole or not at all, and returns the path.
+
+    Raises:
+        FormatError: pyarrow is missing, or the file cannot be written.
+    """
+    require_parquet()
+    return write_bytes_atomic(path, table.to_parquet(index=False, engine="pyarrow"))
 
 
 def json_text(data: dict[str, Any]) -> str:
