@@ -150,9 +150,14 @@ def test_parallel_edges_are_added_up(make_graph: Callable[..., Graph], tmp_path:
 
 
 def test_class_names_and_options_are_carried(circuit: Circuit, tmp_path: Path):
-    task = {"model": "m", "target_name": '</script><b>"NA"', "foil_name": "null \u202eעברית🐈", "loss": float("nan")}
+    task = {
+        "model": "m",
+        "target_name": '</script><b>"NA"',
+        "foil_name": "null \u202e\u05e9\u05dc\u05d5\u05dd",
+        "loss": float("nan"),
+    }
     metadata = written(replace(circuit, task=task), tmp_path)["metadata"]
-    assert metadata["prompt"] == 'm: </script><b>"NA" vs null \u202eעברית🐈'
+    assert metadata["prompt"] == 'm: </script><b>"NA" vs null \u202e\u05e9\u05dc\u05d5\u05dd'
     assert metadata["generation_settings"]["task"] == {**task, "loss": None}
 
 

@@ -26,7 +26,7 @@ CLASS_NAMES = [
     '"quoted"',
     "'",
     "ö 猫 🐈",
-    "\u202eעברית",
+    "\u202e\u05e9\u05dc\u05d5\u05dd",
     "back\\slash",
     "new\nline",
     "",
