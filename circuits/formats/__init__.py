@@ -61,7 +61,9 @@ _SIZES = f"{_NOT_KEPT}; the ViT's sizes"
 _PICTURE = "all that is not drawn"
 
 FORMATS = {
-    ".json": Format("formats.json.save_circuit_json", "vitcircuits: all of it", saved=True, in_run="circuit.json"),
+    ".json": Format(
+        "formats.json.save_circuit_json", "vitcircuits, all of a circuit", saved=True, in_run="circuit.json"
+    ),
     ".csv": Format("formats.tables.save_csv", "pandas, spreadsheets", _EDGES_ONLY, saved=True, in_run="edges.csv"),
     ".parquet": Format(
         "formats.tables.save_parquet",

@@ -87,10 +87,11 @@ def test_every_format_takes_circuits_of_no_edge_of_one_and_of_all(
 
 
 def test_every_ending_says_what_it_is_for_and_all_but_our_own_what_they_lose():
-    help_text = " ".join(told(FORMATS).split())
+    help_text, page = " ".join(told(FORMATS).split()), (Path(__file__).parents[3] / "docs/formats.md").read_text()
     for ending, one in FORMATS.items():
         assert one.use and bool(one.lost) == (ending != ".json")
         assert f"{ending} {one.use}" in help_text and one.lost in help_text
+        assert f"\n| `{ending}` | {one.use} | {one.lost}" in page
 
 
 def test_every_row_of_the_table_of_endings_has_a_writer_that_takes_its_options():
