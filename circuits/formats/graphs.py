@@ -15,23 +15,20 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.files import write_bytes_atomic, write_text_atomic
 from ..names import Edge, End
 from . import found
-from .plain import plain
+from .plain import legible, plain
 from .tables import EdgeRow, edge_rows
 
 if TYPE_CHECKING:
     import networkx
 
     from ..circuit import Circuit
-
-
-# What XML 1.0 cannot hold, and the carriage return, which its readers turn into a line feed.
-_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_networkx(circuit: Circuit) -> networkx.MultiDiGraph:
@@ -45,18 +42,22 @@ def to_networkx(circuit: Circuit) -> networkx.MultiDiGraph:
     import networkx
 
     graph = networkx.MultiDiGraph(**_graph_attributes(circuit))
-    for row in edge_rows(circuit):
-        source, destination = node_names(row.edge)
-        graph.add_node(source, **_node_attributes(row.edge.source))
-        graph.add_node(destination, **_node_attributes(row.edge.destination))
-        graph.add_edge(source, destination, key=row.edge.name, **_edge_attributes(row))
+    rows = edge_rows(circuit)
+    for name, end in nodes_of(row.edge for row in rows).items():
+        graph.add_node(name, **_node_attributes(end))
+    for row in rows:
+        graph.add_edge(*node_names(row.edge), key=row.edge.name, **_edge_attributes(row))
     return graph
 
 
 def node_names(edge: Edge) -> tuple[str, str]:
     """Names of the two nodes that an edge joins: its ends without ports."""
-    source, destination = (end.node + f"@{end.group}" * bool(end.group) for end in (edge.source, edge.destination))
-    return source, destination
+    return str(edge.source.bare), str(edge.destination.bare)
+
+
+def nodes_of(edges: Iterable[Edge]) -> dict[str, End]:
+    """The nodes that edges touch, by name, in the order in which they are first met."""
+    return {str(end.bare): end.bare for edge in edges for end in (edge.source, edge.destination)}
 
 
 def _node_attributes(end: End) -> dict[str, Any]:
@@ -132,4 +133,5 @@ def _for_xml(graph: networkx.MultiDiGraph) -> networkx.MultiDiGraph:
 
 
 def _xml(value: Any) -> Any:
-    return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
+    # A carriage return can be written, but readers of XML turn it into a line feed.
+    return legible(value).replace("\r", "\ufffd") if isinstance(value, str) else value

@@ -21,14 +21,13 @@ fetch about them: pages show their names (`clerp`).
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.files import write_text_atomic
 from ..names import End
 from . import found
-from .graphs import node_names
+from .graphs import node_names, nodes_of
 from .plain import json_text, plain
 from .tables import edge_rows, finite
 
@@ -54,11 +53,10 @@ def neuronpedia_table(circuit: Circuit, slug: str = "circuit") -> dict[str, Any]
         FormatError: A kept edge's score is not finite.
     """
     graph, title = circuit.graph, found("words.title")(circuit)
-    nodes: dict[str, dict[str, Any]] = {}
+    rows = edge_rows(circuit)
+    nodes = {name: _node(name, end, graph) for name, end in nodes_of(row.edge for row in rows).items()}
     weights: dict[tuple[str, str], float] = {}
-    for row in edge_rows(circuit):
-        for name, end in zip(node_names(row.edge), (row.edge.source, row.edge.destination), strict=True):
-            nodes.setdefault(name, _node(name, end, graph))
+    for row in rows:
         source, target = (nodes[name]["node_id"] for name in node_names(row.edge))
         weight = 1.0 if row.score is None else finite(row.edge, row.score)
         weights[source, target] = weights.get((source, target), 0.0) + weight
@@ -68,7 +66,7 @@ def neuronpedia_table(circuit: Circuit, slug: str = "circuit") -> dict[str, Any]
         "scan": graph.cfg.name,
         "prompt_tokens": [name or "all" for name in graph.groups.names],
         "prompt": title,
-        "info": {"generator": {"name": "vitcircuits", "version": version("vitcircuits")}},
+        "info": {"generator": {"name": "vitcircuits"}},
         "generation_settings": {**settings, "task": circuit.task, "provenance": circuit.provenance},
     }
     data = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -32,6 +33,8 @@ NonFinite = Literal["refuse", "null", "tag", "keep"]
 """What becomes of NaN and infinities: an error, None, `{"$float": "nan"}`, or they stay floats (not JSON)."""
 
 _TAG = "$float"
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def plain(value: Any, *, non_finite: NonFinite = "refuse") -> Any:
@@ -62,6 +65,11 @@ def plain(value: Any, *, non_finite: NonFinite = "refuse") -> Any:
         f"{value!r} of type {type(value).__name__} cannot be written: pass numbers, strings, booleans, None, and lists "
         f"or dictionaries of these, such as tensor.tolist() or str(value)."
     )
+
+
+def legible(text: str) -> str:
+    """The text with what no file can hold, such as control characters and lone surrogates, replaced by U+FFFD."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def restore(value: Any) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..names import End
-from .graphs import node_names
+from .graphs import node_names, nodes_of
 from .tables import EdgeRow, edge_rows
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def to_pyg(circuit: Circuit) -> Data:
     - `node_names`, `edge_names`, `group_names`: lists of names.
     """
     rows = edge_rows(circuit)
-    nodes = _nodes(rows)
+    nodes = nodes_of(row.edge for row in rows)
     place = {name: index for index, name in enumerate(nodes)}
     return _quietly("Data")(
         **_node_fields(nodes, circuit),
@@ -73,7 +73,7 @@ def to_hetero(circuit: Circuit) -> HeteroData:
     data.group_names = list(circuit.graph.groups.names)
     rows = edge_rows(circuit)
     kinds: dict[str, dict[str, End]] = {}
-    for name, end in _nodes(rows).items():
+    for name, end in nodes_of(row.edge for row in rows).items():
         kinds.setdefault(end.kind, {})[name] = end
     for kind, nodes in kinds.items():
         data[kind].update(_node_fields(nodes, circuit), x=_features(nodes.values())[:, -2:].clone())
@@ -90,14 +90,6 @@ def _relation(row: EdgeRow) -> tuple[str, str, str]:
     edge = row.edge
     inside = "inside" + f"_{edge.port}" * bool(edge.port)
     return edge.source.kind, inside if edge.inside else edge.port or "reads", edge.destination.kind
-
-
-def _nodes(rows: list[EdgeRow]) -> dict[str, End]:
-    nodes: dict[str, End] = {}
-    for row in rows:
-        for name, end in zip(node_names(row.edge), (row.edge.source, row.edge.destination), strict=True):
-            nodes.setdefault(name, end)
-    return nodes
 
 
 def _node_fields(nodes: dict[str, End], circuit: Circuit) -> dict[str, Any]:
