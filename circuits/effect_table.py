@@ -153,7 +153,7 @@ class EffectTable(Tabular, ABC):
         """The model, the task and the method."""
         return ", ".join(filter(None, (self.context, self.method)))
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """A row per place, the largest effects first: effect, and share of pairs that flip."""
         frame = self.frame()
         places = [str(name) for name in frame.columns if name not in MEASURED]

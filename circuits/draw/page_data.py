@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,8 +199,8 @@ def _edges(
         "name": [edge.name for edge in edges],
         "kind": [{"head": "attention"}.get(e.destination.kind, e.destination.kind) for e in edges],
         "inside": [edge.inside for edge in edges],
-        "source": [at[str(replace(edge.source, port=""))] for edge in edges],
-        "target": [at[str(replace(edge.destination, port=""))] for edge in edges],
+        "source": [at[str(edge.source.bare)] for edge in edges],
+        "target": [at[str(edge.destination.bare)] for edge in edges],
         "from": walks.start[indices],
         "to": walks.end[indices],
         "enters": [int(entered[stroke.rank - 1]) for stroke in shown],
