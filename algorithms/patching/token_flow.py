@@ -87,7 +87,7 @@ class FlowTable(EffectTable):
         return f"{self.by}{what}, {whose}, {super().method.partition(', ')[2]}"
 
     def frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pandas.DataFrame:
-        """One row per flow: `layer`, `head` (-1: all heads together), `source`, `destination`, and what `measured` gives.
+        """One row per flow: `layer`, `head` (-1: all together), `source`, `destination`, and what `measured` gives.
 
         Args:
             n_bootstrap: Bootstrap draws of the pairs, or images.

@@ -1,4 +1,4 @@
-"""A flow is the masked run that lacks its edges; by gradient it is the sum of their scores; of a known truth, the truth."""
+"""A flow is the masked run without its edges, by gradient the sum of their scores, of a planted model the truth."""
 
 import numpy as np
 import pytest
@@ -49,9 +49,7 @@ def check(table, task, graph, mask):
     assert seen
 
 
-@pytest.mark.parametrize(
-    "name", ["registers-layerscale", "distilled", "map-prefix", "parallel", "joint-norm", "rope-mixed"]
-)
+@pytest.mark.parametrize("name", ["registers-layerscale", "distilled", "map-prefix", "parallel", "joint-norm"])
 def test_an_exact_flow_is_the_masked_run_without_its_edges(case_of, name):
     case = case_of(name, "role")
     check(token_flow(case.task), case.task, case.graph, np.ones(len(case.graph), dtype=bool))
