@@ -37,6 +37,8 @@ from .patching.token_ablation import TokenEffect as TokenEffect
 from .patching.token_ablation import ablate_registers as ablate_registers
 from .patching.token_ablation import ablate_tokens as ablate_tokens
 from .patching.token_ablation import token_effect as token_effect
+from .patching.token_flow import FlowTable as FlowTable
+from .patching.token_flow import token_flow as token_flow
 from .pruning.acdc import acdc as acdc
 from .pruning.budgeted import budgeted_pruning as budgeted_pruning
 from .pruning.masks import learned_masks as learned_masks

@@ -158,8 +158,9 @@ class EffectTable(Tabular, ABC):
         frame = self.frame()
         places = [str(name) for name in frame.columns if name not in MEASURED]
         rows = frame.sort_values("effect", key=abs, ascending=False, kind="stable").to_dict("records")
-        cells = tuple((*(str(row[name]) for name in places), *self._figures(row)) for row in rows)
-        return Table((*places, "effect", "flips"), cells, self.method)
+        known = ("effect", "flips")[: 1 + bool(frame["flips"].notna().any())]
+        cells = tuple((*(str(row[name]) for name in places), *self._figures(row)[: len(known)]) for row in rows)
+        return Table((*places, *known), cells, self.method)
 
     @drawable
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:  # type: ignore[override]

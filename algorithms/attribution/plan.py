@@ -74,14 +74,18 @@ class Plan(ABC):
         """Whether the graph has edges inside heads."""
         return len(self.graph.groups) > 1
 
-    def run(self) -> Found:
+    def run(self, moments: Moments | None = None, pairs: Pairs | None = None) -> Found:
         """The running sums over all discovery pairs.
+
+        Args:
+            moments: What takes the scores; by default their running sums.
+            pairs: Other pairs.
 
         Raises:
             GraphError: The graph was compiled for another model.
             TaskError: The metric has no gradient.
         """
-        vit, pairs = self.task.vit, self.task.searched
+        vit, pairs = self.task.vit, pairs or self.task.searched
         require_model(vit, self.graph)
         if not self.task.metric.differentiable:
             raise TaskError(
@@ -89,7 +93,7 @@ class Plan(ABC):
                 f"metric='logit_difference'."
             )
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
-        found = Found(Moments(self.graph))
+        found = Found(moments or Moments(self.graph))
         size = self.pairs_at_once()
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
             contraction = Contraction(vit, self.graph)
