@@ -90,7 +90,7 @@ def test_by_gradient_a_flow_is_the_sum_of_its_edges_scores(sides):
             edges = inside(graph, layer, head, "patch", "cls")
             found = table.effect[layer, 1 + head, 1, 0]
             assert found == pytest.approx(scores.values[edges].sum(), rel=1e-4, abs=1e-5)
-    assert len(table.values) == len(pairs) and "flips" not in table.as_table().columns
+    assert len(table.values) == len(pairs) and "flips" not in table.table().columns
     frame = table.frame()
     assert frame["flips"].isna().all() and (frame["low"] <= frame["effect"] + 1e-9).all()
 
