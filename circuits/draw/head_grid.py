@@ -25,7 +25,7 @@ def draw_grid(
     """Draws maps to an .svg, .pdf or .png, and returns the path.
 
     Args:
-        panels: `a3.h1` (or any name) -> values over the patches, (row, column).
+        panels: `a3.h1` (or any name) -> heights over the patches, (row, column).
         path: Where to.
         image: The picture beneath, (height, width, channel) in [0, 1]; None for the maps alone.
         title: Stands above.
@@ -44,7 +44,7 @@ def draw_grid(
             axes.set_axis_off()
             if place < len(rows[row]):
                 name = rows[row][place]
-                values = above_least(panels[name])
+                values = panels[name]
                 axes.imshow(attention_image(np.zeros((high, wide, 1)) if image is None else image, values))
                 axes.set_title(name, fontsize=6, color=LABEL, pad=1.5, parse_math=False)
         head(figure, title)
@@ -59,11 +59,3 @@ def in_rows(names: Mapping[str, Any]) -> list[list[str]]:
         layer, dot, _ = name.partition(".")
         rows.setdefault(layer if dot else str(at // _ACROSS), []).append(name)
     return list(rows.values())
-
-
-def above_least(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Scores as heights above the least of them; shares and lengths as they are."""
-    finite = np.isfinite(values)
-    if not finite.any() or values[finite].min() >= 0:
-        return values
-    return np.where(finite, values - values[finite].min(), 0.0)
