@@ -26,6 +26,7 @@ from ..models.hooked import HookedViT
 from ..models.watching import progress_bar
 from .attention import KINDS, AttentionMaps, attention_maps, head_names
 from .baseline import DEFAULT_MEMORY
+from .draw.head_page import ROOT
 from .figure_data import pixels
 from .formats import found
 from .shown import Glance, Shown
@@ -33,8 +34,6 @@ from .words import shortened
 
 FULL_BYTES = 6_000_000
 """Of all full patterns together: all heads of four images of DeiT-Tiny, or of one image of ViT-B/16."""
-ROOT = 4.0
-"""Bytes hold the fourth root of a weight, see above."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 const READOUT = -1; // as a token: those that are read out
 const MEAN = -1; // as an image: the mean over all of them
-const ROOT = 4; // bytes of full patterns are fourth roots of weights (circuits/tour.py)
+const ROOT = 4; // bytes of full patterns are fourth roots of weights (circuits/draw/head_page.py)
 
 function bytesOf(text) {
   return Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
@@ -12,11 +12,12 @@ function floatsOf(text) {
   return new Float32Array(bytesOf(text).buffer);
 }
 
-// Values by row: bytes 1 to 255 from the least to the largest, 0 for what a mask forbids.
+// Values by row: 16 bits from the least to the largest, 0 for what a mask forbids.
 class Packed {
-  constructor({shape, data, least, span}) {
+  constructor({shape, root, data, least, span}) {
     this.shape = shape;
-    this.bytes = bytesOf(data);
+    this.root = root;
+    this.words = new Uint16Array(bytesOf(data).buffer);
     this.least = floatsOf(least);
     this.span = floatsOf(span);
   }
@@ -24,8 +25,9 @@ class Packed {
   row(image, place) {
     const at = image * this.shape[1] + place,
       width = this.shape[2];
-    const part = this.bytes.subarray(at * width, (at + 1) * width);
-    return Float32Array.from(part, byte => (byte ? this.least[at] + ((byte - 1) / 254) * this.span[at] : -Infinity));
+    const part = this.words.subarray(at * width, (at + 1) * width);
+    const value = word => this.least[at] + ((word - 1) / 65534) ** this.root * this.span[at];
+    return Float32Array.from(part, word => (word ? value(word) : -Infinity));
   }
 }
 
