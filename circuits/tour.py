@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.config import VitConfig
-from ..models.errors import FormatError, TaskError
+from ..models.errors import TaskError
 from ..models.files import write_text_atomic
 from ..models.hooked import HookedViT
 from ..models.watching import progress_bar
 from .attention import KINDS, AttentionMaps, attention_maps, head_names
 from .baseline import DEFAULT_MEMORY
-from .draw.head_page import ROOT
+from .draw.head_page import ROOT, written_as
 from .figure_data import pixels
 from .formats import found
 from .shown import Glance, Shown
@@ -115,14 +115,8 @@ class HeadTour(Shown):
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        ending = Path(path).suffix.lower()
-        if ending == ".html":
+        if written_as(path) == ".html":
             return write_text_atomic(path, self.to_html())
-        if ending not in (".svg", ".pdf", ".png"):
-            raise FormatError(
-                f"cannot tell a format from the ending of {str(path)!r}: a tour is written as .html, or as a still "
-                f'.svg, .pdf or .png, such as tour.save("heads.html").'
-            )
         maps = self.rows[self.kind]
         title = f"{self.cfg.name}, {self.kind.replace('_', '-')}: {shortened(self.names[0], 40)}"
         return found("draw.head_grid.draw_grid")(maps.heights(), path, image=self.pictures[0], title=title)

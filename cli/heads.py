@@ -55,8 +55,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes it."""
+    from ..circuits.draw.head_page import written_as
+
     config = model_config(args)
     config.require_found()
+    written_as(args.to)
     from ..circuits.tour import head_tour
     from ..models.pictures import load_pictures
 

@@ -10,12 +10,14 @@ Measured for DeiT-Tiny over four photographs of 224 x 224 (36 heads, 197 tokens)
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models.config import VitConfig
+from ...models.errors import FormatError
 from .head_grid import in_rows
 from .images import attention_image, png_uri
 from .page_data import script_json
@@ -26,6 +28,21 @@ if TYPE_CHECKING:
 
 ROOT = 4.0
 """Root of the shares that a page holds, so that small weights beside a large one keep their digits."""
+
+
+def written_as(path: str | Path) -> str:
+    """The ending of a file that a tour is written to.
+
+    Raises:
+        FormatError: It is not known.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in (".html", ".svg", ".pdf", ".png"):
+        raise FormatError(
+            f"cannot tell a format from the ending of {str(path)!r}: a tour is written as .html, or as a still .svg, "
+            f'.pdf or .png, such as tour.save("heads.html").'
+        )
+    return ending
 
 
 def to_html(tour: HeadTour) -> str:
