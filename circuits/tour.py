@@ -118,7 +118,7 @@ class HeadTour(Shown):
         if written_as(path) == ".html":
             return write_text_atomic(path, self.to_html())
         maps = self.rows[self.kind]
-        title = f"{self.cfg.name}, {self.kind.replace('_', '-')}: {shortened(self.names[0], 40)}"
+        title = f"{self.cfg.name}, {self.kind.replace('_', '-')} on {shortened(self.names[0], 40)}"
         return found("draw.head_grid.draw_grid")(maps.heights(), path, image=self.pictures[0], title=title)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ def draw_grid(
     """
     rows = in_rows(panels)
     across, (high, wide) = max(map(len, rows)), next(iter(panels.values())).shape
+    width = across * _SIDE + 0.1
+    lines = textwrap.wrap(title, max(16, int(width * 11)), max_lines=3)
     ratio = high / wide if image is None else image.shape[0] / image.shape[1]
 
     def fill(figure: Figure) -> None:
@@ -47,9 +50,10 @@ def draw_grid(
                 values = panels[name]
                 axes.imshow(attention_image(np.zeros((high, wide, 1)) if image is None else image, values))
                 axes.set_title(name, fontsize=6, color=LABEL, pad=1.5, parse_math=False)
-        head(figure, title)
+        head(figure, "\n".join(lines))
 
-    return draw_plot(path, "heads", (across * _SIDE + 0.1, len(rows) * (_SIDE * ratio + 0.16) + 0.4), fill)
+    height = len(rows) * (_SIDE * ratio + 0.16) + 0.2 + 0.2 * len(lines)
+    return draw_plot(path, "heads", (width, height), fill)
 
 
 def in_rows(names: Mapping[str, Any]) -> list[list[str]]:

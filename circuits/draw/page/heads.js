@@ -5,7 +5,10 @@ const MEAN = -1; // as an image: the mean over all of them
 const ROOT = 4; // bytes of full patterns are fourth roots of weights (circuits/draw/head_page.py)
 
 function bytesOf(text) {
-  return Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
+  const signs = atob(text),
+    bytes = new Uint8Array(signs.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = signs.charCodeAt(at);
+  return bytes;
 }
 
 function floatsOf(text) {
