@@ -82,8 +82,11 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
             array.setflags(write=False)
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:  # a mapping's own would ask whether arrays are true
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self.maps:
