@@ -77,7 +77,7 @@ def _heading(title: str, under: str) -> str:
 
 
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Our docstrings as reStructuredText, in place: equations are literal blocks, what else RST would read is escaped."""
+    """Our docstrings as reStructuredText, in place: equations are literal blocks, other markup of it is escaped."""
     paragraphs = re.split(r"\n{2,}", "\n".join(lines))
     told, inside = [], False
     for paragraph in paragraphs:

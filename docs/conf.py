@@ -16,7 +16,6 @@ import api_pages  # noqa: E402
 from vitcircuits import __version__  # noqa: E402
 
 project, author, version = "vitcircuits", "The vitcircuits developers", __version__
-project_copyright = "MIT licence"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**.ipynb_checkpoints"]
@@ -30,6 +29,8 @@ suppress_warnings = ["ref.python"]  # a name in backticks that two packages have
 
 # Notebooks.
 os.environ["VITCIRCUITS_PROGRESS"] = "0"
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # a bar of a library that we import
+nb_output_stderr = "warn"
 nb_execution_mode = "force"  # from the library as it is, and not from what was kept of an earlier one
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
@@ -58,7 +59,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
-    "footer_start": ["copyright"],
+    "footer_start": [],
     "footer_end": [],
 }
 html_context = {"default_mode": "auto"}
