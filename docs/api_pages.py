@@ -63,7 +63,7 @@ def _directive(package: str, name: str) -> str:
     thing = getattr(importlib.import_module(package), name)
     if isinstance(thing, dict):  # a registry: its rows are its description
         rows = "".join(f"\n   ``{key}``: {row.summary}\n" for key, row in thing.items())
-        return f".. py:data:: {package}.{name}\n{rows}"
+        return f".. py:currentmodule:: {package}\n\n.. py:data:: {name}\n{rows}"
     if not inspect.getdoc(thing):
         raise ValueError(f"{package}.{name} has no docstring, and public names have one: write what it returns.")
     if not inspect.isclass(thing):
@@ -90,9 +90,9 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def plain_signature(app, what, name, obj, options, signature: str | None, returned: str | None):
-    """A signature without the ranges of numbers, which the docstring tells."""
-    plain = re.sub(r"Annotated\[(.+?), Range\(.*?\)\]", r"\1", signature) if signature else signature
-    return plain, returned
+    """A signature without the ranges of numbers, which errors tell."""
+    plain = re.sub(r"~typing\.Annotated\[(.+?), ~[\w.]+\.Range\(.*?\)\]", r"\1", signature or "")
+    return plain if signature else None, returned
 
 
 def _inline(text: str) -> str:
