@@ -90,9 +90,12 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def plain_signature(app, what, name, obj, options, signature: str | None, returned: str | None):
-    """A signature without the ranges of numbers, which errors tell."""
-    plain = re.sub(r"~typing\.Annotated\[(.+?), ~[\w.]+\.Range\(.*?\)\]", r"\1", signature or "")
-    return plain if signature else None, returned
+    """A signature as it is written: without the ranges of numbers, which errors tell, and NDArray by its name."""
+    if signature is None:
+        return None
+    plain = re.sub(r"~typing\.Annotated\[(.+?), ~[\w.]+\.Range\(.*?\)\]", r"\1", signature)
+    array = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[(.+?)\]\]")
+    return array.sub(r"NDArray[\1]", plain), array.sub(r"NDArray[\1]", returned or "")
 
 
 def _inline(text: str) -> str:

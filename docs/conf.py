@@ -42,6 +42,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
+smartquotes_action = "D"  # dashes; quotes are code
 highlight_language = "none"  # an equation is no Python
 napoleon_numpy_docstring = False
 toc_object_entries_show_parents = "hide"
