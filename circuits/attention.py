@@ -177,7 +177,7 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
         entropy = -float(np.sum(row * np.log(np.where(row > 0, row, 1.0))))
         return {**told, "on_patches": float(row[self.n_prefix :].sum()), "spread": float(np.exp(entropy))}
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """The rows of `frame` as words."""
         frame = self.frame()
         cells = [
