@@ -365,5 +365,4 @@ pictures.ready().then(() => {
   const tour = new Tour(readPage(), pictures);
   document.documentElement.classList.add("scripted");
   tour.show(document.getElementById("tour"));
-  document.documentElement.dataset.painted = Math.round(performance.now());
 });
