@@ -245,8 +245,8 @@ def attention_maps(
     size = _result_bytes(cfg, names, len(images), queries)
     if size > memory:
         raise TaskError(
-            f"the maps of {len(names)} heads on {len(images)} images take {size / 1e9:.1f} GB, but memory is "
-            f'{memory / 1e9:.1f} GB: pass layers=, heads=, queries="readout", fewer images or memory={int(1.3 * size)}.'
+            f"the maps of {len(names)} heads on {len(images)} images take {size:,} bytes, but memory is "
+            f'{memory:,}: pass layers=, heads=, queries="readout", fewer images or memory={int(1.3 * size)}.'
         )
     step = pairs_within(vit, memory - size, residuals=12 + 2 * cfg.n_heads, hidden=2, patterns=5)
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}

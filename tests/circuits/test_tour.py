@@ -55,9 +55,9 @@ def test_the_budget_goes_to_the_chosen_heads_first_and_then_from_the_last_layer_
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_still_has_a_panel_for_every_map(variant_named, images_for, tmp_path, kind):
     vit = variant_named("plain")
-    tour = head_tour(vit, images_for(vit), kind=kind, names=["<a> & b", "b", "c"])
+    tour = head_tour(vit, images_for(vit), kind=kind, names=["<a>&b", "b", "c"])
     drawn = tour.save(tmp_path / "heads.svg").read_text(encoding="utf-8")
-    assert all(f">{name}<" in drawn for name in tour.rows[kind]) and "&lt;a&gt; &amp; b" in drawn
+    assert all(f">{name}<" in drawn for name in tour.rows[kind]) and "&lt;a&gt;&amp;b" in drawn
     assert drawn.count("<image") == len(tour.rows[kind])
     with Image.open(tour.save(tmp_path / "heads.png")) as picture:
         assert picture.width > 200

@@ -149,7 +149,8 @@ class HeadMaps {
         for (let from = 0; from < width; from++) {
           let sum = 0;
           for (let at = from * width; at < (from + 1) * width; at++) sum += POWERS[bytes[at]];
-          for (let at = from * width; at < (from + 1) * width; at++) found[at] += POWERS[bytes[at]] / sum / heads.length;
+          for (let at = from * width; at < (from + 1) * width; at++)
+            found[at] += POWERS[bytes[at]] / sum / heads.length;
         }
       }
       this.means.set(key, found);

@@ -63,7 +63,12 @@ class Tour {
     this.grid = make("div", {class: "every"});
     this.cards = make("div", {class: "chosen"});
     const kinds = Object.entries(KINDS).map(([kind, said]) => this.kindButton(kind, said));
-    const bar = make("div", {class: "bar"}, ...kinds, this.button("Choose none", () => this.choose([])));
+    const bar = make(
+      "div",
+      {class: "bar"},
+      ...kinds,
+      this.button("Choose none", () => this.choose([])),
+    );
     const work = make("div", {class: "work"}, this.grid, this.cards);
     this.element = make("div", {class: "tourists"}, this.looks, make("div", {}, bar, work));
     this.state.on(changed => this.update(changed));
@@ -117,7 +122,15 @@ class Tour {
     this.said = make("p", {class: "at", role: "status"});
     this.answer = make("p", {class: "at answer"});
     const tokens = make("div", {class: "tokens"}, ...this.chips.map(([, chip]) => chip));
-    return make("div", {class: "look"}, make("div", {class: "choices"}, ...this.choices), this.ask, tokens, this.said, this.answer);
+    return make(
+      "div",
+      {class: "look"},
+      make("div", {class: "choices"}, ...this.choices),
+      this.ask,
+      tokens,
+      this.said,
+      this.answer,
+    );
   }
 
   // The token of the patch under a pointer; none in videos, where a place is many tokens.
@@ -152,13 +165,17 @@ class Tour {
     if (event.key === "Escape") this.state.set({token: READOUT});
     if (!by || this.maps.frames > 1) return;
     event.preventDefault();
-    const [row, column] = patch < 0 ? [rows >> 1, columns >> 1] : [Math.floor(patch / columns) + by[0], (patch % columns) + by[1]];
+    const [row, column] =
+      patch < 0 ? [rows >> 1, columns >> 1] : [Math.floor(patch / columns) + by[0], (patch % columns) + by[1]];
     const within = (value, most) => Math.max(0, Math.min(most - 1, value));
     this.state.set({token: this.maps.n_prefix + within(row, rows) * columns + within(column, columns)});
   }
 
   get chosen() {
-    return this.state.values.heads.split(",").map(name => this.maps.named.get(name)).filter(Boolean);
+    return this.state.values.heads
+      .split(",")
+      .map(name => this.maps.named.get(name))
+      .filter(Boolean);
   }
 
   choose(names) {
@@ -180,7 +197,9 @@ class Tour {
     if (changed.has("heads")) this.makeCards();
     const pressed = (button, on) => button.setAttribute("aria-pressed", on);
     Object.entries(this.kinds).forEach(([kind, button]) => pressed(button, kind === values.kind));
-    this.choices.forEach((choice, at) => pressed(choice, at === (values.pair === MEAN ? this.maps.images : values.pair)));
+    this.choices.forEach((choice, at) =>
+      pressed(choice, at === (values.pair === MEAN ? this.maps.images : values.pair)),
+    );
     this.chips.forEach(([token, chip]) => pressed(chip, token === values.token));
     this.paint();
     this.remember();
@@ -197,11 +216,25 @@ class Tour {
       const cells = (rollout ? heads.slice(0, 1) : heads).map(head => {
         const map = canvas(),
           label = rollout ? `rollout@${layer}` : head.name;
-        const button = make("button", {type: "button", title: label, onclick: () => this.toggle(rollout ? names : [head.name])}, map, label);
+        const button = make(
+          "button",
+          {type: "button", title: label, onclick: () => this.toggle(rollout ? names : [head.name])},
+          map,
+          label,
+        );
         this.cells.push({head, map, button, names: rollout ? names : [head.name]});
         return make("td", {}, button);
       });
-      return make("tr", {}, make("th", {scope: "row"}, this.button(`layer ${layer}`, () => this.toggle(names))), ...cells);
+      return make(
+        "tr",
+        {},
+        make(
+          "th",
+          {scope: "row"},
+          this.button(`layer ${layer}`, () => this.toggle(names)),
+        ),
+        ...cells,
+      );
     });
     const most = Math.max(...rows.map(row => row.children.length)) - 1;
     this.grid.style.setProperty("--wide", `${most > 8 ? 50 : CELL}px`);
@@ -252,7 +285,10 @@ class Tour {
       const found = maps.row(kind, pair, head, token);
       paintMap(map, pictures.canvas(pair, CELL, true), maps.onPatches(found.values), maps.grid, kind);
       button.classList.toggle("unasked", !found.asked);
-      button.setAttribute("aria-pressed", names.every(name => chosen.has(maps.named.get(name))));
+      button.setAttribute(
+        "aria-pressed",
+        names.every(name => chosen.has(maps.named.get(name))),
+      );
       asked += found.asked;
     }
     for (const {head, kind: own, map, about} of this.sides) {
@@ -262,7 +298,10 @@ class Tour {
       about.textContent = this.about(own, found);
     }
     const from = token === READOUT ? maps.looker : maps.tokens[token];
-    const less = asked < this.cells.length ? ` Kept for ${asked} of ${this.cells.length} maps; the pale ones are from ${maps.looker}.` : "";
+    const less =
+      asked < this.cells.length
+        ? ` Kept for ${asked} of ${this.cells.length} maps; the pale ones are from ${maps.looker}.`
+        : "";
     this.said.textContent = `From ${from}.${less}`;
     const shown = pictures.figures[pair];
     this.answer.textContent = shown ? `${shown.name}: ${shown.answer}` : `Mean of ${maps.images} images`;
@@ -272,7 +311,10 @@ class Tour {
     if (!asked) return `only kept from ${this.maps.looker}`;
     const best = this.maps.strongest(values, 2).map(([name, value]) => `${name} ${amount(value)}`);
     const shares = kind === "pattern" || kind === "rollout";
-    const patches = this.maps.n_prefix && shares ? `${Math.round(100 * this.maps.onPatches(values).reduce((a, b) => a + b, 0))}% on patches; ` : "";
+    const patches =
+      this.maps.n_prefix && shares
+        ? `${Math.round(100 * this.maps.onPatches(values).reduce((a, b) => a + b, 0))}% on patches; `
+        : "";
     const mean = n > 1 ? `mean of ${n}; ` : "";
     return `${mean}${patches}most ${best.join(", ")}`;
   }
@@ -323,5 +365,4 @@ pictures.ready().then(() => {
   const tour = new Tour(readPage(), pictures);
   document.documentElement.classList.add("scripted");
   tour.show(document.getElementById("tour"));
-  document.documentElement.dataset.painted = Math.round(performance.now());
 });

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from vitcircuits.circuits import attention_maps, head_tour
+from vitcircuits.models import load_vit
 
 from .conftest import said
 
@@ -215,6 +217,26 @@ def test_other_architectures(shown, architecture_named, images_for, name):
             assert np.allclose(heights(cell(page, head).locator("canvas"), vit.cfg.tokens.grid), wanted, atol=0.02)
             assert (cell(page, head).get_attribute("class") or "") == ("" if kept else "unasked")
         page.mouse.move(5, 5)
+
+
+def test_of_videos_frames_are_added_up_and_a_place_is_no_token(shown, images_for):
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    clips = {"image_size": 16, "num_frames": 4, "tubelet_size": [2, 8, 8], "num_channels": 1}
+    module = library.VivitForVideoClassification(library.VivitConfig(**sizes, **clips, num_labels=5))
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    vit = load_vit(module.double().eval(), name="video")
+    assert vit.cfg.tokens.frames > 1
+    case = Case(vit, images_for(vit, 2))
+    page = shown(case.tour.to_html())
+    assert "frames are added up" in said(page, ".note")
+    for kind, label in KINDS.items():
+        page.get_by_role("button", name=label, exact=True).click()
+        page.locator(".ask").hover(position=middle(page, "r1c0", vit.cfg.tokens.grid))
+        page.locator(".ask").press("ArrowDown")
+        check(page, case, kind, [0])
 
 
 def test_without_scripts_the_first_images_maps_are_there(shown, case):
