@@ -30,7 +30,8 @@ from ..reach import Walks, path_strengths
 from ..report import Report
 from ..words import group_title, measure, title
 from .curve import curve_points, own_point
-from .layout import Box, Layout, place
+from .layout import Box, Layout
+from .panels import place
 from .route import route
 from .strokes import Stroke, strokes
 from .style import legible
@@ -153,6 +154,12 @@ def _layout(layout: Layout) -> dict[str, Any]:
         "lanes": lanes,
         "rows": layout.rows,
         "row_titles": layout.row_titles,
+        "panels": [vars(panel) for panel in layout.panels],
+        "places": {name: [round(at, 1) for at in place] for name, place in layout.places.items()},
+        "titles": {group: group_title(group) for group in layout.titles},
+        "cell": layout.cell,
+        "lean": layout.lean,
+        "picture": layout.picture,
     }
 
 

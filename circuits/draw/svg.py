@@ -14,11 +14,12 @@ from ...models.files import write_text_atomic
 from ..circuit import Circuit
 from ..formats import draw_circuit as draw_circuit  # the package hands it on
 from ..words import facts, group_title, shortened, title
-from .images import caption, chips_width, image_with_grid
-from .layout import Box, Layout, place
+from .images import caption, chips_width, image_with_grid, png_uri
+from .layout import Box, Layout, Panel
+from .panels import place
 from .route import route
 from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, legend, strokes
-from .style import tag, text
+from .style import HEAT, tag, text
 
 if TYPE_CHECKING:
     from ..figure_data import Exhibit
@@ -62,7 +63,8 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     width = max(layout.width, _MIN_WIDTH, foot_width(circuit, exhibit)) + 2 * _MARGIN
     head, top = _header(circuit, width) if header else ([], _MARGIN)
     left = (width - layout.width) / 2
-    picture = tag("g", *diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
+    shown = png_uri(exhibit.clean[0]) if layout.picture and exhibit is not None and len(exhibit.clean) else ""
+    picture = tag("g", *diagram(layout, drawn, shown), transform=f"translate({text(left)} {text(top)})")
     corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
     under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
@@ -136,12 +138,12 @@ def markers(heads: Mapping[str, str]) -> str:
     )
 
 
-def diagram(layout: Layout, drawn: Sequence[Stroke]) -> list[str]:
-    """Bands, edges, boxes and ports."""
+def diagram(layout: Layout, drawn: Sequence[Stroke], picture: str = "") -> list[str]:
+    """Bands, edges, boxes and ports; of a map the picture at this address below it."""
     weak_first = sorted(drawn, key=lambda stroke: (stroke.share, -stroke.rank))
     font = layout.sizes.font
     return [
-        *_background(layout),
+        *(_panels(layout, drawn, picture) if layout.panels else _background(layout)),
         tag("g", *(_edge(layout, stroke) for stroke in weak_first), fill="none", class_="edges"),
         tag("g", *(_box(box, font) for box in layout.boxes.values()), class_="nodes"),
         tag("g", *(_port(box, layout) for box in layout.ports.values()), class_="ports"),
@@ -166,9 +168,64 @@ def _background(layout: Layout) -> list[str]:
                 )
             )
     parts += _bands(layout, first, last)
-    for frame in layout.frames.values():
-        parts.append(_rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb"))
-    return parts
+    return parts + _frames(layout)
+
+
+def _frames(layout: Layout) -> list[str]:
+    return [
+        _rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb")
+        for frame in layout.frames.values()
+    ]
+
+
+def _panels(layout: Layout, drawn: Sequence[Stroke], picture: str) -> list[str]:
+    """Every level's places, the more coloured the more the drawn edges carry there."""
+    carried = carried_by(layout, drawn)
+    parts, largest = [], max(carried.values(), default=0.0)
+    for panel in layout.panels:
+        path = "".join(_cell(layout, panel, group) for group in panel.groups)
+        parts.append(tag("path", d=path, fill="#f7f8fa", stroke="#dfe3e8", stroke_width=0.6))
+        if layout.picture and picture and not panel.level:
+            parts.append(_leaning(layout, panel, picture) + tag("path", d=path, fill="none", stroke="#ffffff"))
+        heats = ((group, carried.get((panel.level, group), 0.0)) for group in panel.groups)
+        parts += [
+            tag("path", tag("title", text(group)), d=_cell(layout, panel, group), fill=HEAT, fill_opacity=share)
+            for group, heat in heats
+            if (share := 0.7 * (heat / (largest or 1.0)) ** 0.5) > 0.01
+        ]
+        first = min(panel.groups, key=lambda group: layout.places[group])
+        x, y = layout.places[first][0] - layout.cell[0] / 2 - layout.lean - 8.0, panel.y + layout.places[first][1]
+        parts.append(tag("text", panel.title, x=x, y=y + 3.5, class_="row", text_anchor="end"))
+    for group in layout.titles:
+        place = {"x": layout.places[group][0], "y": 18.0, "class_": "lane", "text_anchor": "middle"}
+        parts.append(tag("text", text(group_title(group)), **place))
+    return parts + _frames(layout)
+
+
+def _leaning(layout: Layout, panel: Panel, picture: str) -> str:
+    """The picture on the patches of a panel."""
+    assert layout.picture is not None
+    x, y, width, height = layout.picture
+    lean = layout.lean * height / layout.cell[1]
+    matrix = " ".join(f"{value:.3f}" for value in (width, 0.0, lean, height, x, panel.y + y))
+    size = {"width": 1.0, "height": 1.0, "preserveAspectRatio": "none"}
+    return tag("image", href=picture, transform=f"matrix({matrix})", opacity=0.5, **size)
+
+
+def carried_by(layout: Layout, drawn: Sequence[Stroke]) -> dict[tuple[int, str], float]:
+    """By level and token group, the sum of |score| of the edges that start or end there, as shares of the largest."""
+    last, found = len(layout.panels) - 1, {}
+    for stroke in drawn:
+        ends = (stroke.edge.source, stroke.edge.destination)
+        for place in {(last if end.kind == "logits" else end.layer + 1, end.group) for end in ends}:
+            found[place] = found.get(place, 0.0) + stroke.share
+    return found
+
+
+def _cell(layout: Layout, panel: Panel, group: str) -> str:
+    (x, y), (width, height) = layout.places[group], layout.cell
+    left, top = x - width / 2 - layout.lean / 2, panel.y + y - height / 2
+    return f"M{text(left)} {text(top)}h{text(width)}l{text(layout.lean)} {text(height)}h{text(-width)}z"
 
 
 def _bands(layout: Layout, first: float, last: float) -> list[str]:
@@ -206,13 +263,16 @@ def _rect(box: Box, radius: float, **attributes: object) -> str:
 def _box(box: Box, font: float) -> str:
     if not box.label:
         return _rect(box, 2.0, fill="#d1d5db")
+    label = text(box.label) if font > 6 else ""
     state = "writes" if box.end.kind == "logits" and box.state == "reads" else box.state  # the logits write nowhere
     ink = {"writes": "#111827", "reads": "#6b7280", "unused": "#c3c8cf"}[state]
     outline = {"writes": "#374151", "reads": "#9ca3af", "unused": "#e2e5e9"}[state]
     fill = "#fdf3d8" if box.end.kind == "mlp" and box.state != "unused" else "#ffffff"
-    words = tag("text", text(box.label), x=box.x, y=box.y + 0.35 * font, font_size=font, fill=ink, text_anchor="middle")
-    shape = _rect(box, 4.0, fill=fill, stroke=outline, stroke_width=1.1 if state == "writes" else 0.9)
-    return tag("g", tag("title", text(box.name)), shape, words, class_=f"node {box.state}")
+    words = tag("text", label, x=box.x, y=box.y + 0.35 * font, font_size=font, fill=ink, text_anchor="middle")
+    shape = _rect(
+        box, min(4.0, box.height / 4), fill=fill, stroke=outline, stroke_width=1.1 if state == "writes" else 0.9
+    )
+    return tag("g", tag("title", text(box.name)), shape, words if label else "", class_=f"node {box.state}")
 
 
 def _port(box: Box, layout: Layout) -> str:

@@ -16,6 +16,7 @@ class Side {
       node: box => pair.state.set({...NOTHING, node: box.key}),
       edge: edge => pair.state.set({...NOTHING, edge: edge.key}),
       paths: () => {},
+      place: () => pair.state.set(NOTHING),
       nothing: () => pair.state.set(NOTHING),
     });
     this.said = make("span");

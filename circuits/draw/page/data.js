@@ -9,6 +9,7 @@ class Circuit {
     this.page = page;
     this.layout = page.layout;
     this.ports = page.ports;
+    this.cells = new Map();
     this.boxes = page.boxes.map(box => ({...box, reads: [], writes: []}));
     const columns = Object.entries(page.edges);
     this.edges = page.edges.name.map((_, at) => Object.fromEntries(columns.map(([key, values]) => [key, values[at]])));
@@ -47,6 +48,39 @@ class Circuit {
   // Token groups that an edge touches: one, or two where it runs inside a head.
   groups(edge) {
     return [this.boxes[edge.source].group, this.boxes[edge.target].group];
+  }
+
+  // Where groups are places on a map: the cell of one on a level.
+  cell = (panel, group) => {
+    const {layout, cells} = this,
+      key = `${panel.level} ${group}`;
+    if (!cells.has(key)) {
+      const [x, y] = layout.places[group],
+        [width, height] = layout.cell.map(size => size / 2),
+        lean = layout.lean / 2,
+        middle = panel.y + y;
+      const corners = [
+        [x - width - lean, middle - height],
+        [x + width - lean, middle - height],
+        [x + width + lean, middle + height],
+        [x - width + lean, middle + height],
+      ];
+      cells.set(key, {corners, path: `M${corners.map(corner => corner.join(" ")).join("L")}Z`});
+    }
+    return cells.get(key);
+  };
+
+  // By level and group, the sum of |score| of the edges that start or end there; nothing for lanes.
+  carried(edges) {
+    const sums = new Map(),
+      {panels} = this.layout;
+    if (!panels.length) return sums;
+    const at = ({kind, layer, group}) => `${kind === "logits" ? panels.length - 1 : layer + 1} ${group}`;
+    for (const edge of edges) {
+      for (const key of new Set([at(this.boxes[edge.source]), at(this.boxes[edge.target])]))
+        sums.set(key, (sums.get(key) ?? 0) + Math.abs(edge.score ?? 0));
+    }
+    return sums;
   }
 
   lane(group) {

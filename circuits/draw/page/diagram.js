@@ -1,6 +1,6 @@
 // The diagram: bands and lanes, edges (weak ones first), nodes, ports; and which of them is under the pointer.
 
-const INKS = ["ink", "soft", "faint", "line", "paper", "box", "mlp", "lane", "band", "blue", "orange", "mark"];
+const INKS = ["ink", "soft", "faint", "line", "paper", "box", "mlp", "lane", "band", "blue", "orange", "mark", "heat"];
 
 // The page's colours, light or dark.
 function readInks(element = document.documentElement) {
@@ -13,10 +13,12 @@ function readInks(element = document.documentElement) {
 function makeLook(circuit, drawn, more) {
   const used = new Set(drawn.flatMap(edge => [circuit.boxes[edge.source].name, circuit.boxes[edge.target].name]));
   const ports = new Set(drawn.flatMap(edge => edge.name.split("->")));
+  const carried = circuit.carried(drawn);
   return {
     drawn,
     used,
     ports,
+    carried,
     font: circuit.layout.font,
     lit: null,
     chosen: [],
@@ -27,7 +29,8 @@ function makeLook(circuit, drawn, more) {
 }
 
 function drawDiagram(pen, circuit, look) {
-  drawGround(pen, circuit.layout, look.inks);
+  if (circuit.layout.panels.length) drawPanels(pen, circuit, look);
+  else drawGround(pen, circuit.layout, look.inks);
   for (const box of circuit.boxes) if (box.frame) drawFrame(pen, box, look);
   for (const lit of look.lit ? [false, true] : [true]) {
     for (const edge of look.drawn) if (!look.lit || look.lit.has(edge) === lit) drawEdge(pen, edge, look, lit);
@@ -58,6 +61,38 @@ function drawGround(pen, layout, inks) {
     if (layer % 2 === 0) pen.rectangle(band, {fill: inks.band});
     pen.text(layout.row_titles[layer], left - 8, y + 3.5, {size: 10.5, fill: inks.soft, align: "right"});
   });
+}
+
+// Where groups are places: each level's map, the more coloured the more the drawn edges carry there.
+function drawPanels(pen, {layout, cell}, {inks, picture, place, carried}) {
+  const largest = Math.max(...carried.values(), 1e-300);
+  for (const panel of layout.panels) {
+    const shown = picture?.naturalWidth && layout.picture && panel.level === 0;
+    pen.path((panel.outline ??= {path: panel.groups.map(group => cell(panel, group).path).join("")}), {
+      fill: inks.lane,
+      ink: inks.line,
+      width: 0.6,
+    });
+    if (shown) {
+      const [x, y, width, height] = layout.picture;
+      pen.picture(picture, [width, 0, (layout.lean * height) / layout.cell[1], height, x, panel.y + y], 0.5);
+      pen.path(panel.outline, {ink: inks.paper, width: 1});
+    }
+    for (const group of panel.groups) {
+      const heat = carried.get(`${panel.level} ${group}`);
+      if (heat) pen.polygon(cell(panel, group).corners, {fill: inks.heat, opacity: 0.7 * Math.sqrt(heat / largest)});
+      if (group === place) pen.path(cell(panel, group), {ink: inks.mark, width: 2});
+    }
+    const [first] = [...panel.groups].sort((a, b) => layout.places[a][0] - layout.places[b][0]);
+    const [x, y] = layout.places[first];
+    pen.text(panel.title, x - layout.cell[0] / 2 - layout.lean - 8, panel.y + y + 3.5, {
+      size: 10.5,
+      fill: inks.soft,
+      align: "right",
+    });
+  }
+  for (const [group, title] of Object.entries(layout.titles))
+    pen.text(title, layout.places[group][0], 18, {size: 12.5, fill: inks.ink, weight: 600});
 }
 
 function edgeStyle(edge, look, lit = true) {
@@ -99,8 +134,8 @@ function drawBox(pen, box, look) {
   const used = look.used.has(box.name);
   const outline =
     look.chosen.includes(box.name) || look.marked.has(box.name) ? inks.mark : used ? inks.soft : inks.line;
-  const line = outline === inks.mark ? 2.4 : 1.1;
-  pen.rectangle(box, {round: 4, fill: used && box.kind === "mlp" ? inks.mlp : inks.box, ink: outline, line});
+  const line = (outline === inks.mark ? 2.4 : 1.1) * Math.min(1, box.height / 10);
+  pen.rectangle(box, {round: Math.min(4, box.height / 4), fill: used && box.kind === "mlp" ? inks.mlp : inks.box, ink: outline, line});
   pen.text(box.label, box.x, box.y + 0.35 * look.font, {size: look.font, fill: used ? inks.ink : inks.faint});
 }
 
@@ -116,6 +151,20 @@ function boxAt(circuit, x, y) {
   const hit = box => Math.abs(x - box.x) <= box.width / 2 && Math.abs(y - box.y) <= box.height / 2;
   const nodes = [...circuit.nodes.values()];
   return nodes.find(box => !box.frame && hit(box)) ?? nodes.find(box => box.frame && hit(box));
+}
+
+// The place on a map under the pointer.
+function cellAt({layout}, x, y) {
+  const [width, height] = layout.cell;
+  for (const panel of layout.panels) {
+    const inside = group => {
+      const [middle, at] = layout.places[group],
+        down = y - panel.y - at;
+      return Math.abs(down) <= height / 2 && Math.abs(x - middle - (layout.lean * down) / height) <= width / 2;
+    };
+    const group = panel.groups.find(inside);
+    if (group !== undefined) return {cell: true, panel, group};
+  }
 }
 
 // The strongest drawn edge within a few pixels; the last that is drawn lies on top.

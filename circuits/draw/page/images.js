@@ -111,7 +111,7 @@ class ImageView {
 
   saysPlace(group, drawn) {
     if (!group)
-      return "What the drawn edges carry at each place, by |score|. Click a place to see its lane, or a head to see where it looks.";
+      return "What the drawn edges carry at each place, by |score|. Click a place to see its edges, or a head to see where it looks.";
     const n = drawn.filter(edge => this.circuit.groups(edge).includes(group)).length;
     return `${n} drawn edges touch ${group}.`;
   }

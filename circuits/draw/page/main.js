@@ -12,6 +12,7 @@ class Explorer {
         : null;
     this.view = new View(this.circuit.layout, pen => drawDiagram(pen, this.circuit, this.look));
     this.view.onsettle = () => this.remember();
+    this.images?.picture.addEventListener("load", () => this.view.redraw());
     this.panel = new Panel(this.circuit, this.state, this.images);
     const curve = page.curves ? new CurveView(page.curves, page.n_graph) : null;
     this.size = new SizeSlider(this.circuit.size, this.state, {missing: this.circuit.missing, curve});
@@ -23,6 +24,7 @@ class Explorer {
       node: (box, shift) => this.openNode(box, shift),
       edge: edge => this.state.set({...NOTHING, edge: edge.name}),
       paths: box => this.state.set({...NOTHING, node: box.name, paths: !this.state.values.paths}),
+      place: group => this.openPlace(group),
       nothing: () => this.state.set(NOTHING),
     });
     this.inks = readInks();
@@ -137,6 +139,8 @@ class Explorer {
     return makeLook(circuit, drawn, {
       lit,
       colours,
+      place,
+      picture: this.images?.picture,
       inks: this.inks,
       chosen: [node, other].filter(Boolean),
       marked: new Set(marked),
@@ -147,6 +151,10 @@ class Explorer {
     const {node} = this.state.values;
     if (shift && node && node !== box.name) this.state.set({other: box.name, paths: false});
     else this.panel.open(box.name);
+  }
+
+  openPlace(group) {
+    this.state.set({...NOTHING, place: group === this.state.values.place ? "" : group});
   }
 
   fit() {

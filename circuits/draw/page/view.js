@@ -2,7 +2,8 @@
 // The wheel scrolls the page until the diagram has the focus; so does one finger. Ctrl and the wheel always zoom.
 
 const SLOW = 30; // ms; a picture that takes longer is moved as it is, and drawn again when the gesture ends
-const TALLEST = 1100; // px
+const TALLEST = 1100,
+  TALLEST_MAPS = 1500; // px
 const NARROW = 0.6,
   LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
 
@@ -43,7 +44,8 @@ class View {
     this.width = width;
     const whole = width / this.layout.width;
     this.scale = whole < NARROW ? LEGIBLE : Math.min(1.4, whole);
-    this.height = Math.round(Math.min(Math.max(260, this.layout.height * this.scale), TALLEST));
+    const tallest = this.layout.panels.length ? TALLEST_MAPS : TALLEST;
+    this.height = Math.round(Math.min(Math.max(260, this.layout.height * this.scale), tallest));
     this.frame.style.height = `${this.height}px`;
     this.density = Math.min(2, devicePixelRatio || 1);
     for (const canvas of [this.base, this.top]) {

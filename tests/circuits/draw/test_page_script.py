@@ -8,8 +8,8 @@ import networkx as nx
 import numpy as np
 import pytest
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.draw.layout import place
 from vitcircuits.circuits.draw.pages import to_html
+from vitcircuits.circuits.draw.panels import place
 from vitcircuits.circuits.formats.tables import edge_rows
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.circuits.sizes import largest_within
@@ -134,6 +134,31 @@ def test_where_lanes_are_places_the_image_is_their_map(shown, exhibit):
     assert lit(again) == {edge.name for edge in circuit if "cls" in (edge.source.group, edge.destination.group)}
     canvas(again).press("Escape")
     assert lit(again) == set(circuit.edge_names())
+
+
+def test_on_a_map_of_places_each_is_coloured_named_and_chosen(shown, exhibit):
+    circuit = make_scores(make_graph(2, 3, tokens="each")).top(60, by="abs_mean")
+    page = shown(to_html(circuit, exhibit=exhibit(circuit)), UNMOVED)
+    layout = place(circuit.graph, circuit)
+    (x, y), panel, (width, height) = layout.places["r1c0"], layout.panels[1], layout.cell
+    corner = {"x": x - 0.4 * width, "y": panel.y + y + 0.4 * height}
+    touching = [edge for edge in circuit if "r1c0" in (edge.source.group, edge.destination.group)]
+    heat = sum(
+        abs(circuit.scores.values[edge.index])
+        for edge in touching
+        if any(end.group == "r1c0" and end.layer == 0 for end in (edge.source, edge.destination))
+    )
+    canvas(page).hover(position=corner)
+    told = f"{len(touching)} drawn edges touch the place; sum of |score|: {heat:.3g} at this level"
+    assert said(page, ".tip") == f"r1c0, layer 0\n{told}"
+    canvas(page).click(position=corner)
+    assert lit(page) == {edge.name for edge in touching}
+    canvas(page).click(position=corner)
+    assert lit(page) == set(circuit.edge_names())
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    saved = download.value.path().read_text(encoding="utf-8")
+    assert page.locator(".shot img").get_attribute("src") in saved  # under the input
 
 
 def test_another_pair_shows_its_own_image_and_attention(shown, html):
