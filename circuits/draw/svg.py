@@ -217,8 +217,8 @@ def carried_by(layout: Layout, drawn: Sequence[Stroke]) -> dict[tuple[int, str],
     last, found = len(layout.panels) - 1, {}
     for stroke in drawn:
         ends = (stroke.edge.source, stroke.edge.destination)
-        for place in {(last if end.kind == "logits" else end.layer + 1, end.group) for end in ends}:
-            found[place] = found.get(place, 0.0) + stroke.share
+        for where in {(last if end.kind == "logits" else end.layer + 1, end.group) for end in ends}:
+            found[where] = found.get(where, 0.0) + stroke.share
     return found
 
 
