@@ -1,4 +1,6 @@
 from .ablation import Ablation as Ablation
+from .attention import AttentionMaps as AttentionMaps
+from .attention import attention_maps as attention_maps
 from .checks.mask_evaluator import CheckSettings as CheckSettings
 from .checks.robustness import evaluate_spread as evaluate_spread
 from .circuit import Circuit as Circuit
