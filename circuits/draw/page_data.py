@@ -6,13 +6,15 @@ sorted, C(n) of `circuits/sizes.py` is the edges whose number is below that of t
 can show every size without a dead end. An edge's ends and the free links between them are the nodes of `reach.Walks`:
 whoever walks along them follows the graph's paths and no others.
 
-Attention is bytes, 255 for the largest weight of its row, with the row's largest weight beside it; base64.
+Attention is bytes, 255 for the largest number of its row and 0 for its smallest (of weights: for 0), with the row's
+range beside it; base64.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 MAX_EDGES = 10_000
 """Of a larger circuit the page holds the largest part made of whole paths that has at most so many edges."""
 MAX_PATTERN_BYTES = 3_000_000
-"""Of all full patterns together; heads that touch the strongest edges come first."""
+"""Of all full patterns of one image together; heads that touch the strongest edges come first."""
 
 
 def script_json(value: Any) -> str:
@@ -256,7 +258,7 @@ def _images(circuit: Circuit, exhibit: Exhibit | None, shown: Sequence[Stroke]) 
         "has_cls": cfg.tokens.has_cls,
         "heads": [cfg.heads_of(layer) for layer in range(cfg.n_layers)],
         "places": _places(circuit.graph),
-        "rows": _rows(exhibit.attention),
+        "rows": {name: _rows(one) for name, one in {"pattern": exhibit.attention, **exhibit.kinds}.items()},
         "patterns": _patterns(exhibit, shown),
     }
 
@@ -273,20 +275,26 @@ def _places(graph: Graph) -> list[str] | None:
 
 
 def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:
-    """Weights, shape (..., token), as bytes, with the largest of each row."""
-    weights = np.clip(np.nan_to_num(weights.astype(np.float32)), 0.0, None)
-    largest = weights.max(-1)
-    scaled = weights / np.where(largest > 0, largest, 1.0)[..., None]
+    """Numbers, shape (..., token), as bytes, with the range of each row; what a mask forbids is the smallest."""
+    weights = weights.astype(np.float32)
+    known = np.where(np.isfinite(weights), weights, np.nan)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rows without a number
+        smallest, largest = np.nan_to_num(np.fmin(np.nanmin(known, -1), 0.0)), np.nan_to_num(np.nanmax(known, -1))
+    width = np.where(largest > smallest, largest - smallest, 1.0)[..., None]
+    scaled = np.nan_to_num((known - smallest[..., None]) / width)
     data = base64.b64encode((scaled * 255 + 0.5).astype(np.uint8).tobytes()).decode("ascii")
-    return {"shape": weights.shape, "data": data, "largest": [float(f"{one:.3g}") for one in largest.ravel().tolist()]}
+    ranges = {"smallest": smallest, "largest": largest}
+    short = {name: [float(f"{one:.3g}") for one in some.ravel().tolist()] for name, some in ranges.items()}
+    return {"shape": weights.shape, "data": data, **(short if smallest.any() else {"largest": short["largest"]})}
 
 
 def _patterns(exhibit: Exhibit, shown: Sequence[Stroke]) -> Mapping[str, Any]:
-    """Full patterns over the first image, shape (token, token), by head; as many heads of the circuit as fit."""
+    """Full patterns, shape (image, token, token), by head; as many heads of the circuit as fit."""
     if exhibit.patterns is None or exhibit.frames > 1:  # a patch that is pointed at is one token
         return {}
     ends = (end for stroke in shown for end in (stroke.edge.source, stroke.edge.destination) if end.head >= 0)
     heads = dict.fromkeys((end.node, end.layer, end.head) for end in ends)
     n_tokens = exhibit.patterns.shape[-1]
     most = MAX_PATTERN_BYTES // (n_tokens * n_tokens)
-    return {name: _rows(exhibit.patterns[layer, head]) for name, layer, head in list(heads)[:most]}
+    return {name: _rows(exhibit.patterns[:, layer, head]) for name, layer, head in list(heads)[:most]}

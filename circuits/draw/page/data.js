@@ -148,10 +148,11 @@ function extent(path) {
   return {left: Math.min(...x), right: Math.max(...x), top: Math.min(...y), bottom: Math.max(...y)};
 }
 
-// Weights of tokens as Python packs them: bytes per row, and the largest weight of each.
+// Numbers of tokens as Python packs them: bytes per row, and the range of each.
 class Rows {
-  constructor({shape, data, largest}) {
+  constructor({shape, data, smallest, largest}) {
     this.shape = shape;
+    this.smallest = smallest;
     this.bytes = Uint8Array.from(atob(data), sign => sign.charCodeAt(0));
     this.largest = largest;
   }
@@ -159,25 +160,26 @@ class Rows {
   row(...place) {
     const at = place.reduce((sum, index, axis) => sum * this.shape[axis] + index, 0),
       width = this.shape.at(-1);
-    const scale = this.largest[at] / 255;
-    return Array.from(this.bytes.subarray(at * width, (at + 1) * width), byte => byte * scale);
+    const low = this.smallest?.[at] ?? 0,
+      scale = (this.largest[at] - low) / 255;
+    return Array.from(this.bytes.subarray(at * width, (at + 1) * width), byte => low + byte * scale);
   }
 }
 
 class Attention {
   constructor(images) {
     Object.assign(this, images);
-    this.gathered = new Rows(images.rows);
+    this.gathered = new Map(Object.entries(images.rows).map(([kind, rows]) => [kind, new Rows(rows)]));
     this.full = new Map(Object.entries(images.patterns).map(([name, rows]) => [name, new Rows(rows)]));
   }
 
   get pairs() {
-    return this.gathered.shape[0];
+    return this.gathered.get("pattern").shape[0];
   }
 
   // Whether a token of a pair's clean image can be asked where it looks.
-  asks(pair, head) {
-    return pair === 0 && this.frames === 1 && this.full.has(head.node);
+  asks(pair, head, kind) {
+    return kind === "pattern" && this.frames === 1 && pair < (this.full.get(head.node)?.shape[0] ?? 0);
   }
 
   // What edges carry at each token, where lanes are places on the image: the sum of their |score|.
@@ -191,9 +193,9 @@ class Attention {
   }
 
   // Weights on all tokens, from a token, or from those that are read out (token -1).
-  weights(pair, head, token) {
-    if (token >= 0 && this.asks(pair, head)) return this.full.get(head.node).row(token);
-    return this.gathered.row(pair, head.layer, head.head);
+  weights(pair, head, token, kind) {
+    if (token >= 0 && this.asks(pair, head, kind)) return this.full.get(head.node).row(pair, token);
+    return this.gathered.get(kind).row(pair, head.layer, head.head);
   }
 
   // Weights of tokens on the patches of the image, frames of a video together, row by row.

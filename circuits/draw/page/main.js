@@ -101,8 +101,8 @@ class Explorer {
       this.look = this.findLook();
       this.view.redraw();
     }
-    if (has("n", "node", "other", "edge", "place", "paths", "pair")) this.panel.update(this.drawn);
-    if (has("n", "node", "edge", "place", "pair", "token")) this.images?.update(this.head(), this.drawn);
+    if (has("n", "node", "other", "edge", "place", "paths", "pair", "kind")) this.panel.update(this.drawn);
+    if (has("n", "node", "edge", "place", "pair", "token", "kind")) this.images?.update(this.head(), this.drawn);
     if (has("place")) this.view.reveal(this.circuit.lane(values.place));
     if (has("search", "sort", "down", "only", "edge") || (has("n") && values.only === "drawn"))
       this.table.update(this.drawn);

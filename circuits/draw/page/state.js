@@ -7,6 +7,7 @@ const START = {
   ...NOTHING,
   pair: 0,
   token: -1,
+  kind: "pattern",
   colours: "signed",
   search: "",
   sort: "rank",

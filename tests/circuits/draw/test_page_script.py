@@ -25,7 +25,7 @@ def html(circuit, exhibit) -> str:
 def with_patterns(made):
     n = made.attention.shape[-1]
     pattern = np.random.default_rng(1).random((*made.attention.shape[1:3], n, n))
-    return replace(made, patterns=(pattern / pattern.sum(-1, keepdims=True)).astype(np.float16))
+    return replace(made, patterns=(pattern / pattern.sum(-1, keepdims=True)).astype(np.float16)[None])
 
 
 def at(page, name: str) -> dict[str, float]:
@@ -106,7 +106,7 @@ def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circui
     for patch in range(rows * columns):
         row, column = divmod(patch, columns)
         heat.hover(position={"x": box["width"] * (column + 0.5) / columns, "y": box["height"] * (row + 0.5) / rows})
-        weights = made.patterns[layer, head, made.n_prefix + patch, made.n_prefix :].astype(float)
+        weights = made.patterns[0, layer, head, made.n_prefix + patch, made.n_prefix :].astype(float)
         assert f"{name} from r{row}c{column}: {round(100 * weights.sum())}%" in said(page, ".image")
         opacities = heat.evaluate(
             """(canvas, [rows, columns]) => Array.from({length: rows * columns}, (_, at) => {
@@ -117,6 +117,37 @@ def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circui
             [rows, columns],
         )
         assert np.allclose(np.array(opacities) / 255, 0.85 * weights / weights.max(), atol=0.02)
+
+
+def test_a_head_is_told_by_its_scores_and_by_what_it_writes_too(shown, circuit, exhibit):
+    made = with_patterns(exhibit(circuit))
+    random = np.random.default_rng(2)
+    scores = random.normal(size=made.attention.shape).astype(np.float32)
+    made = replace(made, kinds={"score": scores, "value_weighted": 3 * made.attention})
+    page = shown(to_html(circuit, exhibit=made), f"#node={(name := busiest(circuit))}")
+    layer, head = (int(part[1:]) for part in name.split("."))
+    assert page.locator(".kinds span").all_inner_texts() == ["attention", "scores", "written"]
+    page.get_by_role("button", name="scores").click()
+    patches = scores[0, layer, head, made.n_prefix :]
+    numbers = re.search("scores of patches from (.*) to (.*), before", said(page, ".image")).groups()
+    for got, wanted in zip(numbers, (patches.min(), patches.max()), strict=True):
+        assert abs(float(got.replace("\N{MINUS SIGN}", "-")) - wanted) < np.ptp(scores) / 255
+    page.get_by_role("button", name="written").click()
+    most = 3 * made.attention[0, layer, head, made.n_prefix :].max()
+    assert abs(float(re.search("at most (.*)[.]", said(page, ".image")).group(1)) - most) < 0.02 * most
+    until(page, "location.hash.includes('kind=value_weighted')", True)
+
+
+def test_full_patterns_of_other_pairs_where_they_were_asked_for(shown, circuit, exhibit):
+    made = with_patterns(exhibit(circuit))
+    made = replace(made, patterns=np.concatenate([made.patterns, made.patterns[..., ::-1]]))
+    page = shown(to_html(circuit, exhibit=made), f"#pair=1&node={(name := busiest(circuit))}")
+    layer, head = (int(part[1:]) for part in name.split("."))
+    box = page.locator(".shot canvas").bounding_box()
+    page.locator(".shot canvas").hover(position={"x": box["width"] * 0.25, "y": box["height"] * 0.25})
+    weights = made.patterns[1, layer, head, made.n_prefix, made.n_prefix :].astype(float)
+    share = re.search(f"{name} from r0c0: (.*)% of its attention", said(page, ".image")).group(1)
+    assert abs(int(share) - 100 * weights.sum()) < 1.5  # bytes
 
 
 def test_where_lanes_are_places_the_image_is_their_map(shown, exhibit):

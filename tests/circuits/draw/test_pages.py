@@ -199,8 +199,9 @@ def test_the_page_of_a_small_imagenet_model_stays_small(exhibit):
         corrupt=images[1],
         grid=(14, 14),
         n_prefix=1,
-        patterns=pattern,
-        attention=np.repeat(pattern[None, :, :, 0], 4, 0).astype(np.float32),
+        patterns=pattern[None],
+        attention=(rows := np.repeat(pattern[None, :, :, 0], 4, 0).astype(np.float32)),
+        kinds={"score": np.log(rows), "value_weighted": rows},
     )
     data = page_data(circuit, exhibit=made)["images"]
     heads = {end.node for edge in circuit for end in (edge.source, edge.destination) if end.head >= 0}
