@@ -35,7 +35,7 @@ from .curve import curve_points, own_point
 from .layout import Box, Layout
 from .panels import place
 from .route import route
-from .strokes import Stroke, strokes
+from .strokes import Stroke, strokes, strokes_beyond
 from .style import legible
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 MAX_EDGES = 10_000
 """Of a larger circuit the page holds the largest part made of whole paths that has at most so many edges."""
+MAX_BEYOND, MAX_GRAPH = 2_000, 1_000_000
+"""Up to so many edges the ranking is gone on with beyond the circuit, in graphs of at most so many."""
 MAX_PATTERN_BYTES = 3_000_000
 """Of all full patterns of one image together; heads that touch the strongest edges come first."""
 
@@ -68,13 +70,18 @@ def _legible(value: Any) -> Any:
 
 def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
     """The circuit, and what is known of it, for the script of its page; the keys are those that `page/*.js` read."""
-    data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report))
+    data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report), beyond=MAX_BEYOND)
     about = {"schema": "vitcircuits.page/1", "title": title(circuit), "curves": _curves(report)}
-    return {**about, **data, "images": _images(circuit, exhibit, shown)}
+    return {**about, **data, "images": _images(circuit, exhibit, shown[: data["n_kept"]])}
 
 
 def circuit_data(
-    circuit: Circuit, limit: int, *, beside: Circuit | None = None, removed: Mapping[str, str] | None = None
+    circuit: Circuit,
+    limit: int,
+    *,
+    beside: Circuit | None = None,
+    removed: Mapping[str, str] | None = None,
+    beyond: int = 0,
 ) -> tuple[dict[str, Any], list[Stroke]]:
     """The diagram of a circuit for a page's script, and its edges.
 
@@ -83,17 +90,27 @@ def circuit_data(
         limit: The most edges.
         beside: A circuit of the same graph that stands on the same places.
         removed: Name of an edge -> what the circuit loses without it.
+        beyond: The ranking goes on beyond the circuit up to so many edges on paths.
     """
-    entered = _entered(circuit)
-    shown = _shown(strokes(circuit), entered, limit)
-    more = [] if beside is None else _shown(strokes(beside), _entered(beside), limit)
+    order = _order(circuit, beyond)
+    entered, n_kept = _entered(circuit.graph, order), len(circuit)
+    shown = _shown(strokes(circuit), np.minimum(entered[:n_kept], n_kept + 1), limit)
+    end = n_kept + 1
+    if len(shown) == n_kept < len(order):
+        ends = np.append(np.sort(entered), len(order) + 1)
+        end = max(end, int(ends[min(beyond, len(order))]))
+        chosen = n_kept + np.flatnonzero(entered[n_kept:] < end)
+        shown = [*shown, *strokes_beyond(circuit, order, chosen, shown)]
+    more = [] if beside is None else _shown(strokes(beside), _entered(beside.graph, _order(beside)), limit)
     layout = place(circuit.graph, [stroke.edge for stroke in (*shown, *more)])
     boxes = {**layout.boxes, **layout.frames}
     walks = Walks.of(circuit.graph)
     data = {
-        "n_circuit": len(circuit),
+        "n_circuit": n_kept,
         "n_graph": len(circuit.graph),
-        "off_paths": int((entered > len(circuit)).sum()),
+        "n_kept": min(n_kept, len(shown)),
+        "end": end,
+        "off_paths": int((entered[:n_kept] > n_kept).sum()),
         "layout": _layout(layout),
         "boxes": [_box(circuit, box, layout, walks.logits) for box in boxes.values()],
         "ports": [_rectangle(box) for box in layout.ports.values()],
@@ -129,12 +146,19 @@ def pair_data(
     return {"names": names, "comparable": linked or matching is not None, "linked": linked, "circuits": circuits}
 
 
-def _entered(circuit: Circuit) -> NDArray[np.intp]:
-    """Of each kept edge in rank order, the shortest prefix in which it is on a path; one more than all for none."""
-    order = ranked_indices(circuit)
-    strengths = np.zeros(len(circuit.graph), dtype=np.intp)
+def _order(circuit: Circuit, beyond: int = 0) -> NDArray[np.intp]:
+    """The kept edges in rank order; then, as far as the graph is small and scored, the others."""
+    kept = ranked_indices(circuit)
+    if circuit.scores is None or len(circuit) >= beyond or len(circuit.graph) > MAX_GRAPH:
+        return kept
+    return np.concatenate([kept, ranked_indices(replace(circuit, mask=~circuit.mask))])
+
+
+def _entered(graph: Graph, order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of each edge of an order, the shortest prefix in which it is on a path; one more than all for none."""
+    strengths = np.zeros(len(graph), dtype=np.intp)
     strengths[order] = np.arange(len(order), 0, -1)
-    return len(order) + 1 - path_strengths(circuit.graph, strengths)[order]
+    return len(order) + 1 - path_strengths(graph, strengths)[order]
 
 
 def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp], limit: int) -> list[Stroke]:

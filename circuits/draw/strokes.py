@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
-from ..formats.tables import EdgeRow, edge_rows, ranked_indices
+from ..formats.tables import EdgeRow, edge_rows, ranked_indices, rows_at
 from ..graph import Graph
 from ..sizes import largest_within
 from ..words import group_title, shortened
@@ -94,8 +94,22 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
     if limit is not None and len(order) > limit:
         evenly = np.linspace(0, len(order) - 1, limit).astype(np.intp)
         places = evenly if scores is None else _strongest(circuit.graph, order, size, limit)
-    rows = zip(edge_rows(circuit, places), (size[places] / largest).tolist(), strict=True)
-    return tuple(Stroke(*map(_finite, [*vars(row).values(), share])) for row, share in rows)
+    return tuple(
+        _stroke(row, share) for row, share in zip(edge_rows(circuit, places), size[places] / largest, strict=True)
+    )
+
+
+def strokes_beyond(
+    circuit: Circuit, order: NDArray[np.intp], places: NDArray[np.intp], drawn: Sequence[Stroke]
+) -> tuple[Stroke, ...]:
+    """Edges that a circuit does not keep, at some places of an order of edges, on the scale of those that it keeps."""
+    per_share = max((abs(one.score) / one.share for one in drawn if one.score and one.share), default=1.0)
+    rows = rows_at(circuit, order, places)
+    return tuple(_stroke(row, min(1.0, abs(_finite(row.score) or 0.0) / per_share)) for row in rows)
+
+
+def _stroke(row: EdgeRow, share: float) -> Stroke:
+    return Stroke(*map(_finite, [*vars(row).values(), float(share)]))
 
 
 def _strongest(graph: Graph, order: NDArray[np.intp], size: NDArray[np.float64], limit: int) -> NDArray[np.intp]:

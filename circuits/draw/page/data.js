@@ -20,14 +20,16 @@ class Circuit {
     }
     this.nodes = new Map(this.boxes.filter(box => box.label || box.frame).map(box => [box.name, box]));
     this.named = new Map(this.edges.map(edge => [edge.name, edge]));
+    this.edges.forEach((edge, at) => (edge.kept = at < page.n_kept));
     this.entered = this.edges
       .map(edge => edge.enters)
-      .filter(place => place <= page.n_circuit)
+      .filter(place => place < page.end)
       .sort((a, b) => a - b);
+    this.size = this.entered.filter(place => place <= page.n_circuit).length;
   }
 
-  // Edges on paths from input to logits; the slider's largest number.
-  get size() {
+  // Edges on paths from input to logits, beyond the circuit's own too: the slider's largest number.
+  get total() {
     return this.entered.length;
   }
 
@@ -41,7 +43,7 @@ class Circuit {
 
   // C(n): the longest prefix of the ranking that leaves at most n edges on paths, weak edges first.
   within(n) {
-    const limit = n < this.size ? this.entered[n] : this.page.n_circuit + 1;
+    const limit = this.entered[n] ?? this.page.end;
     return this.edges.filter(edge => edge.enters < limit).sort((a, b) => a.share - b.share || b.rank - a.rank);
   }
 

@@ -20,6 +20,7 @@ function makeLook(circuit, drawn, more) {
     ports,
     carried,
     font: circuit.layout.font,
+    maps: circuit.layout.panels.length > 0,
     lit: null,
     chosen: [],
     marked: new Set(),
@@ -100,7 +101,8 @@ function edgeStyle(edge, look, lit = true) {
     signed = look.colours === "signed";
   const own = sign === "unscored" || !signed ? look.inks.soft : sign === "positive" ? look.inks.blue : look.inks.orange;
   const ink = look.inkOf?.(edge) ?? own;
-  const opacity = lit ? 0.5 + 0.45 * Math.sqrt(edge.share) : 0.09;
+  const faint = edge.kept ? 1 : 0.45; // what the circuit does not keep
+  const opacity = lit ? faint * (0.5 + 0.45 * Math.sqrt(edge.share)) : 0.09;
   return {ink, width: 0.9 + 5.1 * edge.share, dash: signed && sign === "negative", opacity};
 }
 
@@ -130,6 +132,7 @@ function drawFrame(pen, box, {inks, chosen}) {
 
 function drawBox(pen, box, look) {
   const {inks} = look;
+  if (look.maps && !look.used.has(box.name)) return; // they would fill every cell
   if (!box.label) return pen.rectangle(box, {round: 2, fill: inks.line});
   const used = look.used.has(box.name);
   const outline =
@@ -139,9 +142,10 @@ function drawBox(pen, box, look) {
   pen.text(box.label, box.x, box.y + 0.35 * look.font, {size: look.font, fill: used ? inks.ink : inks.faint});
 }
 
-function drawPort(pen, port, {inks, ports}) {
-  const used = ports.has(port.name),
-    round = Math.min(port.width, port.height) / 2;
+function drawPort(pen, port, {inks, ports, maps}) {
+  const used = ports.has(port.name);
+  if (maps && !used) return;
+  const round = Math.min(port.width, port.height) / 2;
   pen.rectangle(port, {round, fill: inks.box, ink: used ? inks.soft : inks.line, line: 0.9});
   const size = 1.35 * round;
   if (port.label) pen.text(port.label, port.x, port.y + 0.3 * size, {size, fill: used ? inks.ink : inks.faint});

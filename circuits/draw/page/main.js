@@ -15,7 +15,11 @@ class Explorer {
     this.images?.picture.addEventListener("load", () => this.view.redraw());
     this.panel = new Panel(this.circuit, this.state, this.images);
     const curve = page.curves ? new CurveView(page.curves, page.n_graph) : null;
-    this.size = new SizeSlider(this.circuit.size, this.state, {missing: this.circuit.missing, curve});
+    this.size = new SizeSlider(this.circuit.total, this.state, {
+      missing: this.circuit.missing,
+      curve,
+      own: this.circuit.size,
+    });
     this.table = new EdgeTable(this.circuit, this.state);
     this.search = searchField(this.state);
     this.pointer = new Pointer(this.view, this.circuit, {
@@ -92,7 +96,7 @@ class Explorer {
   update(changed) {
     const has = (...keys) => keys.some(key => changed.has(key));
     const {values} = this.state;
-    values.n = Math.max(0, Math.min(this.circuit.size, values.n));
+    values.n = Math.max(0, Math.min(this.circuit.total, values.n));
     if (has("n")) {
       this.drawn = this.circuit.within(values.n);
       this.size.update(values.n, this.drawn.length);

@@ -73,11 +73,11 @@ class Pointer {
 
   says(edge, look) {
     const error = edge.std_err == null ? "" : ` \u00b1 ${number(edge.std_err)}`;
-    const exact = edge.exact ? ", measured exactly" : "",
-      removed = this.circuit.page.removed[edge.name];
-    const score = edge.score == null ? "no score" : `score ${number(edge.score, true)}${error}${exact}`;
+    const removed = this.circuit.page.removed[edge.name],
+      what = edge.exact ? "exact effect" : "score";
+    const score = edge.score == null ? "no score" : `${what} ${number(edge.score, true)}${error}`;
     const more = [look.says?.(edge), removed && `removed: ${removed}`].filter(Boolean);
-    return [edge.name, `${score}, rank ${edge.rank}`, ...more].join("\n");
+    return [edge.name, `${score}, rank ${edge.rank}${edge.kept ? "" : ", not in the circuit"}`, ...more].join("\n");
   }
 
   click(event) {

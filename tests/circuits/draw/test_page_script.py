@@ -51,6 +51,38 @@ def test_every_size_is_drawn_whole(shown, tokens):
         assert said(page, ".size .said") == f"{wanted.sum()} of {len(circuit)} drawn"
 
 
+@pytest.mark.parametrize("tokens", ["all", "each"])
+def test_the_slider_goes_on_beyond_the_circuit(shown, tokens):
+    graph = make_graph(2, 3, tokens=tokens)
+    scores = make_scores(graph)
+    circuit = scores.top(20, by="abs_mean")
+    page = shown(to_html(circuit))
+    ranking = scores.ranking("abs_mean")
+    for n in (len(circuit) + 3, 50, len(graph)):
+        choose(page, n)
+        wanted = {graph.edge(index).name for index in np.flatnonzero(largest_within(graph, ranking, n)).tolist()}
+        assert set(drawn(page)) == wanted
+        more = len(wanted) - len(circuit)
+        told = f"{len(wanted)} drawn, {more} of them not in the circuit" if more else f"{len(wanted)} of {len(circuit)}"
+        assert said(page, ".size .said").startswith(told)
+        assert set(rows(page)) == set(circuit.edge_names())
+    beyond = next(one for one in drawn(page) if one not in set(circuit.edge_names()))
+    name = beyond.replace("<", "%3C").replace(">", "%3E").replace("@", "%40")
+    again = shown(to_html(circuit), f"#n={len(graph)}&edge={name}")
+    assert "not in the circuit" in said(again, ".about dl")
+    page.get_by_role("button", name="the circuit: ").click()
+    assert set(drawn(page)) == set(circuit.edge_names())
+
+
+def test_of_a_circuit_that_no_ranking_made_its_own_edges_come_first(shown):
+    graph = make_graph(2, 3)
+    chosen = Circuit.from_edges(graph, list(graph.edge_names())[5::3], scores=make_scores(graph))
+    page = shown(to_html(chosen))
+    assert set(drawn(page)) == set(chosen.edge_names())
+    choose(page, len(chosen) + 6)
+    assert set(drawn(page)) > set(chosen.edge_names())
+
+
 def test_arrows_on_the_slider_step_by_one_edge(shown, html, circuit):
     page = shown(html)
     slider = page.get_by_role("slider")
