@@ -47,8 +47,8 @@ class Sizes:
 
 
 _ROOMY = Sizes(column=84.0, row=118.0, box=(56.0, 24.0), font=12.5, port=5.2)
-_NORMAL = Sizes(column=60.0, row=98.0, box=(48.0, 20.0), font=10.5, port=3.8)
-_DENSE = Sizes(column=52.0, row=92.0, box=(44.0, 18.0), font=9.5, port=3.2)
+_NORMAL = Sizes(column=60.0, row=98.0, box=(48.0, 20.0), font=10.5, port=4.6)
+_DENSE = Sizes(column=52.0, row=92.0, box=(44.0, 18.0), font=9.5, port=4.4)
 
 
 @dataclass(frozen=True)

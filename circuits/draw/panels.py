@@ -58,7 +58,7 @@ class _Cell:
         """Heads with their ports under them, and an MLP above them."""
         columns = n_heads if n_heads <= 4 else -(-n_heads // 2)
         rows = -(-n_heads // columns)
-        return cls((36.0 * columns + 10.0, 32.0 + 34.0 * rows), (31.0, 14.0), columns, rows, 4.2)
+        return cls((36.0 * columns + 10.0, 32.0 + 34.0 * rows), (31.0, 14.0), columns, rows, 4.4)
 
     @classmethod
     def tiny(cls, n_heads: int, most: float) -> _Cell:

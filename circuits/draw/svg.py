@@ -28,6 +28,7 @@ MAX_EDGES = 400
 """More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
 
 _MARGIN, _MIN_WIDTH = 24.0, 620.0
+_ARROWS = {"": 7.0, "-large": 13.0, "-small": 4.0}  # px
 STYLE = """
 .vc{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 .vc .title{font-size:17px;font-weight:600;fill:#111827}
@@ -122,18 +123,20 @@ def _lines(items: list[str], length: int) -> list[str]:
 
 def markers(heads: Mapping[str, str]) -> str:
     """Arrowheads by name, in these colours."""
-    shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "markerWidth": 7.0, "markerHeight": 7.0, "orient": "auto"}
+    shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "orient": "auto", "markerUnits": "userSpaceOnUse"}
     return tag(
         "defs",
         *(
             tag(
                 "marker",
                 tag("path", d="M0 0.8L8 4L0 7.2z", fill=colour),
-                id=f"vc-arrow-{name}",
-                markerUnits="userSpaceOnUse",
+                id=f"vc-arrow-{name}{which}",
+                markerWidth=size,
+                markerHeight=size,
                 **shape,
             )
             for name, colour in heads.items()
+            for which, size in _ARROWS.items()
         ),
     )
 
@@ -251,8 +254,15 @@ def _edge(layout: Layout, stroke: Stroke) -> str:
         stroke_width=stroke.width,
         stroke_opacity=stroke.opacity,
         stroke_dasharray=DASH if stroke.sign == "negative" else None,
-        marker_end=f"url(#vc-arrow-{stroke.marker})" if stroke.edge.inside else None,
+        marker_end=f"url(#vc-arrow-{stroke.marker}{_arrow(layout, stroke)})",
     )
+
+
+def _arrow(layout: Layout, stroke: Stroke) -> str:
+    """Which arrowhead: large at wide edges, small on maps of small cells."""
+    if layout.panels and not layout.sizes.port:
+        return "-small"
+    return "-large" if stroke.width > 2.5 else ""
 
 
 def _rect(box: Box, radius: float, **attributes: object) -> str:
@@ -283,7 +293,7 @@ def _port(box: Box, layout: Layout) -> str:
         return tag("g", tag("title", text(box.name)), shape, class_="port")
     circle = tag("circle", cx=box.x, cy=box.y, r=box.width / 2, fill="#ffffff", stroke=outline, stroke_width=0.9)
     letter = ""
-    if box.label and layout.sizes.port > 5:
+    if box.label:
         ink = "#374151" if used else "#c3c8cf"
         letter = tag("text", box.label, x=box.x, y=box.y + 2.4, font_size=7.0, fill=ink, text_anchor="middle")
     return tag("g", tag("title", text(box.name)), circle, letter, class_="port")

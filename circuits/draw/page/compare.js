@@ -55,7 +55,7 @@ class Side {
     this.keys = new Set(this.drawn.map(edge => edge.key));
   }
 
-  update({node, edge, who}) {
+  update({node, edge, who}, changed) {
     const box = this.byKey.get(node),
       words = {first: "only here", second: "only here", both: "in both", alone: ""};
     let lit = null;
@@ -76,7 +76,8 @@ class Side {
       inks: this.pair.inks,
       chosen: box ? [box.name] : [],
     });
-    this.view.redraw();
+    if (changed.has("n") && this.drawn.length > 200) this.view.step();
+    else this.view.redraw();
     this.said.textContent = `${this.drawn.length.toLocaleString("en")} of ${this.circuit.size.toLocaleString("en")} edges drawn`;
   }
 }
@@ -133,7 +134,7 @@ class SideBySide {
       for (const side of this.sides) side.cut(values.n);
       this.size.update(values.n, Math.max(...this.sides.map(side => side.drawn.length)));
     }
-    for (const side of this.sides) side.update(values);
+    for (const side of this.sides) side.update(values, changed);
     for (const [who, button] of Object.entries(this.choices)) button.setAttribute("aria-pressed", who === values.who);
     this.counts.textContent = this.says();
   }

@@ -15,6 +15,7 @@ class Circuit {
     this.edges = page.edges.name.map((_, at) => Object.fromEntries(columns.map(([key, values]) => [key, values[at]])));
     for (const edge of this.edges) {
       edge.extent = extent(edge.path);
+      edge.tail = points(edge.path).slice(-4);
       this.boxes[edge.source].writes.push(edge);
       this.boxes[edge.target].reads.push(edge);
     }
@@ -86,6 +87,9 @@ class Circuit {
   }
 
   lane(group) {
+    const {places, cell} = this.layout,
+      place = places[group];
+    if (place) return {x: place[0] - cell[0] / 2, width: cell[0]};
     return group && this.layout.lanes.find(lane => lane.group === group);
   }
 

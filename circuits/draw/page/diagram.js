@@ -21,6 +21,7 @@ function makeLook(circuit, drawn, more) {
     carried,
     font: circuit.layout.font,
     maps: circuit.layout.panels.length > 0,
+    tiny: circuit.layout.box < 10,
     lit: null,
     chosen: [],
     marked: new Set(),
@@ -112,13 +113,15 @@ function drawEdge(pen, edge, look, lit, stronger = 0) {
   style.width += stronger;
   if (stronger) style.opacity = 1;
   pen.path(edge, style);
-  if (edge.inside) drawArrow(pen, edge, style);
+  drawArrow(pen, edge, style, look.tiny);
 }
 
-function drawArrow(pen, edge, {ink, opacity}) {
-  const [x0, y0, x, y] = points(edge.path).slice(-4),
-    length = Math.hypot(x - x0, y - y0) || 1;
-  const [u, v] = [(x - x0) / length, (y - y0) / length];
+// As large as in the still: larger at wide edges, small on maps of small cells.
+function drawArrow(pen, edge, {ink, opacity, width}, tiny) {
+  const [x0, y0, x, y] = edge.tail,
+    length = Math.hypot(x - x0, y - y0) || 1,
+    size = tiny ? 0.5 : width > 2.5 ? 1.6 : 1;
+  const [u, v] = [(size * (x - x0)) / length, (size * (y - y0)) / length];
   const back = side => [x - 5 * u - 3 * side * v, y - 5 * v + 3 * side * u];
   pen.polygon([[x + 2 * u, y + 2 * v], back(1), back(-1)], {fill: ink, opacity});
 }
@@ -147,7 +150,7 @@ function drawPort(pen, port, {inks, ports, maps}) {
   if (maps && !used) return;
   const round = Math.min(port.width, port.height) / 2;
   pen.rectangle(port, {round, fill: inks.box, ink: used ? inks.soft : inks.line, line: 0.9});
-  const size = 1.35 * round;
+  const size = Math.min(7, 1.6 * round);
   if (port.label) pen.text(port.label, port.x, port.y + 0.3 * size, {size, fill: used ? inks.ink : inks.faint});
 }
 

@@ -103,7 +103,8 @@ class Explorer {
     }
     if (has("n", "node", "other", "edge", "place", "paths", "colours", "search")) {
       this.look = this.findLook();
-      this.view.redraw();
+      if (has("n") && this.drawn.length > READABLE) this.view.step();
+      else this.view.redraw();
     }
     if (has("n", "node", "other", "edge", "place", "paths", "pair", "kind")) this.panel.update(this.drawn);
     if (has("n", "node", "edge", "place", "pair", "token", "kind")) this.images?.update(this.head(), this.drawn);

@@ -1,9 +1,11 @@
 // Two pens with one hand: what is drawn on a canvas is saved as SVG by the same code.
 
 class CanvasPen {
-  constructor(context, seen) {
+  // `coarse` leaves dashes out.
+  constructor(context, seen, coarse = false) {
     this.context = context;
     this.seen = seen;
+    this.coarse = coarse;
   }
 
   sees({left, right, top, bottom}) {
@@ -20,7 +22,7 @@ class CanvasPen {
     }
     context.strokeStyle = ink;
     context.lineWidth = width;
-    context.setLineDash(dash ? [5, 3] : []);
+    context.setLineDash(dash && !this.coarse ? [5, 3] : []);
     context.stroke(item.shape);
     context.globalAlpha = 1;
   }

@@ -51,6 +51,20 @@ def test_every_size_is_drawn_whole(shown, tokens):
         assert said(page, ".size .said") == f"{wanted.sum()} of {len(circuit)} drawn"
 
 
+def test_what_was_stepped_to_is_drawn_as_what_is_opened(shown):
+    circuit = make_scores(make_graph(6, 6)).top(400, by="abs_mean")
+    pixels = "document.querySelector('.frame canvas').toDataURL()"
+    page, other = shown(to_html(circuit), f"{UNMOVED}&n=300"), shown(to_html(circuit), UNMOVED)
+    assert page.evaluate(pixels) != other.evaluate(pixels)
+    choose(other, 310)
+    choose(other, 300)
+    until(other, f"{pixels} === {json.dumps(page.evaluate(pixels))}", True)
+    arrows = len(drawn(page))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    assert download.value.path().read_text(encoding="utf-8").count("<polygon") == arrows
+
+
 @pytest.mark.parametrize("tokens", ["all", "each"])
 def test_the_slider_goes_on_beyond_the_circuit(shown, tokens):
     graph = make_graph(2, 3, tokens=tokens)
