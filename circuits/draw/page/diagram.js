@@ -41,11 +41,51 @@ function drawDiagram(pen, circuit, look) {
   for (const port of circuit.ports) drawPort(pen, port, look);
 }
 
-// The whole diagram as an SVG file, drawn by the same code.
-function saveSvg(circuit, look, name) {
-  const pen = new SvgPen(circuit.layout, look.inks.paper);
-  drawDiagram(pen, circuit, look);
-  saveAs(new Blob([String(pen)], {type: "image/svg+xml"}), name);
+// Where several diagrams stand in one picture, each with what is said above it, if anything.
+function beside(pictures) {
+  const top = pictures.some(({said}) => said) ? 24 : 0;
+  let width = 0;
+  const places = pictures.map(({circuit}, at) => {
+    const left = width + (at ? 16 : 0);
+    width = left + circuit.layout.width;
+    return left;
+  });
+  return {top, places, width, height: top + Math.max(...pictures.map(({circuit}) => circuit.layout.height))};
+}
+
+const CAPTION = {size: 13, align: "left", weight: 600};
+
+// Whole diagrams side by side as an SVG file, drawn by the same code; a picture is {circuit, look, said}.
+function saveSvg(pictures, name) {
+  const {top, places, ...size} = beside(pictures),
+    {paper, ink} = pictures[0].look.inks;
+  const whole = new SvgPen(size, paper);
+  pictures.forEach(({circuit, look, said = ""}, at) => {
+    const pen = new SvgPen(circuit.layout, paper);
+    drawDiagram(pen, circuit, look);
+    for (const [key, value] of Object.entries({x: places[at], y: top})) pen.root.setAttribute(key, value);
+    whole.root.append(pen.root);
+    if (said) whole.text(said, places[at] + 8, 17, {...CAPTION, fill: ink});
+  });
+  saveAs(new Blob([String(whole)], {type: "image/svg+xml"}), name);
+}
+
+function savePng(pictures, name) {
+  const {top, places, width, height} = beside(pictures),
+    factor = Math.min(2, 8000 / Math.max(width, height)),
+    {paper, ink} = pictures[0].look.inks;
+  const canvas = make("canvas", {width: Math.ceil(width * factor), height: Math.ceil(height * factor)}),
+    context = canvas.getContext("2d");
+  context.fillStyle = paper;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  pictures.forEach(({circuit, look, said = ""}, at) => {
+    const pen = new CanvasPen(context, {left: 0, top: 0, right: circuit.layout.width, bottom: circuit.layout.height});
+    context.setTransform(factor, 0, 0, factor, places[at] * factor, 0);
+    if (said) pen.text(said, 8, 17, {...CAPTION, fill: ink});
+    context.setTransform(factor, 0, 0, factor, places[at] * factor, top * factor);
+    drawDiagram(pen, circuit, look);
+  });
+  canvas.toBlob(blob => saveAs(blob, name));
 }
 
 function drawGround(pen, layout, inks) {

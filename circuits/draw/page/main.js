@@ -56,13 +56,6 @@ class Explorer {
       make("option", {value: "absolute"}, "absolute: one colour, by |score|"),
     );
     this.message = make("span", {class: "said", role: "status"});
-    const file = make("input", {
-      type: "file",
-      accept: ".json",
-      hidden: true,
-      "aria-label": "Open a view",
-      onchange: event => this.openFile(event.target),
-    });
     const zoom = make(
       "span",
       {class: "group"},
@@ -73,11 +66,9 @@ class Explorer {
     const save = make(
       "span",
       {class: "group"},
-      button("SVG", () => saveSvg(this.circuit, this.look, "circuit.svg"), "Save the picture as SVG"),
-      button("PNG", () => this.savePng(), "Save the picture as PNG"),
-      button("View as JSON", () => saveAs(new Blob([this.state.toFile()], {type: "application/json"}), "view.json")),
-      button("Open view", () => file.click()),
-      file,
+      button("SVG", () => saveSvg([this], "circuit.svg"), "Save the picture as SVG"),
+      button("PNG", () => savePng([this], "circuit.png"), "Save the picture as PNG"),
+      ...viewFiles(this.state, this.message),
     );
     return make("div", {class: "bar"}, this.search, this.colours, zoom, save, this.message);
   }
@@ -168,36 +159,10 @@ class Explorer {
     this.remember();
   }
 
-  // Writes what is in view into the address; not where a page may not, such as in a frame of a notebook.
   remember() {
     const {x, y, k} = this.view.transform;
     if (this.view.moved) this.state.values.at = [x, y, k].map(value => Number(value.toFixed(3)));
-    clearTimeout(this.remembering);
-    this.remembering = setTimeout(() => {
-      try {
-        history.replaceState(null, "", this.state.toHash());
-      } catch (error) {
-        if (error.name !== "SecurityError") throw error;
-      }
-    }, 150);
-  }
-
-  savePng() {
-    const {width, height} = this.circuit.layout,
-      factor = Math.min(2, 8000 / Math.max(width, height));
-    const canvas = make("canvas", {width: Math.ceil(width * factor), height: Math.ceil(height * factor)}),
-      context = canvas.getContext("2d");
-    context.fillStyle = this.inks.paper;
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.setTransform(factor, 0, 0, factor, 0, 0);
-    drawDiagram(new CanvasPen(context, {left: 0, top: 0, right: width, bottom: height}), this.circuit, this.look);
-    canvas.toBlob(blob => saveAs(blob, "circuit.png"));
-  }
-
-  async openFile(input) {
-    const [file] = input.files;
-    if (file) this.message.textContent = this.state.fromFile(await file.text());
-    input.value = "";
+    this.state.remember();
   }
 }
 
