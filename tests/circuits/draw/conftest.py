@@ -66,6 +66,18 @@ def exhibit() -> Callable[[Circuit], Exhibit]:
     return make
 
 
+NASTY = [
+    '</script><b id="x">',
+    'it\'s "quoted" & <i>',
+    "\N{GRINNING FACE}",
+    "\N{HEBREW LETTER ALEF}\u202e",
+    "NA",
+    "null",
+    "<!--",
+    "\x00",
+]
+"""Names that are text, wherever they stand."""
+
 SVG = "{http://www.w3.org/2000/svg}"
 WIDTH, HEIGHT = 1400, 1000
 REPORTS = """

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.compare import Subject, compare
 from vitcircuits.circuits.compare.matching import Matching, named_edge
 from vitcircuits.circuits.draw.comparison_page import comparison_page
@@ -12,7 +13,7 @@ from vitcircuits.circuits.draw.page_data import pair_data
 from vitcircuits.circuits.formats.tables import edge_rows
 from vitcircuits.circuits.sizes import largest_within
 
-from .conftest import SVG, canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
+from .conftest import NASTY, SVG, canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
 
 BLUE, ORANGE, DARK = "#2b6cb0", "#c2511d", "#111827"
 """Ink of what only the first has, only the second, and both."""
@@ -165,6 +166,23 @@ def test_diagrams_of_one_shape_move_together(page):
 def test_on_a_phone_nothing_is_cut_off(shown, two):
     html = comparison_page(compare({"A": [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1))
     assert shown(html, viewport={"width": 420, "height": 800}).evaluate("document.documentElement.scrollWidth") == 420
+
+
+@pytest.mark.parametrize("name", [one for one in NASTY if one != "\x00"])
+def test_names_of_any_kind_are_text(shown, two, name):
+    page = shown(
+        comparison_page(compare({name: [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1)), "#of=0&node=m0%40"
+    )
+    assert page.locator("button.first").text_content() == f"only {name}"
+    assert name in page.locator(".details thead th").all_text_contents()
+    assert name in page.locator(".two figcaption").first.text_content()
+    assert page.locator("#x, i, img[src=x]").count() == 0
+
+
+def test_circuits_without_edges_can_be_compared(shown):
+    empty = Circuit.empty(make_graph(2, 4, tokens="each"))
+    page = shown(comparison_page(compare({"A": [Subject(empty)], "B": [Subject(empty)]}, n_random=1)))
+    assert said(page, ".bar .said") == "0 only in A, 0 only in B, 0 in both" and len(sides(page)) == 2
 
 
 def test_matched_heads_share_a_key_whatever_they_are_called():

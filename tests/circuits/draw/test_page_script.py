@@ -14,7 +14,7 @@ from vitcircuits.circuits.formats.tables import edge_rows
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.circuits.sizes import largest_within
 
-from .conftest import canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
+from .conftest import NASTY, canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
 
 
 @pytest.fixture
@@ -410,18 +410,6 @@ def test_the_picture_is_saved_as_png(shown, html, circuit):
     )
 
 
-NASTY = [
-    '</script><b id="x">',
-    'it\'s "quoted" & <i>',
-    "\N{GRINNING FACE}",
-    "\N{HEBREW LETTER ALEF}\u202e",
-    "NA",
-    "null",
-    "<!--",
-    "\x00",
-]
-
-
 def test_names_of_any_kind_are_text(shown, exhibit):
     task = {"model": "<img src=x>", "target_name": NASTY[0], "foil_name": NASTY[2]}
     circuit = make_scores(make_graph(2, 2), task=task).top(20)
@@ -443,10 +431,11 @@ def test_what_no_size_draws_is_said(shown, circuit, monkeypatch):
     assert said(page, ".size .said").endswith(f"; {len(circuit) - within.sum()} weaker ones are not in this page")
 
 
+@pytest.mark.parametrize("edge", ["input->logits", "input@cls->logits@cls"])
 @pytest.mark.parametrize("n", [0, 1])
-def test_the_smallest_circuits(shown, n):
-    graph = make_graph(2, 2)
-    circuit = Circuit.from_edges(graph, ["input->logits"][:n])
+def test_the_smallest_circuits(shown, n, edge):
+    graph = make_graph(2, 2, tokens="each" if "@" in edge else "all")
+    circuit = Circuit.from_edges(graph, [edge][:n])
     page = shown(to_html(circuit))
     assert said(page, ".size .said") == f"{n} of {n} drawn" and len(drawn(page)) == n == len(rows(page))
     choose(page, 0)
@@ -459,6 +448,17 @@ def test_of_a_circuit_of_ten_thousand_edges_every_one_can_be_drawn(shown):
     assert said(page, ".size .said").startswith("200 of") and len(drawn(page)) == 200
     choose(page, len(circuit))
     assert set(drawn(page)) == set(circuit.edge_names())
+
+
+def test_on_maps_of_197_places_thousands_of_edges_can_be_drawn(shown):
+    scores = make_scores(make_graph(2, 3, tokens="each", grid=(14, 14)))
+    circuit = scores.top(4_000, by="abs_mean")
+    page = shown(to_html(circuit))
+    choose(page, len(circuit))
+    assert set(drawn(page)) == set(circuit.edge_names()) and len(circuit) > 3_000
+    busy = max(circuit.graph.groups.names, key=[end.group for e in circuit for end in (e.source, e.destination)].count)
+    again = shown(to_html(circuit), f"#n={len(circuit)}&place={busy}")
+    assert lit(again) == {edge.name for edge in circuit if busy in (edge.source.group, edge.destination.group)}
 
 
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own(shown, circuit):
