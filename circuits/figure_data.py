@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.attention_layers import read_layers
-from ..models.errors import TaskError
+from ..models.errors import ModelError, TaskError
 from ..models.hooked import HookedViT
 from .compare.matching import HeadFeatures
 from .tasks.design import one_partner_each
@@ -49,8 +49,10 @@ class Exhibit:
         frames: Frames of a video's tubelets; 1 for images.
         pictures: Number of a clean image in a report's table of images -> the image in [0, 1], shape (height, width,
             channel).
-        patterns: Full patterns on the first clean image, shape (layer, head, target token, source token); None where
-            they would fill too much memory.
+        patterns: Full patterns on the first clean images, shape (image, layer, head, target token, source token);
+            None where those of one would fill too much memory.
+        kinds: What else attention is told by (`attention.py`), `score` and `value_weighted` -> rows like those of
+            `attention`.
     """
 
     clean: NDArray[np.float32]
@@ -64,6 +66,7 @@ class Exhibit:
     frames: int = 1
     pictures: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     patterns: NDArray[np.float16] | None = None
+    kinds: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
         """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""
@@ -98,6 +101,7 @@ def gather(
     n: int | None = None,
     split: Literal["evaluation", "discovery"] = "evaluation",
     images: Sequence[int] = (),
+    patterns: Literal["first", "all"] = "first",
 ) -> Exhibit:
     """Some pairs of a task, with logits and attention on the clean images.
 
@@ -109,29 +113,32 @@ def gather(
         n: At most so many pairs; by default one of each cell, and three of a one-sided task.
         split: Which pairs.
         images: Numbers of clean images of a crossed task whose pictures are wanted, too.
+        patterns: Full patterns of the `first` clean image, or of `all` of them, as many as fit into 200 MB.
 
     Raises:
-        TaskError: n is below 1, or the split is not known.
+        TaskError: n is below 1, or the split or the choice of patterns is not known.
     """
-    if (n is not None and n < 1) or split not in ("evaluation", "discovery"):
+    if (n is not None and n < 1) or split not in ("evaluation", "discovery") or patterns not in ("first", "all"):
         raise TaskError(
-            f'gather(n={n}, split={split!r}) is not possible: pass n of at least 1, and "evaluation" or "discovery".'
+            f"gather(n={n}, split={split!r}, patterns={patterns!r}) is not possible: pass n of at least 1, "
+            f'"evaluation" or "discovery", and "first" or "all".'
         )
     vit = task.vit
     every: Pairs = getattr(task, split)
     pairs = every.select(_rows(every, n))
     wanted = _rows_of(every, images)
     gathered: list[Tensor] = []
-    patterns: list[Tensor] = []  # of the first image
-    cfg, whole = vit.cfg, vit.cfg.n_layers * vit.cfg.n_heads * vit.cfg.tokens.n_tokens**2 <= _MOST_WEIGHTS
+    full: list[Tensor] = []
+    cfg = vit.cfg
+    fitting = _MOST_WEIGHTS // (cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2)
+    whole = min(fitting, len(pairs) if patterns == "all" else 1)
 
     def take(layer: int, pattern: Tensor) -> None:
         gathered.append(_gathered(vit, pattern, layer))
-        if whole:
-            patterns.append(pattern[0].half().cpu())
+        full.append(pattern[:whole].half().cpu())
 
     with torch.no_grad():
-        logits = read_layers(vit, pairs.clean, take)
+        logits, kinds = read_layers(vit, pairs.clean, take), _kinds(vit, pairs.clean)
         corrupt_logits = vit(pairs.corrupt)
     clean, corrupt, alone = pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
@@ -145,8 +152,22 @@ def gather(
         attention=_array(torch.stack(gathered, 1)),
         frames=cfg.tokens.frames,
         pictures=dict(zip(wanted, alone, strict=True)),
-        patterns=torch.stack(patterns).numpy() if whole else None,
+        patterns=torch.stack(full, 1).numpy() if whole else None,
+        kinds=kinds,
     )
+
+
+def _kinds(vit: HookedViT, images: Tensor) -> dict[str, NDArray[np.float32]]:
+    """What else than patterns is known of the model's attention, rows as in `Exhibit.attention`."""
+    found = {}
+    for kind in ("score", "value_weighted"):
+        rows: list[Tensor] = []
+        try:
+            read_layers(vit, images, lambda layer, maps, rows=rows: rows.append(_gathered(vit, maps, layer)), kind=kind)
+        except ModelError:  # of heads that are gated and share a norm
+            continue
+        found[kind] = _array(torch.stack(rows, 1))
+    return found
 
 
 def _rows(pairs: Pairs, n: int | None) -> list[int]:

@@ -25,9 +25,10 @@ from ..compare.result import Comparison
 from ..compare.subject import Subject
 from ..report import Curve, Figure
 from .curve import curves_svg, rank_overlap_svg
-from .layout import Layout, place
+from .layout import Layout
 from .page_data import pair_data, script_json
 from .pages import NONE, explorer, markup, render, spelled
+from .panels import place
 from .strokes import DASH, Stroke, number, strokes
 from .style import BLUE, FRAME, ORANGE, tag, text
 from .svg import STYLE, diagram, document

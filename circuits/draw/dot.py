@@ -20,7 +20,7 @@ from ..circuit import Circuit
 from ..formats.graphs import nodes_of
 from ..names import Edge, End
 from ..words import facts, group_title, title
-from .layout import Box, Layout, place
+from .layout import Box, Layout, place_lanes
 from .strokes import Stroke, strokes
 from .style import legible, text
 from .svg import MAX_EDGES
@@ -46,7 +46,7 @@ def to_dot(circuit: Circuit, *, max_edges: int | None = None) -> str:
     if len(drawn) < len(circuit):
         heading.append(f"{len(drawn)} strongest edges drawn, {len(circuit) - len(drawn)} left out")
     ends = _nodes(stroke.edge for stroke in drawn)
-    layout = place(circuit.graph, [stroke.edge for stroke in drawn])
+    layout = place_lanes(circuit.graph, [stroke.edge for stroke in drawn])
     lines = ["digraph circuit {", _HEADER, *([_LARGE] if len(drawn) > 400 else [])]
     lines.append(f"  label={quoted(heading)}")
     lines += [f"  {quoted(name)} {_node(end, circuit, layout)}" for name, end in ends.items()]

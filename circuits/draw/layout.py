@@ -1,4 +1,4 @@
-"""Where everything in a picture of a circuit stands; nothing is drawn here.
+"""Where everything in a picture of a circuit stands; nothing is drawn here. Maps instead of lanes: `panels`.
 
 A circuit is layered already, so no layout engine is needed. A row is a layer, the input below and the logits on top.
 A column is a head; a layer's MLP stands in a column aside, half a row above its heads, because it reads them (beside
@@ -47,8 +47,8 @@ class Sizes:
 
 
 _ROOMY = Sizes(column=84.0, row=118.0, box=(56.0, 24.0), font=12.5, port=5.2)
-_NORMAL = Sizes(column=60.0, row=98.0, box=(48.0, 20.0), font=10.5, port=3.8)
-_DENSE = Sizes(column=52.0, row=92.0, box=(44.0, 18.0), font=9.5, port=3.2)
+_NORMAL = Sizes(column=60.0, row=98.0, box=(48.0, 20.0), font=10.5, port=4.6)
+_DENSE = Sizes(column=52.0, row=92.0, box=(44.0, 18.0), font=9.5, port=4.4)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,23 @@ class Lane:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A level of a picture whose token groups are places on a map (`panels`).
+
+    Args:
+        title: What it is called.
+        level: 0 for the input, then the layers, then the logits.
+        y: What its places' heights are counted from.
+        groups: The token groups that have a cell there.
+    """
+
+    title: str
+    level: int
+    y: float
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Layout:
     """A picture's geometry.
 
@@ -132,6 +149,12 @@ class Layout:
         rows: Middle of each layer's row of heads.
         row_titles: What each row is called.
         left_out: Token groups that no drawn edge touches.
+        panels: Levels from below, where groups are places on a map and have no lanes.
+        places: There, the middle of each group's cell, its height counted from the panel's.
+        cell: Width and height of a cell.
+        lean: By how much further right a cell's lower edge stands than its upper one.
+        titles: Token groups whose names stand above their cells.
+        picture: Left and top of all patches together, their width and height, as far as one image is their map.
     """
 
     width: float
@@ -144,6 +167,12 @@ class Layout:
     rows: tuple[float, ...]
     row_titles: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    places: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    cell: tuple[float, float] = (0.0, 0.0)
+    lean: float = 0.0
+    titles: tuple[str, ...] = ()
+    picture: tuple[float, float, float, float] | None = None
 
     @cached_property
     def obstacles(self) -> Mapping[str, tuple[Box, ...]]:
@@ -159,7 +188,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """Names that the drawn edges write from and read at; by group, the longest MLP to MLP edge in layers."""
 
     writes: set[str] = field(default_factory=set)
@@ -176,13 +205,13 @@ class _Use:
         return "reads" if name in self.reads else "unused"
 
 
-def place(graph: Graph, edges: Iterable[Edge]) -> Layout:
-    """Positions for the nodes of a graph, given the edges that will be drawn.
+def place_lanes(graph: Graph, edges: Iterable[Edge]) -> Layout:
+    """Positions for the nodes of a graph, given the edges that will be drawn, a lane for each token group.
 
     The whole grid is shown faintly where it fits (40 columns of heads); beyond that each lane has only the columns that
     it uses.
     """
-    use = _use(edges)
+    use = used_by(edges)
     touched = {end.group for end in use.ends}
     groups = [name for name in graph.groups.names if name in touched]
     if not groups:
@@ -196,8 +225,8 @@ def place(graph: Graph, edges: Iterable[Edge]) -> Layout:
     return _Placer(graph, use, sizes, lanes, full).layout(left_out)
 
 
-def _use(edges: Iterable[Edge]) -> _Use:
-    use = _Use()
+def used_by(edges: Iterable[Edge]) -> Use:
+    use = Use()
     for edge in edges:
         source, destination = edge.source, edge.destination
         use.ends.extend((source, destination))
@@ -214,7 +243,7 @@ def _use(edges: Iterable[Edge]) -> _Use:
     return use
 
 
-def _heads(graph: Graph, use: _Use, group: str, full: bool) -> tuple[int, ...]:
+def _heads(graph: Graph, use: Use, group: str, full: bool) -> tuple[int, ...]:
     if full:
         layers = range(graph.cfg.n_layers)
         return tuple(range(max(graph.cfg.heads_of(layer) * _has_heads(graph, layer, group) for layer in layers)))
@@ -244,7 +273,7 @@ def _has_mlp(graph: Graph, layer: int, group: str) -> bool:
 
 
 def _lanes(
-    groups: list[str], heads: Mapping[str, tuple[int, ...]], use: _Use, sizes: Sizes, with_mlps: set[str]
+    groups: list[str], heads: Mapping[str, tuple[int, ...]], use: Use, sizes: Sizes, with_mlps: set[str]
 ) -> list[Lane]:
     lanes, x = [], 52.0
     for group in groups:
@@ -263,7 +292,7 @@ def _lanes(
 class _Placer:
     """Collects the boxes of one layout."""
 
-    def __init__(self, graph: Graph, use: _Use, sizes: Sizes, lanes: list[Lane], full: bool) -> None:
+    def __init__(self, graph: Graph, use: Use, sizes: Sizes, lanes: list[Lane], full: bool) -> None:
         self._graph, self._use, self._sizes, self._lanes, self._full = graph, use, sizes, lanes, full
         self._boxes: dict[str, Box] = {}
         self._ports: dict[str, Box] = {}

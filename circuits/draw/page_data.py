@@ -6,13 +6,15 @@ sorted, C(n) of `circuits/sizes.py` is the edges whose number is below that of t
 can show every size without a dead end. An edge's ends and the free links between them are the nodes of `reach.Walks`:
 whoever walks along them follows the graph's paths and no others.
 
-Attention is bytes, 255 for the largest weight of its row, with the row's largest weight beside it; base64.
+Attention is bytes, 255 for the largest number of its row and 0 for its smallest (of weights: for 0), with the row's
+range beside it; base64.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +31,10 @@ from ..reach import Walks, path_strengths
 from ..report import Report
 from ..words import group_title, measure, title
 from .curve import curve_points, own_point
-from .layout import Box, Layout, place
+from .layout import Box, Layout
+from .panels import place
 from .route import route
-from .strokes import Stroke, strokes
+from .strokes import Stroke, strokes, strokes_beyond
 from .style import legible
 
 if TYPE_CHECKING:
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
 
 MAX_EDGES = 10_000
 """Of a larger circuit the page holds the largest part made of whole paths that has at most so many edges."""
+MAX_BEYOND, MAX_GRAPH = 2_000, 1_000_000
+"""Up to so many edges the ranking is gone on with beyond the circuit, in graphs of at most so many."""
 MAX_PATTERN_BYTES = 3_000_000
-"""Of all full patterns together; heads that touch the strongest edges come first."""
+"""Of all full patterns of one image together; heads that touch the strongest edges come first."""
 
 
 def script_json(value: Any) -> str:
@@ -64,13 +69,18 @@ def _legible(value: Any) -> Any:
 
 def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
     """The circuit, and what is known of it, for the script of its page; the keys are those that `page/*.js` read."""
-    data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report))
+    data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report), beyond=MAX_BEYOND)
     about = {"schema": "vitcircuits.page/1", "title": title(circuit), "curves": _curves(report)}
-    return {**about, **data, "images": _images(circuit, exhibit, shown)}
+    return {**about, **data, "images": _images(circuit, exhibit, shown[: data["n_kept"]])}
 
 
 def circuit_data(
-    circuit: Circuit, limit: int, *, beside: Circuit | None = None, removed: Mapping[str, str] | None = None
+    circuit: Circuit,
+    limit: int,
+    *,
+    beside: Circuit | None = None,
+    removed: Mapping[str, str] | None = None,
+    beyond: int = 0,
 ) -> tuple[dict[str, Any], list[Stroke]]:
     """The diagram of a circuit for a page's script, and its edges.
 
@@ -79,17 +89,27 @@ def circuit_data(
         limit: The most edges.
         beside: A circuit of the same graph that stands on the same places.
         removed: Name of an edge -> what the circuit loses without it.
+        beyond: The ranking goes on beyond the circuit up to so many edges on paths.
     """
-    entered = _entered(circuit)
-    shown = _shown(strokes(circuit), entered, limit)
-    more = [] if beside is None else _shown(strokes(beside), _entered(beside), limit)
+    order = _order(circuit, beyond)
+    entered, n_kept = _entered(circuit.graph, order), len(circuit)
+    shown = _shown(strokes(circuit), np.minimum(entered[:n_kept], n_kept + 1), limit)
+    end = n_kept + 1
+    if len(shown) == n_kept < len(order):
+        ends = np.append(np.sort(entered), len(order) + 1)
+        end = max(end, int(ends[min(beyond, len(order))]))
+        chosen = n_kept + np.flatnonzero(entered[n_kept:] < end)
+        shown = [*shown, *strokes_beyond(circuit, order, chosen, shown)]
+    more = [] if beside is None else _shown(strokes(beside), _entered(beside.graph, _order(beside)), limit)
     layout = place(circuit.graph, [stroke.edge for stroke in (*shown, *more)])
     boxes = {**layout.boxes, **layout.frames}
     walks = Walks.of(circuit.graph)
     data = {
-        "n_circuit": len(circuit),
+        "n_circuit": n_kept,
         "n_graph": len(circuit.graph),
-        "off_paths": int((entered > len(circuit)).sum()),
+        "n_kept": min(n_kept, len(shown)),
+        "end": end,
+        "off_paths": int((entered[:n_kept] > n_kept).sum()),
         "layout": _layout(layout),
         "boxes": [_box(circuit, box, layout, walks.logits) for box in boxes.values()],
         "ports": [_rectangle(box) for box in layout.ports.values()],
@@ -125,12 +145,19 @@ def pair_data(
     return {"names": names, "comparable": linked or matching is not None, "linked": linked, "circuits": circuits}
 
 
-def _entered(circuit: Circuit) -> NDArray[np.intp]:
-    """Of each kept edge in rank order, the shortest prefix in which it is on a path; one more than all for none."""
-    order = ranked_indices(circuit)
-    strengths = np.zeros(len(circuit.graph), dtype=np.intp)
+def _order(circuit: Circuit, beyond: int = 0) -> NDArray[np.intp]:
+    """The kept edges in rank order; then, as far as the graph is small and scored, the others."""
+    kept = ranked_indices(circuit)
+    if circuit.scores is None or len(circuit) >= beyond or len(circuit.graph) > MAX_GRAPH:
+        return kept
+    return np.concatenate([kept, ranked_indices(replace(circuit, mask=~circuit.mask))])
+
+
+def _entered(graph: Graph, order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of each edge of an order, the shortest prefix in which it is on a path; one more than all for none."""
+    strengths = np.zeros(len(graph), dtype=np.intp)
     strengths[order] = np.arange(len(order), 0, -1)
-    return len(order) + 1 - path_strengths(circuit.graph, strengths)[order]
+    return len(order) + 1 - path_strengths(graph, strengths)[order]
 
 
 def _shown(drawn: Sequence[Stroke], entered: NDArray[np.intp], limit: int) -> list[Stroke]:
@@ -152,6 +179,12 @@ def _layout(layout: Layout) -> dict[str, Any]:
         "lanes": lanes,
         "rows": layout.rows,
         "row_titles": layout.row_titles,
+        "panels": [vars(panel) for panel in layout.panels],
+        "places": {name: [round(at, 1) for at in place] for name, place in layout.places.items()},
+        "titles": {group: group_title(group) for group in layout.titles},
+        "cell": layout.cell,
+        "lean": layout.lean,
+        "picture": layout.picture,
     }
 
 
@@ -248,7 +281,7 @@ def _images(circuit: Circuit, exhibit: Exhibit | None, shown: Sequence[Stroke]) 
         "has_cls": cfg.tokens.has_cls,
         "heads": [cfg.heads_of(layer) for layer in range(cfg.n_layers)],
         "places": _places(circuit.graph),
-        "rows": _rows(exhibit.attention),
+        "rows": {name: _rows(one) for name, one in {"pattern": exhibit.attention, **exhibit.kinds}.items()},
         "patterns": _patterns(exhibit, shown),
     }
 
@@ -265,20 +298,26 @@ def _places(graph: Graph) -> list[str] | None:
 
 
 def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:
-    """Weights, shape (..., token), as bytes, with the largest of each row."""
-    weights = np.clip(np.nan_to_num(weights.astype(np.float32)), 0.0, None)
-    largest = weights.max(-1)
-    scaled = weights / np.where(largest > 0, largest, 1.0)[..., None]
+    """Numbers, shape (..., token), as bytes, with the range of each row; what a mask forbids is the smallest."""
+    weights = weights.astype(np.float32)
+    known = np.where(np.isfinite(weights), weights, np.nan)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rows without a number
+        smallest, largest = np.nan_to_num(np.fmin(np.nanmin(known, -1), 0.0)), np.nan_to_num(np.nanmax(known, -1))
+    width = np.where(largest > smallest, largest - smallest, 1.0)[..., None]
+    scaled = np.nan_to_num((known - smallest[..., None]) / width)
     data = base64.b64encode((scaled * 255 + 0.5).astype(np.uint8).tobytes()).decode("ascii")
-    return {"shape": weights.shape, "data": data, "largest": [float(f"{one:.3g}") for one in largest.ravel().tolist()]}
+    ranges = {"smallest": smallest, "largest": largest}
+    short = {name: [float(f"{one:.3g}") for one in some.ravel().tolist()] for name, some in ranges.items()}
+    return {"shape": weights.shape, "data": data, **(short if smallest.any() else {"largest": short["largest"]})}
 
 
 def _patterns(exhibit: Exhibit, shown: Sequence[Stroke]) -> Mapping[str, Any]:
-    """Full patterns over the first image, shape (token, token), by head; as many heads of the circuit as fit."""
+    """Full patterns, shape (image, token, token), by head; as many heads of the circuit as fit."""
     if exhibit.patterns is None or exhibit.frames > 1:  # a patch that is pointed at is one token
         return {}
     ends = (end for stroke in shown for end in (stroke.edge.source, stroke.edge.destination) if end.head >= 0)
     heads = dict.fromkeys((end.node, end.layer, end.head) for end in ends)
     n_tokens = exhibit.patterns.shape[-1]
     most = MAX_PATTERN_BYTES // (n_tokens * n_tokens)
-    return {name: _rows(exhibit.patterns[layer, head]) for name, layer, head in list(heads)[:most]}
+    return {name: _rows(exhibit.patterns[:, layer, head]) for name, layer, head in list(heads)[:most]}

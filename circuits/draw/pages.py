@@ -16,8 +16,10 @@ slider, at 200, 1,000 and 10,000 edges of ViT-B:
 | cytoscape 3.35 | 190, 509, 4735 | 46, 139, 2175 | 443 kB |
 
 The page itself, with 197 tokens, four pairs and full patterns: first picture after 0.5 to 0.7 s at 1,000 edges of
-DeiT-Tiny's shape and 1.1 s at 10,000 of ViT-B's; longest step of the slider, two frames of waiting included, 59 to 104
-and 252 ms. d3-quadtree is left out: asking the canvas for the curve under the pointer takes 0.2, 1.2 and 29 ms, and the
+DeiT-Tiny's shape and 1.1 s at 10,000 of ViT-B's. A step of the slider at 1,000 edges is 2 ms of script; drawing the
+curves is the rest, and dashes are half of it, so they wait until the slider does: median 33 ms, two frames of waiting
+included, where it was 40 to 80, and 58 to 76 in the slowest tenth, where it was 99 to 120, with twelve processes on two
+cores. d3-quadtree is left out: asking the canvas for the curve under the pointer takes 0.2, 1.2 and 29 ms, and the
 tree 25, 68 and 1972 to build at each step.
 """
 

@@ -10,6 +10,7 @@ other lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,8 @@ _BAR = 90.0  # px; from this width on, edges attach to a box side by side
 
 def route(layout: Layout, edge: Edge) -> str:
     """The path of an edge."""
+    if layout.panels:
+        return _on_maps(layout, edge)
     if edge.inside:
         return _inside(layout, edge)
     source, target = layout.boxes[str(edge.source)], _reading(layout, edge.destination)
@@ -37,7 +40,13 @@ def route(layout: Layout, edge: Edge) -> str:
 
 
 def _reading(layout: Layout, end: End) -> Box:
-    return layout.ports.get(str(end)) or layout.boxes[str(end)]
+    return layout.ports.get(str(end)) or layout.boxes.get(str(end)) or _owner(layout, end)
+
+
+def _owner(layout: Layout, end: End) -> Box:
+    """The box, or the frame around heads, that a port belongs to."""
+    name = str(replace(end, port=""))
+    return layout.frames.get(name) or layout.boxes[name]
 
 
 def _attach(box: Box, other: float, lane: Lane) -> float:
@@ -145,6 +154,36 @@ def _inside(layout: Layout, edge: Edge) -> str:
     low = port.bottom + 10.0 + (deepest - 10.0) * (abs(x2 - x1) / layout.width) ** 0.5
     points = ((x1 + 0.25 * (x2 - x1), low), (x2 - 0.04 * (x2 - x1), low), (x2, target.bottom + 3))
     return f"M{_pair((x1, port.bottom))}C{' '.join(map(_pair, points))}"
+
+
+def _on_maps(layout: Layout, edge: Edge) -> str:
+    """Upright at one place of several panels; bowed from place to place inside one."""
+    source, target = _reading(layout, edge.source), _owner(layout, edge.destination)
+    if not edge.inside:
+        target = _reading(layout, edge.destination)
+        if source.top > target.bottom:
+            return _smooth([(source.x, source.top), (target.x, target.bottom)])
+        over = source.top - 0.5 * layout.cell[1]  # a head and its MLP side by side
+        controls = ((source.x, over), (target.x, over), (target.x, target.top))
+        return f"M{_pair((source.x, source.top))}C{' '.join(map(_pair, controls))}"
+    if edge.source.group == edge.destination.group:
+        return _to_itself(source, target)
+    across, down = target.x - source.x, target.y - source.y
+    length = float(np.hypot(across, down))
+    short = min(1.0, 0.5 * target.width / max(abs(across), 1e-6), 0.5 * target.height / max(abs(down), 1e-6))
+    end = (target.x - short * across, target.y - short * down)
+    bow = min(0.14 * length, 40.0) * (1.0 if across > 0 else -1.0) / length
+    controls = [(source.x + part * across + bow * down, source.y + part * down - bow * across) for part in (0.3, 0.75)]
+    return f"M{_pair((source.x, source.y))}C{' '.join(map(_pair, [*controls, end]))}"
+
+
+def _to_itself(port: Box, target: Box) -> str:
+    """What a head reads at the place where it writes: straight up from its port, or around where it has none."""
+    if port.top > target.top:
+        return f"M{_pair((port.x, port.top))}L{_pair((port.x, target.bottom + 1))}"
+    low, wide = target.bottom + 0.6 * target.height, 0.3 * target.width
+    points = ((target.x - wide, low), (target.x + wide, low), (target.x + wide, target.bottom))
+    return f"M{_pair((target.x - wide, target.bottom))}C{' '.join(map(_pair, points))}"
 
 
 def _pair(point: Point) -> str:

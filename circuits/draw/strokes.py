@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..circuit import Circuit
-from ..formats.tables import EdgeRow, edge_rows, ranked_indices
+from ..formats.tables import EdgeRow, edge_rows, ranked_indices, rows_at
 from ..graph import Graph
 from ..sizes import largest_within
 from ..words import group_title, shortened
 from .layout import Layout
-from .style import BLUE, FRAME, ORANGE, tag, text
+from .style import BLUE, FRAME, HEAT, ORANGE, tag, text
 
 POSITIVE, NEGATIVE, UNSCORED = BLUE, ORANGE, FRAME
 DASH = "5 3"
@@ -94,8 +94,22 @@ def strokes(circuit: Circuit, *, limit: int | None = None) -> tuple[Stroke, ...]
     if limit is not None and len(order) > limit:
         evenly = np.linspace(0, len(order) - 1, limit).astype(np.intp)
         places = evenly if scores is None else _strongest(circuit.graph, order, size, limit)
-    rows = zip(edge_rows(circuit, places), (size[places] / largest).tolist(), strict=True)
-    return tuple(Stroke(*map(_finite, [*vars(row).values(), share])) for row, share in rows)
+    return tuple(
+        _stroke(row, share) for row, share in zip(edge_rows(circuit, places), size[places] / largest, strict=True)
+    )
+
+
+def strokes_beyond(
+    circuit: Circuit, order: NDArray[np.intp], places: NDArray[np.intp], drawn: Sequence[Stroke]
+) -> tuple[Stroke, ...]:
+    """Edges that a circuit does not keep, at some places of an order of edges, on the scale of those that it keeps."""
+    per_share = max((abs(one.score) / one.share for one in drawn if one.score and one.share), default=1.0)
+    rows = rows_at(circuit, order, places)
+    return tuple(_stroke(row, min(1.0, abs(_finite(row.score) or 0.0) / per_share)) for row in rows)
+
+
+def _stroke(row: EdgeRow, share: float) -> Stroke:
+    return Stroke(*map(_finite, [*vars(row).values(), float(share)]))
 
 
 def _strongest(graph: Graph, order: NDArray[np.intp], size: NDArray[np.float64], limit: int) -> NDArray[np.intp]:
@@ -140,9 +154,11 @@ def _entries(graph: Graph, layout: Layout, drawn: Sequence[Stroke], n_edges: int
         entries.append(("widths", f"width: |score| {number(0.1 * top)}, {number(0.5 * top)}, {number(top)}"))
     if any(stroke.edge.inside for stroke in drawn):
         entries.append(("inside", "inside a head, from one token group to another"))
-    if graph.ports == "qkv":
+    if layout.panels:
+        entries.append(("heat", "a place: the sum of |score| of the edges drawn from or to it"))
+    if graph.ports == "qkv" and layout.ports:
         entries.append(("ports", "query, key, value: where a head reads"))
-    if graph.ports == "block":
+    if graph.ports == "block" and layout.ports:
         entries.append(("bar", "where all heads of a layer read"))
     unused = [box for box in layout.boxes.values() if box.state == "unused" and box.end.kind in ("head", "mlp")]
     if unused:
@@ -177,6 +193,8 @@ def _symbol(kind: str, x: float, y: float) -> str:
             return tag("line", stroke=UNSCORED, **line)
         case "bar":
             return tag("rect", x=x, y=middle - 3.0, width=36.0, height=6.0, rx=3.0, **box)
+        case "heat":
+            return tag("path", d=f"M{text(x + 5)} {text(middle - 5)}h24l6 10h-24z", fill=HEAT, fill_opacity=0.6)
         case "dot":
             return tag("rect", x=x + 16.0, y=middle - 2.0, width=4.0, height=4.0, rx=2.0, fill="#d1d5db")
         case "faint":

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 INK, FRAME, LABEL, GREY, PALE = "#111827", "#6b7280", "#374151", "#9ca3af", "#e5e7eb"
 BLUE, ORANGE = "#2b6cb0", "#d9622b"
 """What helps and what hurts; the first thing and the second."""
+HEAT = "#ffb020"
+"""How much there is at a place of an image."""
 LINES = (BLUE, ORANGE, "#2f855a", "#7b5ea7", "#b7791f", "#4a5568")
 """Colours of lines that are told apart."""
 MARKS = ("o", "s", "^", "D", "v", "P")

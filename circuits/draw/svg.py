@@ -14,11 +14,12 @@ from ...models.files import write_text_atomic
 from ..circuit import Circuit
 from ..formats import draw_circuit as draw_circuit  # the package hands it on
 from ..words import facts, group_title, shortened, title
-from .images import caption, chips_width, image_with_grid
-from .layout import Box, Layout, place
+from .images import caption, chips_width, image_with_grid, png_uri
+from .layout import Box, Layout, Panel
+from .panels import place
 from .route import route
 from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, legend, strokes
-from .style import tag, text
+from .style import HEAT, tag, text
 
 if TYPE_CHECKING:
     from ..figure_data import Exhibit
@@ -27,6 +28,7 @@ MAX_EDGES = 400
 """More edges than this are a hairball; only the strongest are drawn, and the picture says so."""
 
 _MARGIN, _MIN_WIDTH = 24.0, 620.0
+_ARROWS = {"": 7.0, "-large": 13.0, "-small": 4.0}  # px
 STYLE = """
 .vc{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}
 .vc .title{font-size:17px;font-weight:600;fill:#111827}
@@ -62,7 +64,8 @@ def to_svg(circuit: Circuit, *, exhibit: Exhibit | None = None, max_edges: int =
     width = max(layout.width, _MIN_WIDTH, foot_width(circuit, exhibit)) + 2 * _MARGIN
     head, top = _header(circuit, width) if header else ([], _MARGIN)
     left = (width - layout.width) / 2
-    picture = tag("g", *diagram(layout, drawn), transform=f"translate({text(left)} {text(top)})")
+    shown = png_uri(exhibit.clean[0]) if layout.picture and exhibit is not None and len(exhibit.clean) else ""
+    picture = tag("g", *diagram(layout, drawn, shown), transform=f"translate({text(left)} {text(top)})")
     corner = (_MARGIN if exhibit is not None else left + 8.0, top + layout.height + 18.0)
     under, bottom = foot(circuit, layout, drawn, exhibit=exhibit, corner=corner)
     height = bottom + _MARGIN
@@ -120,28 +123,30 @@ def _lines(items: list[str], length: int) -> list[str]:
 
 def markers(heads: Mapping[str, str]) -> str:
     """Arrowheads by name, in these colours."""
-    shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "markerWidth": 7.0, "markerHeight": 7.0, "orient": "auto"}
+    shape = {"viewBox": "0 0 8 8", "refX": 6.0, "refY": 4.0, "orient": "auto", "markerUnits": "userSpaceOnUse"}
     return tag(
         "defs",
         *(
             tag(
                 "marker",
                 tag("path", d="M0 0.8L8 4L0 7.2z", fill=colour),
-                id=f"vc-arrow-{name}",
-                markerUnits="userSpaceOnUse",
+                id=f"vc-arrow-{name}{which}",
+                markerWidth=size,
+                markerHeight=size,
                 **shape,
             )
             for name, colour in heads.items()
+            for which, size in _ARROWS.items()
         ),
     )
 
 
-def diagram(layout: Layout, drawn: Sequence[Stroke]) -> list[str]:
-    """Bands, edges, boxes and ports."""
+def diagram(layout: Layout, drawn: Sequence[Stroke], picture: str = "") -> list[str]:
+    """Bands, edges, boxes and ports; of a map the picture at this address below it."""
     weak_first = sorted(drawn, key=lambda stroke: (stroke.share, -stroke.rank))
     font = layout.sizes.font
     return [
-        *_background(layout),
+        *(_panels(layout, drawn, picture) if layout.panels else _background(layout)),
         tag("g", *(_edge(layout, stroke) for stroke in weak_first), fill="none", class_="edges"),
         tag("g", *(_box(box, font) for box in layout.boxes.values()), class_="nodes"),
         tag("g", *(_port(box, layout) for box in layout.ports.values()), class_="ports"),
@@ -166,9 +171,64 @@ def _background(layout: Layout) -> list[str]:
                 )
             )
     parts += _bands(layout, first, last)
-    for frame in layout.frames.values():
-        parts.append(_rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb"))
-    return parts
+    return parts + _frames(layout)
+
+
+def _frames(layout: Layout) -> list[str]:
+    return [
+        _rect(frame, 5.0, fill="none", stroke="#9ca3af" if frame.state != "unused" else "#e5e7eb")
+        for frame in layout.frames.values()
+    ]
+
+
+def _panels(layout: Layout, drawn: Sequence[Stroke], picture: str) -> list[str]:
+    """Every level's places, the more coloured the more the drawn edges carry there."""
+    carried = carried_by(layout, drawn)
+    parts, largest = [], max(carried.values(), default=0.0)
+    for panel in layout.panels:
+        path = "".join(_cell(layout, panel, group) for group in panel.groups)
+        parts.append(tag("path", d=path, fill="#f7f8fa", stroke="#dfe3e8", stroke_width=0.6))
+        if layout.picture and picture and not panel.level:
+            parts.append(_leaning(layout, panel, picture) + tag("path", d=path, fill="none", stroke="#ffffff"))
+        heats = ((group, carried.get((panel.level, group), 0.0)) for group in panel.groups)
+        parts += [
+            tag("path", tag("title", text(group)), d=_cell(layout, panel, group), fill=HEAT, fill_opacity=share)
+            for group, heat in heats
+            if (share := 0.7 * (heat / (largest or 1.0)) ** 0.5) > 0.01
+        ]
+        first = min(panel.groups, key=lambda group: layout.places[group])
+        x, y = layout.places[first][0] - layout.cell[0] / 2 - layout.lean - 8.0, panel.y + layout.places[first][1]
+        parts.append(tag("text", panel.title, x=x, y=y + 3.5, class_="row", text_anchor="end"))
+    for group in layout.titles:
+        place = {"x": layout.places[group][0], "y": 18.0, "class_": "lane", "text_anchor": "middle"}
+        parts.append(tag("text", text(group_title(group)), **place))
+    return parts + _frames(layout)
+
+
+def _leaning(layout: Layout, panel: Panel, picture: str) -> str:
+    """The picture on the patches of a panel."""
+    assert layout.picture is not None
+    x, y, width, height = layout.picture
+    lean = layout.lean * height / layout.cell[1]
+    matrix = " ".join(f"{value:.3f}" for value in (width, 0.0, lean, height, x, panel.y + y))
+    size = {"width": 1.0, "height": 1.0, "preserveAspectRatio": "none"}
+    return tag("image", href=picture, transform=f"matrix({matrix})", opacity=0.5, **size)
+
+
+def carried_by(layout: Layout, drawn: Sequence[Stroke]) -> dict[tuple[int, str], float]:
+    """By level and token group, the sum of |score| of the edges that start or end there, as shares of the largest."""
+    last, found = len(layout.panels) - 1, {}
+    for stroke in drawn:
+        ends = (stroke.edge.source, stroke.edge.destination)
+        for where in {(last if end.kind == "logits" else end.layer + 1, end.group) for end in ends}:
+            found[where] = found.get(where, 0.0) + stroke.share
+    return found
+
+
+def _cell(layout: Layout, panel: Panel, group: str) -> str:
+    (x, y), (width, height) = layout.places[group], layout.cell
+    left, top = x - width / 2 - layout.lean / 2, panel.y + y - height / 2
+    return f"M{text(left)} {text(top)}h{text(width)}l{text(layout.lean)} {text(height)}h{text(-width)}z"
 
 
 def _bands(layout: Layout, first: float, last: float) -> list[str]:
@@ -194,8 +254,15 @@ def _edge(layout: Layout, stroke: Stroke) -> str:
         stroke_width=stroke.width,
         stroke_opacity=stroke.opacity,
         stroke_dasharray=DASH if stroke.sign == "negative" else None,
-        marker_end=f"url(#vc-arrow-{stroke.marker})" if stroke.edge.inside else None,
+        marker_end=f"url(#vc-arrow-{stroke.marker}{_arrow(layout, stroke)})",
     )
+
+
+def _arrow(layout: Layout, stroke: Stroke) -> str:
+    """Which arrowhead: large at wide edges, small on maps of small cells."""
+    if layout.panels and not layout.sizes.port:
+        return "-small"
+    return "-large" if stroke.width > 2.5 else ""
 
 
 def _rect(box: Box, radius: float, **attributes: object) -> str:
@@ -206,13 +273,16 @@ def _rect(box: Box, radius: float, **attributes: object) -> str:
 def _box(box: Box, font: float) -> str:
     if not box.label:
         return _rect(box, 2.0, fill="#d1d5db")
+    label = text(box.label) if font > 6 else ""
     state = "writes" if box.end.kind == "logits" and box.state == "reads" else box.state  # the logits write nowhere
     ink = {"writes": "#111827", "reads": "#6b7280", "unused": "#c3c8cf"}[state]
     outline = {"writes": "#374151", "reads": "#9ca3af", "unused": "#e2e5e9"}[state]
     fill = "#fdf3d8" if box.end.kind == "mlp" and box.state != "unused" else "#ffffff"
-    words = tag("text", text(box.label), x=box.x, y=box.y + 0.35 * font, font_size=font, fill=ink, text_anchor="middle")
-    shape = _rect(box, 4.0, fill=fill, stroke=outline, stroke_width=1.1 if state == "writes" else 0.9)
-    return tag("g", tag("title", text(box.name)), shape, words, class_=f"node {box.state}")
+    words = tag("text", label, x=box.x, y=box.y + 0.35 * font, font_size=font, fill=ink, text_anchor="middle")
+    shape = _rect(
+        box, min(4.0, box.height / 4), fill=fill, stroke=outline, stroke_width=1.1 if state == "writes" else 0.9
+    )
+    return tag("g", tag("title", text(box.name)), shape, words if label else "", class_=f"node {box.state}")
 
 
 def _port(box: Box, layout: Layout) -> str:
@@ -223,7 +293,7 @@ def _port(box: Box, layout: Layout) -> str:
         return tag("g", tag("title", text(box.name)), shape, class_="port")
     circle = tag("circle", cx=box.x, cy=box.y, r=box.width / 2, fill="#ffffff", stroke=outline, stroke_width=0.9)
     letter = ""
-    if box.label and layout.sizes.port > 5:
+    if box.label:
         ink = "#374151" if used else "#c3c8cf"
         letter = tag("text", box.label, x=box.x, y=box.y + 2.4, font_size=7.0, fill=ink, text_anchor="middle")
     return tag("g", tag("title", text(box.name)), circle, letter, class_="port")

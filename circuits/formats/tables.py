@@ -90,9 +90,13 @@ def ranked_indices(circuit: Circuit) -> NDArray[np.intp]:
 
 def edge_rows(circuit: Circuit, places: slice | NDArray[np.intp] = slice(None)) -> list[EdgeRow]:
     """The kept edges in rank order, or those at some places of it."""
+    return rows_at(circuit, ranked_indices(circuit), places)
+
+
+def rows_at(circuit: Circuit, order: NDArray[np.intp], places: slice | NDArray[np.intp]) -> list[EdgeRow]:
+    """Edges of a circuit's graph, kept or not, at some places of an order of edge indices."""
     graph, scores = circuit.graph, circuit.scores
-    indices = ranked_indices(circuit)
-    ranks, indices = np.arange(1, len(indices) + 1)[places].tolist(), indices[places]
+    ranks, indices = np.arange(1, len(order) + 1)[places].tolist(), order[places]
     edges = [graph.edge(index) for index in indices.tolist()]
     if scores is None:
         return [EdgeRow(*row) for row in zip(ranks, edges, strict=True)]

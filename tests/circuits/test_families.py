@@ -9,7 +9,7 @@ import torch
 from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import Circuit, NodeScores, Pairs, Task, compile_graph, evaluate
 from vitcircuits.circuits.draw import draw_circuit
-from vitcircuits.circuits.draw.layout import place
+from vitcircuits.circuits.draw.panels import place
 from vitcircuits.circuits.figure_data import Exhibit, gather
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.circuits.partners.partner import changed_tokens

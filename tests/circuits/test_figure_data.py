@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits import Pairs, Task, class_contrast
-from vitcircuits.circuits.figure_data import gather
+from vitcircuits.circuits.attention import attention_maps
+from vitcircuits.circuits.figure_data import _rows, gather
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
@@ -34,9 +35,22 @@ def crossed():
 def test_full_patterns_are_of_the_first_image_and_left_out_where_they_would_fill_memory(crossed, monkeypatch):
     found = gather(crossed)
     assert np.allclose(found.patterns.sum(-1), 1, atol=2e-3)
-    assert np.allclose(found.patterns[:, :, 0], found.attention[0], atol=1e-3)  # CLS reads out
+    assert np.allclose(found.patterns[0, :, :, 0], found.attention[0], atol=1e-3)  # CLS reads out
+    every = gather(crossed, patterns="all").patterns
+    assert np.allclose(every[:, :, :, 0], found.attention, atol=1e-3) and np.array_equal(every[:1], found.patterns)
+    monkeypatch.setattr("vitcircuits.circuits.figure_data._MOST_WEIGHTS", 3 * found.patterns.size)
+    assert len(gather(crossed, patterns="all").patterns) == 3
     monkeypatch.setattr("vitcircuits.circuits.figure_data._MOST_WEIGHTS", found.patterns.size - 1)
     assert gather(crossed).patterns is None
+
+
+@pytest.mark.parametrize("kind", ["score", "value_weighted"])
+def test_attention_is_told_by_every_kind_as_attention_maps_tells_it(crossed, kind):
+    found = gather(crossed)
+    maps = attention_maps(crossed.vit, crossed.evaluation.select(_rows(crossed.evaluation, None)).clean, kind=kind)
+    for name in maps:
+        layer, head = (int(part[1:]) for part in name.split("."))
+        np.testing.assert_allclose(found.kinds[kind][:, layer, head], maps.readout(name), atol=1e-5)
 
 
 def test_pairs_of_a_crossed_task_are_of_every_cell_and_no_clean_image_twice(crossed):

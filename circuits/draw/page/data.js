@@ -9,24 +9,28 @@ class Circuit {
     this.page = page;
     this.layout = page.layout;
     this.ports = page.ports;
+    this.cells = new Map();
     this.boxes = page.boxes.map(box => ({...box, reads: [], writes: []}));
     const columns = Object.entries(page.edges);
     this.edges = page.edges.name.map((_, at) => Object.fromEntries(columns.map(([key, values]) => [key, values[at]])));
     for (const edge of this.edges) {
       edge.extent = extent(edge.path);
+      edge.tail = points(edge.path).slice(-4);
       this.boxes[edge.source].writes.push(edge);
       this.boxes[edge.target].reads.push(edge);
     }
     this.nodes = new Map(this.boxes.filter(box => box.label || box.frame).map(box => [box.name, box]));
     this.named = new Map(this.edges.map(edge => [edge.name, edge]));
+    this.edges.forEach((edge, at) => (edge.kept = at < page.n_kept));
     this.entered = this.edges
       .map(edge => edge.enters)
-      .filter(place => place <= page.n_circuit)
+      .filter(place => place < page.end)
       .sort((a, b) => a - b);
+    this.size = this.entered.filter(place => place <= page.n_circuit).length;
   }
 
-  // Edges on paths from input to logits; the slider's largest number.
-  get size() {
+  // Edges on paths from input to logits, beyond the circuit's own too: the slider's largest number.
+  get total() {
     return this.entered.length;
   }
 
@@ -40,7 +44,7 @@ class Circuit {
 
   // C(n): the longest prefix of the ranking that leaves at most n edges on paths, weak edges first.
   within(n) {
-    const limit = n < this.size ? this.entered[n] : this.page.n_circuit + 1;
+    const limit = this.entered[n] ?? this.page.end;
     return this.edges.filter(edge => edge.enters < limit).sort((a, b) => a.share - b.share || b.rank - a.rank);
   }
 
@@ -49,7 +53,43 @@ class Circuit {
     return [this.boxes[edge.source].group, this.boxes[edge.target].group];
   }
 
+  // Where groups are places on a map: the cell of one on a level.
+  cell = (panel, group) => {
+    const {layout, cells} = this,
+      key = `${panel.level} ${group}`;
+    if (!cells.has(key)) {
+      const [x, y] = layout.places[group],
+        [width, height] = layout.cell.map(size => size / 2),
+        lean = layout.lean / 2,
+        middle = panel.y + y;
+      const corners = [
+        [x - width - lean, middle - height],
+        [x + width - lean, middle - height],
+        [x + width + lean, middle + height],
+        [x - width + lean, middle + height],
+      ];
+      cells.set(key, {corners, path: `M${corners.map(corner => corner.join(" ")).join("L")}Z`});
+    }
+    return cells.get(key);
+  };
+
+  // By level and group, the sum of |score| of the edges that start or end there; nothing for lanes.
+  carried(edges) {
+    const sums = new Map(),
+      {panels} = this.layout;
+    if (!panels.length) return sums;
+    const at = ({kind, layer, group}) => `${kind === "logits" ? panels.length - 1 : layer + 1} ${group}`;
+    for (const edge of edges) {
+      for (const key of new Set([at(this.boxes[edge.source]), at(this.boxes[edge.target])]))
+        sums.set(key, (sums.get(key) ?? 0) + Math.abs(edge.score ?? 0));
+    }
+    return sums;
+  }
+
   lane(group) {
+    const {places, cell} = this.layout,
+      place = places[group];
+    if (place) return {x: place[0] - cell[0] / 2, width: cell[0]};
     return group && this.layout.lanes.find(lane => lane.group === group);
   }
 
@@ -114,10 +154,11 @@ function extent(path) {
   return {left: Math.min(...x), right: Math.max(...x), top: Math.min(...y), bottom: Math.max(...y)};
 }
 
-// Weights of tokens as Python packs them: bytes per row, and the largest weight of each.
+// Numbers of tokens as Python packs them: bytes per row, and the range of each.
 class Rows {
-  constructor({shape, data, largest}) {
+  constructor({shape, data, smallest, largest}) {
     this.shape = shape;
+    this.smallest = smallest;
     this.bytes = Uint8Array.from(atob(data), sign => sign.charCodeAt(0));
     this.largest = largest;
   }
@@ -125,25 +166,26 @@ class Rows {
   row(...place) {
     const at = place.reduce((sum, index, axis) => sum * this.shape[axis] + index, 0),
       width = this.shape.at(-1);
-    const scale = this.largest[at] / 255;
-    return Array.from(this.bytes.subarray(at * width, (at + 1) * width), byte => byte * scale);
+    const low = this.smallest?.[at] ?? 0,
+      scale = (this.largest[at] - low) / 255;
+    return Array.from(this.bytes.subarray(at * width, (at + 1) * width), byte => low + byte * scale);
   }
 }
 
 class Attention {
   constructor(images) {
     Object.assign(this, images);
-    this.gathered = new Rows(images.rows);
+    this.gathered = new Map(Object.entries(images.rows).map(([kind, rows]) => [kind, new Rows(rows)]));
     this.full = new Map(Object.entries(images.patterns).map(([name, rows]) => [name, new Rows(rows)]));
   }
 
   get pairs() {
-    return this.gathered.shape[0];
+    return this.gathered.get("pattern").shape[0];
   }
 
   // Whether a token of a pair's clean image can be asked where it looks.
-  asks(pair, head) {
-    return pair === 0 && this.frames === 1 && this.full.has(head.node);
+  asks(pair, head, kind) {
+    return kind === "pattern" && this.frames === 1 && pair < (this.full.get(head.node)?.shape[0] ?? 0);
   }
 
   // What edges carry at each token, where lanes are places on the image: the sum of their |score|.
@@ -157,9 +199,9 @@ class Attention {
   }
 
   // Weights on all tokens, from a token, or from those that are read out (token -1).
-  weights(pair, head, token) {
-    if (token >= 0 && this.asks(pair, head)) return this.full.get(head.node).row(token);
-    return this.gathered.row(pair, head.layer, head.head);
+  weights(pair, head, token, kind) {
+    if (token >= 0 && this.asks(pair, head, kind)) return this.full.get(head.node).row(pair, token);
+    return this.gathered.get(kind).row(pair, head.layer, head.head);
   }
 
   // Weights of tokens on the patches of the image, frames of a video together, row by row.

@@ -12,6 +12,12 @@ function picturesInPage() {
   );
 }
 
+const KINDS = {
+  pattern: ["attention", "The weights: how the head shares its attention out"],
+  score: ["scores", "What enters the softmax: query times key"],
+  value_weighted: ["written", "How long what the head writes is because of each patch: weight times value"],
+};
+
 class ImageView {
   constructor(attention, circuit, state) {
     this.attention = attention;
@@ -37,6 +43,7 @@ class ImageView {
         make("img", {src: clean.source, alt: clean.said}),
       ),
     );
+    this.kinds = make("div", {class: "same kinds"});
     this.caption = make("p", {class: "at"});
     this.element = make(
       "div",
@@ -45,6 +52,7 @@ class ImageView {
       make("div", {class: "shot"}, this.picture, this.heat),
       this.tokens,
       this.said,
+      this.kinds,
       this.caption,
     );
     for (let at = 0; at < attention.n_prefix; at++)
@@ -84,19 +92,45 @@ class ImageView {
     if (group) this.state.set({...NOTHING, place: group === place ? "" : group});
   }
 
+  // What attention is told by: of what is in the state, what is known.
+  get kind() {
+    const {kind} = this.state.values;
+    return this.attention.gathered.has(kind) ? kind : "pattern";
+  }
+
+  // The chosen head by every kind, side by side.
+  showKinds(head) {
+    const kinds = head ? [...this.attention.gathered.keys()] : [];
+    const choice = kind =>
+      make(
+        "button",
+        {
+          type: "button",
+          title: KINDS[kind][1],
+          "aria-pressed": String(kind === this.kind),
+          onclick: () => this.state.set({kind, token: -1}),
+        },
+        this.thumbnail(head, kind),
+        make("span", {}, KINDS[kind][0]),
+      );
+    this.kinds.replaceChildren(...(kinds.length > 1 ? kinds.map(choice) : []));
+  }
+
   update(head, drawn) {
     const {pair, token, place} = this.state.values,
       shown = this.pictures[pair] ? pair : 0,
       {attention} = this;
     const [clean, partner] = this.pictures[shown],
-      asks = head && attention.asks(shown, head);
+      {kind} = this,
+      asks = head && attention.asks(shown, head, kind);
+    if (token < 0) this.showKinds(head);
     this.choices.forEach((choice, at) => choice.setAttribute("aria-pressed", at === shown));
     this.picture.setAttribute("src", clean.source);
     this.picture.setAttribute("alt", clean.said);
     this.caption.textContent = `${clean.said}; ${partner.said}`;
     this.tokens.hidden = !asks && !attention.places;
     if (head) {
-      const weights = attention.onPatches(attention.weights(shown, head, token));
+      const weights = attention.onPatches(attention.weights(shown, head, token, kind));
       this.paint(weights, asks ? [token] : []);
       this.said.textContent = this.says(shown, head, token, weights);
     } else if (attention.places) {
@@ -111,13 +145,14 @@ class ImageView {
 
   saysPlace(group, drawn) {
     if (!group)
-      return "What the drawn edges carry at each place, by |score|. Click a place to see its lane, or a head to see where it looks.";
+      return "What the drawn edges carry at each place, by |score|. Click a place to see its edges, or a head to see where it looks.";
     const n = drawn.filter(edge => this.circuit.groups(edge).includes(group)).length;
     return `${n} drawn edges touch ${group}.`;
   }
 
   says(pair, head, token, weights) {
-    const asks = this.attention.asks(pair, head),
+    const {kind} = this,
+      asks = this.attention.asks(pair, head, kind),
       pool = this.attention.tokens.at(-1) === "pool" && head.layer === this.attention.heads.length - 1;
     const from =
       asks && token >= 0
@@ -127,6 +162,10 @@ class ImageView {
           : this.attention.has_cls
             ? "CLS"
             : "all tokens, averaged";
+    if (kind === "score")
+      return `${head.node} from ${from}: scores of patches from ${number(Math.min(...weights))} to ${number(Math.max(...weights))}, before the softmax.`;
+    if (kind === "value_weighted")
+      return `${head.node} from ${from}: length of what it writes because of each patch, at most ${number(Math.max(...weights))}.`;
     const share = weights.reduce((sum, weight) => sum + weight, 0);
     const more = asks
       ? " Point at a patch to see where it looks."
@@ -165,7 +204,7 @@ class ImageView {
   }
 
   // A small picture of a head's attention, for lists of heads.
-  thumbnail(head) {
+  thumbnail(head, kind = this.kind) {
     const {pair} = this.state.values,
       [rows, columns] = this.attention.grid,
       cell = Math.max(1, Math.round(56 / columns));
@@ -173,17 +212,18 @@ class ImageView {
     const context = canvas.getContext("2d");
     context.fillStyle = "#1f2530";
     context.fillRect(0, 0, canvas.width, canvas.height);
-    const weights = this.attention.weights(Math.min(pair, this.attention.pairs - 1), head, -1);
+    const weights = this.attention.weights(Math.min(pair, this.attention.pairs - 1), head, -1, kind);
     paintHeat(context, this.attention.onPatches(weights), columns, cell);
     return canvas;
   }
 }
 
-// The strongest patch gets the full colour.
+// The strongest patch gets the full colour; what can be negative starts at the weakest.
 function paintHeat(context, weights, columns, cell) {
-  const largest = Math.max(...weights) || 1;
+  const low = Math.min(0, ...weights),
+    range = Math.max(...weights) - low || 1;
   weights.forEach((weight, at) => {
-    context.fillStyle = `rgba(${STRONGEST},${(0.85 * weight) / largest})`;
+    context.fillStyle = `rgba(${STRONGEST},${(0.85 * (weight - low)) / range})`;
     context.fillRect((at % columns) * cell, Math.floor(at / columns) * cell, cell, cell);
   });
 }

@@ -12,9 +12,14 @@ class Explorer {
         : null;
     this.view = new View(this.circuit.layout, pen => drawDiagram(pen, this.circuit, this.look));
     this.view.onsettle = () => this.remember();
+    this.images?.picture.addEventListener("load", () => this.view.redraw());
     this.panel = new Panel(this.circuit, this.state, this.images);
     const curve = page.curves ? new CurveView(page.curves, page.n_graph) : null;
-    this.size = new SizeSlider(this.circuit.size, this.state, {missing: this.circuit.missing, curve});
+    this.size = new SizeSlider(this.circuit.total, this.state, {
+      missing: this.circuit.missing,
+      curve,
+      own: this.circuit.size,
+    });
     this.table = new EdgeTable(this.circuit, this.state);
     this.search = searchField(this.state);
     this.pointer = new Pointer(this.view, this.circuit, {
@@ -23,6 +28,7 @@ class Explorer {
       node: (box, shift) => this.openNode(box, shift),
       edge: edge => this.state.set({...NOTHING, edge: edge.name}),
       paths: box => this.state.set({...NOTHING, node: box.name, paths: !this.state.values.paths}),
+      place: group => this.openPlace(group),
       nothing: () => this.state.set(NOTHING),
     });
     this.inks = readInks();
@@ -50,13 +56,6 @@ class Explorer {
       make("option", {value: "absolute"}, "absolute: one colour, by |score|"),
     );
     this.message = make("span", {class: "said", role: "status"});
-    const file = make("input", {
-      type: "file",
-      accept: ".json",
-      hidden: true,
-      "aria-label": "Open a view",
-      onchange: event => this.openFile(event.target),
-    });
     const zoom = make(
       "span",
       {class: "group"},
@@ -67,11 +66,9 @@ class Explorer {
     const save = make(
       "span",
       {class: "group"},
-      button("SVG", () => saveSvg(this.circuit, this.look, "circuit.svg"), "Save the picture as SVG"),
-      button("PNG", () => this.savePng(), "Save the picture as PNG"),
-      button("View as JSON", () => saveAs(new Blob([this.state.toFile()], {type: "application/json"}), "view.json")),
-      button("Open view", () => file.click()),
-      file,
+      button("SVG", () => saveSvg([this], "circuit.svg"), "Save the picture as SVG"),
+      button("PNG", () => savePng([this], "circuit.png"), "Save the picture as PNG"),
+      ...viewFiles(this.state, this.message),
     );
     return make("div", {class: "bar"}, this.search, this.colours, zoom, save, this.message);
   }
@@ -90,17 +87,18 @@ class Explorer {
   update(changed) {
     const has = (...keys) => keys.some(key => changed.has(key));
     const {values} = this.state;
-    values.n = Math.max(0, Math.min(this.circuit.size, values.n));
+    values.n = Math.max(0, Math.min(this.circuit.total, values.n));
     if (has("n")) {
       this.drawn = this.circuit.within(values.n);
       this.size.update(values.n, this.drawn.length);
     }
     if (has("n", "node", "other", "edge", "place", "paths", "colours", "search")) {
       this.look = this.findLook();
-      this.view.redraw();
+      if (has("n") && this.drawn.length > READABLE) this.view.step();
+      else this.view.redraw();
     }
-    if (has("n", "node", "other", "edge", "place", "paths", "pair")) this.panel.update(this.drawn);
-    if (has("n", "node", "edge", "place", "pair", "token")) this.images?.update(this.head(), this.drawn);
+    if (has("n", "node", "other", "edge", "place", "paths", "pair", "kind")) this.panel.update(this.drawn);
+    if (has("n", "node", "edge", "place", "pair", "token", "kind")) this.images?.update(this.head(), this.drawn);
     if (has("place")) this.view.reveal(this.circuit.lane(values.place));
     if (has("search", "sort", "down", "only", "edge") || (has("n") && values.only === "drawn"))
       this.table.update(this.drawn);
@@ -137,6 +135,8 @@ class Explorer {
     return makeLook(circuit, drawn, {
       lit,
       colours,
+      place,
+      picture: this.images?.picture,
       inks: this.inks,
       chosen: [node, other].filter(Boolean),
       marked: new Set(marked),
@@ -149,42 +149,20 @@ class Explorer {
     else this.panel.open(box.name);
   }
 
+  openPlace(group) {
+    this.state.set({...NOTHING, place: group === this.state.values.place ? "" : group});
+  }
+
   fit() {
     this.view.fit();
     this.view.moved = true;
     this.remember();
   }
 
-  // Writes what is in view into the address; not where a page may not, such as in a frame of a notebook.
   remember() {
     const {x, y, k} = this.view.transform;
     if (this.view.moved) this.state.values.at = [x, y, k].map(value => Number(value.toFixed(3)));
-    clearTimeout(this.remembering);
-    this.remembering = setTimeout(() => {
-      try {
-        history.replaceState(null, "", this.state.toHash());
-      } catch (error) {
-        if (error.name !== "SecurityError") throw error;
-      }
-    }, 150);
-  }
-
-  savePng() {
-    const {width, height} = this.circuit.layout,
-      factor = Math.min(2, 8000 / Math.max(width, height));
-    const canvas = make("canvas", {width: Math.ceil(width * factor), height: Math.ceil(height * factor)}),
-      context = canvas.getContext("2d");
-    context.fillStyle = this.inks.paper;
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.setTransform(factor, 0, 0, factor, 0, 0);
-    drawDiagram(new CanvasPen(context, {left: 0, top: 0, right: width, bottom: height}), this.circuit, this.look);
-    canvas.toBlob(blob => saveAs(blob, "circuit.png"));
-  }
-
-  async openFile(input) {
-    const [file] = input.files;
-    if (file) this.message.textContent = this.state.fromFile(await file.text());
-    input.value = "";
+    this.state.remember();
   }
 }
 

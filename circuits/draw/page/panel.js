@@ -31,14 +31,14 @@ class Panel {
       target = this.circuit.boxes[edge.target];
     const known = [
       [
-        "score",
+        edge.exact ? "exact effect" : "score",
         edge.score == null
           ? "none"
           : `${number(edge.score, true)}${edge.std_err == null ? "" : ` \u00b1 ${number(edge.std_err)} (standard error)`}`,
       ],
       ["mean |score|", edge.mean_abs == null ? null : number(edge.mean_abs)],
-      ["rank", `${edge.rank.toLocaleString("en")} of ${this.circuit.page.n_circuit.toLocaleString("en")}`],
-      ["the score is", edge.exact == null ? null : edge.exact ? "exact: the edge was ablated" : "estimated"],
+      ["rank", this.rank(edge)],
+      ["it is", edge.exact == null ? null : edge.exact ? "exact: the edge was ablated" : "estimated"],
       ["removed from the circuit", this.circuit.page.removed[edge.name]],
     ];
     return [
@@ -46,6 +46,12 @@ class Panel {
       facts(known),
       make("p", {class: "links"}, "From ", this.nodeButton(source), " to ", this.nodeButton(target)),
     ];
+  }
+
+  rank({rank, kept}) {
+    const {n_circuit, n_graph} = this.circuit.page,
+      of = kept ? n_circuit : n_graph;
+    return `${rank.toLocaleString("en")} of ${of.toLocaleString("en")}${kept ? "" : ", not in the circuit"}`;
   }
 
   ofNode(box, other, drawn) {

@@ -1,22 +1,29 @@
 // Two pens with one hand: what is drawn on a canvas is saved as SVG by the same code.
 
 class CanvasPen {
-  constructor(context, seen) {
+  // `coarse` leaves dashes out.
+  constructor(context, seen, coarse = false) {
     this.context = context;
     this.seen = seen;
+    this.coarse = coarse;
   }
 
   sees({left, right, top, bottom}) {
     return right >= this.seen.left && left <= this.seen.right && bottom >= this.seen.top && top <= this.seen.bottom;
   }
 
-  path(item, {ink, width, dash, opacity = 1}) {
+  path(item, {fill, ink, width, dash, opacity = 1}) {
     const {context} = this;
     context.globalAlpha = opacity;
+    item.shape ??= new Path2D(item.path);
+    if (fill) {
+      context.fillStyle = fill;
+      context.fill(item.shape);
+    }
     context.strokeStyle = ink;
     context.lineWidth = width;
-    context.setLineDash(dash ? [5, 3] : []);
-    context.stroke((item.shape ??= new Path2D(item.path)));
+    context.setLineDash(dash && !this.coarse ? [5, 3] : []);
+    context.stroke(item.shape);
     context.globalAlpha = 1;
   }
 
@@ -48,8 +55,20 @@ class CanvasPen {
     context.globalAlpha = 1;
   }
 
+  // A picture from the unit square to where a matrix leads.
+  picture(image, matrix, opacity) {
+    const {context} = this;
+    context.save();
+    context.globalAlpha = opacity;
+    context.imageSmoothingEnabled = image.naturalWidth >= CRISP;
+    context.transform(...matrix);
+    context.drawImage(image, 0, 0, 1, 1);
+    context.restore();
+  }
+
   text(words, x, y, {size, fill, align = "center", weight = 400}) {
     const {context} = this;
+    if (size * context.getTransform().a < UNREADABLE) return;
     context.font = `${weight} ${size}px ${FONT}`;
     context.fillStyle = fill;
     context.textAlign = align;
@@ -57,6 +76,8 @@ class CanvasPen {
   }
 }
 
+const CRISP = 200, // px; smaller pictures keep their pixels
+  UNREADABLE = 3.5; // px on the screen
 const FONT = "'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif";
 
 class SvgPen {
@@ -70,9 +91,14 @@ class SvgPen {
     return true;
   }
 
-  path(item, {ink, width, dash, opacity}) {
-    const style = {fill: "none", stroke: ink, "stroke-width": width, "stroke-dasharray": dash ? "5 3" : null};
+  path(item, {fill = "none", ink, width, dash, opacity}) {
+    const style = {fill, stroke: ink, "stroke-width": width, "stroke-dasharray": dash ? "5 3" : null};
     this.root.append(makeSvg("path", {d: item.path, ...style, "stroke-opacity": opacity}, ...this.title(item)));
+  }
+
+  picture(image, matrix, opacity) {
+    const size = {width: 1, height: 1, preserveAspectRatio: "none"};
+    this.root.append(makeSvg("image", {href: image.src, transform: `matrix(${matrix})`, opacity, ...size}));
   }
 
   title({name}) {

@@ -23,10 +23,8 @@ class Pointer {
     const [x, y] = this.view.inside(event),
       box = boxAt(this.circuit, x, y);
     const slack = 4 / this.view.transform.k;
-    this.set(
-      box ?? edgeAt(this.view.base.getContext("2d"), this.told.look().drawn, x, y, slack) ?? null,
-      this.view.outside(x, y),
-    );
+    const edge = box ? null : edgeAt(this.view.base.getContext("2d"), this.told.look().drawn, x, y, slack);
+    this.set(box ?? edge ?? cellAt(this.circuit, x, y) ?? null, this.view.outside(x, y));
   }
 
   set(thing, place) {
@@ -41,10 +39,29 @@ class Pointer {
   }
 
   draw() {
-    const {pointed, view, circuit} = this,
+    const {pointed, view} = this,
       pen = view.width ? view.pen(view.top) : null;
     this.tip.hidden = !pointed;
     if (!pointed || !pen) return;
+    if (pointed.cell) this.drawCell(pen, pointed);
+    else this.drawThing(pen, pointed);
+    const [x, y] = this.place,
+      within = (at, most) => `${Math.max(4, Math.min(at + 14, most - 4))}px`;
+    this.tip.style.left = within(x, view.width - this.tip.offsetWidth);
+    this.tip.style.top = within(y, view.height - this.tip.offsetHeight);
+  }
+
+  drawCell(pen, {panel, group}) {
+    const {inks, drawn, carried} = this.told.look(),
+      heat = carried.get(`${panel.level} ${group}`);
+    pen.path(this.circuit.cell(panel, group), {ink: inks.mark, width: 2});
+    const n = drawn.filter(edge => this.circuit.groups(edge).includes(group)).length;
+    const here = heat ? `${number(heat)} at this level` : "none at this level";
+    this.tip.textContent = `${group}, ${panel.title}\n${n} drawn edges touch the place; sum of |score|: ${here}`;
+  }
+
+  drawThing(pen, pointed) {
+    const {circuit} = this;
     const look = {...this.told.look(), chosen: this.isEdge ? [] : [pointed.name], marked: new Set()};
     const touches = edge => circuit.boxes[edge.source] === pointed || circuit.boxes[edge.target] === pointed;
     const edges = this.isEdge ? [pointed] : look.drawn.filter(touches);
@@ -52,30 +69,27 @@ class Pointer {
     for (const edge of edges) drawEdge(pen, edge, look, true, this.isEdge ? 1.5 : 0.5);
     for (const box of boxes) box.frame ? drawFrame(pen, box, look) : drawBox(pen, box, look);
     this.tip.textContent = this.isEdge ? this.says(pointed, look) : `${pointed.name}: ${edges.length} edges drawn`;
-    const [x, y] = this.place,
-      within = (at, most) => `${Math.max(4, Math.min(at + 14, most - 4))}px`;
-    this.tip.style.left = within(x, view.width - this.tip.offsetWidth);
-    this.tip.style.top = within(y, view.height - this.tip.offsetHeight);
   }
 
   says(edge, look) {
     const error = edge.std_err == null ? "" : ` \u00b1 ${number(edge.std_err)}`;
-    const exact = edge.exact ? ", measured exactly" : "",
-      removed = this.circuit.page.removed[edge.name];
-    const score = edge.score == null ? "no score" : `score ${number(edge.score, true)}${error}${exact}`;
+    const removed = this.circuit.page.removed[edge.name],
+      what = edge.exact ? "exact effect" : "score";
+    const score = edge.score == null ? "no score" : `${what} ${number(edge.score, true)}${error}`;
     const more = [look.says?.(edge), removed && `removed: ${removed}`].filter(Boolean);
-    return [edge.name, `${score}, rank ${edge.rank}`, ...more].join("\n");
+    return [edge.name, `${score}, rank ${edge.rank}${edge.kept ? "" : ", not in the circuit"}`, ...more].join("\n");
   }
 
   click(event) {
     this.hover({clientX: event.clientX, clientY: event.clientY, buttons: 0});
     if (!this.pointed) this.told.nothing();
+    else if (this.pointed.cell) this.told.place(this.pointed.group);
     else if (this.isEdge) this.told.edge(this.pointed);
     else this.told.node(this.pointed, event.shiftKey);
   }
 
   key(event) {
-    const current = this.pointed && !this.isEdge ? this.pointed : this.told.chosen();
+    const current = this.pointed && !this.isEdge && !this.pointed.cell ? this.pointed : this.told.chosen();
     if (event.key === "Escape") {
       this.told.nothing();
       return this.set(null);

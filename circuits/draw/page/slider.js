@@ -11,9 +11,10 @@ function stepOf(n, largest) {
 }
 
 class SizeSlider {
-  // `missing` says what no size draws; the curve stands beneath.
-  constructor(largest, state, {missing = "", curve = null} = {}) {
+  // `missing` says what no size draws; the curve stands beneath; the circuit's own size is marked where sizes go on.
+  constructor(largest, state, {missing = "", curve = null, own = largest} = {}) {
     this.state = state;
+    this.size = own;
     this.largest = largest;
     this.missing = missing;
     this.curve = curve;
@@ -40,8 +41,18 @@ class SizeSlider {
       make("label", {}, "At most ", this.count, " edges on whole paths"),
       this.said,
       this.slider,
+      own < largest ? this.mark() : null,
       this.curve?.element,
     );
+  }
+
+  mark() {
+    const go = () => this.ask(this.size),
+      at = stepOf(this.size, this.largest) / STEPS;
+    const button = make("button", {type: "button", onclick: go}, `the circuit: ${this.size.toLocaleString("en")}`);
+    button.style.marginLeft = `${100 * at}%`;
+    button.style.transform = `translateX(${-100 * at}%)`;
+    return make("div", {class: "own-size"}, button);
   }
 
   ask(n) {
@@ -59,7 +70,12 @@ class SizeSlider {
     this.slider.value = stepOf(n, this.largest);
     this.slider.setAttribute("aria-valuetext", `${shown} edges`);
     this.count.value = n;
-    this.said.textContent = `${shown.toLocaleString("en")} of ${this.largest.toLocaleString("en")} drawn${this.missing}`;
+    const beyond = shown - this.size,
+      some = shown.toLocaleString("en");
+    this.said.textContent =
+      beyond > 0
+        ? `${some} drawn, ${beyond.toLocaleString("en")} of them not in the circuit`
+        : `${some} of ${this.size.toLocaleString("en")} drawn${this.missing}`;
     this.curve?.mark(shown);
   }
 }

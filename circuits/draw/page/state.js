@@ -7,6 +7,7 @@ const START = {
   ...NOTHING,
   pair: 0,
   token: -1,
+  kind: "pattern",
   colours: "signed",
   search: "",
   sort: "rank",
@@ -52,6 +53,18 @@ class State {
     });
   }
 
+  // Writes what is in view into the address; not where a page may not, such as in a frame of a notebook.
+  remember() {
+    clearTimeout(this.remembering);
+    this.remembering = setTimeout(() => {
+      try {
+        history.replaceState(null, "", this.toHash());
+      } catch (error) {
+        if (error.name !== "SecurityError") throw error;
+      }
+    }, 150);
+  }
+
   toFile() {
     return JSON.stringify({schema: VIEW_SCHEMA, page: this.title, ...Object.fromEntries(this.differing())}, null, 1);
   }
@@ -72,6 +85,22 @@ class State {
     });
     return "";
   }
+}
+
+// Buttons that save what is in view and open what was saved; what a file is not is said in `message`.
+function viewFiles(state, message) {
+  const save = () => saveAs(new Blob([state.toFile()], {type: "application/json"}), "view.json");
+  const open = async () => {
+    const [chosen] = file.files;
+    if (chosen) message.textContent = state.fromFile(await chosen.text());
+    file.value = "";
+  };
+  const file = make("input", {type: "file", accept: ".json", hidden: true, "aria-label": "Open a view", onchange: open});
+  return [
+    make("button", {type: "button", onclick: save}, "View as JSON"),
+    make("button", {type: "button", onclick: () => file.click()}, "Open view"),
+    file,
+  ];
 }
 
 // A value of the kind that it starts with; what is not understood is what it starts with.

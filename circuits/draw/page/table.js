@@ -39,7 +39,7 @@ class EdgeTable {
     this.only = make(
       "select",
       {"aria-label": "Which edges", onchange: () => state.set({only: this.only.value})},
-      make("option", {value: ""}, "all edges"),
+      make("option", {value: ""}, "the circuit\u2019s edges"),
       make("option", {value: "drawn"}, "edges in the diagram"),
       ...kinds.map(kind => make("option", {value: kind}, `edges into ${kind}`)),
     );
@@ -73,7 +73,8 @@ class EdgeTable {
   fill() {
     const {sort, down, search, only, edge} = this.state.values;
     const wanted = one =>
-      holds(one.name, search) && (!only || (only === "drawn" ? this.drawn.has(one) : one.kind === only));
+      holds(one.name, search) &&
+      (only === "drawn" ? this.drawn.has(one) : one.kept && (!only || one.kind === only));
     const found = this.circuit.edges
       .filter(wanted)
       .sort((a, b) => (down ? -1 : 1) * compare(a[sort], b[sort]) || a.rank - b.rank);

@@ -1,8 +1,10 @@
 // The window onto the diagram: two canvases of one size, the upper for what is pointed at, moved by d3-zoom.
 // The wheel scrolls the page until the diagram has the focus; so does one finger. Ctrl and the wheel always zoom.
 
+const SETTLED = 150; // ms after the last step of a slider, until which dashes, half of the work, are left out
 const SLOW = 30; // ms; a picture that takes longer is moved as it is, and drawn again when the gesture ends
-const TALLEST = 1100; // px
+const TALLEST = 1100,
+  TALLEST_MAPS = 1500; // px
 const NARROW = 0.6,
   LEGIBLE = 0.8; // a diagram that would be smaller than the first is shown in part, at the second
 
@@ -43,7 +45,8 @@ class View {
     this.width = width;
     const whole = width / this.layout.width;
     this.scale = whole < NARROW ? LEGIBLE : Math.min(1.4, whole);
-    this.height = Math.round(Math.min(Math.max(260, this.layout.height * this.scale), TALLEST));
+    const tallest = this.layout.panels.length ? TALLEST_MAPS : TALLEST;
+    this.height = Math.round(Math.min(Math.max(260, this.layout.height * this.scale), tallest));
     this.frame.style.height = `${this.height}px`;
     this.density = Math.min(2, devicePixelRatio || 1);
     for (const canvas of [this.base, this.top]) {
@@ -104,6 +107,17 @@ class View {
     this.onsettle?.();
   }
 
+  // Draws at once what follows other pictures quickly, and the whole of it when no more come.
+  step() {
+    this.coarse = true;
+    clearTimeout(this.stepping);
+    this.stepping = setTimeout(() => {
+      this.coarse = false;
+      this.redraw();
+    }, SETTLED);
+    this.redraw();
+  }
+
   // Draws before the next frame, once, however often it is asked to.
   redraw() {
     this.waiting ??= requestAnimationFrame(() => {
@@ -124,12 +138,8 @@ class View {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.setTransform(k * this.density, 0, 0, k * this.density, x * this.density, y * this.density);
-    return new CanvasPen(context, {
-      left: -x / k,
-      top: -y / k,
-      right: (this.width - x) / k,
-      bottom: (this.height - y) / k,
-    });
+    const seen = {left: -x / k, top: -y / k, right: (this.width - x) / k, bottom: (this.height - y) / k};
+    return new CanvasPen(context, seen, this.coarse);
   }
 
   // From a pointer to the diagram's coordinates, and back to pixels of the frame.

@@ -16,8 +16,10 @@ from vitcircuits.models.config import TokenLayout, VitConfig
 TASK = {"model": "toy/test", "metric": "logit_difference", "target_name": "3", "foil_name": "8", "seed": 0}
 
 
-def make_graph(layers: int, heads: int, *, tokens: str = "all", ports: str = "qkv", registers: int = 0) -> Graph:
-    layout = TokenLayout(True, registers, (2, 2))
+def make_graph(
+    layers: int, heads: int, *, tokens: str = "all", ports: str = "qkv", registers: int = 0, grid=(2, 2)
+) -> Graph:
+    layout = TokenLayout(True, registers, grid)
     cfg = VitConfig("toy/test", layers, heads, 8, 4, 16, 10, (8, 8), (4, 4), 1, layout, (0,), "token")
     return compile_graph(cfg, tokens=tokens, ports=ports)
 
@@ -64,6 +66,18 @@ def exhibit() -> Callable[[Circuit], Exhibit]:
 
     return make
 
+
+NASTY = [
+    '</script><b id="x">',
+    'it\'s "quoted" & <i>',
+    "\N{GRINNING FACE}",
+    "\N{HEBREW LETTER ALEF}\u202e",
+    "NA",
+    "null",
+    "<!--",
+    "\x00",
+]
+"""Names that are text, wherever they stand."""
 
 SVG = "{http://www.w3.org/2000/svg}"
 WIDTH, HEIGHT = 1400, 1000
@@ -128,7 +142,8 @@ def saved_paths(page) -> list[ET.Element]:
     """The edges of a diagram, as its button saves them."""
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
-    return list(ET.fromstring(download.value.path().read_text(encoding="utf-8")).iter(f"{SVG}path"))
+    paths = ET.fromstring(download.value.path().read_text(encoding="utf-8")).iter(f"{SVG}path")
+    return [path for path in paths if path.find(f"{SVG}title") is not None]
 
 
 def drawn(page) -> dict[str, float]:

@@ -8,13 +8,13 @@ import networkx as nx
 import numpy as np
 import pytest
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.draw.layout import place
 from vitcircuits.circuits.draw.pages import to_html
+from vitcircuits.circuits.draw.panels import place
 from vitcircuits.circuits.formats.tables import edge_rows
 from vitcircuits.circuits.report import Curve, Figure, Report
 from vitcircuits.circuits.sizes import largest_within
 
-from .conftest import canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
+from .conftest import NASTY, canvas, choose, drawn, lit, make_graph, make_scores, said, saved_paths, until
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def html(circuit, exhibit) -> str:
 def with_patterns(made):
     n = made.attention.shape[-1]
     pattern = np.random.default_rng(1).random((*made.attention.shape[1:3], n, n))
-    return replace(made, patterns=(pattern / pattern.sum(-1, keepdims=True)).astype(np.float16))
+    return replace(made, patterns=(pattern / pattern.sum(-1, keepdims=True)).astype(np.float16)[None])
 
 
 def at(page, name: str) -> dict[str, float]:
@@ -49,6 +49,52 @@ def test_every_size_is_drawn_whole(shown, tokens):
         wanted = largest_within(graph, scores.ranking("abs_mean"), n)
         assert set(drawn(page)) == {graph.edge(index).name for index in np.flatnonzero(wanted).tolist()}
         assert said(page, ".size .said") == f"{wanted.sum()} of {len(circuit)} drawn"
+
+
+def test_what_was_stepped_to_is_drawn_as_what_is_opened(shown):
+    circuit = make_scores(make_graph(6, 6)).top(400, by="abs_mean")
+    pixels = "document.querySelector('.frame canvas').toDataURL()"
+    page, other = shown(to_html(circuit), f"{UNMOVED}&n=300"), shown(to_html(circuit), UNMOVED)
+    assert page.evaluate(pixels) != other.evaluate(pixels)
+    choose(other, 310)
+    choose(other, 300)
+    until(other, f"{pixels} === {json.dumps(page.evaluate(pixels))}", True)
+    arrows = len(drawn(page))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    assert download.value.path().read_text(encoding="utf-8").count("<polygon") == arrows
+
+
+@pytest.mark.parametrize("tokens", ["all", "each"])
+def test_the_slider_goes_on_beyond_the_circuit(shown, tokens):
+    graph = make_graph(2, 3, tokens=tokens)
+    scores = make_scores(graph)
+    circuit = scores.top(20, by="abs_mean")
+    page = shown(to_html(circuit))
+    ranking = scores.ranking("abs_mean")
+    for n in (len(circuit) + 3, 50, len(graph)):
+        choose(page, n)
+        wanted = {graph.edge(index).name for index in np.flatnonzero(largest_within(graph, ranking, n)).tolist()}
+        assert set(drawn(page)) == wanted
+        more = len(wanted) - len(circuit)
+        told = f"{len(wanted)} drawn, {more} of them not in the circuit" if more else f"{len(wanted)} of {len(circuit)}"
+        assert said(page, ".size .said").startswith(told)
+        assert set(rows(page)) == set(circuit.edge_names())
+    beyond = next(one for one in drawn(page) if one not in set(circuit.edge_names()))
+    name = beyond.replace("<", "%3C").replace(">", "%3E").replace("@", "%40")
+    again = shown(to_html(circuit), f"#n={len(graph)}&edge={name}")
+    assert "not in the circuit" in said(again, ".about dl")
+    page.get_by_role("button", name="the circuit: ").click()
+    assert set(drawn(page)) == set(circuit.edge_names())
+
+
+def test_of_a_circuit_that_no_ranking_made_its_own_edges_come_first(shown):
+    graph = make_graph(2, 3)
+    chosen = Circuit.from_edges(graph, list(graph.edge_names())[5::3], scores=make_scores(graph))
+    page = shown(to_html(chosen))
+    assert set(drawn(page)) == set(chosen.edge_names())
+    choose(page, len(chosen) + 6)
+    assert set(drawn(page)) > set(chosen.edge_names())
 
 
 def test_arrows_on_the_slider_step_by_one_edge(shown, html, circuit):
@@ -106,7 +152,7 @@ def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circui
     for patch in range(rows * columns):
         row, column = divmod(patch, columns)
         heat.hover(position={"x": box["width"] * (column + 0.5) / columns, "y": box["height"] * (row + 0.5) / rows})
-        weights = made.patterns[layer, head, made.n_prefix + patch, made.n_prefix :].astype(float)
+        weights = made.patterns[0, layer, head, made.n_prefix + patch, made.n_prefix :].astype(float)
         assert f"{name} from r{row}c{column}: {round(100 * weights.sum())}%" in said(page, ".image")
         opacities = heat.evaluate(
             """(canvas, [rows, columns]) => Array.from({length: rows * columns}, (_, at) => {
@@ -117,6 +163,37 @@ def test_pointing_at_a_patch_shows_where_the_head_looks_from_there(shown, circui
             [rows, columns],
         )
         assert np.allclose(np.array(opacities) / 255, 0.85 * weights / weights.max(), atol=0.02)
+
+
+def test_a_head_is_told_by_its_scores_and_by_what_it_writes_too(shown, circuit, exhibit):
+    made = with_patterns(exhibit(circuit))
+    random = np.random.default_rng(2)
+    scores = random.normal(size=made.attention.shape).astype(np.float32)
+    made = replace(made, kinds={"score": scores, "value_weighted": 3 * made.attention})
+    page = shown(to_html(circuit, exhibit=made), f"#node={(name := busiest(circuit))}")
+    layer, head = (int(part[1:]) for part in name.split("."))
+    assert page.locator(".kinds span").all_inner_texts() == ["attention", "scores", "written"]
+    page.get_by_role("button", name="scores").click()
+    patches = scores[0, layer, head, made.n_prefix :]
+    numbers = re.search("scores of patches from (.*) to (.*), before", said(page, ".image")).groups()
+    for got, wanted in zip(numbers, (patches.min(), patches.max()), strict=True):
+        assert abs(float(got.replace("\N{MINUS SIGN}", "-")) - wanted) < np.ptp(scores) / 255
+    page.get_by_role("button", name="written").click()
+    most = 3 * made.attention[0, layer, head, made.n_prefix :].max()
+    assert abs(float(re.search("at most (.*)[.]", said(page, ".image")).group(1)) - most) < 0.02 * most
+    until(page, "location.hash.includes('kind=value_weighted')", True)
+
+
+def test_full_patterns_of_other_pairs_where_they_were_asked_for(shown, circuit, exhibit):
+    made = with_patterns(exhibit(circuit))
+    made = replace(made, patterns=np.concatenate([made.patterns, made.patterns[..., ::-1]]))
+    page = shown(to_html(circuit, exhibit=made), f"#pair=1&node={(name := busiest(circuit))}")
+    layer, head = (int(part[1:]) for part in name.split("."))
+    box = page.locator(".shot canvas").bounding_box()
+    page.locator(".shot canvas").hover(position={"x": box["width"] * 0.25, "y": box["height"] * 0.25})
+    weights = made.patterns[1, layer, head, made.n_prefix, made.n_prefix :].astype(float)
+    share = re.search(f"{name} from r0c0: (.*)% of its attention", said(page, ".image")).group(1)
+    assert abs(int(share) - 100 * weights.sum()) < 1.5  # bytes
 
 
 def test_where_lanes_are_places_the_image_is_their_map(shown, exhibit):
@@ -134,6 +211,31 @@ def test_where_lanes_are_places_the_image_is_their_map(shown, exhibit):
     assert lit(again) == {edge.name for edge in circuit if "cls" in (edge.source.group, edge.destination.group)}
     canvas(again).press("Escape")
     assert lit(again) == set(circuit.edge_names())
+
+
+def test_on_a_map_of_places_each_is_coloured_named_and_chosen(shown, exhibit):
+    circuit = make_scores(make_graph(2, 3, tokens="each")).top(60, by="abs_mean")
+    page = shown(to_html(circuit, exhibit=exhibit(circuit)), UNMOVED)
+    layout = place(circuit.graph, circuit)
+    (x, y), panel, (width, height) = layout.places["r1c0"], layout.panels[1], layout.cell
+    corner = {"x": x - 0.4 * width, "y": panel.y + y + 0.4 * height}
+    touching = [edge for edge in circuit if "r1c0" in (edge.source.group, edge.destination.group)]
+    heat = sum(
+        abs(circuit.scores.values[edge.index])
+        for edge in touching
+        if any(end.group == "r1c0" and end.layer == 0 for end in (edge.source, edge.destination))
+    )
+    canvas(page).hover(position=corner)
+    told = f"{len(touching)} drawn edges touch the place; sum of |score|: {heat:.3g} at this level"
+    assert said(page, ".tip") == f"r1c0, layer 0\n{told}"
+    canvas(page).click(position=corner)
+    assert lit(page) == {edge.name for edge in touching}
+    canvas(page).click(position=corner)
+    assert lit(page) == set(circuit.edge_names())
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    saved = download.value.path().read_text(encoding="utf-8")
+    assert page.locator(".shot img").get_attribute("src") in saved  # under the input
 
 
 def test_another_pair_shows_its_own_image_and_attention(shown, html):
@@ -308,18 +410,6 @@ def test_the_picture_is_saved_as_png(shown, html, circuit):
     )
 
 
-NASTY = [
-    '</script><b id="x">',
-    'it\'s "quoted" & <i>',
-    "\N{GRINNING FACE}",
-    "\N{HEBREW LETTER ALEF}\u202e",
-    "NA",
-    "null",
-    "<!--",
-    "\x00",
-]
-
-
 def test_names_of_any_kind_are_text(shown, exhibit):
     task = {"model": "<img src=x>", "target_name": NASTY[0], "foil_name": NASTY[2]}
     circuit = make_scores(make_graph(2, 2), task=task).top(20)
@@ -341,10 +431,11 @@ def test_what_no_size_draws_is_said(shown, circuit, monkeypatch):
     assert said(page, ".size .said").endswith(f"; {len(circuit) - within.sum()} weaker ones are not in this page")
 
 
+@pytest.mark.parametrize("edge", ["input->logits", "input@cls->logits@cls"])
 @pytest.mark.parametrize("n", [0, 1])
-def test_the_smallest_circuits(shown, n):
-    graph = make_graph(2, 2)
-    circuit = Circuit.from_edges(graph, ["input->logits"][:n])
+def test_the_smallest_circuits(shown, n, edge):
+    graph = make_graph(2, 2, tokens="each" if "@" in edge else "all")
+    circuit = Circuit.from_edges(graph, [edge][:n])
     page = shown(to_html(circuit))
     assert said(page, ".size .said") == f"{n} of {n} drawn" and len(drawn(page)) == n == len(rows(page))
     choose(page, 0)
@@ -357,6 +448,17 @@ def test_of_a_circuit_of_ten_thousand_edges_every_one_can_be_drawn(shown):
     assert said(page, ".size .said").startswith("200 of") and len(drawn(page)) == 200
     choose(page, len(circuit))
     assert set(drawn(page)) == set(circuit.edge_names())
+
+
+def test_on_maps_of_197_places_thousands_of_edges_can_be_drawn(shown):
+    scores = make_scores(make_graph(2, 3, tokens="each", grid=(14, 14)))
+    circuit = scores.top(4_000, by="abs_mean")
+    page = shown(to_html(circuit))
+    choose(page, len(circuit))
+    assert set(drawn(page)) == set(circuit.edge_names()) and len(circuit) > 3_000
+    busy = max(circuit.graph.groups.names, key=[end.group for e in circuit for end in (e.source, e.destination)].count)
+    again = shown(to_html(circuit), f"#n={len(circuit)}&place={busy}")
+    assert lit(again) == {edge.name for edge in circuit if busy in (edge.source.group, edge.destination.group)}
 
 
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own(shown, circuit):

@@ -37,6 +37,21 @@ def test_one_path_per_kept_edge_in_the_ink_of_its_sign(tokens, ports):
     assert not scores
 
 
+@pytest.mark.parametrize(("layers", "heads", "n"), [(2, 4, 60), (12, 12, 196), (12, 12, 400), (6, 16, 400)])
+def test_at_every_size_ports_have_letters_and_edges_arrowheads(layers, heads, n):
+    circuit = make_scores(make_graph(layers, heads)).top(n, by="abs_mean")
+    root = ET.fromstring(to_svg(circuit))
+    known = {f"url(#{marker.get('id')})" for marker in root.iter(f"{SVG}marker")}
+    assert {path.get("marker-end") for path in edge_paths(to_svg(circuit))} <= known
+    ports = {str(edge.destination) for edge in circuit if edge.destination.port}
+    letters = {}
+    for group in root.iter(f"{SVG}g"):
+        if group.get("class") == "port" and (letter := group.find(f"{SVG}text")) is not None:
+            letters[group.findtext(f"{SVG}title")] = letter.text
+            assert float(letter.get("font-size")) == 7
+    assert all(letters[port] == port[-2] for port in ports)  # a5.h3<q>
+
+
 def test_width_follows_the_absolute_score(circuit):
     drawn = strokes(circuit)
     sizes = [abs(stroke.score) for stroke in drawn]
