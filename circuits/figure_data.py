@@ -10,6 +10,7 @@ Direct effects are what a head's write adds to chosen logits with the final norm
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -51,6 +52,7 @@ class Exhibit:
             channel).
         patterns: Full patterns on the first clean image, shape (layer, head, target token, source token); None where
             they would fill too much memory.
+        keys: `image_keys` of the clean images, by which other results find them.
     """
 
     clean: NDArray[np.float32]
@@ -64,6 +66,7 @@ class Exhibit:
     frames: int = 1
     pictures: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     patterns: NDArray[np.float16] | None = None
+    keys: tuple[str, ...] = ()
 
     def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
         """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""
@@ -125,7 +128,7 @@ def gather(
         logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
         corrupt_logits = vit(pairs.corrupt)
     gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
-    clean, corrupt, alone = _pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
+    clean, corrupt, alone = pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
         clean=clean,
         corrupt=corrupt,
@@ -138,6 +141,7 @@ def gather(
         frames=vit.cfg.tokens.frames,
         pictures=dict(zip(wanted, alone, strict=True)),
         patterns=_patterns(vit, cache),
+        keys=image_keys(pairs.clean),
     )
 
 
@@ -198,7 +202,7 @@ def gather_partners(
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):
             raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
-    clean, *partners = _pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
+    clean, *partners = pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
     aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
     tokens = {name: pairs.changed for name, pairs in shown.items() if pairs.changed is not None}
     patches, grid = vit.cfg.tokens.patches, vit.cfg.tokens.grid
@@ -242,7 +246,7 @@ def _gathered(
     return found
 
 
-def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
+def pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
     images = tuple(image[:, : vit.cfg.n_channels // vit.cfg.clip_frames] for image in images)  # a clip's first frame
     if vit.preprocess is not None:
@@ -254,6 +258,11 @@ def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     if images[0].shape[1] not in (1, 3):
         drawn = [image.mean(1, keepdim=True) for image in drawn]
     return [_array(image.clamp(0, 1).permute(0, 2, 3, 1)) for image in drawn]
+
+
+def image_keys(images: Float[Tensor, "image channel height width"]) -> tuple[str, ...]:
+    """What tells an image from others, whatever else it stands among."""
+    return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in images.cpu().contiguous())
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:
