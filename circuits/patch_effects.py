@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .effect_table import MEASURED, EffectTable, Shown
 from .report import Table
+from .run_folder import PATCH_FILES
 from .shown import drawable
 
 if TYPE_CHECKING:
@@ -132,6 +133,15 @@ class PatchEffects(EffectTable):
         from .draw.image_maps import draw_patch_effects
 
         return draw_patch_effects(self, path, show=show, title=title or self.context, images=images)
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Writes `PATCH_FILES` into a folder, the numbers and the picture, and returns their paths.
+
+        Raises:
+            FormatError: The folder cannot be written.
+        """
+        numbers, picture = (Path(folder) / name for name in PATCH_FILES)
+        return [self.save(numbers), self.draw(picture)]
 
     def _draw(self, path: str | Path, show: str, title: str) -> Path:
         return self.draw(path, show=show, title=title)

@@ -44,11 +44,11 @@ from ...circuits.tasks.task import Pairs, Task
 from ...models.config import TokenLayout
 from ...models.errors import GraphError, TaskError
 from ...models.hooked import HookedViT
+from ...models.threads import is_small
 from ...models.watching import progress_bar
+from ..discovery import N_PATCHED
 from .patch_points import Contrast, clean_embedded
 
-N_PAIRS = 8
-"""Pairs unless told otherwise: a run for each patch, pair and subject."""
 _AT_ONCE = 1 << 26  # bytes of runs on a CPU: of more, caches hold less (DeiT-Tiny: 8 runs take .07 s each, 32 .10 s)
 
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +63,7 @@ def patch_effects(
     grid: tuple[int, int] | None = None,
     patches: Sequence[str] | str | None = None,
     direction: Direction | str = "noising",
-    n: int = N_PAIRS,
+    n: int = N_PATCHED,
     split: Literal["evaluation", "discovery"] | str = "evaluation",
     pairs: Pairs | None = None,
     ablation: Ablation | str | None = None,
@@ -121,6 +121,18 @@ def patch_effects(
         for subject, (values, flips, clean, corrupt) in zip(subjects, measured, strict=True)
     )
     return replace(found, model=model)
+
+
+def effects_in_run(
+    circuit: Circuit, task: Task, n: int | None, *, memory: int, progress: bool | None
+) -> PatchEffects | None:
+    """What a run folder gets: effects on so many pairs, and where that is left open, of small models only.
+
+    These take a second. It goes by the model's size and not by the clock, so that one command leaves the same files
+    on every machine.
+    """
+    n = (N_PATCHED if is_small(task.vit.cfg) else 0) if n is None else n
+    return patch_effects(circuit, task, n=n, memory=memory, progress=progress) if n else None
 
 
 def _chosen(task: Task, ablation: Ablation, pairs: Pairs | None, n: int, split: str) -> Pairs:

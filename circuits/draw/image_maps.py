@@ -56,6 +56,11 @@ def effect_image(image: NDArray[np.floating], effects: NDArray[np.floating], lar
     return base + 0.8 * np.abs(heat) * (colour - base)
 
 
+def effect_map(effects: NDArray[np.floating], largest: float) -> NDArray[np.float64]:
+    """The same heat over white, a pixel for each place, shape (row, column, 3)."""
+    return np.asarray(effect_colours()(np.ma.masked_invalid(effects / largest / 2 + 0.5)))[..., :3]
+
+
 def _rgb(colour: str) -> NDArray[np.float64]:
     return np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
 
@@ -97,7 +102,7 @@ def _effects_row(
     lowest, largest = ends_of(np.stack(values), share=show == "flips")
     base = np.ones((*effects.images.shape[1:3], 1)) if image is None else image
     drawn = [np.repeat(base, 3, -1) if base.shape[-1] == 1 else base]
-    drawn += [_plain(one, largest) if image is None else effect_image(image, one, largest) for one in values]
+    drawn += [effect_map(one, largest) if image is None else effect_image(image, one, largest) for one in values]
     for axes, picture in zip(places, drawn, strict=True):
         axes.imshow(np.clip(picture, 0, 1), interpolation="nearest", extent=(0, base.shape[1], base.shape[0], 0))
         _bare(axes)
@@ -108,11 +113,6 @@ def _effects_row(
     scale = ScalarMappable(Normalize(-largest, largest), effect_colours())
     bar = figure.colorbar(scale, ax=list(places), fraction=0.035, pad=0.015, aspect=14)
     dress_bar(bar, (lowest, largest), effects.unit if show == "effect" else "share", share=show == "flips")
-
-
-def _plain(effects: NDArray[np.floating], largest: float) -> NDArray[np.float64]:
-    """Heat over white."""
-    return np.asarray(effect_colours()(np.ma.masked_invalid(effects / largest / 2 + 0.5)))[..., :3]
 
 
 def _bare(axes: Axes) -> None:

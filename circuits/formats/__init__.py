@@ -57,7 +57,7 @@ FORMATS = {
     ".html": Format(
         "draw.pages.write_html",
         drawn=True,
-        options=("exhibit", "report", "curve_svg", "max_edges"),
+        options=("exhibit", "report", "curve_svg", "patch_effects", "max_edges"),
         in_run="circuit.html",
     ),
 }

@@ -7,6 +7,7 @@ const START = {
   ...NOTHING,
   pair: 0,
   token: -1,
+  over: "",
   colours: "signed",
   search: "",
   sort: "rank",
