@@ -60,7 +60,7 @@ def on_paths():
 
 @pytest.fixture
 def patch_effects():
-    """Makes patch effects: of pair p at patch n (1 + p) (1 + n / 10) logits under a circuit, twice that in the model."""
+    """Makes patch effects: of pair p at patch n (1 + p) (1 + n / 10) logits under the circuit, in the model twice."""
 
     def make(grid=(2, 2), keys=("first", "second", "third"), **changes):
         n = len(keys)
