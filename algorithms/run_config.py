@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .discovery import Algorithm
 
 N_RANDOM = 10
+_PATCHES = f"pairs on which to measure what each patch carries (small models: {N_PATCHED}, others: 0)"
 SELECTIONS = ("level", "faithfulness", "size", "threshold")
 """Ways to say how large a circuit is, of which a run has one; the second is the first's former name."""
 
@@ -83,13 +84,7 @@ class RunConfig(Settings):
     random: int = setting(
         N_RANDOM, f"random circuits to compare with ({N_RANDOM})", read=int, range=FROM_NONE, metavar="N"
     )
-    patches: int | None = setting(
-        None,
-        f"pairs on which to measure what each patch carries (small models: {N_PATCHED}, others: 0)",
-        read=int,
-        range=FROM_NONE,
-        metavar="N",
-    )
+    patches: int | None = setting(None, _PATCHES, read=int, range=FROM_NONE, metavar="N")
     memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
 
     def __repr__(self) -> str:
@@ -247,8 +242,7 @@ def discover(
         granularity: `edge`, or `node` for heads and MLPs kept whole.
         tokens, ports: As `compile_graph` takes them.
         random: Random circuits beside it.
-        patches: Pairs on which is measured, for the run folder, what each patch carries (`patch_effects`); by default
-            8 for small models, where it takes a second, and none for others.
+        patches: Pairs to measure `patch_effects` on for the run folder; by default 8 for small models, else none.
         out: A run folder; nothing is written without one.
         overwrite: Replace what a finished run of another configuration left there.
         memory: Bytes to hold at once.
@@ -328,8 +322,7 @@ def find_and_judge(
             return Discovered(task, circuit, report, [], seconds, again)
         effects = effects_in_run(circuit, task, patches, memory=memory, progress=progress)
         seconds["patches"], clock = time.perf_counter() - clock, time.perf_counter()
-        exhibit = gather(task, images=images_shown(report))
-        files = [*written, *folder.write_all(circuit, report, exhibit, effects)]
+        files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)), effects)]
         seconds["files"] = time.perf_counter() - clock
         files.append(folder.finish(seconds))
         return Discovered(task, circuit, report, files, seconds, again)

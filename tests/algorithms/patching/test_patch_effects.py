@@ -191,6 +191,20 @@ def test_a_circuit_that_does_not_read_a_patch_has_no_effect_there():
     assert (table.values[:, 0, 1] == 0).all()
 
 
+def test_only_what_can_change_is_run(monkeypatch):
+    vit = load_vit("planted/majority")
+    circuit, task = Circuit.from_edges(compile_graph(vit, tokens="each"), vit.truth(tokens="each")), planted_task(vit)
+    runs = []
+
+    def counted(vit, weights, embedded, ablated):
+        runs.append(len(embedded))
+        return masked_logits_from(vit, weights, embedded, ablated)
+
+    monkeypatch.setattr("vitcircuits.algorithms.patching.patch_effects.masked_logits_from", counted)
+    patch_effects(circuit, task, n=3)
+    assert runs == [2, 1] * 3  # both ends, and the one patch of four that the circuit reads
+
+
 def test_on_each_pair_only_patches_that_differ_matter():
     vit = load_vit("planted/bright-column")
     task = planted_task(vit, n=32)
