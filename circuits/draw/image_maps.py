@@ -28,7 +28,7 @@ MOST_MAPS = 150
 """Of more layers or heads, those with the largest effects are drawn."""
 _SIDE = 1.9  # inches of a picture
 _MAP, _WIDE = 1.15, 12.0  # inches of a map, and of all maps of a row
-_IN_A_ROW = 7  # maps of layers
+_IN_A_ROW = 5  # maps of layers
 _PATCH = re.compile(r"r(\d+)c(\d+)")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .image_maps import effect_image, effect_map
-from .images import png_uri
+from .images import THUMBNAIL, png_uri
 from .strokes import number
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def effects_gallery(effects: PatchEffects, exhibit: Exhibit | None) -> dict[str,
     for at, key in enumerate(() if exhibit is None else exhibit.keys):
         single = effects.of_image(key)
         if single is not None:
-            pairs.append(_pictures(single, single.images[0], f"image {at + 1}"))
+            stride = max(1, max(single.images.shape[1:3]) // THUMBNAIL)
+            pairs.append(_pictures(single, single.images[0, ::stride, ::stride], f"image {at + 1}"))
     caveat = effects.caveat
     return {"pairs": pairs, "note": f"{caveat[0].upper()}{caveat[1:]}."}
 
