@@ -31,6 +31,8 @@ from .partners import PartnerComparison as PartnerComparison
 from .partners import compare_partners as compare_partners
 from .patching.activation_patching import PatchTable as PatchTable
 from .patching.activation_patching import activation_patch as activation_patch
+from .patching.patch_effects import PatchEffects as PatchEffects
+from .patching.patch_effects import patch_effects as patch_effects
 from .patching.path_patching import PathTable as PathTable
 from .patching.path_patching import path_patch as path_patch
 from .patching.token_ablation import TokenEffect as TokenEffect

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LEVEL = 0.8
 BY = ("auto", "signed", "abs_mean", "mean_abs")
 MEMORY = 2_000_000_000
+N_PATCHED = 8
+"""Pairs on which is measured what each patch of the image carries, unless told otherwise."""
 SIZE_HELP = "edges on paths from input to logits: at most N of them, or a share of the graph's below 1, such as 0.1"
 SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
 """What a circuit's record may say of its selection so that it can be selected again."""

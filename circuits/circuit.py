@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch_geometric.data
 
     from .figure_data import Exhibit
+    from .patch_effects import PatchEffects
     from .report import Report
 
 
@@ -195,14 +196,21 @@ class Circuit(Shown):
         """
         return draw_circuit(self, path, **options)
 
-    def to_html(self, *, report: Report | None = None, exhibit: Exhibit | None = None) -> str:
+    def to_html(
+        self,
+        *,
+        report: Report | None = None,
+        exhibit: Exhibit | None = None,
+        patch_effects: PatchEffects | None = None,
+    ) -> str:
         """The page to explore it in as text, one file that needs no network; `draw` writes it to an .html.
 
         Args:
             report: Figures with their intervals, and the curve under the slider.
             exhibit: Images and attention, from `figure_data.gather`.
+            patch_effects: What each patch carries, laid over the images, from `patch_effects`.
         """
-        return found("draw.pages.to_html")(self, report=report, exhibit=exhibit)
+        return found("draw.pages.to_html")(self, report=report, exhibit=exhibit, patch_effects=patch_effects)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own for notebooks; where it would swell them, its highest edges as a table."""

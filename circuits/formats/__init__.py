@@ -119,7 +119,7 @@ FORMATS = {
         "a page to explore, one file",
         _SIZES,
         drawn=True,
-        options=("exhibit", "report", "curve_svg", "max_edges"),
+        options=("exhibit", "report", "curve_svg", "patch_effects", "max_edges"),
         in_run="circuit.html",
     ),
 }

@@ -14,7 +14,7 @@ from vitcircuits.cli.main import COMMANDS, main
 
 RESULTS = {
     "circuit.json", "scores.safetensors", "edges.csv", "circuit.dot", "circuit.graphml", "circuit.svg", "circuit.html",
-    "faithfulness.svg", "report.json", "run.json",
+    "faithfulness.svg", "report.json", "run.json", "patch_effects.csv", "patch_effects.png",
 }  # fmt: skip
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
 QUICK = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--size", "12", "--algorithm", "eap"]
