@@ -19,9 +19,9 @@ from .discovered import Discovered as Discovered
 from .discovery import Discovery as Discovery
 from .interpretability.factor_table import FactorTable as FactorTable
 from .interpretability.lens import LensTable as LensTable
+from .interpretability.logit_lens import logit_lens as logit_lens
 from .interpretability.measure import head_factors as head_factors
 from .interpretability.measure import head_texts as head_texts
-from .interpretability.measure import logit_lens as logit_lens
 from .interpretability.side_by_side import ModelNumbers as ModelNumbers
 from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 from vitcircuits.algorithms import logit_attribution
+from vitcircuits.algorithms.interpretability.logit_lens import lens_logits
 from vitcircuits.algorithms.interpretability.measure import (
     circuit_heads,
     head_effects,
     head_names,
     head_writes,
-    lens_logits,
     represented,
 )
 from vitcircuits.circuits import Circuit, compile_graph
