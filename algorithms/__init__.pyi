@@ -18,6 +18,9 @@ from .control_search import control_searches as control_searches
 from .discovered import Discovered as Discovered
 from .discovery import Discovery as Discovery
 from .interpretability.factor_table import FactorTable as FactorTable
+from .interpretability.fitted_lens import FittedLens as FittedLens
+from .interpretability.fitted_lens import load_lens as load_lens
+from .interpretability.jacobian_lens import jacobian_lens as jacobian_lens
 from .interpretability.lens import LensTable as LensTable
 from .interpretability.logit_lens import logit_lens as logit_lens
 from .interpretability.measure import head_factors as head_factors
@@ -26,6 +29,8 @@ from .interpretability.side_by_side import ModelNumbers as ModelNumbers
 from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side
 from .interpretability.texts import TextTable as TextTable
+from .interpretability.token_readings import TokenReadings as TokenReadings
+from .interpretability.tuned_lens import tuned_lens as tuned_lens
 from .optimal import optimal_ablation as optimal_ablation
 from .partners import PartnerComparison as PartnerComparison
 from .partners import compare_partners as compare_partners

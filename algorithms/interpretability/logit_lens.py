@@ -113,9 +113,9 @@ def read_layers(
     through: FittedLens | None = None,
 ) -> Iterator[Float[Tensor, "image token class"]]:
     """Logits of each layer at the tokens, one for all that the readout reads under `cls`; the output is the last."""
-    every = list(layer_names(vit, points))
+    last = len(layer_names(vit, points)) - 1
     for row, residual in enumerate(residuals(vit, images, points)):
-        mapped = residual if through is None or row == len(every) - 1 else through(row, residual)
+        mapped = residual if through is None or row == last else through(row, residual, pooled=vit.cfg.pools)
         yield read_residual(vit, mapped, at)
 
 
@@ -125,9 +125,16 @@ def read_residual(
     """Logits that the readout reads off one residual: as it does, or at each token as if it were alone."""
     if at == "cls":
         return vit.finish(residual, start=n_blocks(vit))[:, None]
-    here = residual[:, _tokens(vit, at)]
-    if vit.cfg.pools:
-        here = _pooled_alone(vit, residual, here)
+    pool = residual[:, vit.readout.read] if vit.cfg.pools else None
+    return read_alone(vit, residual[:, _tokens(vit, at)], pool)
+
+
+def read_alone(
+    vit: HookedViT, here: Float[Tensor, "image token model"], pool: Float[Tensor, "image 1 model"] | None = None
+) -> Float[Tensor, "image token class"]:
+    """Logits of each token as if every token that is read held its residual; `pool` is attention pooling's token."""
+    if pool is not None:
+        here = _pooled_alone(vit, here, pool)
     readout = vit.readout
     beside = 1 if readout.beside is None else readout.beside + 1
     copies = 2 if readout.second_head is not None else beside
@@ -135,10 +142,10 @@ def read_residual(
 
 
 def _pooled_alone(
-    vit: HookedViT, residual: Float[Tensor, "image position model"], here: Float[Tensor, "image token model"]
+    vit: HookedViT, here: Float[Tensor, "image token model"], pool: Float[Tensor, "image 1 model"]
 ) -> Float[Tensor, "image token model"]:
     """What attention pooling writes if all its attention is on one token: that token's values."""
-    block, pool = vit.blocks[-1], residual[:, vit.readout.read]
+    block = vit.blocks[-1]
     q, _, v = block.read_at(block.norm1(torch.cat([here, pool], 1)), slice(-1, None))
     values = v[..., :-1, :]
     z = block.close(q.expand(*values.shape[:-1], q.shape[-1]), values)
