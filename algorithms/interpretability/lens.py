@@ -34,11 +34,13 @@ from ...circuits.judging.bootstrap import Resamples, divide, share
 from ...circuits.report import Figure, Table, Tabular
 from ...circuits.shown import drawable
 from ...models.errors import DataError
+from ...models.files import write_text_atomic
 
 if TYPE_CHECKING:
     import pandas
 
     from ...circuits.draw.intervals import Panel
+    from ...circuits.draw.lens_view import LensView
     from .token_readings import TokenReadings
 
 
@@ -268,10 +270,69 @@ class LensTable(Tabular):
         tables = (self, *beside)
         same = len({table.layers for table in tables}) == 1
         ticks = self.layers if same else ()
-        title = title or self.kind.capitalize() + f": {self.model}" * (len({one.model for one in tables}) == 1)
+        title = title or f"{self.kind[0].upper()}{self.kind[1:]}" + f": {self.model}" * (
+            len({one.model for one in tables}) == 1
+        )
         return draw_panels(
             _panels(tables), path, ticks=ticks, axis="layer" if same else "share of the depth", title=title
         )
+
+    @drawable
+    def draw_patches(
+        self, path: str | Path, *, image: int = 0, emoji: str | Path | None = None, title: str = ""
+    ) -> Path:
+        """Draws what each layer names at each patch over an image, all layers in one, to an .svg, .pdf or .png.
+
+        Args:
+            path: Where to.
+            image: Which of the first images, whose pictures are kept.
+            emoji: A .json of class index or name -> emoji; drawn where an installed font has them, else colours are.
+            title: Stands above.
+
+        Raises:
+            DataError: No patches were read, the image is not kept, or the file of emoji does not fit.
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        from ...circuits.draw.lens_view import draw_view
+
+        return draw_view(self._view(emoji, title), path, image=image)
+
+    def to_html(self, *, emoji: str | Path | None = None, title: str = "") -> str:
+        """The page that shows what each patch says at each layer, as text.
+
+        Args:
+            emoji: A .json of class index or name -> emoji, drawn by the browser; else classes have colours.
+            title: Stands above.
+
+        Raises:
+            DataError: No patches were read, or the file of emoji does not fit.
+        """
+        from ...circuits.draw.lens_page import to_html
+
+        return to_html(self._view(emoji, title), self.table())
+
+    def _view(self, emoji: str | Path | None, title: str) -> LensView:
+        if self.tokens is None:
+            raise DataError("no patches were read, so there is nothing to draw over an image: pass at='patches'.")
+        return self.tokens.view(title or f"{self.kind[0].upper()}{self.kind[1:]}: {self.model}", emoji)
+
+    def save(self, path: str | Path, *, emoji: str | Path | None = None) -> Path:
+        """Writes the page to an .html (where patches were read), or the figures to a .csv, and returns the path.
+
+        Raises:
+            DataError: As `to_html`.
+            FormatError: The ending is not known, or the file cannot be written.
+        """
+        if Path(path).suffix.lower() in (".html", ".htm"):
+            return write_text_atomic(path, self.to_html(emoji=emoji))
+        return super().save(path)
+
+    def _repr_html_(self) -> str:
+        if self.tokens is None or self.tokens.pictures is None:
+            return super()._repr_html_()
+        from ...circuits.draw.pages import in_frame
+
+        return in_frame(self.to_html())
 
     @property
     def kind(self) -> str:

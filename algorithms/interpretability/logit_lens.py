@@ -11,6 +11,7 @@ the pool's MLP and the head). Blocks are not run again (nostalgebraist 2020; at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY
+from ...circuits.figure_data import pixels
 from ...circuits.memory import batch_size_for, element_bytes
 from ...models.errors import ModelError
 from ...models.hooked import HookedViT
@@ -34,6 +36,9 @@ At = Literal["cls", "patches", "all"]
 Points = Literal["pre", "mid", "post"]
 """Of each block: in front of it, between attention and MLP, or behind it (with the input in front of block 0)."""
 
+SHOWN = 12
+"""Images whose pictures are kept beside their readings."""
+
 
 def logit_lens(
     vit: HookedViT,
@@ -45,6 +50,7 @@ def logit_lens(
     through: FittedLens | None = None,
     classes: Sequence[int | str] | str | None = None,
     top: int = 5,
+    names: Sequence[str] = (),
     n_bootstrap: int = 1000,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
@@ -63,6 +69,7 @@ def logit_lens(
         through: Maps in front of the readout, such as `tuned_lens` fits; the plain lens has none.
         classes: Classes whose logits are kept at every token, by name or index, or `all`.
         top: As many of the highest classes are kept.
+        names: What images are called, for pictures.
         n_bootstrap: Bootstrap draws of the images; 0 for no intervals of KL and rank.
         seed: Draws them.
         memory: Bytes to hold at once.
@@ -75,20 +82,20 @@ def logit_lens(
     require_lens(vit, at, points)
     if through is not None:
         through.require(vit, at, points)
-    kept, rows, names = class_indices(vit, classes), layer_names(vit, points), token_names(vit, at)
+    kept, rows, where = class_indices(vit, classes), layer_names(vit, points), token_names(vit, at)
     if targets is not None:
         require_targets(targets.cpu().numpy(), len(images), vit.cfg.n_classes)
     lenses = (None,) if through is None else (through, through.shuffled(seed))
     tokens, numbers = [], []
     with torch.no_grad(), vit.borrowed():
-        size = _batch_size(vit, len(rows) * len(names) if at != "cls" else 0, memory)
+        size = _batch_size(vit, len(rows) * len(where) if at != "cls" else 0, memory)
         aims = [None] * len(images) if targets is None else targets.split(size)
         for batch, wanted in zip(vit.check_images(images).split(size), aims, strict=False):
-            wanted = vit(batch).argmax(-1) if wanted is None and at != "cls" else wanted
+            answers = vit(batch).argmax(-1)
+            wanted = answers if wanted is None and at != "cls" else wanted
             every = [torch.stack(list(read_layers(vit, batch, at, points, lens))) for lens in lenses]
-            tokens.append(
-                TokenReadings(rows, names, _grid(vit, at), vit.class_names, kept, *_kept(every[0], kept, top))
-            )
+            arrays = (*_kept(every[0], kept, top), answers.cpu().numpy())
+            tokens.append(TokenReadings(rows, where, _grid(vit, at), tuple(vit.class_names), kept, *arrays))
             numbers.append([_numbers(logits, wanted) for logits in every])
     method = {
         "targets": "the model's answer" if targets is None else "the given classes",
@@ -96,12 +103,14 @@ def logit_lens(
         "at": at,
         "points": points,
         "lens": "logit lens" if through is None else through.kind,
-        "n_tokens": len(names),
+        "n_tokens": len(where),
         "n_bootstrap": n_bootstrap,
         "seed": seed,
     }
     found = [LensReadings.joined(parts) for parts in zip(*numbers, strict=True)]
-    joined = TokenReadings.joined(tokens)
+    joined = replace(TokenReadings.joined(tokens), names=tuple(names)[: len(images)])
+    if at != "cls":
+        joined = replace(joined, pictures=pixels(vit, images[:SHOWN])[0])
     return LensTable(vit.cfg.name, rows, found[0], vit.cfg.n_classes, method, joined, *found[1:])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...models.errors import DataError, ModelError
 if TYPE_CHECKING:
     import pandas
 
+    from ...circuits.draw.lens_view import LensView
     from ...models.hooked import HookedViT
 
 Kept = Float[np.ndarray, "layer image token kept"]
@@ -37,6 +39,9 @@ class TokenReadings:
         normaliser: log sum exp of all classes' logits.
         top: Indices of the highest classes, highest first.
         top_logits: Their logits.
+        answers: The class that the model answers to each image.
+        pictures: The first images in [0, 1], where patches are read.
+        names: What images are called.
     """
 
     layers: tuple[str, ...]
@@ -48,6 +53,9 @@ class TokenReadings:
     normaliser: Float[np.ndarray, "layer image token"]
     top: Int[np.ndarray, "layer image token k"]
     top_logits: Float[np.ndarray, "layer image token k"]
+    answers: Int[np.ndarray, " image"]
+    pictures: Float[np.ndarray, "shown height width channel"] | None = None
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         layers, images, tokens, _ = self.top.shape
@@ -102,9 +110,37 @@ class TokenReadings:
     @classmethod
     def joined(cls, parts: Sequence[TokenReadings]) -> TokenReadings:
         """Readings of several batches as those of one."""
-        arrays = ("logits", "normaliser", "top", "top_logits")
+        arrays = {"logits": 1, "normaliser": 1, "top": 1, "top_logits": 1, "answers": 0}
         shared = {field.name: getattr(parts[0], field.name) for field in fields(cls) if field.name not in arrays}
-        return cls(**shared, **{name: np.concatenate([getattr(p, name) for p in parts], axis=1) for name in arrays})
+        found = {name: np.concatenate([getattr(part, name) for part in parts], axis) for name, axis in arrays.items()}
+        return cls(**shared, **found)
+
+    def view(self, title: str, emoji: str | Path | None = None) -> LensView:
+        """What can be drawn: the images that pictures were kept of.
+
+        Raises:
+            DataError: No patches were read, or the file of emoji does not fit.
+        """
+        from ...circuits.draw.lens_view import LensView, read_emoji
+
+        if self.pictures is None:
+            raise DataError("no patches were read, so there is nothing to draw over an image: pass at='patches'.")
+        shown = slice(0, len(self.pictures))
+        names = self.names or tuple(f"image {place}" for place in range(len(self.pictures)))
+        answers = self.answers[shown].tolist()
+        return LensView(
+            title=title,
+            layers=self.layers,
+            tokens=self.tokens,
+            grid=self.grid,
+            class_names=self.class_names,
+            top=self.top[:, shown],
+            probabilities=self.top_probabilities[:, shown],
+            pictures=self.pictures,
+            said=tuple(f"{name}: read as {self.class_names[one]}" for name, one in zip(names, answers, strict=False)),
+            answers=tuple(answers),
+            emoji={} if emoji is None else read_emoji(emoji, self.class_names),
+        )
 
 
 def class_indices(vit: HookedViT, classes: Sequence[int | str] | str | None) -> tuple[int, ...]:
