@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from ...circuits.judging.bootstrap import Resamples, divide, share
 from ...circuits.report import Figure, Table, Tabular
 from ...circuits.shown import drawable
-from ...models.errors import DataError
+from ...models.errors import DataError, FormatError
 from ...models.files import write_text_atomic
 
 if TYPE_CHECKING:
@@ -325,6 +325,11 @@ class LensTable(Tabular):
         """
         if Path(path).suffix.lower() in (".html", ".htm"):
             return write_text_atomic(path, self.to_html(emoji=emoji))
+        if Path(path).suffix.lower() != ".csv":
+            raise FormatError(
+                f"cannot tell a format from the ending of {str(path)!r}: a lens is written as .html (what patches say) "
+                f"or .csv (its figures), and drawn by lens.draw_patches or lens.draw to an .svg, .pdf or .png."
+            )
         return super().save(path)
 
     def _repr_html_(self) -> str:
