@@ -25,6 +25,8 @@ from .interpretability.lens import LensTable as LensTable
 from .interpretability.logit_lens import logit_lens as logit_lens
 from .interpretability.measure import head_factors as head_factors
 from .interpretability.measure import head_texts as head_texts
+from .interpretability.segmentation import SegmentationTable as SegmentationTable
+from .interpretability.segmentation import segmentation as segmentation
 from .interpretability.side_by_side import ModelNumbers as ModelNumbers
 from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side
