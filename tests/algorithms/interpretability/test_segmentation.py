@@ -44,7 +44,7 @@ def boxes(n=20, seed=0):
     masks = np.zeros((n, 16, 16), dtype=bool)
     for mask in masks:
         top, left = rng.integers(0, GRID - 1, 2) * 4
-        mask[top : top + 8, left : left + 4 * int(rng.integers(1, 3))] = True
+        mask[top : top + 8, left : left + (8 if rng.random() < 0.8 else 4)] = True
     images = torch.where(torch.from_numpy(masks), 1.0, -1.0).double()[:, None]
     return images, torch.from_numpy(masks)
 
@@ -52,7 +52,7 @@ def boxes(n=20, seed=0):
 def test_where_each_patch_says_what_it_shows_lens_labels_and_direct_effects_are_the_mask(bright):
     images, masks = boxes()
     found = segmentation(bright, images, masks, torch.ones(20, dtype=torch.long), n_bootstrap=50)
-    size = masks.float().mean((1, 2)).numpy()  # boxes are an eighth or a quarter, and a quarter is kept of each image
+    size = masks.float().mean((1, 2)).numpy()  # most boxes are a quarter, some an eighth; a quarter is kept
     for name in ("lens", "direct effects"):
         np.testing.assert_allclose(found[name].auc, 1)
         assert found[name].chosen.endswith("25% of the patches")
@@ -65,7 +65,7 @@ def test_where_each_patch_says_what_it_shows_lens_labels_and_direct_effects_are_
     assert figures["above"].value == pytest.approx(1 - found["centre box"].iou.mean()) and figures["above"].low > 0
     wrong = segmentation(bright, images, masks, torch.zeros(20, dtype=torch.long), n_bootstrap=0)
     np.testing.assert_allclose(wrong["lens"].auc, 0)
-    np.testing.assert_allclose(wrong["lens labels"].iou, 0)
+    np.testing.assert_allclose(wrong["lens labels"].iou, found["everything"].iou)  # behind the block all say dark
 
 
 def test_untrained_models_are_at_chance():
