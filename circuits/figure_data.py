@@ -21,9 +21,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..models.attention_layers import read_layers
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
-from ..models.hooks import ActivationCache
 from .compare.matching import HeadFeatures
 from .tasks.design import one_partner_each
 from .tasks.metrics import Metric
@@ -121,10 +121,18 @@ def gather(
     every: Pairs = getattr(task, split)
     pairs = every.select(_rows(every, n))
     wanted = _rows_of(every, images)
+    gathered: list[Tensor] = []
+    patterns: list[Tensor] = []  # of the first image
+    cfg, whole = vit.cfg, vit.cfg.n_layers * vit.cfg.n_heads * vit.cfg.tokens.n_tokens**2 <= _MOST_WEIGHTS
+
+    def take(layer: int, pattern: Tensor) -> None:
+        gathered.append(_gathered(vit, pattern, layer))
+        if whole:
+            patterns.append(pattern[0].half().cpu())
+
     with torch.no_grad():
-        logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
+        logits = read_layers(vit, pairs.clean, take)
         corrupt_logits = vit(pairs.corrupt)
-    gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
     clean, corrupt, alone = pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
         clean=clean,
@@ -132,20 +140,13 @@ def gather(
         clean_logits=_array(logits),
         corrupt_logits=_array(corrupt_logits),
         class_names=tuple(vit.class_names),
-        grid=vit.cfg.tokens.grid,
-        n_prefix=vit.cfg.tokens.n_prefix,
+        grid=cfg.tokens.grid,
+        n_prefix=cfg.tokens.n_prefix,
         attention=_array(torch.stack(gathered, 1)),
-        frames=vit.cfg.tokens.frames,
+        frames=cfg.tokens.frames,
         pictures=dict(zip(wanted, alone, strict=True)),
-        patterns=_patterns(vit, cache),
+        patterns=torch.stack(patterns).numpy() if whole else None,
     )
-
-
-def _patterns(vit: HookedViT, cache: ActivationCache) -> NDArray[np.float16] | None:
-    cfg = vit.cfg
-    if cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2 > _MOST_WEIGHTS:
-        return None
-    return torch.stack([cache["pattern", layer][0].half() for layer in range(cfg.n_layers)]).cpu().numpy()
 
 
 def _rows(pairs: Pairs, n: int | None) -> list[int]:

@@ -76,6 +76,7 @@ SCRIPTS = {
     ),
     "comparison": ("dom", "data", "pens", "view", "diagram", "pointer", "state", "slider", "compare"),
     "lens": ("dom", "lens"),
+    "heads": ("dom", "data", "state", "images", "heads", "tour"),
 }
 _TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
 _WIDE = 2200  # pixels of a diagram that is not shrunk to the page
