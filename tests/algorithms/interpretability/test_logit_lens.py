@@ -69,6 +69,7 @@ def test_what_is_kept_is_exact():
     np.testing.assert_allclose(some.probabilities, every.probabilities[..., [3, 8]], atol=1e-5)
     order = np.argsort(-every.logits, -1, kind="stable")[..., :5]
     assert (every.top == order).mean() > 0.999
+    np.testing.assert_allclose(every.top_probabilities, -np.sort(-every.probabilities, -1)[..., :5], atol=1e-6)
     frame = some.frame()
     row = frame[(frame["image"] == 4) & (frame["layer"] == "block 1") & (frame["token"] == "r1c2")].iloc[0]
     place = some.tokens.index("r1c2")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,8 +123,9 @@ def test_most_named_classes_have_colours_and_the_rest_are_grey():
     other = [int(OTHER[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     np.testing.assert_allclose(found[0, 0], 0.55 * np.array(colour))
     np.testing.assert_allclose(found[-1, -1], 0.55 * np.array(other))
-    counts = [int((view.named(0) == one).sum()) for one in view.coloured(0)]
-    assert counts == sorted(counts, reverse=True) and len(counts) == 3
+    top = view.top.copy()
+    top[0, 0, 1:, 0] = 7
+    assert replace(view, top=top).coloured(0)[0] == 7 and set(view.coloured(0)) == {0, 1, 2}
 
 
 def test_the_picture_is_the_same_twice_and_draws_emoji_only_with_a_font(tmp_path, monkeypatch):
