@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -44,15 +44,20 @@ class FittedLens(Tabular):
             `data`, `images_sha256`, `n_images`, and `figures`, a row per layer.
     """
 
-    caveat: ClassVar[str] = (  # type: ignore[override]
-        "A map that was fitted to the output can find what the model itself never reads there; compare with the "
-        "control, the maps at other layers."
-    )
-
     kind: str
     weights: Float[Tensor, "layer model model"]
     biases: Float[Tensor, "layer model"]
     card: Mapping[str, Any]
+
+    @property
+    def caveat(self) -> str:
+        """What has to be known to read it."""
+        if self.kind == "Jacobian lens":
+            return "Nothing is fitted to the output; a mean of derivatives need not say what one image does."
+        return (
+            "A map that was fitted to the output can find what the model itself never reads there; compare with the "
+            "control, the maps at other layers."
+        )
 
     def __call__(
         self, row: int, residual: Float[Tensor, "*batch model"], *, pooled: bool = False
