@@ -270,9 +270,8 @@ class LensTable(Tabular):
         tables = (self, *beside)
         same = len({table.layers for table in tables}) == 1
         ticks = self.layers if same else ()
-        title = title or f"{self.kind[0].upper()}{self.kind[1:]}" + f": {self.model}" * (
-            len({one.model for one in tables}) == 1
-        )
+        kind = f"{self.kind[0].upper()}{self.kind[1:]}" if len({one.kind for one in tables}) == 1 else "Lenses"
+        title = title or kind + f": {self.model}" * (len({one.model for one in tables}) == 1)
         return draw_panels(
             _panels(tables), path, ticks=ticks, axis="layer" if same else "share of the depth", title=title
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -82,10 +82,39 @@ def logit_lens(
     require_lens(vit, at, points)
     if through is not None:
         through.require(vit, at, points)
-    kept, rows, where = class_indices(vit, classes), layer_names(vit, points), token_names(vit, at)
     if targets is not None:
         require_targets(targets.cpu().numpy(), len(images), vit.cfg.n_classes)
     lenses = (None,) if through is None else (through, through.shuffled(seed))
+    tokens, *numbers = _gathered(vit, images, targets, at, points, lenses, class_indices(vit, classes), top, memory)
+    tokens = replace(tokens, names=tuple(names)[: len(images)])
+    if at != "cls":
+        tokens = replace(tokens, pictures=pixels(vit, images[:SHOWN])[0])
+    method = {
+        "targets": "the model's answer" if targets is None else "the given classes",
+        "pooling": _pooling(vit, at),
+        "at": at,
+        "points": points,
+        "lens": "logit lens" if through is None else through.kind,
+        "n_tokens": len(tokens.tokens),
+        "n_bootstrap": n_bootstrap,
+        "seed": seed,
+    }
+    return LensTable(vit.cfg.name, tokens.layers, numbers[0], vit.cfg.n_classes, method, tokens, *numbers[1:])
+
+
+def _gathered(
+    vit: HookedViT,
+    images: Tensor,
+    targets: Tensor | None,
+    at: str,
+    points: str,
+    lenses: Sequence[FittedLens | None],
+    kept: tuple[int, ...],
+    top: int,
+    memory: int,
+) -> tuple[Any, ...]:
+    """What stands at each token by the first lens, and the numbers of each lens."""
+    rows, where, names = layer_names(vit, points), token_names(vit, at), tuple(vit.class_names)
     tokens, numbers = [], []
     with torch.no_grad(), vit.borrowed():
         size = _batch_size(vit, len(rows) * len(where) if at != "cls" else 0, memory)
@@ -95,23 +124,9 @@ def logit_lens(
             wanted = answers if wanted is None and at != "cls" else wanted
             every = [torch.stack(list(read_layers(vit, batch, at, points, lens))) for lens in lenses]
             arrays = (*_kept(every[0], kept, top), answers.cpu().numpy())
-            tokens.append(TokenReadings(rows, where, _grid(vit, at), tuple(vit.class_names), kept, *arrays))
+            tokens.append(TokenReadings(rows, where, _grid(vit, at), names, kept, *arrays))
             numbers.append([_numbers(logits, wanted) for logits in every])
-    method = {
-        "targets": "the model's answer" if targets is None else "the given classes",
-        "pooling": _pooling(vit, at),
-        "at": at,
-        "points": points,
-        "lens": "logit lens" if through is None else through.kind,
-        "n_tokens": len(where),
-        "n_bootstrap": n_bootstrap,
-        "seed": seed,
-    }
-    found = [LensReadings.joined(parts) for parts in zip(*numbers, strict=True)]
-    joined = replace(TokenReadings.joined(tokens), names=tuple(names)[: len(images)])
-    if at != "cls":
-        joined = replace(joined, pictures=pixels(vit, images[:SHOWN])[0])
-    return LensTable(vit.cfg.name, rows, found[0], vit.cfg.n_classes, method, joined, *found[1:])
+    return TokenReadings.joined(tokens), *(LensReadings.joined(parts) for parts in zip(*numbers, strict=True))
 
 
 def read_layers(

@@ -7,7 +7,7 @@ the logarithm of each reading's sum of exponentials, with which their probabilit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +111,8 @@ class TokenReadings:
     def joined(cls, parts: Sequence[TokenReadings]) -> TokenReadings:
         """Readings of several batches as those of one."""
         arrays = {"logits": 1, "normaliser": 1, "top": 1, "top_logits": 1, "answers": 0}
-        shared = {field.name: getattr(parts[0], field.name) for field in fields(cls) if field.name not in arrays}
         found = {name: np.concatenate([getattr(part, name) for part in parts], axis) for name, axis in arrays.items()}
-        return cls(**shared, **found)
+        return replace(parts[0], **found)
 
     def view(self, title: str, emoji: str | Path | None = None) -> LensView:
         """What can be drawn: the images that pictures were kept of.

@@ -12,7 +12,7 @@ last layer reads at the same patch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,28 +136,14 @@ def tuned_lens(
     if len(images) < FEWEST:
         raise DataError(f"a lens is fitted on one part of the images and judged on another: pass at least {FEWEST}.")
     how = _Learning(start, penalty, rate, decay, epochs, patience, batch)
-    layers = layer_names(vit, points)
-    generator = torch.Generator().manual_seed(seed)
-    parts = deal(len(images), generator)
+    parts = deal(len(images), torch.Generator().manual_seed(seed))
     with vit.borrowed():
         cached = cache_residuals(vit, images, at, points, n_patches=n_patches, seed=seed, memory=memory)
-        rows = [torch.isin(cached.images, part).nonzero()[:, 0] for part in parts]
-        with torch.no_grad():
-            final = cached.log_probabilities(cached.residuals[-1])
-        fitted = []
-        with progress_bar("tuned_lens", len(layers) - 1, progress) as bar:
-            for layer in range(len(layers) - 1):
-                fitted.append(_fit(cached, layer, final, rows, how, torch.Generator().manual_seed(seed)))
-                bar.update(1)
-        adds, biases, passes = zip(*fitted, strict=True)
         resamples = Resamples.draw(len(parts[2]), n_bootstrap, seed=seed)
-        figures = [
-            {"layer": name, "epochs": n, **judge(cached, layer, final, rows[2], add, bias, resamples)}
-            for layer, (name, n, add, bias) in enumerate(zip(layers, passes, adds, biases, strict=False))
-        ]
+        adds, biases, figures = _fit_all(cached, layer_names(vit, points)[:-1], parts, how, seed, resamples, progress)
     card = lens_card(vit, images, at, points, data, seed) | {
         **vars(how),
-        "layers": list(layers[:-1]),
+        "layers": [row["layer"] for row in figures],
         "n_patches": n_patches if at == "patches" else 0,
         "n_fitted": len(parts[0]),
         "n_held_out": len(parts[2]),
@@ -165,6 +151,31 @@ def tuned_lens(
     }
     eye = torch.eye(vit.cfg.d_model, dtype=vit.dtype, device=vit.device)
     return FittedLens("tuned lens", torch.stack([eye + add for add in adds]), torch.stack(biases), card)
+
+
+def _fit_all(
+    cached: Cached,
+    layers: Sequence[str],
+    parts: Sequence[Tensor],
+    how: _Learning,
+    seed: int,
+    resamples: Resamples,
+    progress: bool | None,
+) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+    """A and b of each layer, and the figures on the images that are held out."""
+    rows = [torch.isin(cached.images, part.to(cached.images.device)).nonzero()[:, 0] for part in parts]
+    with torch.no_grad():
+        final = cached.log_probabilities(cached.residuals[-1])
+    adds, biases, figures = [], [], []
+    with progress_bar("tuned_lens", len(layers), progress) as bar:
+        for layer, name in enumerate(layers):
+            add, bias, n = _fit(cached, layer, final, rows, how, torch.Generator().manual_seed(seed))
+            adds.append(add)
+            biases.append(bias)
+            held_out = judge(cached, layer, final, rows[2], add, bias, resamples)
+            figures.append({"layer": name, "epochs": n, **held_out})
+            bar.update(1)
+    return adds, biases, figures
 
 
 def deal(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,7 +251,7 @@ def _fit(
     cached: Cached,
     layer: int,
     final: Float[Tensor, "row class"],
-    rows: list[Tensor],
+    rows: Sequence[Tensor],
     how: _Learning,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, int]:

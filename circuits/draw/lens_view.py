@@ -148,7 +148,7 @@ def _under(
     grey = np.repeat(np.repeat(grey, scale, 0), scale, 1) * np.ones(3)
     if not coloured:
         return 0.35 * grey + 0.65
-    table = np.array([_rgb(COLOURS[classes.index(one)] if one in classes else OTHER) for one in named.ravel()])
+    table = np.array([_rgb(COLOURS[classes.index(one)] if one in classes else OTHER) for one in named.ravel().tolist()])
     rows = np.arange(grey.shape[0]) * named.shape[0] // grey.shape[0]
     columns = np.arange(grey.shape[1]) * named.shape[1] // grey.shape[1]
     return 0.45 * grey + 0.55 * table.reshape(*named.shape, 3)[rows][:, columns]
