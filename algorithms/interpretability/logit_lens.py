@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY
@@ -195,30 +195,6 @@ def residuals(
             yield residual
     if points != "post":
         yield residual
-
-
-def lens_logits(
-    vit: HookedViT, images: Float[Tensor, "image channel height width"], *, memory: int = DEFAULT_MEMORY
-) -> tuple[Float64[np.ndarray, "layer image class"], tuple[str, ...]]:
-    """Logits that the readout reads off the residual in front of block 0 and behind each block, and their names.
-
-    Where attention pooling follows the last block, each residual is pooled by it, and read behind it: it is part of
-    the readout here, and its own heads and MLP are not apart.
-
-    Args:
-        vit: The opened model.
-        images: Preprocessed images.
-        memory: Bytes to hold at once.
-
-    Raises:
-        ModelError: The outputs are no classes.
-        DataError: The images don't fit the model.
-    """
-    require_lens(vit)
-    with torch.no_grad(), vit.borrowed():
-        batches = vit.check_images(images).split(batch_size_for(vit, memory))
-        found = [torch.cat(list(read_layers(vit, batch)), 1).transpose(0, 1) for batch in batches]
-    return torch.cat(found, 1).double().cpu().numpy(), layer_names(vit)
 
 
 def require_lens(vit: HookedViT, at: At | str = "cls", points: Points | str = "post") -> None:

@@ -119,3 +119,18 @@ def test_what_makes_no_sense_is_refused(variant_named, images_for):
         logit_lens(vit, images, classes=["cat"])
     with pytest.raises(DataError, match="one class per image"):
         logit_lens(vit, images, torch.tensor([1, 5]))
+
+
+def test_a_head_of_texts_is_read_at_patches_and_causal_masks_hold():
+    vit = load_vit("toy/clip-sprites", attention_mask="causal")
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = logit_lens(vit, images, at="all", classes="all", n_bootstrap=0).tokens
+    _, cache = vit.run_with_cache(images)
+    for place, layer in ((1, 0), (-1, vit.cfg.n_layers - 1)):
+        wanted = vit.readout.head(vit.readout.norm(cache["resid_post", layer])).detach().numpy()
+        np.testing.assert_allclose(found.logits[place], wanted, atol=1e-4)
+    changed = images.clone()
+    changed[:, :, -8:, -8:] = 0  # the last patch, which no other sees
+    other = logit_lens(vit, changed, at="all", classes="all", n_bootstrap=0).tokens
+    np.testing.assert_allclose(other.logits[:, :, :-1], found.logits[:, :, :-1], atol=1e-4)
+    assert np.abs(other.logits[:, :, -1] - found.logits[:, :, -1]).max() > 0.1
