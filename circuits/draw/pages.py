@@ -80,6 +80,7 @@ SCRIPTS = {
         "main",
     ),
     "comparison": ("dom", "data", "pens", "view", "diagram", "pointer", "state", "slider", "compare"),
+    "lens": ("dom", "lens"),
     "heads": ("dom", "data", "state", "images", "heads", "tour"),
 }
 _TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
