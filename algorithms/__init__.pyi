@@ -18,6 +18,8 @@ from .control_search import control_searches as control_searches
 from .discovered import Discovered as Discovered
 from .discovery import Discovery as Discovery
 from .interpretability.factor_table import FactorTable as FactorTable
+from .interpretability.head_catalogue import head_catalogue as head_catalogue
+from .interpretability.head_table import HeadCatalogue as HeadCatalogue
 from .interpretability.lens import LensTable as LensTable
 from .interpretability.measure import head_factors as head_factors
 from .interpretability.measure import head_texts as head_texts

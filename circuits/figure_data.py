@@ -125,7 +125,7 @@ def gather(
         logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
         corrupt_logits = vit(pairs.corrupt)
     gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
-    clean, corrupt, alone = _pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
+    clean, corrupt, alone = pixels_of(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
         clean=clean,
         corrupt=corrupt,
@@ -198,7 +198,7 @@ def gather_partners(
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):
             raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
-    clean, *partners = _pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
+    clean, *partners = pixels_of(vit, first, *(pairs.corrupt for pairs in shown.values()))
     aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
     tokens = {name: pairs.changed for name, pairs in shown.items() if pairs.changed is not None}
     patches, grid = vit.cfg.tokens.patches, vit.cfg.tokens.grid
@@ -242,7 +242,7 @@ def _gathered(
     return found
 
 
-def _pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
+def pixels_of(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
     images = tuple(image[:, : vit.cfg.n_channels // vit.cfg.clip_frames] for image in images)  # a clip's first frame
     if vit.preprocess is not None:
