@@ -31,7 +31,7 @@ class Card:
         pictures: Pixels in [0, 1], (height, width, channel) with 1 or 3 channels.
         boxes: What is outlined in each picture: left, top, width and height as shares.
         strong: Whether its title is in bold.
-        bars: Heights of bars, where there are any; in front of the pictures.
+        bars: Counts, (row, bar), stacked as square roots of their sums, where there are any; in front of the pictures.
     """
 
     title: str
@@ -109,11 +109,14 @@ def _draw_map(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> No
     axes.imshow(values, cmap="magma", vmin=0, vmax=largest, extent=extent, aspect="auto", interpolation="nearest")
 
 
-def _draw_bars(axes: Axes, heights: NDArray[np.float64], x: float, y: float) -> None:
-    step, largest = _SIDE / len(heights), float(heights.max(initial=0.0)) or 1.0
-    tall = _SIDE * heights / largest
-    axes.bar(x + step * (np.arange(len(heights)) + 0.5), -tall, step * 0.9, bottom=y + _SIDE, color=BLUE)
-    axes.plot([x, x + _SIDE], [y + _SIDE, y + _SIDE], color=GREY, linewidth=0.5)
+def _draw_bars(axes: Axes, counts: NDArray[np.float64], x: float, y: float) -> None:
+    step = _SIDE / counts.shape[1]
+    places = x + step * (np.arange(counts.shape[1]) + 0.5)
+    edges = np.sqrt(np.vstack([np.zeros(counts.shape[1]), counts.cumsum(0)]))
+    edges *= _SIDE / (edges.max() or 1.0)
+    for low, high, colour in zip(edges, edges[1:], (BLUE, GREY), strict=False):
+        axes.bar(places, low - high, step * 0.9, bottom=y + _SIDE - low, color=colour)
+    axes.plot([x, x + _SIDE], [y + _SIDE, y + _SIDE], color=FRAME, linewidth=0.5)
 
 
 def _draw_picture(
