@@ -26,6 +26,8 @@ from .interpretability.measure import head_texts as head_texts
 from .interpretability.measure import logit_lens as logit_lens
 from .interpretability.neuron_catalogue import neuron_catalogue as neuron_catalogue
 from .interpretability.neuron_table import NeuronCatalogue as NeuronCatalogue
+from .interpretability.probe_table import ProbeTable as ProbeTable
+from .interpretability.probes import probe as probe
 from .interpretability.side_by_side import ModelNumbers as ModelNumbers
 from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side

@@ -83,7 +83,7 @@ def neuron_catalogue(
     wanted = _layers(vit, layers, at)
     if not 0 < recall <= 1:
         raise ModelError(f"recall={recall}: pass a share above 0 and at most 1, such as recall=0.5.")
-    codes, names = (None, ()) if labels is None else _codes(labels, len(images), classes)
+    codes, names = (None, ()) if labels is None else class_codes(labels, len(images), classes)
     parts = []
     for group in _groups(vit, wanted, len(images), memory):
         values, places = _activations(vit, images, group, at, memory)
@@ -117,7 +117,14 @@ def _layers(vit: HookedViT, layers: Sequence[int] | None, at: str) -> list[int]:
     return chosen
 
 
-def _codes(labels: Labels, n_images: int, classes: Sequence[str] | None) -> tuple[Int[np.ndarray, " image"], tuple]:
+def class_codes(
+    labels: Labels, n_images: int, classes: Sequence[str] | None = None
+) -> tuple[Int[np.ndarray, " image"], tuple[str, ...]]:
+    """Each image's class as a number from 0, and the names of the classes that there are.
+
+    Raises:
+        DataError: There isn't one label per image, they are no choices, or all images are of one class.
+    """
     values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (n_images,) or values.dtype.kind == "f":
         raise DataError(
@@ -126,7 +133,7 @@ def _codes(labels: Labels, n_images: int, classes: Sequence[str] | None) -> tupl
         )
     kinds, codes = np.unique(values, return_inverse=True)
     if len(kinds) < 2:
-        raise DataError("all images are of one class, so that no alarm can be false: pass images of others, too.")
+        raise DataError("all images are of one class, so that nothing can be told apart: pass images of others, too.")
     names = [str(kind) if classes is None else str(classes[int(kind)]) for kind in kinds]
     return codes.astype(np.int64), tuple(names)
 

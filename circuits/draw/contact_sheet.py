@@ -27,7 +27,8 @@ class Card:
     Args:
         title: Its name.
         note: A line under it.
-        maps: Numbers over a grid, each with its own scale from 0; None leaves a place empty.
+        maps: Numbers over a grid, each with its own scale from 0, or about 0 where some are below (blue above, orange
+            below); None leaves a place empty.
         pictures: Pixels in [0, 1], (height, width, channel) with 1 or 3 channels.
         boxes: What is outlined in each picture: left, top, width and height as shares.
         strong: Whether its title is in bold.
@@ -102,11 +103,14 @@ def _draw_card(axes: Axes, card: Card, x: float, y: float, most: int) -> None:
 
 
 def _draw_map(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
     rows, columns = values.shape
     side = _SIDE / max(rows, columns)
-    extent = (x, x + columns * side, y + rows * side, y)
-    largest = float(np.nanmax(values, initial=0.0)) or 1.0
-    axes.imshow(values, cmap="magma", vmin=0, vmax=largest, extent=extent, aspect="auto", interpolation="nearest")
+    signed, largest = bool((values < 0).any()), float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    colours = LinearSegmentedColormap.from_list("signed", [ORANGE, "#ffffff", BLUE]) if signed else "magma"
+    place = (x, x + columns * side, y + rows * side, y)
+    axes.imshow(values, colours, vmin=-largest * signed, vmax=largest, extent=place, aspect="auto")
 
 
 def _draw_bars(axes: Axes, counts: NDArray[np.float64], x: float, y: float) -> None:

@@ -4,66 +4,15 @@ import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 from vitcircuits.algorithms import head_catalogue
-from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, GraphError, ModelError
-
-WIDTH = 40  # of a head
-
-
-def built(looks, *, grid=6, patch=4, registers=0, sharpness=12, blur=0.0, seed=0):
-    """A ViT of one block whose heads look where they are told, and whose last head looks at what the image says.
-
-    Positions are one-hot; a head's query at patch t is t's, and its key at patch s is that of all t that look at s.
-    With blur, the image has a say in these, too.
-    """
-    n, heads = grid * grid, len(looks) + 1
-    module = VisionTransformer(
-        img_size=grid * patch, patch_size=patch, in_chans=1, num_classes=3, embed_dim=WIDTH * heads, depth=1,
-        num_heads=heads, mlp_ratio=1.0, norm_layer=nn.Identity, reg_tokens=registers, no_embed_class=True,
-    ).double().eval()  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
-        module.pos_embed[0, :, :n] = torch.eye(n)
-        patches = module.patch_embed.proj.weight
-        patches[n:].copy_(torch.randn(patches[n:].shape, generator=generator) / patch)
-        block = module.blocks[0]
-        for head, look in enumerate(looks):
-            query, key = (block.attn.qkv.weight[port * WIDTH * heads + head * WIDTH :][:n] for port in (0, 1))
-            query[:, :n] = torch.eye(n)
-            key[:, :n] = sharpness * WIDTH**0.5 * torch.as_tensor(look).double()
-        for row in range(2 * heads):
-            own = block.attn.qkv.weight[row * WIDTH :][:WIDTH, n:]
-            said = 0.1 if row % heads == len(looks) else blur
-            own.add_(torch.randn(own.shape, generator=generator), alpha=said)
-        block.attn.qkv.weight[2 * WIDTH * heads :].copy_(torch.eye(WIDTH * heads))
-        block.attn.proj.weight.copy_(torch.eye(WIDTH * heads))
-        module.head.weight.normal_(generator=generator)
-    return load_vit(module, name="built")
-
-
-def looks(grid=6):
-    row, column = np.divmod(np.arange(grid * grid), grid)
-    place = np.arange(grid * grid)
-    every = np.ones((grid * grid, 1))
-    return {
-        "offset: 1 left": (row[:, None] == row) & (column[None] == column[:, None] - 1),
-        "corner: top left": every * (place == 0),
-        "modulus: every 4th patch, from 2": every * (place % 4 == 2),
-        "row": row[:, None] == row,
-        "edge: bottom": every * (row == grid - 1),
-    }
 
 
 @pytest.mark.parametrize("patch", [32, 16, 14, 4])
-def test_heads_built_to_look_somewhere_are_named_so_and_one_that_looks_at_random_is_not(patch, images_for):
-    vit = built([looks()[label] for label in looks()], patch=patch)
+def test_heads_built_to_look_somewhere_are_named_so_and_one_that_looks_at_random_not(built, looks, patch, images_for):
+    vit = built([looks[label] for label in looks], patch=patch)
     found = head_catalogue(vit, images_for(vit, 12), n_shuffles=20)
-    for entry, label in zip(found.entries, [*looks(), ""], strict=True):
+    for entry, label in zip(found.entries, [*looks, ""], strict=True):
         assert entry.name == label
     fixed = [entry.looking["patches"].position.value for entry in found.entries]
     assert min(fixed[:5]) > 0.999 and fixed[5] < 0.2
@@ -71,8 +20,8 @@ def test_heads_built_to_look_somewhere_are_named_so_and_one_that_looks_at_random
     assert "5 named by position" in found.headline
 
 
-def test_a_pattern_that_changes_from_image_to_image_has_no_name_though_its_mean_has_one(images_for):
-    vit = built([looks()["offset: 1 left"]], sharpness=4, blur=0.12)
+def test_a_pattern_that_changes_from_image_to_image_has_no_name_though_its_mean_has_one(built, looks, images_for):
+    vit = built([looks["offset: 1 left"]], sharpness=4, blur=0.12)
     looking = head_catalogue(vit, images_for(vit, 60)).entries[0].looking["patches"]
     assert looking.fits["offset"].label == "offset: 1 left" and looking.fits["offset"].r2 > 0.5
     assert 0.05 < looking.position.value < 0.5 and not looking.name
@@ -134,7 +83,7 @@ def test_batches_change_nothing(variant_named, images_for):
     assert_frame_equal(one, all_at_once, rtol=1e-9)
 
 
-def test_attention_to_registers_and_cls_is_told(images_for):
+def test_attention_to_registers_and_cls_is_told(built, images_for):
     n = 16
     vit = built([np.zeros((n, n))], grid=4, registers=3)  # even over 1 + 3 + 16 tokens
     looking = head_catalogue(vit, images_for(vit, 4)).entries[0].looking["patches"]
@@ -154,8 +103,8 @@ def test_heads_of_attention_pooling_are_asked_at_its_own_token(architecture, ima
             assert "patches" in entry.looking
 
 
-def test_it_is_printed_framed_saved_and_drawn(tmp_path, images_for):
-    vit = built([looks()["row"]])
+def test_it_is_printed_framed_saved_and_drawn(built, looks, tmp_path, images_for):
+    vit = built([looks["row"]])
     found = head_catalogue(vit, images_for(vit, 50), factors={"half": np.arange(50) % 2})
     assert "row" in str(found) and "half" in str(found.table().rows) + str(found.frame()["factor"].tolist())
     frame = found.frame()
@@ -169,7 +118,7 @@ def test_it_is_printed_framed_saved_and_drawn(tmp_path, images_for):
         found["a7.h0"]
 
 
-def test_what_it_cannot_do_is_said(images_for):
+def test_what_it_cannot_do_is_said(built, images_for):
     vit = built([])
     with pytest.raises(DataError, match="two at least"):
         head_catalogue(vit, images_for(vit, 1))
