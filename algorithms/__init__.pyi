@@ -26,8 +26,14 @@ from .interpretability.measure import head_texts as head_texts
 from .interpretability.measure import logit_lens as logit_lens
 from .interpretability.neuron_catalogue import neuron_catalogue as neuron_catalogue
 from .interpretability.neuron_table import NeuronCatalogue as NeuronCatalogue
+from .interpretability.outlier_table import MovedOutliers as MovedOutliers
+from .interpretability.outlier_table import Outliers as Outliers
+from .interpretability.outliers import find_outliers as find_outliers
+from .interpretability.outliers import test_time_registers as test_time_registers
 from .interpretability.probe_table import ProbeTable as ProbeTable
 from .interpretability.probes import probe as probe
+from .interpretability.registers import RegisterReport as RegisterReport
+from .interpretability.registers import register_report as register_report
 from .interpretability.side_by_side import ModelNumbers as ModelNumbers
 from .interpretability.side_by_side import SideBySide as SideBySide
 from .interpretability.side_by_side import side_by_side as side_by_side
