@@ -1,4 +1,6 @@
 from .ablation import Ablation as Ablation
+from .attention import AttentionMaps as AttentionMaps
+from .attention import attention_maps as attention_maps
 from .checks.mask_evaluator import CheckSettings as CheckSettings
 from .checks.robustness import evaluate_spread as evaluate_spread
 from .circuit import Circuit as Circuit
@@ -24,6 +26,8 @@ from .tasks.metrics import Metric as Metric
 from .tasks.task import Pairs as Pairs
 from .tasks.task import Task as Task
 from .tasks.task_config import TaskConfig as TaskConfig
+from .tour import HeadTour as HeadTour
+from .tour import head_tour as head_tour
 from .truths.certificate import verify_planted as verify_planted
 from .truths.planted import judge as judge
 from .truths.planted import planted_task as planted_task

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..models.attention_layers import read_layers
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
-from ..models.hooks import ActivationCache
 from .compare.matching import HeadFeatures
 from .tasks.design import one_partner_each
 from .tasks.metrics import Metric
@@ -121,31 +121,32 @@ def gather(
     every: Pairs = getattr(task, split)
     pairs = every.select(_rows(every, n))
     wanted = _rows_of(every, images)
+    gathered: list[Tensor] = []
+    patterns: list[Tensor] = []  # of the first image
+    cfg, whole = vit.cfg, vit.cfg.n_layers * vit.cfg.n_heads * vit.cfg.tokens.n_tokens**2 <= _MOST_WEIGHTS
+
+    def take(layer: int, pattern: Tensor) -> None:
+        gathered.append(_gathered(vit, pattern, layer))
+        if whole:
+            patterns.append(pattern[0].half().cpu())
+
     with torch.no_grad():
-        logits, cache = vit.run_with_cache(pairs.clean, names_filter=lambda name: name.endswith("hook_pattern"))
+        logits = read_layers(vit, pairs.clean, take)
         corrupt_logits = vit(pairs.corrupt)
-    gathered = [_gathered(vit, cache["pattern", layer], layer) for layer in range(vit.cfg.n_layers)]
-    clean, corrupt, alone = pixels_of(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
+    clean, corrupt, alone = pixels(vit, pairs.clean, pairs.corrupt, every.clean[list(wanted.values())])
     return Exhibit(
         clean=clean,
         corrupt=corrupt,
         clean_logits=_array(logits),
         corrupt_logits=_array(corrupt_logits),
         class_names=tuple(vit.class_names),
-        grid=vit.cfg.tokens.grid,
-        n_prefix=vit.cfg.tokens.n_prefix,
+        grid=cfg.tokens.grid,
+        n_prefix=cfg.tokens.n_prefix,
         attention=_array(torch.stack(gathered, 1)),
-        frames=vit.cfg.tokens.frames,
+        frames=cfg.tokens.frames,
         pictures=dict(zip(wanted, alone, strict=True)),
-        patterns=_patterns(vit, cache),
+        patterns=torch.stack(patterns).numpy() if whole else None,
     )
-
-
-def _patterns(vit: HookedViT, cache: ActivationCache) -> NDArray[np.float16] | None:
-    cfg = vit.cfg
-    if cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2 > _MOST_WEIGHTS:
-        return None
-    return torch.stack([cache["pattern", layer][0].half() for layer in range(cfg.n_layers)]).cpu().numpy()
 
 
 def _rows(pairs: Pairs, n: int | None) -> list[int]:
@@ -198,7 +199,7 @@ def gather_partners(
     for name, pairs in shown.items():
         if not torch.equal(pairs.clean, first):
             raise TaskError(f"the clean images of {name!r} are others: make the tasks by partner_contrasts.")
-    clean, *partners = pixels_of(vit, first, *(pairs.corrupt for pairs in shown.values()))
+    clean, *partners = pixels(vit, first, *(pairs.corrupt for pairs in shown.values()))
     aligned = {name: pairs for name, pairs in shown.items() if pairs.changed is not None}
     tokens = {name: pairs.changed for name, pairs in shown.items() if pairs.changed is not None}
     patches, grid = vit.cfg.tokens.patches, vit.cfg.tokens.grid
@@ -242,7 +243,7 @@ def _gathered(
     return found
 
 
-def pixels_of(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
+def pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     """Images in [0, 1], channels last, 1 or 3 of them; stretched together to their own range without preprocessing."""
     images = tuple(image[:, : vit.cfg.n_channels // vit.cfg.clip_frames] for image in images)  # a clip's first frame
     if vit.preprocess is not None:

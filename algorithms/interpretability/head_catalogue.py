@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY
-from ...circuits.figure_data import pixels_of
+from ...circuits.figure_data import pixels
 from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import pairs_within
 from ...circuits.names import parse_end
@@ -303,7 +303,7 @@ def crop(
     rows, columns = vit.cfg.tokens.grid
     top, left = max(row - reach, 0), max(column - reach, 0)
     down, right = min(row + reach + 1, rows), min(column + reach + 1, columns)
-    (pixels,) = pixels_of(vit, image[None])
+    (shown,) = pixels(vit, image[None])
     across, along = right - left, down - top
     box = (column - left) / across, (row - top) / along, 1 / across, 1 / along
-    return pixels[0, top * height : down * height, left * width : right * width], box
+    return shown[0, top * height : down * height, left * width : right * width], box

@@ -75,6 +75,7 @@ SCRIPTS = {
         "main",
     ),
     "comparison": ("dom", "data", "pens", "view", "diagram", "pointer", "state", "slider", "compare"),
+    "heads": ("dom", "data", "state", "images", "heads", "tour"),
 }
 _TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
 _WIDE = 2200  # pixels of a diagram that is not shrunk to the page
@@ -181,12 +182,15 @@ def to_html(
 
 def framed(circuit: Circuit) -> str:
     """The page in a frame that reaches nothing outside itself, for a notebook; empty where it would be too large."""
+    return "" if len(circuit) > MAX_FRAMED else in_frame(to_html(circuit))
+
+
+def in_frame(page: str) -> str:
+    """A page in a frame that reaches nothing outside itself, for a notebook."""
     from markupsafe import escape
 
-    if len(circuit) > MAX_FRAMED:
-        return ""
     look = 'sandbox="allow-scripts allow-downloads" style="width:100%;height:760px;border:0"'
-    return f'<iframe {look} srcdoc="{escape(to_html(circuit))}"></iframe>'
+    return f'<iframe {look} srcdoc="{escape(page)}"></iframe>'
 
 
 def _part(name: str) -> Any:
@@ -195,11 +199,12 @@ def _part(name: str) -> Any:
 
 
 def explorer(kind: str) -> dict[str, Any]:
-    """Style and scripts of a page of some kind, all files of its own in one scope."""
+    """Style and scripts of a page of some kind, all files of its own in one scope; diagrams are moved by d3."""
+    libraries = [_part("d3.min.js")] if "view" in SCRIPTS[kind] else []
     own = "\n".join(_part(f"{name}.js") for name in SCRIPTS[kind])
     return {
         "style": _part("page.css"),
-        "scripts": [_part("d3.min.js"), markup(f'(() => {{\n"use strict";\n{own}\n}})();')],
+        "scripts": [*libraries, markup(f'(() => {{\n"use strict";\n{own}\n}})();')],
     }
 
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ...models.attention_layers import Rollout, mean_pattern, read_layers
 from ...models.data import ImageData
 from ...models.errors import DataError
 from ...models.hooked import HookedViT
@@ -90,36 +91,20 @@ def patch_attention(
     vit: HookedViT, images: Float[Tensor, "image channel height width"], method: Method | str = "rollout"
 ) -> Float[Tensor, "image row column"]:
     """How much of each patch CLS gathers, of a video summed over frames, in float64 on the CPU."""
-    found = []
     with torch.no_grad():
-        for batch in images.split(_BATCH):
-            _, cache = vit.run_with_cache(batch, names_filter=lambda name: name.endswith("hook_pattern"))
-            last = vit.cfg.n_layers - 1
-            layers = range(last + 1) if method == "rollout" else [last]
-            patterns = [_mean_pattern(vit, cache["pattern", layer], layer) for layer in layers]
-            gathered = _rollout(patterns) if method == "rollout" else patterns[0]
-            found.append(gathered[:, vit.cfg.gathering(last)].mean(1))
+        found = [_gathered(vit, batch, method) for batch in images.split(_BATCH)]
     patches = torch.cat(found)[:, vit.cfg.tokens.patches]
     return patches.view(len(patches), vit.cfg.tokens.frames, *vit.cfg.tokens.grid).sum(1)
 
 
-def _mean_pattern(
-    vit: HookedViT, pattern: Float[Tensor, "image head target source"], layer: int
-) -> Float[Tensor, "image target source"]:
-    """A layer's pattern averaged over its heads; a token that it does not write to keeps what it has."""
-    mean = pattern[:, : vit.cfg.heads_of(layer)].double().mean(1).cpu()
-    at = vit.blocks[layer].at
-    if at is None:
-        return mean
-    return torch.where(at.value.bool().cpu(), mean, torch.eye(mean.shape[-1], dtype=torch.float64))
+def _gathered(vit: HookedViT, images: Tensor, method: str) -> Float[Tensor, "image token"]:
+    last, rollout, found = vit.cfg.n_layers - 1, Rollout(vit), []
 
+    def take(layer: int, pattern: Tensor) -> None:
+        found[:] = [rollout.add(layer, pattern) if method == "rollout" else mean_pattern(vit, pattern, layer)]
 
-def _rollout(patterns: list[Float[Tensor, "image target source"]]) -> Float[Tensor, "image target source"]:
-    identity = torch.eye(patterns[0].shape[-1], dtype=torch.float64)
-    product = identity
-    for pattern in patterns:
-        product = (pattern + identity) / 2 @ product
-    return product
+    read_layers(vit, images, take, layers=None if method == "rollout" else [last])
+    return found[0][:, vit.cfg.gathering(last)].mean(1)
 
 
 def most_of(values: Float[Tensor, "image place"], share: float) -> Bool[Tensor, "image place"]:
