@@ -12,6 +12,7 @@ from ..models.errors import VitCircuitsError
 from ..models.watching import say
 from . import (
     benchmark,
+    catalogue,
     compare,
     demo,
     discover,
@@ -41,6 +42,7 @@ COMMANDS = (
     draw,
     export,
     heads,
+    catalogue,
     benchmark,
     models,
     train,

@@ -139,12 +139,12 @@ class HeadCatalogue(Tabular):
         for entry in self.entries:
             for at, looking in entry.looking.items():
                 best, null = looking.best, looking.null.get(looking.family, np.nan)
-                why = f"shuffled: 95% below {null:.3f}" if np.isfinite(null) else "no shuffles"
-                r2 = Figure(None if np.isnan(best.r2) else best.r2, "share", reason=why)
                 said = best.label if looking.name else f"({best.label})"
+                shares = tuple(f"{value:.2f}" for value in (best.r2, null, best.attention))
                 numbers = (looking.position, looking.entropy, looking.to_cls, looking.to_registers)
-                rows.append((entry.head, at, said, r2, f"{best.attention:.2f}", *numbers, *self._factor(entry.head)))
-        columns = ("head", "from", "pattern", "R^2", "attention", "by position", "entropy", "to CLS", "to registers")
+                rows.append((entry.head, at, said, *shares, *numbers, *self._factor(entry.head)))
+        names = ("head", "from", "pattern", "R^2", "shuffled", "attention", "by position", "entropy", "to CLS")
+        columns = (*names, "to registers")
         more = ("factor", "R^2 of it") if self.factors else ()
         return Table((*columns, *more), tuple(rows), f"In brackets: not a name. {self.caveat}")
 

@@ -227,5 +227,5 @@ class NeuronCatalogue(Tabular):
             strong = self.alarms is not None and bool(self.alarms.ratio[shown.row] < self.alarms.level)
             bars = self.histograms[shown.row].astype(np.float64)
             cards.append(Card(title_of, said, (), shown.crops, shown.boxes, strong, bars))
-        headings = ("images by activation", "fires most")
+        headings = ("histogram", "fires most")
         return draw_contact_sheet(cards, path, headings=headings, title=title or self.headline)

@@ -35,9 +35,10 @@ class PatchMaps:
 
     @property
     def margins(self) -> Float64[np.ndarray, "place image row column"]:
-        """What each patch says for its image's class, less the highest that it says for another."""
-        own = self.labels[None, :, None, None, None] == np.arange(self.scores.shape[-1])
-        return np.where(own, self.scores, -np.inf).max(-1) - np.where(own, -np.inf, self.scores).max(-1)
+        """What each patch says for its image's class, less the mean of what it says for the others."""
+        n = self.scores.shape[-1]
+        own = np.eye(n)[self.labels][None, :, None, None]
+        return (self.scores * (own - (1 - own) / (n - 1))).sum(-1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,10 +146,11 @@ class ProbeTable(Tabular):
                          "null": self._level(row, column), "p": p})  # fmt: skip
         return pandas.DataFrame(rows)
 
-    def by_patch(self, group: str | None = None) -> dict[str, tuple[Figure, ...]]:
-        """Mean over images of what single patches say for their image's class less another, by place.
+    def by_patch(self) -> dict[str, tuple[Figure, ...]]:
+        """Mean over images of what patches say for their image's class less the others' mean, by place.
 
-        Above 0 they speak for it. `object` and `background` where masks were given, else `patch`.
+        Above 0 they speak for it: 1 is what labels of 1 and 0 would say. `object` and `background` where masks were
+        given, else `patch`.
 
         Raises:
             DataError: No maps were kept.

@@ -70,7 +70,8 @@ def draw_contact_sheet(
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
         axes.set_axis_off()
-        axes.text(0.12, 0.2, title, va="center", **TITLE)
+        fits = min(1.0, (size[0] - 0.2) / (0.092 * max(len(title), 1)))  # inches of a letter in bold
+        axes.text(0.12, 0.2, title, va="center", **{**TITLE, "fontsize": TITLE["fontsize"] * fits})
         for place in range(min(columns, len(cards))):
             _write_headings(axes, cards[0], headings, 0.12 + place * wide)
         for place, card in enumerate(cards):

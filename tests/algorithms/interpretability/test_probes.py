@@ -101,6 +101,16 @@ def test_what_a_head_moves_is_held_by_the_background_from_there_on(moved):
     assert margins["object"][0].low > margins["background"][0].high
 
 
+def test_what_patches_say_adds_up_to_what_the_probe_says(variant_named, images_for):
+    vit, codes = variant_named("plain"), np.arange(60) % 3
+    found = probe(vit, images_for(vit, 60), codes, n_shuffles=0)
+    said = found.maps.scores.mean((2, 3))  # place, image, class
+    own = said[:, np.arange(60), codes]
+    wanted = own - (said.sum(-1) - own) / 2
+    np.testing.assert_allclose(found.maps.margins.mean((2, 3)), wanted, atol=1e-12)
+    np.testing.assert_allclose([one.value for one in found.by_patch()["patch"]], wanted.mean(1), atol=1e-12)
+
+
 def test_every_patch_by_itself_shows_where_the_class_is(moved):
     vit, images, codes, _ = moved
     found = probe(vit, images, codes, tokens="each", points="pre", layers=[0], maps=False, n_shuffles=0)
