@@ -12,6 +12,7 @@ from ..models.errors import VitCircuitsError
 from ..models.watching import say
 from . import (
     benchmark,
+    catalogue,
     compare,
     demo,
     discover,
@@ -43,6 +44,7 @@ COMMANDS = (
     export,
     heads,
     lens,
+    catalogue,
     benchmark,
     models,
     train,

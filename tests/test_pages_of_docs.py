@@ -10,7 +10,13 @@ from vitcircuits.cli.main import main
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["attention.md"])
+WRITTEN = {
+    "attention.md": {"heads.svg", "heads.html", "heads.png"},
+    "heads.md": {"heads.csv", "heads.svg", "heads.png", "neurons.png", "neurons.svg", "probes.svg", "maps.svg"},
+}
+
+
+@pytest.mark.parametrize("page", WRITTEN)
 def test_blocks_run_as_they_are_written(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -19,4 +25,4 @@ def test_blocks_run_as_they_are_written(page, tmp_path, monkeypatch, capsys):
             exec(compile(block, page, "exec"), names)
         for line in block.splitlines() if language == "bash" else ():
             assert main(shlex.split(line)[1:]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"heads.svg", "heads.html", "heads.png"}
+    assert {path.name for path in tmp_path.iterdir()} == WRITTEN[page]

@@ -40,6 +40,7 @@ _SETTINGS: dict[Any, Any] = {
     "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 10.0,
     "axes.unicode_minus": True,
+    "image.composite_image": False,  # several pictures in one frame stay as sharp as they are
 }
 # matplotlib writes dates and versions unless told not to, and the same data must give the same bytes.
 _METADATA = {
