@@ -380,11 +380,12 @@ def compile_graph(vit: HookedViT | VitConfig, *, tokens: Tokens | str = "all", p
     Args:
         vit: An opened model, or only its sizes.
         tokens: `all` (one group), `role` (CLS / distillation token / registers / patches / pool), `frame` (likewise,
-            patches apart by their frame of a video) or `each` (every token).
+            patches apart by their frame of a video), `grid:RxC` (by R x C cells of patches, as equal as the patches
+            allow: `cell0_0`, ...), `mask` (object and background, as each pair's masks say) or `each` (every token).
         ports: `qkv` (three destinations per head), `head` (one per head) or `block` (one per layer).
 
     Raises:
-        GraphError: A choice is not known.
+        GraphError: A choice is not known, or the model has no such groups.
     """
     cfg = vit if isinstance(vit, VitConfig) else vit.cfg
     if ports not in get_args(Ports):
