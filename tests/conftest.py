@@ -145,6 +145,14 @@ def make_images(vit, n=3, *, seed=0):
     return torch.randn(n, cfg.n_channels, *cfg.image_size, generator=generator, dtype=torch.float64).to(vit.dtype)
 
 
+def object_masks(vit, n):
+    """Where the object is in n pairs: at the first patch, at all, nowhere, at all but the first, ..."""
+    patches, rows = vit.cfg.tokens.patches, torch.zeros(4, 2, vit.cfg.tokens.n_tokens, dtype=torch.bool)
+    rows[0, 0, patches.start] = rows[1, 1, patches] = True
+    rows[3, 0, patches.start + 1 : patches.stop] = rows[3, 1, patches.start + 2] = True
+    return rows.repeat(-(-n // 4), 1, 1)[:n]
+
+
 @pytest.fixture(scope="session")
 def tiny_module():
     """Makes a fresh timm module: `tiny_module(qk_norm=True)`."""
@@ -259,6 +267,26 @@ class Case:
         """Edges kept by chance."""
         return np.random.default_rng(seed).random(len(self.graph)) < share
 
+    @cached_property
+    def of_pairs(self):
+        """Over masks, each pair by itself: a case whose groups are fixed, and which of this graph's edges it has."""
+        from vitcircuits.circuits.graph import Graph
+        from vitcircuits.circuits.tokens import TokenGroups, group_tokens
+
+        roles = group_tokens(self.vit.cfg.tokens, "role")
+        found = []
+        for pair, objects in enumerate(self.pairs.objects.any(1).tolist()):
+            at = [roles.names[group] or "patch" for group in roles.of_token]
+            shown = zip(at, objects, strict=True)
+            at = [("object" if inside else "background") if name == "patch" else name for name, inside in shown]
+            names = tuple(name for name in self.graph.groups.names if name in at)
+            names = names if len(names) > 1 else (*names, "nothing")  # one group would have no edges inside heads
+            own = TokenGroups("by hand", names, tuple(map(names.index, at)))
+            alone = replace(self.task, discovery=self.pairs.select([pair]), reference_images=self.task.reference)
+            case = Case(Graph(self.vit.cfg, own, self.graph.ports), alone)
+            found.append((case, np.array([self.graph.index(name) for name in case.graph.edge_names()])))
+        return found
+
     def some(self, n, seed=0):
         """At most n edges, drawn by chance."""
         return np.random.default_rng(seed).permutation(len(self.graph))[:n]
@@ -315,6 +343,11 @@ def case_of(variant_named, architecture_named):
             vit = (variant_named if name in VARIANTS else architecture_named)(name)
             pairs = [make_images(vit, n, seed=seed) for seed in range(4)]
             task = Task(vit, Metric(metric, (0, 1), (2,)), Pairs(*pairs[:2]), Pairs(*pairs[2:]), Ablation(**ablation))
+            if tokens == "mask":
+                objects = object_masks(vit, n)
+                if ablation["kind"] != "partner":  # then objects are the clean image's own
+                    objects = objects.any(1, keepdim=True).expand(-1, 2, -1)
+                task = replace(task, discovery=replace(task.discovery, objects=objects))
             made[key] = Case(compile_graph(vit, tokens=tokens, ports=ports), task)
         return made[key]
 
