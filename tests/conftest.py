@@ -234,6 +234,9 @@ def square(models):
 MODELS = (*VARIANTS, *ARCHITECTURES, "causal")
 SQUARE = square(MODELS)
 SOLE = [SQUARE[3 * place + place // 3 % 3] for place in range(len(MODELS))]
+_GRIDDED = ("registers-layerscale", "no-class", "average", "plain", "map-prefix", "distilled")
+GRIDS = [(name, "grid:2x1", PORTS[row % 3], ABLATIONS[row]) for row, name in enumerate(_GRIDDED)]
+STANDARD = [*SQUARE[: 3 * len(VARIANTS)], *GRIDS[:4]]
 
 
 @dataclass(frozen=True)
@@ -358,19 +361,19 @@ def _id(cell):
     return "-".join((*cell[:3], *map(str, cell[3].values())))
 
 
-@pytest.fixture(scope="session", params=SQUARE, ids=_id)
+@pytest.fixture(scope="session", params=[*SQUARE, *GRIDS], ids=_id)
 def case(request, case_of):
     """Every model, with three graphs and ablations of its own."""
     return case_of(*request.param)
 
 
-@pytest.fixture(scope="session", params=SOLE, ids=_id)
+@pytest.fixture(scope="session", params=[*SOLE, *GRIDS[:2]], ids=_id)
 def sole_case(request, case_of):
     """Every model, with one graph and ablation of its own, each of them several times: for what takes longer."""
     return case_of(*request.param)
 
 
-@pytest.fixture(scope="session", params=SQUARE[: 3 * len(VARIANTS)], ids=_id)
+@pytest.fixture(scope="session", params=STANDARD, ids=_id)
 def standard_case(request, case_of):
     """Those cases whose blocks are timm's standard ones."""
     return case_of(*request.param)

@@ -19,6 +19,7 @@ Weak spots: `info` is taken at its word, and pairs without it count as photograp
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -179,6 +180,11 @@ def _others(names: list[str], shared: Tensor, n: int) -> str:
     """The pairs that none of the shared images belongs to, as Python."""
     bad = sorted({int(names[row].partition("[")[2][:-1]) for row in shared.tolist()})
     return f"[row for row in range({n}) if row not in {bad}]"
+
+
+def objects_digest(pairs: Pairs) -> str:
+    """sha256 over where the objects are, in hexadecimal; empty where that is not known."""
+    return "" if pairs.objects is None else hashlib.sha256(pairs.objects.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
