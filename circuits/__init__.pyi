@@ -27,4 +27,5 @@ from .tasks.task_config import TaskConfig as TaskConfig
 from .truths.certificate import verify_planted as verify_planted
 from .truths.planted import judge as judge
 from .truths.planted import planted_task as planted_task
+from .truths.planted import planted_truth as planted_truth
 from .truths.planted import truth_mask as truth_mask

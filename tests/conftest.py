@@ -154,6 +154,20 @@ def object_masks(vit, n):
 
 
 @pytest.fixture(scope="session")
+def planted_objects():
+    """Where the object is in n pairs of a planted model: in the upper patches, in every other patch, nowhere, ..."""
+
+    def make(vit, n):
+        patches, rows = vit.cfg.tokens.patches, torch.zeros(3, 2, vit.cfg.tokens.n_tokens, dtype=torch.bool)
+        rows[0, 0, patches.start : (patches.start + patches.stop) // 2] = rows[
+            1, 1, patches.start : patches.stop : 2
+        ] = True
+        return rows.repeat(-(-n // 3), 1, 1)[:n]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_module():
     """Makes a fresh timm module: `tiny_module(qk_norm=True)`."""
     return make_module

@@ -150,7 +150,7 @@ def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Mask
     Raises:
         DataError: It means nothing, or what it names is not there.
     """
-    if spec == "foreground":
+    if isinstance(spec, str) and spec == "foreground":
         return Foreground()
     if isinstance(spec, Path) or (isinstance(spec, str) and not spec.startswith("attention")):
         return _from_path(user_path(spec), coordinates or "picture")
