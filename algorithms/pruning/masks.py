@@ -358,7 +358,8 @@ class Reparameterized:
         """A few pairs at a time, under one draw."""
         gates, slope = draw_gates(log_alpha, generator)
         gradient, outputs, seen, loss = torch.zeros_like(gates), [], [], 0.0
-        for part in parts_of(self.plan.graph, self.task.searched.met(clean, partners)):
+        graph, pairs = self.plan.graph, self.task.searched
+        for part in parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs):
             if self.runner is None or self.runner.graph is not part.graph:
                 self.runner = GatedRunner(self.task.vit, part.graph)
             own, met = clean[part.rows], partners[part.rows]
