@@ -121,6 +121,8 @@ def _patch_groups(layout: TokenLayout, tokens: str) -> Sequence[str | None]:
     if tokens == "role":
         return ["patch"] * layout.n_patches
     if tokens == "mask":
+        if layout.frames > 1:
+            raise GraphError('tokens="mask" is for images, but these are videos: pass tokens="frame".')
         return [None] * layout.n_patches
     if tokens == "frame":
         if layout.frames == 1:

@@ -311,8 +311,8 @@ def changed_tokens(
 
 
 def object_tokens(masks: Bool[Tensor, "image height width"], cfg: VitConfig) -> Bool[Tensor, "image token"]:
-    """The tokens of patches at least half of whose pixels are the object's; CLS, registers and others never are."""
-    inside = patches_of(masks[:, None].float(), cfg).flatten(2).mean(-1) >= 0.5
+    """The tokens of patches with any pixel of the object, so that none of it is background."""
+    inside = patches_of(masks[:, None], cfg).flatten(2).any(-1)
     behind = cfg.tokens.n_tokens - cfg.tokens.patches.stop
     return F.pad(inside, (cfg.tokens.n_prefix, behind), value=False)
 

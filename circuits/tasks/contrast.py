@@ -83,7 +83,7 @@ def class_contrast(
         n_partners: Partners of each class that a clean image meets in evaluation; in discovery one.
         reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
         masks: Where the object is, for token groups (`compile_graph(vit, tokens="mask")`); see `as_masks`. By default
-            the partners' own, where they have masks. A patch is the object's if at least half of its pixels are.
+            the partners' own, where they have masks. A patch is the object's if any of its pixels is.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
 
