@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..circuits.graph import Ports
-from ..circuits.tokens import Tokens
+from ..circuits.tokens import read_tokens
 from ..models.errors import TaskError
 from ..models.settings import Range, Settings, setting, short
 from .registry import ALGORITHMS, AlgorithmEntry, Option
@@ -70,7 +70,11 @@ class Discovery(Settings):
     algorithm: Algorithm = setting("eap_ig", "", metavar="NAME")
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tokens: str = setting(
-        "all", "all (default), role, frame (videos), each", choices=get_args(Tokens), metavar="CHOICE"
+        "all",
+        "all (default), role, grid:RxC (cells of patches), mask (object and background, with --mask), frame (videos), "
+        "each",
+        read=read_tokens,
+        metavar="CHOICE",
     )
     ports: str = setting("qkv", "qkv (default), head, block", choices=get_args(Ports), metavar="CHOICE")
     by: str = setting("auto", "how edges are ranked (auto: mean_abs, one-sided signed)", choices=BY)

@@ -31,4 +31,5 @@ from .tour import head_tour as head_tour
 from .truths.certificate import verify_planted as verify_planted
 from .truths.planted import judge as judge
 from .truths.planted import planted_task as planted_task
+from .truths.planted import planted_truth as planted_truth
 from .truths.planted import truth_mask as truth_mask

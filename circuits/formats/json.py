@@ -174,7 +174,8 @@ def graph_from_dict(data: dict[str, Any]) -> Graph:
         for name in ("n_layers", "n_heads"):
             if type(getattr(cfg, name)) is not int or not 0 < getattr(cfg, name) <= _MOST:
                 raise FormatError(f"{name} is {short(getattr(cfg, name))}, but a number from 1 to {_MOST} was wanted.")
-        if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - set(range(len(groups))):
+        known = {*range(len(groups)), *([None] if groups.kind == "mask" else [])}
+        if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - known:
             raise FormatError(f"the token groups {groups} don't fit the {cfg.tokens.n_tokens} tokens of {cfg.name}.")
         if data["ports"] not in get_args(Ports):
             raise FormatError(f"ports={data['ports']!r} is not known: one of {get_args(Ports)} was wanted.")

@@ -98,6 +98,7 @@ def test_frames_of_a_video_have_a_lane_each():
     graph = compile_graph(cfg, tokens="frame")
     assert tuple(place(graph, map(graph.edge, range(len(graph)))).lanes) == ("cls", "frame0", "frame1", "frame2")
     assert [group_title(name) for name in ("dist", "frame12", "pool")] == ["distillation", "frame 12", "pool"]
+    assert group_title("cell0_12") == "cell row 0, column 12"
 
 
 def test_node_circuits_hold_existing_nodes_and_run(architecture, images_for):
