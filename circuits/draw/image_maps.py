@@ -100,11 +100,12 @@ def _effects_row(
 
     values = [one.shown(show) for one in effects.subjects]
     lowest, largest = ends_of(np.stack(values), share=show == "flips")
-    base = np.ones((*effects.images.shape[1:3], 1)) if image is None else image
+    base = np.ones_like(effects.images[0]) if image is None else image
+    height, width = effects.images.shape[1:3]
     drawn = [np.repeat(base, 3, -1) if base.shape[-1] == 1 else base]
     drawn += [effect_map(one, largest) if image is None else effect_image(image, one, largest) for one in values]
     for axes, picture in zip(places, drawn, strict=True):
-        axes.imshow(np.clip(picture, 0, 1), interpolation="nearest", extent=(0, base.shape[1], base.shape[0], 0))
+        axes.imshow(np.clip(picture, 0, 1), interpolation="nearest", extent=(0, width, height, 0))
         _bare(axes)
     if image is None:
         middle: dict[str, Any] = {"transform": places[0].transAxes, "ha": "center", "va": "center"}
