@@ -8,7 +8,8 @@ another together: what the other group's queries see of the one group's keys and
     gradient    effect = sum of the scores of its edges (EAP-IG's, or EAP's where one step is asked for)
 
 The run is the model's, or that of a circuit, whose flows are those of the edges that it keeps. Flows that stand in for
-one another are blind to each other, and flows in a row carry the same twice: effects do not add up over layers.
+one another are blind to each other, and flows in a row carry the same twice: effects do not add up over layers. Where
+groups differ from pair to pair (`tokens="mask"`), what a pair has no tokens for is 0 there.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,13 +33,14 @@ from ...circuits.effect_table import EffectTable
 from ...circuits.graph import Graph, compile_graph
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.shown import drawable
 from ...circuits.tasks.task import Pairs, Task
+from ...circuits.token_parts import Part, parts_of, rows_of
 from ...models.errors import GraphError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Moments
 from ..attribution.plan import PathPlan, path_points
 from ..engines.flips import changeable, make_run, measure_changes, trial_sizes
+from ..engines.pruned_run import PrunedRun
 from ..engines.source_deltas import Ends
 from .patch_points import Contrast, contrasted
 
@@ -63,7 +66,6 @@ class FlowTable(EffectTable):
         by: `exact` or `gradient`.
         circuit: Edges of the circuit whose run it was; 0 for the model's.
         reads: `both`, `keys` or `values`.
-        grid: Rows and columns of patches.
     """
 
     groups: tuple[str, ...]
@@ -72,7 +74,6 @@ class FlowTable(EffectTable):
     by: str
     circuit: int = 0
     reads: Reads | str = "both"
-    grid: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         return f"token flow over {self.values.shape[1]} layers between {len(self.groups)} token groups, {self.method}"
@@ -112,39 +113,32 @@ class FlowTable(EffectTable):
         """Mean effect of all heads of a layer together, shape (layer, from group, to group)."""
         return self.effect[:, 0]
 
-    @drawable
-    def draw(self, path: str | Path, *, show: str = "effect", title: str = "") -> Path:  # type: ignore[override]
-        """Draws the flows to an .svg, .pdf or .png, and returns the path.
+    def _draw(self, path: str | Path, show: str, title: str) -> Path:
+        """Few groups are lanes with bands between them; many are patches, drawn as maps; else a grid of cells."""
+        from ...circuits.draw.flow import draw_flow
+        from ...circuits.draw.heatmap import draw_heatmap
+        from ...circuits.draw.image_maps import draw_token_maps, places_of
 
-        Few groups are lanes, layers go upwards, and bands between them are as wide as their effects; many are patches,
-        whose flows into each other group are drawn over the patch grid, layer by layer.
-
-        Args:
-            path: Where to.
-            show: `effect`, `normalised` or `flips`; bands are always of effects.
-            title: Stands above instead of the model and the task.
-
-        Raises:
-            TaskError: `show` is not known.
-            FormatError: The ending is not known, or the file cannot be written.
-        """
+        names = [self.groups[group] for group in self.into]
         if len(self.groups) <= FEW and show == "effect":
-            from ...circuits.draw.flow import draw_flow
-
-            names = [self.groups[group] for group in self.into]
             said = title or self.context, self.method
             return draw_flow(self.of_layers(), self.groups, names, self.unit_of(show), path, titles=said)
-        return super().draw(path, show=show, title=title)
+        places, values = places_of(self.groups), self.shown(show)[:, 0]  # layer, from group, to group
+        heat = self._heatmap(values, self.groups, show, title)
+        if not places or len(names) > 1:
+            return draw_heatmap(heat, path)
+        rest = [at for at in range(len(self.groups)) if at not in places]
+        others = self._heatmap(values[:, rest], [self.groups[at] for at in rest], show, "") if rest else None
+        return draw_token_maps(values.swapaxes(1, 2), places, heat, others, path, heads=False)
 
-    def _heatmap(self, show: str, title: str) -> Heatmap:
+    def _heatmap(self, values: NDArray[np.float64], sources: Sequence[str], show: str, title: str) -> Heatmap:
+        """Effects (layer, from group, to group) as a grid of cells for each group that flows lead to."""
         from ...circuits.draw.heatmap import Heatmap
 
-        values = np.moveaxis(self.shown(show)[:, 0], 2, 0)  # to group, layer, from group
-        rows, panels = [str(layer) for layer in range(values.shape[1])], [f"into {self.groups[to]}" for to in self.into]
-        words = title or self.context, f"token flow, {self.method}"
-        return Heatmap(
-            values, rows, self.groups, "layer", "from", self.unit_of(show), tuple(panels), *words, show == "flips"
-        )
+        rows, panels = [str(layer) for layer in range(len(values))], [f"into {self.groups[to]}" for to in self.into]
+        words = title or self.context, f"token flow into {self.groups[self.into[0]]}, {self.method}"
+        unit, grids = self.unit_of(show), np.moveaxis(values, 2, 0)
+        return Heatmap(grids, rows, sources, "layer", "from", unit, tuple(panels), *words, show == "flips")
 
 
 def token_flow(
@@ -291,7 +285,6 @@ class _Flows:
             into=self.into,
             heads=self.heads,
             reads=self.reads,
-            grid=self.graph.cfg.tokens.grid,
             **about,  # type: ignore[arg-type]
         )
 
@@ -324,29 +317,36 @@ def _exactly(
     """Effects and flips (pair, flow), and the metric of the run and of the corrupted one (pair,)."""
     vit, graph, found = task.vit, flows.graph, []
     kept = np.ones(len(graph), dtype=bool) if mask is None else mask
-    able = changeable(graph, kept)
-    changes = [tuple(edges.tolist()) for edges in flows.edges.values()]
-    moving = [place for place, edges in enumerate(changes) if able[list(edges)].any()]
+    parts, total = parts_of(graph, pairs), len(flows.edges) * len(pairs)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    at_once, size = trial_sizes(vit, graph, kept, baseline, len(pairs), memory)
-    total = len(changes) * len(pairs)
     with torch.no_grad(), vit.borrowed(), progress_bar("token_flow", total, progress, "run") as bar:
-        for batch in pairs.batches(size):
-            ends = Ends.of(vit, batch, baseline)
-            run = make_run(vit, graph, kept, ends, memory)
-            corrupt = vit.readout.logits(vit.run_blocks(ends.other))
-            signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
-            contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown)
-            out = run.logits[:, None].repeat(1, len(changes), 1)
-            for some, logits in measure_changes(
-                run, [changes[place] for place in moving], max(1, at_once // len(batch))
-            ):
-                out[:, [moving[place] for place in some]] = logits.transpose(0, 1)
-                bar.update(len(some) * len(batch))
-            values, flips = contrast(out)
-            bar.update((len(changes) - len(moving)) * len(batch))
-            found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
-    return (np.concatenate(parts) for parts in zip(*found, strict=True))
+        for part in parts:
+            changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
+            at_once, size = trial_sizes(vit, part.graph, kept[part.edges], baseline, len(part.pairs), memory)
+            for batch in part.pairs.batches(size):
+                ends = Ends.of(vit, batch, baseline)
+                run = make_run(vit, part.graph, kept[part.edges], ends, memory)
+                corrupt = vit.readout.logits(vit.run_blocks(ends.other))
+                signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
+                full = None if mask is None else vit(batch.clean)
+                contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
+                values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
+                found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
+    return (np.concatenate(columns)[rows_of(parts)] for columns in zip(*found, strict=True))
+
+
+def _changed(
+    run: PrunedRun, changes: Sequence[tuple[int, ...]], at_once: int, bar: Any
+) -> Float[Tensor, "pair change class"]:
+    """Logits of each change; those of the run where it changes nothing."""
+    able, n_pairs = changeable(run.graph, run.edges.mask), len(run.logits)
+    moving = [place for place, edges in enumerate(changes) if able[list(edges)].any()]
+    out = run.logits[:, None].repeat(1, len(changes), 1)
+    for some, logits in measure_changes(run, [changes[place] for place in moving], at_once):
+        out[:, [moving[place] for place in some]] = logits.transpose(0, 1)
+        bar.update(len(some) * n_pairs)
+    bar.update((len(changes) - len(moving)) * n_pairs)
+    return out
 
 
 class _PairScores(Moments):
@@ -355,19 +355,27 @@ class _PairScores(Moments):
     def __init__(self, flows: _Flows) -> None:
         super().__init__(flows.graph)
         self._flows = flows
-        self.found: dict[int, list[NDArray[np.float64]]] = {}
+        self._found: list[tuple[Part, dict[int, list[NDArray[np.float64]]]]] = []
+
+    def of_part(self, part: Part) -> None:
+        """The batches that follow are of a part's pairs."""
+        super().of_part(part)
+        self._found.append((part, {}))
 
     def add(self, block: EdgeBlock, scores: Tensor) -> None:
         """Adds scores of one edge block, of a batch's pairs or of the next few of them."""
         if block.kind == "inside":
-            self.found.setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
+            self._found[-1][1].setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
 
     def values(self) -> NDArray[np.float64]:
         """Of each flow, unturned, (pair, flow)."""
-        layers = {layer: np.concatenate(parts) for layer, parts in self.found.items()}
-        starts = {blocks.inside.layer: blocks.inside.start for blocks in self._flows.graph.layers if blocks.inside}
-        flows = self._flows.edges.items()
-        return np.stack([layers[layer][:, edges - starts[layer]].sum(1) for (layer, *_), edges in flows], 1)
+        parts = []
+        for part, found in self._found:
+            layers = {layer: np.concatenate(some) for layer, some in found.items()}
+            start = {blocks.inside.layer: blocks.inside.start for blocks in part.graph.layers if blocks.inside}
+            own = ((layer, part.own(edges) - start[layer]) for (layer, *_), edges in self._flows.edges.items())
+            parts.append(np.stack([layers[layer][:, edges].sum(1) for layer, edges in own], 1))
+        return np.concatenate(parts)[rows_of([part for part, _ in self._found])]
 
 
 def _by_gradient(

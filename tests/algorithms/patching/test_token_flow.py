@@ -1,5 +1,7 @@
 """A flow is the masked run without its edges, by gradient the sum of their scores, of a planted model the truth."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,26 @@ def test_in_a_circuit_flows_are_of_the_edges_that_it_keeps(case_of, ablation):
     table = token_flow(circuit, case.task)
     assert table.circuit == len(circuit) and str(len(circuit)) in table.method
     check(table, case.task, case.graph, circuit.mask)
+
+
+@pytest.mark.parametrize("by", ["exact", "gradient"])
+def test_of_masks_each_pair_flows_as_under_its_own_partition(case_of, by):
+    task = case_of("registers-layerscale").task
+    n_tokens, rng = task.vit.cfg.tokens.n_tokens, np.random.default_rng(0)
+    objects = torch.from_numpy(rng.random((2, 2, n_tokens)) < 0.4)
+    objects[:, :, : task.vit.cfg.tokens.n_prefix] = False
+    pairs = dataclasses.replace(task.discovery, objects=objects)
+    table = token_flow(task, tokens="mask", by=by, pairs=pairs)
+    assert {"object", "background"} < set(table.groups)
+    for row in range(2):
+        alone = token_flow(task, tokens="mask", by=by, pairs=pairs.select([row]))
+        np.testing.assert_allclose(table.values[row], alone.values[0], rtol=0, atol=1e-9)
+    roles = token_flow(task, by=by, pairs=pairs) if by == "gradient" else None
+    if roles is not None:  # first order: what the two parts of the patches carry adds up
+        cls, patch = roles.groups.index("cls"), roles.groups.index("patch")
+        both = [table.groups.index(name) for name in ("object", "background")]
+        sums = table.values[:, 0, 0, both, table.groups.index("cls")].sum(1)
+        np.testing.assert_allclose(sums, roles.values[:, 0, 0, patch, cls], rtol=0, atol=1e-9)
 
 
 def test_keys_and_values_can_be_told_apart(case_of):
