@@ -136,6 +136,7 @@ class FlowTable(EffectTable):
         from ...circuits.draw.heatmap import Heatmap
 
         rows, panels = [str(layer) for layer in range(len(values))], [f"into {self.groups[to]}" for to in self.into]
+        panels = panels if len(panels) > 1 else []
         words = title or self.context, f"token flow into {self.groups[self.into[0]]}, {self.method}"
         unit, grids = self.unit_of(show), np.moveaxis(values, 2, 0)
         return Heatmap(grids, rows, sources, "layer", "from", unit, tuple(panels), *words, show == "flips")
