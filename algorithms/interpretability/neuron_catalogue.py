@@ -167,7 +167,8 @@ def _activations(
     with torch.no_grad():
         for batch in images.split(pairs_within(vit, memory, residuals=12, hidden=4, patterns=4)):
             vit.run_with_hooks(batch, hooks)
-    return tuple({layer: torch.cat(part) for layer, part in every.items()} for every in (values, places))
+    whole, where = ({layer: torch.cat(part) for layer, part in every.items()} for every in (values, places))
+    return whole, where
 
 
 def find_alarms(
@@ -191,7 +192,8 @@ def find_alarms(
         found.append(own)
         drawn = [float(np.min(false / alarms / chance)) for _, _, false, alarms, chance in others]
         null = np.minimum(null, drawn)
-    return Alarms(*(np.concatenate(one) for one in zip(*found, strict=True)), null)
+    classes, threshold, false, alarms, chance = (np.concatenate(one) for one in zip(*found, strict=True))
+    return Alarms(classes, threshold, false, alarms, chance, null)
 
 
 def _best_class(falling: NDArray, ranked: NDArray, recall: float) -> tuple[NDArray, ...]:

@@ -45,8 +45,9 @@ class Alarms:
     @classmethod
     def joined(cls, parts: Sequence[Alarms]) -> Alarms:
         """Those of several layers; in each shuffle the best of all of them."""
-        every = [np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls) if f.name != "null"]
-        return cls(*every, np.min([part.null for part in parts], axis=0))
+        names = [f.name for f in fields(cls) if f.name != "null"]
+        every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**every, null=np.min([part.null for part in parts], axis=0))
 
     @property
     def share(self) -> Float64[np.ndarray, " neuron"]:

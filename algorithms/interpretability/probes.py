@@ -89,27 +89,33 @@ def probe(
     groups, weights = _groups(vit, tokens, masks, len(images))
     features = _features(vit, images, places, weights, memory)
     folds = balanced_folds(codes, n_folds, seed=seed)
-    orders = [_dealt_anew(folds, np.random.default_rng([seed, 1, shuffle])) for shuffle in range(n_shuffles)]
-    one_hot = np.eye(len(names))[codes]
-    targets = [one_hot, *(one_hot[order] for order in orders)]
-    hits = np.zeros((len(places), len(groups), len(images)), dtype=bool)
-    null = np.zeros((n_shuffles, len(places), len(groups)))
-    for place, group in np.ndindex(hits.shape[:2]):
-        spanned, _ = spanning(features[place][:, group])
-        own, *dealt = left_out_predictions(spanned, targets, folds)
-        hits[place, group] = own.argmax(1) == codes
-        null[:, place, group] = [np.mean(g.argmax(1) == codes[o]) for g, o in zip(dealt, orders, strict=True)]
+    hits, null = _answers(features, codes, folds, n_shuffles, seed)
     found = None
     if maps:
         there = "patch" in groups
         means = features if there else _features(vit, images, places, _patch_mean(vit), memory)
         column = groups.index("patch") if there else 0
-        fits = [patch_fits(part[:, column], one_hot, folds) for part in means]
-        scores = _maps(vit, images, places, fits, memory)
-        found = PatchMaps(scores, codes, None if masks is None else patch_masks(vit, masks))
+        fits = [patch_fits(part[:, column], np.eye(len(names))[codes], folds) for part in means]
+        objects = None if masks is None else patch_masks(vit, masks)
+        found = PatchMaps(_maps(vit, images, places, fits, memory), codes, objects)
     method = {"n_images": len(images), "n_folds": n_folds, "n_shuffles": n_shuffles, "seed": seed}
     said = tuple(_said(layer, point) for layer, point in places)
     return ProbeTable(vit.cfg.name, said, groups, names, hits, null, method, found)
+
+
+def _answers(
+    features: list[Float64[np.ndarray, "image group model"]], codes: NDArray, folds: NDArray, n_shuffles: int, seed: int
+) -> tuple[Bool[np.ndarray, "place group image"], Float64[np.ndarray, "shuffle place group"]]:
+    """Whether each image is answered rightly, and the share of right answers where labels are dealt out anew."""
+    orders = [_dealt_anew(folds, np.random.default_rng([seed, 1, shuffle])) for shuffle in range(n_shuffles)]
+    dealt = [codes, *(codes[order] for order in orders)]
+    targets = [np.eye(codes.max() + 1)[some] for some in dealt]
+    right = np.zeros((1 + n_shuffles, len(features), features[0].shape[1], len(codes)), dtype=bool)
+    for place, group in np.ndindex(right.shape[1:3]):
+        spanned, _ = spanning(features[place][:, group])
+        guesses = left_out_predictions(spanned, targets, folds)
+        right[:, place, group] = [guess.argmax(1) == some for guess, some in zip(guesses, dealt, strict=True)]
+    return right[0], right[1:].mean(-1)
 
 
 def balanced_folds(codes: Int[np.ndarray, " image"], n_folds: int, *, seed: int) -> Int[np.ndarray, " image"]:

@@ -15,10 +15,9 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.judging.bootstrap import Resamples, share
 from ...circuits.memory import pairs_within
 from ...circuits.report import Figure, Table, Tabular
-from ...models.config import TokenLayout
+from ...models.attention_layers import read_layers
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..patching.patch_points import layer_traces
 from ..patching.token_ablation import By, ablate_tokens
 from .lens import log_softmax
 
@@ -99,8 +98,7 @@ def register_report(
     draws = Resamples.draw(len(images), n_bootstrap, seed=seed)
     half = [names[: len(names) // 2]] if len(names) > 3 else []
     chosen = sets if sets is not None else [*([name] for name in names if len(names) > 1), *half, names]
-    with torch.no_grad():
-        clean = _logits(torch.cat([vit(batch) for batch in images.split(_size(vit, memory))]))
+    clean, heads = _watched(vit, images, draws, memory)
     rows = [("none", "", *_judged(clean, clean, labels, draws))]
     for some in chosen:
         for kind in by:
@@ -110,7 +108,7 @@ def register_report(
             logits = _logits(ablate_tokens(vit, images, list(some), **options))
             rows.append((", ".join(some), kind, *_judged(clean, logits, labels, draws)))
     columns = ("without", "replaced by", "agreement", "KL", *(["accuracy"] if labels is not None else []))
-    return RegisterReport(vit.cfg.name, len(images), _heads(vit, images, draws, memory), Table(columns, tuple(rows)))
+    return RegisterReport(vit.cfg.name, len(images), heads, Table(columns, tuple(rows)))
 
 
 def _logits(logits: Tensor) -> Float[np.ndarray, "image class"]:
@@ -131,31 +129,26 @@ def _judged(
     return found
 
 
-def _heads(vit: HookedViT, images: Tensor, draws: Resamples, memory: int) -> Table:
-    """Attention to each register from CLS, and to all of them from CLS and from the patches, of each head."""
-    layout, found = vit.cfg.tokens, []
-    for batch in images.split(_size(vit, memory)):
-        with torch.no_grad(), vit.borrowed():
-            steps = zip(vit.blocks, layer_traces(vit, vit.embed(batch)), strict=True)
-            rows = [block.pattern(step.q, step.k)[..., layout.registers] for block, step in steps]
-        found.append([torch.cat([_from_cls(row, layout.has_cls), _from_patches(row, layout)], -1) for row in rows])
-    every = [torch.cat(parts).double().cpu().numpy() for parts in zip(*found, strict=True)]  # image, head, column
+def _watched(
+    vit: HookedViT, images: Tensor, draws: Resamples, memory: int
+) -> tuple[Float[np.ndarray, "image class"], Table]:
+    """The answers, and each head's attention to every register from CLS, and to all of them from the patches."""
+    layout, n_layers = vit.cfg.tokens, vit.cfg.n_layers
+    found: list[list[Tensor]] = [[] for _ in range(n_layers)]
+
+    def take(layer: int, pattern: Tensor) -> None:
+        onto = pattern[..., layout.registers].double().cpu()  # image, head, token, register
+        alone = onto[:, :, 0] if layout.has_cls else onto[:, :, 0, :0]
+        found[layer].append(torch.cat([alone, onto[:, :, layout.patches].sum(-1).mean(-1, keepdim=True)], -1))
+
+    size = pairs_within(vit, memory, residuals=20, hidden=4, patterns=6)
+    with torch.no_grad():
+        logits = torch.cat([read_layers(vit, batch, take) for batch in images.split(size)])
     rows = []
-    for layer, values in enumerate(every):
+    for layer in range(n_layers - int(vit.cfg.pools)):
+        values = torch.cat(found[layer]).numpy()  # image, head, column
         for head in range(vit.cfg.heads_of(layer)):
-            cells = [draws.mean(values[:, head, column], "share", "attention") for column in range(values.shape[-1])]
+            cells = [draws.mean(column, "share", "attention") for column in values[:, head].T]
             rows.append((f"a{layer}.h{head}", *cells))
     each = [f"CLS to reg{i}" for i in range(layout.n_registers)] if layout.has_cls else []
-    return Table(("head", *each, "patches to all"), tuple(rows), "mean attention over images")
-
-
-def _from_cls(rows: Float[Tensor, "image head token register"], has_cls: bool) -> Tensor:
-    return rows[:, :, 0] if has_cls else rows[:, :, 0, :0]
-
-
-def _from_patches(rows: Float[Tensor, "image head token register"], layout: TokenLayout) -> Tensor:
-    return rows[:, :, layout.patches].sum(-1).mean(-1, keepdim=True)
-
-
-def _size(vit: HookedViT, memory: int) -> int:
-    return pairs_within(vit, memory, residuals=20, hidden=4, patterns=6)
+    return _logits(logits), Table(("head", *each, "patches to all"), tuple(rows), "mean attention over images")

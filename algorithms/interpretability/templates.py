@@ -33,7 +33,7 @@ Problems", name Corner, Edges and Modulus heads by eye; these are their measures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -164,7 +164,7 @@ class _Sums:
             grid,
             mean.sum(0).reshape(grid),
             offset_sums(mean, grid) if square else np.zeros((0, 0)),
-            np.bincount(distance.ravel(), mean.ravel(), 2 * n - 1) if square else np.zeros(0),
+            np.bincount(distance.ravel(), mean.ravel(), 2 * n - 1).astype(np.float64) if square else np.zeros(0),
             n_targets,
             spread if spread > 1e-12 * float(np.square(mean).sum()) else 0.0,
         )
@@ -257,7 +257,7 @@ def _edge(sums: _Sums) -> Members:
         yield from _unions(sums, "edge", "edges", sides)
 
 
-def _unions(sums: _Sums, one: str, every: str, parts: dict[str, tuple[int | slice, ...]]) -> Members:
+def _unions(sums: _Sums, one: str, every: str, parts: Mapping[str, tuple[int | slice, ...]]) -> Members:
     """Every union of some of the parts."""
     for n in range(1, len(parts) + 1):
         for chosen in combinations(parts, n):

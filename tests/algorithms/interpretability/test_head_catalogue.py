@@ -1,11 +1,18 @@
 """Heads that were built to look somewhere are named so; figures are those of the patterns themselves."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from vitcircuits.algorithms import head_catalogue
+from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, GraphError, ModelError
+from vitcircuits.models.pictures import load_pictures
+
+DATA = Path(os.environ.get("VITCIRCUITS_TEST_DATA", Path(__file__).parent))
 
 
 @pytest.mark.parametrize("patch", [32, 16, 14, 4])
@@ -116,6 +123,18 @@ def test_it_is_printed_framed_saved_and_drawn(built, looks, tmp_path, images_for
     assert "a0.h0" in text and "row" in text and text.count("<image") == 2 * (2 + 4)
     with pytest.raises(GraphError, match="not in the catalogue"):
         found["a7.h0"]
+
+
+def test_deit_tiny_has_heads_that_look_left_and_down():
+    weights, photographs = DATA / "deit_tiny_patch16_224" / "model.safetensors", DATA / "cats_dogs"
+    if not weights.is_file() or not photographs.is_dir():
+        pytest.skip(
+            "DeiT-Tiny and the photographs are not here: set VITCIRCUITS_TEST_DATA to a folder that holds them."
+        )
+    vit = load_vit("deit_tiny_patch16_224", checkpoint=weights)
+    images, _ = load_pictures(photographs, vit.preprocess, 8)
+    found = head_catalogue(vit, images, heads=["a1.h0", "a1.h2", "a2.h0", "a2.h2"], n_shuffles=10)
+    assert [entry.name for entry in found.entries] == ["same patch", "offset: 1 left", "offset: 1 down", ""]
 
 
 def test_what_it_cannot_do_is_said(built, images_for):
