@@ -119,6 +119,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _partners(task: Task) -> str:
     mask, word = task.info.get("mask"), task.info.get("word")
-    detail = f" under {mask}" if mask else f" {word!r}" if word else ""
+    under = "under" if str(task.info.get("corruption")).startswith("object_") else "with objects by"
+    detail = f" {under} {mask}" if mask else f" {word!r}" if word else ""
     chosen = task.info.get("mask_chosen_by")
     return f"{task.info.get('corruption')}{detail}" + (f" (chosen by {chosen})" if chosen else "")

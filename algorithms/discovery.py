@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..circuits.graph import Ports
-from ..circuits.tokens import Tokens
+from ..circuits.tokens import read_tokens
 from ..models.errors import TaskError
 from ..models.settings import Range, Settings, setting, short
 from .registry import ALGORITHMS, AlgorithmEntry, Option
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LEVEL = 0.8
 BY = ("auto", "signed", "abs_mean", "mean_abs")
 MEMORY = 2_000_000_000
+N_PATCHED = 8
+"""Pairs on which is measured what each patch of the image carries, unless told otherwise."""
 SIZE_HELP = "edges on paths from input to logits: at most N of them, or a share of the graph's below 1, such as 0.1"
 SELECTIONS = ("top", "threshold", "smallest_faithful", "smallest_transmitting")
 """What a circuit's record may say of its selection so that it can be selected again."""
@@ -68,7 +70,11 @@ class Discovery(Settings):
     algorithm: Algorithm = setting("eap_ig", "", metavar="NAME")
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tokens: str = setting(
-        "all", "all (default), role, frame (videos), each", choices=get_args(Tokens), metavar="CHOICE"
+        "all",
+        "all (default), role, grid:RxC (cells of patches), mask (object and background, with --mask), frame (videos), "
+        "each",
+        read=read_tokens,
+        metavar="CHOICE",
     )
     ports: str = setting("qkv", "qkv (default), head, block", choices=get_args(Ports), metavar="CHOICE")
     by: str = setting("auto", "how edges are ranked (auto: mean_abs, one-sided signed)", choices=BY)

@@ -159,6 +159,15 @@ def say_judging(
     _say(Estimate(0.0, 0.0, runs * Pace.of(task, graph).masked), progress)
 
 
+def say_runs(task: Task, graph: Graph, n_runs: int, *, progress: bool | None = None) -> None:
+    """The same of patched runs, each made under a circuit and in the full model."""
+    if watched(progress):
+        pace = Pace.of(task, graph)
+        seconds = n_runs * (pace.forward + pace.masked)
+        if seconds > WORTH_SAYING:
+            say(f"about {told(seconds)}; fewer pairs or larger blocks of patches make it shorter", progress)
+
+
 def say_sweep(cells: Sequence[Cell], *, workers: int, progress: bool | None = None) -> None:
     """The same of several runs, each model timed on its first; those that cannot be timed are left out."""
     if not watched(progress):

@@ -34,6 +34,7 @@ from ..circuits.circuit import Circuit
 from ..circuits.memory import pairs_within
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
 from ..circuits.tasks.task import Task
+from ..circuits.token_parts import Part, groups_of, parts_of
 from ..circuits.tokens import group_tokens
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
@@ -131,11 +132,6 @@ class ShiftDescent:
         return Goal.of(self.circuit.graph, self.task, "both", baseline, memory=self.memory)
 
     @cached_property
-    def weights(self) -> MaskWeights:
-        """The circuit."""
-        return MaskWeights.from_mask(self.circuit.graph, self.circuit.mask, self.task.vit)
-
-    @cached_property
     def unit(self) -> Float[Tensor, "source role 1"]:
         """Each source's standard deviation, the root mean square of those of its numbers at the tokens of a role."""
         assert self.statistics.std is not None
@@ -197,13 +193,26 @@ class ShiftDescent:
     def gradient(self, shifts: Float[Tensor, "source role model"], images: Rows) -> tuple[float, Tensor]:
         """The mean loss over some images and its gradient, as many images at a time as fit."""
         total, gradient = 0.0, torch.zeros_like(shifts)
-        for start in range(0, len(images), self.at_once):
-            loss, part = self._part(shifts, images[start : start + self.at_once])
-            total += loss / len(images)
-            gradient += part / len(images)
+        for part in parts_of(self.circuit.graph, self.task.searched.select(images.tolist()), alike=False):
+            own, weights = images[part.rows], self.weights(part)
+            for start in range(0, len(own), self.at_once):
+                loss, slope = self._part(shifts, own[start : start + self.at_once], weights)
+                total += loss / len(images)
+                gradient += slope / len(images)
         return total, gradient
 
-    def _part(self, shifts: Tensor, images: Rows) -> tuple[float, Tensor]:
+    def weights(self, part: Part) -> MaskWeights:
+        """The circuit, of a part's edges."""
+        key = part.graph.groups.of_token
+        if key not in self._weights:
+            self._weights[key] = MaskWeights.from_mask(part.graph, self.circuit.mask[part.edges], self.task.vit)
+        return self._weights[key]
+
+    @cached_property
+    def _weights(self) -> dict[tuple[int | None, ...], MaskWeights]:
+        return {}
+
+    def _part(self, shifts: Tensor, images: Rows, weights: MaskWeights) -> tuple[float, Tensor]:
         """The sum of a few images' losses and its gradient; call it under `vit.borrowed()`."""
         vit = self.task.vit
         full = self.goal.full[images].to(device=vit.device, dtype=vit.dtype)
@@ -211,7 +220,8 @@ class ShiftDescent:
         with torch.enable_grad():
             moved = shifts.detach().requires_grad_()
             values = self.ablated(moved).expand(-1, len(images), -1, -1)
-            logits = masked_logits_from(vit, self.weights, embedded, values)
+            of_token = groups_of(weights.graph, self.task.searched.select(images.tolist()))
+            logits = masked_logits_from(vit, weights, embedded, values, of_token)
             loss = self.goal.distance(logits, full).sum()
             (gradient,) = torch.autograd.grad(loss, moved)
         return float(loss), gradient

@@ -27,7 +27,7 @@ from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
 from ..models.settings import FROM_NONE, Range, Settings, brief, nearest, setting, settings_of, short
 from .discovered import Discovered
-from .discovery import MEMORY, Discovery
+from .discovery import MEMORY, N_PATCHED, Discovery
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .discovery import Algorithm
 
 N_RANDOM = 10
+_PATCHES = f"pairs on which to measure what each patch carries (small models: {N_PATCHED}, others: 0)"
 SELECTIONS = ("level", "faithfulness", "size", "threshold")
 """Ways to say how large a circuit is, of which a run has one; the second is the first's former name."""
 
@@ -73,6 +74,7 @@ class RunConfig(Settings):
         task: Which behaviour.
         discovery: How its circuit is found.
         random: Random circuits that it is compared with.
+        patches: Pairs on which is measured what each patch of the image carries.
         memory: Bytes to hold at once.
     """
 
@@ -82,6 +84,7 @@ class RunConfig(Settings):
     random: int = setting(
         N_RANDOM, f"random circuits to compare with ({N_RANDOM})", read=int, range=FROM_NONE, metavar="N"
     )
+    patches: int | None = setting(None, _PATCHES, read=int, range=FROM_NONE, metavar="N")
     memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
 
     def __repr__(self) -> str:
@@ -106,7 +109,7 @@ class RunConfig(Settings):
         if rest:
             name = next(iter(rest))
             every = [key for known in _PARTS.values() for key in known]
-            raise TaskError(f"there is no setting {name!r}.{nearest(name, [*every, 'random', 'memory'])}")
+            raise TaskError(f"there is no setting {name!r}.{nearest(name, [*every, *settings_of(cls)])}")
         task = TaskConfig.of(parts["task"])
         return cls(ModelConfig.of(parts["model"]), task, Discovery.of(parts["discovery"]), **own)
 
@@ -146,6 +149,7 @@ class RunConfig(Settings):
             "task": self.task.as_dict(),
             **search,
             "random": self.random,
+            **without_none({"patches": self.patches}),
             "memory": self.memory,
         }
 
@@ -188,6 +192,7 @@ class RunConfig(Settings):
             self.discovery,
             folder,
             n_random=self.random,
+            patches=self.patches,
             memory=self.memory,
             progress=progress,
             seconds=seconds,
@@ -216,6 +221,7 @@ def discover(
     tokens: str = "all",
     ports: str = "qkv",
     random: int = N_RANDOM,
+    patches: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     memory: int = MEMORY,
@@ -236,6 +242,7 @@ def discover(
         granularity: `edge`, or `node` for heads and MLPs kept whole.
         tokens, ports: As `compile_graph` takes them.
         random: Random circuits beside it.
+        patches: Pairs to measure `patch_effects` on for the run folder; by default 8 for small models, else none.
         out: A run folder; nothing is written without one.
         overwrite: Replace what a finished run of another configuration left there.
         memory: Bytes to hold at once.
@@ -256,12 +263,12 @@ def discover(
     if isinstance(task, Task):
         if model is not None and model is not task.vit:
             raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
-        return _of_task(task, discovery, random, memory, out, overwrite, progress)
+        return _of_task(task, discovery, random, patches, memory, out, overwrite, progress)
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
     asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
     name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
-    config = RunConfig(ModelConfig(name), asked, discovery, random, memory)
+    config = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
     return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
 
 
@@ -269,6 +276,7 @@ def _of_task(
     task: Task,
     discovery: Discovery,
     random: int,
+    patches: int | None,
     memory: int,
     out: str | Path | None,
     overwrite: bool,
@@ -278,7 +286,8 @@ def _of_task(
     record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
     record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
     folder = None if out is None else open_folder(out, record, task, (), overwrite)
-    return find_and_judge(task, discovery, folder, n_random=random, memory=memory, progress=progress)
+    options = {"n_random": random, "patches": patches, "memory": memory, "progress": progress}
+    return find_and_judge(task, discovery, folder, **options)
 
 
 def find_and_judge(
@@ -287,6 +296,7 @@ def find_and_judge(
     folder: RunFolder | None,
     *,
     n_random: int,
+    patches: int | None = None,
     memory: int,
     progress: bool | None,
     seconds: Mapping[str, float] = MappingProxyType({}),
@@ -297,6 +307,7 @@ def find_and_judge(
     from ..circuits.judging.evaluation import evaluate
     from ..circuits.words import images_shown
     from .estimate import say_estimate
+    from .patching.patch_effects import effects_in_run
 
     with nullcontext() if folder is None else folder:
         say_estimate(task, discovery, n_random=n_random, progress=progress)
@@ -309,7 +320,9 @@ def find_and_judge(
         seconds["evaluation"], clock = time.perf_counter() - clock, time.perf_counter()
         if folder is None:
             return Discovered(task, circuit, report, [], seconds, again)
-        files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)))]
+        effects = effects_in_run(circuit, task, patches, memory=memory, progress=progress)
+        seconds["patches"], clock = time.perf_counter() - clock, time.perf_counter()
+        files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)), effects)]
         seconds["files"] = time.perf_counter() - clock
         files.append(folder.finish(seconds))
         return Discovered(task, circuit, report, files, seconds, again)

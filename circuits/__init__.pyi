@@ -26,7 +26,10 @@ from .tasks.metrics import Metric as Metric
 from .tasks.task import Pairs as Pairs
 from .tasks.task import Task as Task
 from .tasks.task_config import TaskConfig as TaskConfig
+from .tour import HeadTour as HeadTour
+from .tour import head_tour as head_tour
 from .truths.certificate import verify_planted as verify_planted
 from .truths.planted import judge as judge
 from .truths.planted import planted_task as planted_task
+from .truths.planted import planted_truth as planted_truth
 from .truths.planted import truth_mask as truth_mask

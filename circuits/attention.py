@@ -82,8 +82,11 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
             array.setflags(write=False)
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:  # a mapping's own would ask whether arrays are true
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self.maps:
@@ -126,6 +129,16 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
         patches = row[self.n_prefix :].reshape(self.frames, rows, columns)
         return patches[0] if self.frames == 1 else patches.sum(0)
 
+    def heights(self, image: int = 0, query: str | None = None) -> dict[str, NDArray[np.float32]]:
+        """All maps over one picture as they are coloured: scores and rollout, which have no zero, above the least."""
+        found = {name: self.on_image(name, image, query) for name in self}
+        if self.kind not in ("score", "rollout"):
+            return found
+        return {
+            name: np.where(known := np.isfinite(values), values - values.min(where=known, initial=np.inf), 0)
+            for name, values in found.items()
+        }
+
     def _place(self, name: str, query: str) -> int:
         known = self.queries[name]
         if query not in known:
@@ -164,7 +177,7 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
         entropy = -float(np.sum(row * np.log(np.where(row > 0, row, 1.0))))
         return {**told, "on_patches": float(row[self.n_prefix :].sum()), "spread": float(np.exp(entropy))}
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """The rows of `frame` as words."""
         frame = self.frame()
         cells = [
@@ -186,7 +199,7 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
             FormatError: The ending is not known, or the file cannot be written.
             TaskError: The token is not among the queries.
         """
-        panels = {name: self.on_image(name, image, query) for name in self}
+        panels = self.heights(image, query)
         return found("draw.head_grid.draw_grid")(panels, path, image=None, title=title or f"{self.model}, {self.kind}")
 
 
@@ -232,8 +245,8 @@ def attention_maps(
     size = _result_bytes(cfg, names, len(images), queries)
     if size > memory:
         raise TaskError(
-            f"the maps of {len(names)} heads on {len(images)} images take {size / 1e9:.1f} GB, but memory is "
-            f'{memory / 1e9:.1f} GB: pass layers=, heads=, queries="readout", fewer images or memory={int(1.3 * size)}.'
+            f"the maps of {len(names)} heads on {len(images)} images take {size:,} bytes, but memory is "
+            f'{memory:,}: pass layers=, heads=, queries="readout", fewer images or memory={int(1.3 * size)}.'
         )
     step = pairs_within(vit, memory - size, residuals=12 + 2 * cfg.n_heads, hidden=2, patterns=5)
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
@@ -307,23 +320,31 @@ def _names(
     if heads is not None and (layers is not None or kind == "rollout"):
         other = "rollout, which averages over heads: pass layers=" if kind == "rollout" else "layers: pass one of them"
         raise TaskError(f"heads={heads!r} do not go with {other}.")
-    every = {f"a{layer}.h{head}": (layer, head) for layer in range(cfg.n_layers) for head in range(cfg.heads_of(layer))}
     if heads is not None:
-        asked = [heads] if isinstance(heads, str) else list(dict.fromkeys(heads))
-        return {name: _known_head(every, name, cfg) for name in asked} or _nothing()
+        return head_names(cfg, heads)
     asked_layers = _layers(cfg, layers) or _nothing()
     if kind == "rollout":
         return {f"rollout@{layer}": (layer, 0) for layer in asked_layers}
-    return {name: place for name, place in every.items() if place[0] in asked_layers}
+    return {name: place for name, place in head_names(cfg).items() if place[0] in asked_layers}
 
 
-def _known_head(every: Mapping[str, tuple[int, int]], name: str, cfg: VitConfig) -> tuple[int, int]:
-    if name not in every:
-        raise TaskError(
-            f"{cfg.name} has no head {name!r}: its heads are {next(iter(every))} to {next(reversed(list(every)))}."
-            f"{did_you_mean(str(name), every)}"
-        )
-    return every[name]
+def head_names(cfg: VitConfig, heads: str | Iterable[str] | None = None) -> dict[str, tuple[int, int]]:
+    """Name of each head, or of those asked for -> layer and head.
+
+    Raises:
+        TaskError: There is no such head, or none was asked for.
+    """
+    every = {f"a{layer}.h{head}": (layer, head) for layer in range(cfg.n_layers) for head in range(cfg.heads_of(layer))}
+    if heads is None:
+        return every
+    asked = [heads] if isinstance(heads, str) else list(dict.fromkeys(heads))
+    for name in asked or _nothing():
+        if name not in every:
+            raise TaskError(
+                f"{cfg.name} has no head {name!r}: its heads are {next(iter(every))} to {list(every)[-1]}."
+                f"{did_you_mean(str(name), every)}"
+            )
+    return {name: every[name] for name in asked}
 
 
 def _layers(cfg: VitConfig, layers: int | Iterable[int] | None) -> Sequence[int]:

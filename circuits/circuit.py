@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch_geometric.data
 
     from .figure_data import Exhibit
+    from .patch_effects import PatchEffects
     from .report import Report
 
 
@@ -87,15 +88,18 @@ class Circuit(Shown):
         return cls(graph, np.zeros(len(graph), dtype=bool), **fields)
 
     @classmethod
-    def load(cls, path: str | Path) -> Circuit:
+    def load(cls, path: str | Path, *, graph: Graph | None = None) -> Circuit:
         """The circuit in a `circuit.json` or in the run folder that holds one, equal to the one that was saved.
 
-        Raises:
-            FormatError: There is no such file, or it is not a circuit.
-        """
-        from .formats.json import load_circuit
+        Args:
+            path: The file or the folder; or a file of EAP-IG or MIB (`formats/mib.py`).
+            graph: Its graph, which files of EAP-IG and MIB don't hold, such as `compile_graph(vit)`.
 
-        return load_circuit(path)
+        Raises:
+            FormatError: There is no such file, it is not a circuit, or it needs a graph.
+            GraphError: The file has edges that the graph has not.
+        """
+        return found("formats.json.load_circuit")(path, graph)
 
     def __len__(self) -> int:
         return int(self.mask.sum())
@@ -161,10 +165,19 @@ class Circuit(Shown):
         return [self.graph.edge(index).name for index in self.indices.tolist()]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the circuit, the format chosen by the ending: .json (lossless), .csv, .graphml or .dot.
+        """Writes the circuit, the format chosen by the ending, and returns the path.
+
+        - `.json`: all of it; what `load` reads.
+        - `.csv`, `.parquet`: the table of kept edges (`frame`).
+        - `.graphml`, `.gexf`: for networkx, yEd, Cytoscape; for Gephi.
+        - `.mib.json`: for EAP-IG and the MIB benchmark; `load` reads it too.
+        - `.neuronpedia.json`: for circuit-tracer's and Neuronpedia's pages.
+        - `.dot`: for Graphviz.
+
+        What each cannot hold is told by `FORMATS` in `formats/__init__.py` and by `vitcircuits export --help`.
 
         Raises:
-            FormatError: The ending is not known, or the file cannot be written.
+            FormatError: The ending is not known, it cannot hold this circuit, or the file cannot be written.
         """
         return save_circuit(self, path)
 
@@ -183,14 +196,21 @@ class Circuit(Shown):
         """
         return draw_circuit(self, path, **options)
 
-    def to_html(self, *, report: Report | None = None, exhibit: Exhibit | None = None) -> str:
+    def to_html(
+        self,
+        *,
+        report: Report | None = None,
+        exhibit: Exhibit | None = None,
+        patch_effects: PatchEffects | None = None,
+    ) -> str:
         """The page to explore it in as text, one file that needs no network; `draw` writes it to an .html.
 
         Args:
             report: Figures with their intervals, and the curve under the slider.
             exhibit: Images and attention, from `figure_data.gather`.
+            patch_effects: What each patch carries, laid over the images, from `patch_effects`.
         """
-        return found("draw.pages.to_html")(self, report=report, exhibit=exhibit)
+        return found("draw.pages.to_html")(self, report=report, exhibit=exhibit, patch_effects=patch_effects)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own for notebooks; where it would swell them, its highest edges as a table."""
@@ -198,12 +218,12 @@ class Circuit(Shown):
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """The kept edges as a networkx multigraph over heads, MLPs, input and logits."""
-        from .formats.graphs import to_networkx
-
-        return to_networkx(self)
+        return found("formats.graphs.to_networkx")(self)
 
     def to_pyg(self) -> torch_geometric.data.Data:
-        """The kept edges as torch-geometric data that keeps parallel q, k and v edges apart."""
-        from .formats.graphs import to_pyg
+        """The kept edges as torch-geometric data that keeps parallel q, k and v edges apart (`formats/pyg.py`)."""
+        return found("formats.pyg.to_pyg")(self)
 
-        return to_pyg(self)
+    def to_hetero(self) -> torch_geometric.data.HeteroData:
+        """The kept edges as torch-geometric data of several kinds of node, and of edge by port (`formats/pyg.py`)."""
+        return found("formats.pyg.to_hetero")(self)

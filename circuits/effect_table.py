@@ -153,21 +153,23 @@ class EffectTable(Tabular, ABC):
         """The model, the task and the method."""
         return ", ".join(filter(None, (self.context, self.method)))
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """A row per place, the largest effects first: effect, and share of pairs that flip."""
         frame = self.frame()
         places = [str(name) for name in frame.columns if name not in MEASURED]
         rows = frame.sort_values("effect", key=abs, ascending=False, kind="stable").to_dict("records")
-        cells = tuple((*(str(row[name]) for name in places), *self._figures(row)) for row in rows)
-        return Table((*places, "effect", "flips"), cells, self.method)
+        known = ("effect", "flips")[: 1 + bool(frame["flips"].notna().any())]
+        cells = tuple((*(str(row[name]) for name in places), *self._figures(row)[: len(known)]) for row in rows)
+        return Table((*places, *known), cells, self.method)
 
     @drawable
     def draw(self, path: str | Path, *, show: Shown | str = "effect", title: str = "") -> Path:  # type: ignore[override]
         """Draws a heat map to an .svg, .pdf or .png, and returns the path.
 
         Of activations layers go upwards, and across go heads, one panel for each column of tokens while these are few;
-        for `resid` and `mlp_out`, and where there are many columns, across go the tokens. Of paths sources go upwards
-        and destinations across; those that have no edge here at all are left out.
+        for `resid` and `mlp_out` across go the tokens. Where many are patches, each layer or head is a map of the
+        image, with tokens without a place apart, on a scale of their own. Of paths sources go upwards and destinations
+        across; those that have no edge here at all are left out.
 
         Args:
             path: Where to.
@@ -178,13 +180,10 @@ class EffectTable(Tabular, ABC):
             TaskError: `show` is not known.
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from .draw.heatmap import draw_heatmap
-
-        return draw_heatmap(self._heatmap(show, title), path)
+        return self._draw(path, show, title)
 
     @abstractmethod
-    def _heatmap(self, show: str, title: str) -> Heatmap:
-        """What is drawn."""
+    def _draw(self, path: str | Path, show: str, title: str) -> Path: ...
 
     def _figures(self, row: Mapping[Hashable, Any]) -> tuple[Figure, Figure]:
         why = "no interval was drawn"
@@ -267,21 +266,35 @@ class PatchTable(EffectTable):
         table = pandas.DataFrame({**places, **self.measured(n_bootstrap, seed)})
         return table.dropna(subset=["effect"]).reset_index(drop=True)
 
-    def _heatmap(self, show: str, title: str) -> Heatmap:
+    def _draw(self, path: str | Path, show: str, title: str) -> Path:
+        from .draw.heatmap import draw_heatmap
+        from .draw.image_maps import draw_token_maps, places_of
+
+        places = places_of(self.tokens) if len(self.tokens) > MOST_PANELS else {}
+        if not places:
+            return draw_heatmap(self._heatmap(self.shown(show), self.tokens, show, title), path)
+        values = self.shown(show)  # layer, head, token
+        rest = [at for at in range(len(self.tokens)) if at not in places]
+        names = tuple(self.tokens[at] for at in rest)
+        others = self._heatmap(values[..., rest], names, show, "") if rest else None
+        heat = self._heatmap(values, self.tokens, show, title)
+        return draw_token_maps(values, places, heat, others, path, heads=self.per_head)
+
+    def _heatmap(self, values: NDArray[np.float64], names: tuple[str, ...], show: str, title: str) -> Heatmap:
+        """Effects (layer, head, token) at some tokens as grids of cells."""
         from .draw.heatmap import Heatmap
 
-        values = self.shown(show)  # layer, head, token
         layers, heads, tokens = values.shape
         rows, panels = [str(layer) for layer in range(layers)], ()
         if not self.per_head:
-            grids, columns, axes = values[:, 0][None], self.tokens, ("layer", "token")
+            grids, columns, axes = values[:, 0][None], names, ("layer", "token")
         elif tokens > MOST_PANELS:
             rows = [f"a{layer}.h{head}" for layer in range(layers) for head in range(heads)]
-            grids, columns, axes = values.reshape(1, layers * heads, tokens), self.tokens, ("head", "token")
+            grids, columns, axes = values.reshape(1, layers * heads, tokens), names, ("head", "token")
         else:
             columns, axes = [str(head) for head in range(heads)], ("layer", "head")
-            grids, panels = np.moveaxis(values, 2, 0), self.tokens if tokens > 1 else ()
-        where = f" at {self.tokens[0]}" if len(self.tokens) == 1 and self.tokens != ("all",) else ""
+            grids, panels = np.moveaxis(values, 2, 0), names if tokens > 1 else ()
+        where = f" at {names[0]}" if len(names) == 1 and names != ("all",) else ""
         words = title or self.context, f"{self.what}{where}, {self.method}"
         return Heatmap(grids, rows, columns, *axes, self.unit_of(show), panels, *words, show == "flips")
 
@@ -318,12 +331,13 @@ class PathTable(EffectTable):
         columns = {**names, "n_edges": self.n_edges.ravel(), **self.measured(n_bootstrap, seed)}
         return pandas.DataFrame(columns).query("n_edges > 0").reset_index(drop=True)
 
-    def _heatmap(self, show: str, title: str) -> Heatmap:
-        from .draw.heatmap import Heatmap
+    def _draw(self, path: str | Path, show: str, title: str) -> Path:
+        from .draw.heatmap import Heatmap, draw_heatmap
 
         rows, columns = (np.flatnonzero(self.n_edges.any(axis)) for axis in (1, 0))
         grid = self.shown(show)[None][:, rows][:, :, columns]
         names = [self.sources[row] for row in rows], [self.destinations[column] for column in columns]
         words = title or self.context, f"paths, {self.method}"
         unit = self.unit_of(show)
-        return Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips")
+        heat = Heatmap(grid, *names, "source", "destination", unit, (), *words, show == "flips")
+        return draw_heatmap(heat, path)

@@ -10,6 +10,7 @@ Direct effects are what a head's write adds to chosen logits with the final norm
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -53,6 +54,7 @@ class Exhibit:
             None where those of one would fill too much memory.
         kinds: What else attention is told by (`attention.py`), `score` and `value_weighted` -> rows like those of
             `attention`.
+        keys: `image_keys` of the clean images, by which other results find them.
     """
 
     clean: NDArray[np.float32]
@@ -67,6 +69,7 @@ class Exhibit:
     pictures: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     patterns: NDArray[np.float16] | None = None
     kinds: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
 
     def on_patches(self, pair: int, layer: int, head: int) -> NDArray[np.float32]:
         """Attention of a head on each patch, of a video summed over frames, shape (row, column)."""
@@ -154,6 +157,7 @@ def gather(
         pictures=dict(zip(wanted, alone, strict=True)),
         patterns=torch.stack(full, 1).numpy() if whole else None,
         kinds=kinds,
+        keys=image_keys(pairs.clean),
     )
 
 
@@ -276,6 +280,11 @@ def pixels(vit: HookedViT, *images: Tensor) -> list[NDArray[np.float32]]:
     if images[0].shape[1] not in (1, 3):
         drawn = [image.mean(1, keepdim=True) for image in drawn]
     return [_array(image.clamp(0, 1).permute(0, 2, 3, 1)) for image in drawn]
+
+
+def image_keys(images: Float[Tensor, "image channel height width"]) -> tuple[str, ...]:
+    """What tells an image from others, whatever else it stands among."""
+    return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in images.cpu().contiguous())
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -195,6 +195,22 @@ class Graph:
     def place_of(self, block: EdgeBlock) -> int:
         """Where a block's destinations stand; of edges inside heads, where the heads read."""
         return 2 * self.cfg.n_layers if block.kind == "logits" else 2 * block.layer + (block.kind == "mlp")
+
+    def at(self, of_token: tuple[int | None, ...]) -> tuple[Graph, NDArray[np.intp] | slice]:
+        """The graph of pairs whose tokens are in these groups, and which of this graph's edges it has."""
+        if of_token == self.groups.of_token:
+            return self, slice(None)
+        if of_token not in self._at:
+            own = Graph(self.cfg, replace(self.groups, of_token=of_token), self.ports)
+            every, edges = np.arange(len(self)), np.zeros(len(own), dtype=np.intp)
+            for whole, block in zip(self.blocks, own.blocks, strict=True):
+                block.pack(whole.unpack(every), edges)
+            self._at[of_token] = own, edges
+        return self._at[of_token]
+
+    @cached_property
+    def _at(self) -> dict[tuple[int | None, ...], tuple[Graph, NDArray[np.intp]]]:
+        return {}
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:
@@ -380,11 +396,12 @@ def compile_graph(vit: HookedViT | VitConfig, *, tokens: Tokens | str = "all", p
     Args:
         vit: An opened model, or only its sizes.
         tokens: `all` (one group), `role` (CLS / distillation token / registers / patches / pool), `frame` (likewise,
-            patches apart by their frame of a video) or `each` (every token).
+            patches apart by their frame of a video), `grid:RxC` (by R x C cells of patches, as equal as the patches
+            allow: `cell0_0`, ...), `mask` (object and background, as each pair's masks say) or `each` (every token).
         ports: `qkv` (three destinations per head), `head` (one per head) or `block` (one per layer).
 
     Raises:
-        GraphError: A choice is not known.
+        GraphError: A choice is not known, or the model has no such groups.
     """
     cfg = vit if isinstance(vit, VitConfig) else vit.cfg
     if ports not in get_args(Ports):

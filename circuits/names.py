@@ -4,8 +4,10 @@ With one token group the names are exactly EAP-IG's and MIB's: `input->a0.h1<q>`
 With several groups each end says where: `a0.h1@cls->a5.h3<q>@cls`, and inside a head `a5.h3<v>@patch->a5.h3@cls`.
 """
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..models.errors import GraphError
 
@@ -44,6 +46,11 @@ class End:
                 return f"m{self.layer}"
             case _:
                 return self.kind
+
+    @property
+    def bare(self) -> End:
+        """The component at its token group, without the port."""
+        return replace(self, port="")
 
     def __str__(self) -> str:
         return self.node + f"<{self.port}>" * bool(self.port) + f"@{self.group}" * bool(self.group)

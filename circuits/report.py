@@ -7,6 +7,7 @@ beside it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,19 +114,15 @@ class Tabular(Shown):
         """What has to be known to read it; stands wherever the table stands."""
         return ""
 
+    @abstractmethod
     def table(self) -> Table:
-        """Rows of words and figures, for people."""
-        raise NotImplementedError
-
-    def as_table(self) -> Table:
-        """The table that is printed, drawn and shown in a notebook."""
-        return self.table()
+        """Rows of words and figures, for people: what is printed, drawn and shown in a notebook."""
 
     def frame(self) -> pandas.DataFrame:
         """The rows for programs: a column of figures with `_low` and `_high`, the ends of their 95% intervals."""
         import pandas
 
-        table, columns = self.as_table(), {}
+        table, columns = self.table(), {}
         for place, name in enumerate(table.columns):
             cells = [row[place] for row in table.rows]
             if not any(isinstance(cell, Figure) for cell in cells):
@@ -175,14 +172,14 @@ class Tabular(Shown):
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        return found("draw.intervals.draw_table")(self.as_table(), path, title=title or self.headline)
+        return found("draw.intervals.draw_table")(self.table(), path, title=title or self.headline)
 
     def __str__(self) -> str:
-        return "\n".join(filter(None, (self.headline, str(self.as_table()), self.caveat)))
+        return "\n".join(filter(None, (self.headline, str(self.table()), self.caveat)))
 
     def glance(self, most: int) -> Glance:
         """The headline, the first rows of the table, and the caveat."""
-        table = self.as_table()
+        table = self.table()
         rows = [list(map(str, row)) for row in table.rows[:most]]
         return Glance(self.headline, table.columns, rows, len(table.rows), self.caveat)
 
@@ -206,7 +203,7 @@ class Table(Tabular):
         """How its figures were obtained."""
         return self.method
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """Itself."""
         return self
 
@@ -271,7 +268,7 @@ class Report(Tabular):
         """What no figure of a one-sided task can tell."""
         return str(self.method.get("sides_in_words", ""))
 
-    def as_table(self) -> Table:
+    def table(self) -> Table:
         """A row for each figure."""
         return Table(("figure", "value"), tuple(self.figures.items()))
 

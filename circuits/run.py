@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,6 +41,7 @@ from .memory import batch_size_for
 from .reach import reach
 from .tasks.metrics import Metric
 from .tasks.task import Pairs
+from .token_parts import groups_of, parts_of, rows_of
 
 
 def run_circuit(
@@ -52,6 +53,7 @@ def run_circuit(
     ablation: Ablation | str | None = None,
     reference: Tensor | None = None,
     ids: Tensor | None = None,
+    objects: Bool[Tensor, "batch token"] | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Float[Tensor, "batch class"]:
     """Logits of the model on `clean` when only the circuit's edges carry this run's values.
@@ -65,17 +67,19 @@ def run_circuit(
         reference: Images that all ablations but `partner` and `zero` draw on, such as `task.reference`; those of
             `optimal` are to be the ones that it was learned with.
         ids: A number of its own for each pair, by which `another` and `noise` are drawn.
+        objects: Where the object is in each pair, for a graph over `tokens="mask"`.
         memory: Bytes to hold at once; pairs are run in batches that fit.
 
     Raises:
         GraphError: The circuit belongs to a graph of another model.
-        TaskError: Shapes differ, or reference images are missing.
+        TaskError: Shapes differ, or reference images or objects are missing.
         DataError: The images don't fit the model.
     """
     require_model(vit, circuit.graph)
     chosen = circuit.ablation if ablation is None else as_ablation(ablation)
     baseline = make_baseline(vit, chosen, reference, memory=memory)
-    pairs = Pairs(vit.check_images(clean), vit.check_images(corrupt), ids=ids)
+    where = None if objects is None else objects[:, None].expand(-1, 2, -1)
+    pairs = Pairs(vit.check_images(clean), vit.check_images(corrupt), ids=ids, objects=where)
     return run_pairs(vit, circuit.graph, circuit.mask, pairs, baseline, memory=memory)
 
 
@@ -105,12 +109,14 @@ def run_pairs(
     memory: int = DEFAULT_MEMORY,
 ) -> Float[Tensor, "pair class"]:
     """Logits under a mask of kept edges, in batches that fit into `memory` bytes."""
-    weights = MaskWeights.from_mask(graph, mask, vit)
-    logits = []
+    parts, logits = parts_of(graph, pairs, alike=False), []
     with torch.no_grad(), vit.borrowed():
-        for batch in pairs.batches(batch_size_for(vit, memory, copies=3)):
-            logits.append(masked_logits(vit, weights, vit.check_images(batch.clean), baseline(batch)))
-    return torch.cat(logits)
+        for part in parts:
+            weights = MaskWeights.from_mask(part.graph, mask[part.edges], vit)
+            for batch in part.pairs.batches(batch_size_for(vit, memory, copies=3)):
+                images, of_token = vit.check_images(batch.clean), groups_of(part.graph, batch)
+                logits.append(masked_logits(vit, weights, images, baseline(batch), of_token))
+    return torch.cat(logits)[rows_of(parts)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +163,7 @@ def masked_logits(
     weights: MaskWeights,
     clean: Float[Tensor, "batch channel height width"],
     ablated: Float[Tensor, "source batch token model"],
+    of_token: Int[Tensor, "#batch token"] | None = None,
 ) -> Float[Tensor, "batch class"]:
     """Logits of one batch under a mask; call it under `vit.borrowed()`.
 
@@ -165,8 +172,9 @@ def masked_logits(
         weights: The mask.
         clean: Images on the model's device.
         ablated: What each source carries on a removed edge.
+        of_token: The group of each token (`groups_of`), where they are not the graph's own.
     """
-    return masked_logits_from(vit, weights, vit.embed(clean), ablated)
+    return masked_logits_from(vit, weights, vit.embed(clean), ablated, of_token)
 
 
 def masked_logits_from(
@@ -174,9 +182,11 @@ def masked_logits_from(
     weights: MaskWeights,
     embedded: Float[Tensor, "batch token model"],
     ablated: Float[Tensor, "source batch token model"],
+    of_token: Int[Tensor, "#batch token"] | None = None,
 ) -> Float[Tensor, "batch class"]:
     """The same from the residual in front of block 0, which need not come from images."""
-    run = _MaskedRun(vit, weights, embedded, ablated)
+    of_token = torch.tensor(weights.graph.groups.of_token)[None] if of_token is None else of_token
+    run = _MaskedRun(vit, weights, embedded, ablated, of_token.to(vit.device))
     for layer, block in enumerate(vit.blocks):
         run.attention(layer, block)
         run.mlp(layer, block)
@@ -186,10 +196,12 @@ def masked_logits_from(
 class _MaskedRun:
     """A masked run's state: the ablated residual x', this run's, and each source's difference to its ablated value."""
 
-    def __init__(self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor) -> None:
+    def __init__(
+        self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor, of_token: Tensor
+    ) -> None:
         self.weights = weights
         self.graph = weights.graph
-        self.groups = torch.tensor(self.graph.groups.of_token, device=vit.device)
+        self.of_token = of_token  # (1 or batch, token)
         # learned values: unbound once, or every use of one source would send back an array of all
         self.ablated = ablated.unbind() if ablated.requires_grad else ablated
         self.x_ablated = ablated[0]
@@ -215,7 +227,10 @@ class _MaskedRun:
         differences = torch.stack([self.differences[source] for source in sources])  # type: ignore[misc]
         if factors.shape[1] == 1:
             return torch.tensordot(factors[:, 0], differences, dims=1)
-        return torch.einsum("rtu,ubtd->rbtd", factors[:, self.groups], differences)
+        factors = factors[:, self.of_token]  # row, 1 or batch, token, source
+        if factors.shape[1] == 1:
+            return torch.einsum("rtu,ubtd->rbtd", factors[:, 0], differences)
+        return torch.einsum("rbtu,ubtd->rbtd", factors, differences)
 
     def attention(self, layer: int, block: OpenBlock) -> None:
         """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values."""
@@ -227,7 +242,7 @@ class _MaskedRun:
             np.logical_or.reduce(self.weights.alive[first:stop], axis=1),
             np.logical_or.reduce(self.weights.needed[first:stop], axis=1),
         )
-        heads = torch.from_numpy(np.flatnonzero(live)).to(self.groups)
+        heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
         self.differences += [None] * graph.cfg.n_heads
         if len(heads):
             computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads).to(heads)
@@ -254,8 +269,8 @@ class _MaskedRun:
         alive = self.weights.alive[source]
         difference = value - self.ablated[source]
         if not alive.all():
-            at = torch.from_numpy(alive).to(self.groups.device)[self.groups]
-            difference = difference * at[:, None]
+            at = torch.from_numpy(alive).to(self.of_token.device)[self.of_token]
+            difference = difference * at[..., None]
         self.differences[source] = difference
 
     def _head_outputs(self, layer: int, block: OpenBlock, heads: Tensor) -> Tensor:
@@ -276,8 +291,8 @@ class _MaskedRun:
         """Weighted values where a mask (head, keys or values, target group, source group) says what is this run's."""
         normed = block.norm1(self.x_ablated)[None]
         k_ablated, v_ablated = (block.read_port(normed, port, heads) for port in (1, 2))
-        seen = inside[:, :, self.groups][:, :, :, self.groups]  # head, keys or values, target token, source token
-        keys, values = seen[:, 0, None], seen[:, 1, None]
+        targets, sources = self.of_token[:, :, None], self.of_token[:, None, :]
+        keys, values = inside[:, :, targets, sources].unbind(1)  # each (head, 1 or batch, target token, source token)
         scores = block.scores(q, k) * keys + block.scores(q, k_ablated) * (1 - keys)
         pattern = block.masked(scores).softmax(-1)
         return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
@@ -348,20 +363,26 @@ def run_masks(
         label: What the bar is called.
     """
     distinct, place = _distinct(masks)
-    size = batch_size_for(vit, memory, copies=3.0)
+    size, parts = batch_size_for(vit, memory, copies=3.0), parts_of(graph, pairs, alike=False)
     outputs, kept, clean_outputs, clean_logits = [], [], [], []
-    bar = progress_bar(label, len(distinct) * -(-len(pairs) // size), progress, "run")
-    with torch.no_grad(), vit.borrowed(), bar:
-        for batch in pairs.batches(size):
+    batches = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
+    with torch.no_grad(), vit.borrowed(), progress_bar(label, len(distinct) * len(batches), progress, "run") as bar:
+        for part, batch in batches:
             reference = vit(batch.clean)
             wanted = batch.wanted(reference)
-            found = _one_batch(vit, graph, distinct, batch, baseline, reference, bar)
+            found = _one_batch(
+                vit, part.graph, [mask[part.edges] for mask in distinct], batch, baseline, reference, bar
+            )
             outputs.append(_cpu(metric(found, wanted.expand_as(found)))[place])
             kept.append(_cpu(found[place[:n_logits]]))
             clean_outputs.append(_cpu(metric(reference, wanted)))
             clean_logits.append(_cpu(reference))
+    rows = rows_of(parts)
     return MaskRuns(
-        torch.cat(outputs, 1).numpy(), torch.cat(clean_outputs).numpy(), torch.cat(kept, 1), torch.cat(clean_logits)
+        torch.cat(outputs, 1)[:, rows].numpy(),
+        torch.cat(clean_outputs)[rows].numpy(),
+        torch.cat(kept, 1)[:, rows],
+        torch.cat(clean_logits)[rows],
     )
 
 
@@ -376,12 +397,12 @@ def _one_batch(
 ) -> Float[Tensor, "mask batch class"]:
     """Logits of each mask on one batch."""
     found = reference.new_empty(len(masks), *reference.shape)
-    images, ablated = vit.check_images(batch.clean), baseline(batch)
+    images, ablated, of_token = vit.check_images(batch.clean), baseline(batch), groups_of(graph, batch)
     for row, mask in enumerate(masks):
-        everything = bool(mask.all())
-        found[row] = (
-            reference if everything else masked_logits(vit, MaskWeights.from_mask(graph, mask, vit), images, ablated)
-        )
+        if mask.all():
+            found[row] = reference
+        else:
+            found[row] = masked_logits(vit, MaskWeights.from_mask(graph, mask, vit), images, ablated, of_token)
         bar.update()
     return found
 

@@ -10,6 +10,7 @@ between two runs of the same command (times, dates, the machine, versions): ever
 | scores.safetensors | scores of all edges |
 | circuit.json | the circuit, without loss |
 | edges.csv, circuit.graphml, circuit.dot | the kept edges for other tools |
+| patch_effects.csv, patch_effects.png | what each patch of the image carries, where it was measured |
 | circuit.svg, circuit.html, faithfulness.svg | the circuit to look at, and what circuits of every size keep |
 | report.json | every figure of the evaluation |
 | journal.jsonl | what a search has decided so far, for resuming (ACDC) |
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
     from ..models.hooked import HookedViT
     from .circuit import Circuit
     from .figure_data import Exhibit
+    from .patch_effects import PatchEffects
     from .report import Report
     from .scores import Scores
 
 RUN_SCHEMA = "vitcircuits.run/1"
 
 SCORES = "scores.safetensors"
-RESULT_FILES = (SCORES, *RUN_FILES, "faithfulness.svg", "report.json")
+PATCH_FILES = ("patch_effects.csv", "patch_effects.png")
+RESULT_FILES = (SCORES, *RUN_FILES, *PATCH_FILES, "faithfulness.svg", "report.json")
 
 JOURNAL = "journal.jsonl"
 
@@ -53,7 +56,7 @@ _DECIDES = ("config", "seed", "data_hash")
 _NOT_SET = "not set"
 
 
-AFTER_SEARCH = ("by", "granularity", "level", "size", "threshold", "random")
+AFTER_SEARCH = ("by", "granularity", "level", "size", "threshold", "random", "patches")
 """Settings that only what is made of the scores depends on: with other ones scores are kept."""
 
 
@@ -192,7 +195,13 @@ class RunFolder:
         except FormatError:  # damaged by somebody else: the run computes and writes them again
             return None
 
-    def write_all(self, circuit: Circuit, report: Report | None = None, exhibit: Exhibit | None = None) -> list[Path]:
+    def write_all(
+        self,
+        circuit: Circuit,
+        report: Report | None = None,
+        exhibit: Exhibit | None = None,
+        patch_effects: PatchEffects | None = None,
+    ) -> list[Path]:
         """Writes every result there is something to write for, each whole or not at all, and returns the paths.
 
         Raises:
@@ -201,8 +210,10 @@ class RunFolder:
         written = [] if circuit.scores is None else [self.save_scores(circuit.scores)]
         if report is not None:
             written.append(report.save(self.path / "report.json"))
+        written += [] if patch_effects is None else patch_effects.write(self.path)
         curve = self._draw_curve(report)
-        options = {"report": report, "exhibit": exhibit, "curve_svg": curve and curve.read_text(encoding="utf-8")}
+        options: dict[str, Any] = {"report": report, "exhibit": exhibit, "patch_effects": patch_effects}
+        options["curve_svg"] = curve and curve.read_text(encoding="utf-8")
         written += [one.write(circuit, self.path / name, **options) for name, one in RUN_FILES.items()]
         return [*written, curve] if curve else written
 

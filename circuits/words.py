@@ -19,6 +19,7 @@ from .sizes import entries
 _GROUPS = {"cls": "CLS", "dist": "distillation", "reg": "registers", "patch": "patches"}
 _KEPT = {"smallest_transmitting": "transmission", "smallest_faithful": "faithfulness"}
 _FRAME = re.compile(r"frame(\d+)")
+_CELL = re.compile(r"cell(\d+)_(\d+)")
 
 
 def title(circuit: Circuit) -> str:
@@ -51,6 +52,7 @@ def facts(circuit: Circuit) -> list[tuple[str, str]]:
         ("design", _design(task)),
         ("metric", str(task.get("metric") or "").replace("_", " ")),
         ("graph", f"tokens={graph.groups.kind}, ports={graph.ports}"),
+        ("objects", str(task.get("mask") or "") if graph.groups.per_pair else ""),
         ("data", str(task.get("data") or "")),
         ("corruption", str(task.get("corruption") or "").replace("_", " ")),
         ("discovery pairs", _plain(task.get("n_discovery"))),
@@ -62,7 +64,7 @@ def facts(circuit: Circuit) -> list[tuple[str, str]]:
 
 def group_title(group: str) -> str:
     """How a token group is called in a picture."""
-    return _GROUPS.get(group) or _FRAME.sub(r"frame \1", group)
+    return _GROUPS.get(group) or _CELL.sub(r"cell row \1, column \2", _FRAME.sub(r"frame \1", group))
 
 
 def shortened(text: str, length: int) -> str:

@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
     add_algorithm(parser, group)
     add_settings(group, Discovery, ("granularity",))
     add_settings(group.add_mutually_exclusive_group(), Discovery, ("level", "size", "threshold"))
-    add_settings(group, RunConfig, ("random", "memory"))
+    add_settings(group, RunConfig, ("random", "patches", "memory"))
     add_out(parser, "vitcircuits-run")
     parser.set_defaults(run=run)
 
@@ -83,7 +83,7 @@ def configuration(args: argparse.Namespace) -> RunConfig:
         TaskError: A setting does not fit, or something is neither given nor in the file.
     """
     asked = {**given(args, ModelConfig), **given(args, TaskConfig), **given(args, Discovery)}
-    asked |= {"random": args.random, "memory": args.memory}
+    asked |= {name: getattr(args, name) for name in settings_of(RunConfig)}
     asked = {name: value for name, value in asked.items() if value is not None}  # 0 is asked for, too
     file = {} if args.config is None else read_settings(args.config)
     if any(name in asked for name in SELECTIONS):  # one way to say the size takes the place of another

@@ -21,6 +21,7 @@ examples:
   vitcircuits evaluate vitcircuits-demo
   vitcircuits evaluate vitcircuits-demo/circuit.json --ablation mean
   vitcircuits evaluate vitcircuits-demo/circuit.json --thorough --report judged.json --page judged.html
+  vitcircuits evaluate vitcircuits-demo --patches 16 --page judged.html
   vitcircuits evaluate vitcircuits-demo/circuit.json --check spread --spread spread.svg
   vitcircuits evaluate runs/cats/circuit.json --checkpoint model.safetensors --data photos/ \\
       --target cats=281-285 --foil dogs=151-268 --report cats-again.json
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--spread", type=Path, metavar="PICTURE", help="also draw the spread (.svg, .png, .pdf)")
     parser.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with everything")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report")
+    add_number(parser, "--patches", 0, "pairs on which to measure what each patch carries (0)", range=FROM_NONE)
     add_memory(parser)
     parser.set_defaults(run=run)
 
@@ -122,14 +124,20 @@ def _design(circuit: Circuit, task: Task) -> str:
 
 
 def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Task) -> list[Path]:
-    """The report, the picture of the spread and the page, as far as they were asked for."""
+    """What patches carry, the report, the picture of the spread and the page, as far as they were asked for."""
     from ..circuits.draw.curve import curves_svg
     from ..circuits.draw.pages import write_html
     from ..circuits.figure_data import gather
-    from ..circuits.formats.json import save_report
+    from ..circuits.formats.json import circuit_file, save_report
     from ..circuits.words import images_shown, measure
 
-    written = []
+    written, effects = [], None
+    if args.patches:
+        from ..algorithms.patching.patch_effects import patch_effects
+
+        effects = patch_effects(circuit, task, n=args.patches, memory=args.memory)
+        print(f"{effects.method}: {effects.caveat}")
+        written += effects.write(circuit_file(args.circuit).parent)
     if args.report is not None:
         written.append(save_report(report, args.report))
     if args.spread is not None:
@@ -137,5 +145,6 @@ def _write(args: argparse.Namespace, circuit: Circuit, report: Report, task: Tas
     if args.page is not None:
         curve = curves_svg(report.curves, measure=measure(report)) if report.curves else None
         exhibit = gather(task, images=images_shown(report))
-        written.append(write_html(circuit, args.page, report=report, exhibit=exhibit, curve_svg=curve))
+        given = {"report": report, "exhibit": exhibit, "curve_svg": curve, "patch_effects": effects}
+        written.append(write_html(circuit, args.page, **given))
     return written

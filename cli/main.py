@@ -12,6 +12,7 @@ from ..models.errors import VitCircuitsError
 from ..models.watching import say
 from . import (
     benchmark,
+    catalogue,
     compare,
     demo,
     discover,
@@ -19,6 +20,8 @@ from . import (
     draw,
     evaluate,
     export,
+    heads,
+    lens,
     models,
     partners,
     stability,
@@ -39,6 +42,9 @@ COMMANDS = (
     compare,
     draw,
     export,
+    heads,
+    lens,
+    catalogue,
     benchmark,
     models,
     train,

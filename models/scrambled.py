@@ -37,7 +37,7 @@ def exchange_heads(vit: HookedViT, *, seed: int = 0) -> HookedViT:
     with torch.no_grad():
         for block in found.blocks:
             for matrix in block.writes.matrices:
-                order = _cycle(_n_heads(matrix, block.d_head), generator).to(matrix.device)
+                order = cycle(_n_heads(matrix, block.d_head), generator).to(matrix.device)
                 matrix.copy_(matrix.unflatten(1, (-1, block.d_head))[:, order].flatten(1))
     return found
 
@@ -81,7 +81,7 @@ def _n_heads(matrix: Tensor, d_head: int) -> int:
     return matrix.shape[1] // d_head
 
 
-def _cycle(n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+def cycle(n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     """An order in which nothing stays in its place (if n > 1): one cycle through all."""
     drawn, order = torch.randperm(n, generator=generator), torch.empty(n, dtype=torch.long)
     order[drawn] = drawn.roll(1)

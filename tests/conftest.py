@@ -145,6 +145,28 @@ def make_images(vit, n=3, *, seed=0):
     return torch.randn(n, cfg.n_channels, *cfg.image_size, generator=generator, dtype=torch.float64).to(vit.dtype)
 
 
+def object_masks(vit, n):
+    """Where the object is in n pairs: at the first patch, at all, nowhere, at all but the first, ..."""
+    patches, rows = vit.cfg.tokens.patches, torch.zeros(4, 2, vit.cfg.tokens.n_tokens, dtype=torch.bool)
+    rows[0, 0, patches.start] = rows[1, 1, patches] = True
+    rows[3, 0, patches.start + 1 : patches.stop] = rows[3, 1, patches.start + 2] = True
+    return rows.repeat(-(-n // 4), 1, 1)[:n]
+
+
+@pytest.fixture(scope="session")
+def planted_objects():
+    """Where the object is in n pairs of a planted model: in the upper patches, in every other patch, nowhere, ..."""
+
+    def make(vit, n):
+        patches, rows = vit.cfg.tokens.patches, torch.zeros(3, 2, vit.cfg.tokens.n_tokens, dtype=torch.bool)
+        rows[0, 0, patches.start : (patches.start + patches.stop) // 2] = rows[
+            1, 1, patches.start : patches.stop : 2
+        ] = True
+        return rows.repeat(-(-n // 3), 1, 1)[:n]
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_module():
     """Makes a fresh timm module: `tiny_module(qk_norm=True)`."""
@@ -226,6 +248,9 @@ def square(models):
 MODELS = (*VARIANTS, *ARCHITECTURES, "causal")
 SQUARE = square(MODELS)
 SOLE = [SQUARE[3 * place + place // 3 % 3] for place in range(len(MODELS))]
+_GRIDDED = ("registers-layerscale", "no-class", "average", "plain", "map-prefix", "distilled")
+GRIDS = [(name, "grid:2x1", PORTS[row % 3], ABLATIONS[row]) for row, name in enumerate(_GRIDDED)]
+STANDARD = [*SQUARE[: 3 * len(VARIANTS)], *GRIDS[:4]]
 
 
 @dataclass(frozen=True)
@@ -258,6 +283,26 @@ class Case:
     def mask(self, share, seed=0):
         """Edges kept by chance."""
         return np.random.default_rng(seed).random(len(self.graph)) < share
+
+    @cached_property
+    def of_pairs(self):
+        """Over masks, each pair by itself: a case whose groups are fixed, and which of this graph's edges it has."""
+        from vitcircuits.circuits.graph import Graph
+        from vitcircuits.circuits.tokens import TokenGroups, group_tokens
+
+        roles = group_tokens(self.vit.cfg.tokens, "role")
+        found = []
+        for pair, objects in enumerate(self.pairs.objects.any(1).tolist()):
+            at = [roles.names[group] or "patch" for group in roles.of_token]
+            shown = zip(at, objects, strict=True)
+            at = [("object" if inside else "background") if name == "patch" else name for name, inside in shown]
+            names = tuple(name for name in self.graph.groups.names if name in at)
+            names = names if len(names) > 1 else (*names, "nothing")  # one group would have no edges inside heads
+            own = TokenGroups("by hand", names, tuple(map(names.index, at)))
+            alone = replace(self.task, discovery=self.pairs.select([pair]), reference_images=self.task.reference)
+            case = Case(Graph(self.vit.cfg, own, self.graph.ports), alone)
+            found.append((case, np.array([self.graph.index(name) for name in case.graph.edge_names()])))
+        return found
 
     def some(self, n, seed=0):
         """At most n edges, drawn by chance."""
@@ -315,6 +360,11 @@ def case_of(variant_named, architecture_named):
             vit = (variant_named if name in VARIANTS else architecture_named)(name)
             pairs = [make_images(vit, n, seed=seed) for seed in range(4)]
             task = Task(vit, Metric(metric, (0, 1), (2,)), Pairs(*pairs[:2]), Pairs(*pairs[2:]), Ablation(**ablation))
+            if tokens == "mask":
+                objects = object_masks(vit, n)
+                if ablation["kind"] != "partner":  # then objects are the clean image's own
+                    objects = objects.any(1, keepdim=True).expand(-1, 2, -1)
+                task = replace(task, discovery=replace(task.discovery, objects=objects))
             made[key] = Case(compile_graph(vit, tokens=tokens, ports=ports), task)
         return made[key]
 
@@ -325,19 +375,19 @@ def _id(cell):
     return "-".join((*cell[:3], *map(str, cell[3].values())))
 
 
-@pytest.fixture(scope="session", params=SQUARE, ids=_id)
+@pytest.fixture(scope="session", params=[*SQUARE, *GRIDS], ids=_id)
 def case(request, case_of):
     """Every model, with three graphs and ablations of its own."""
     return case_of(*request.param)
 
 
-@pytest.fixture(scope="session", params=SOLE, ids=_id)
+@pytest.fixture(scope="session", params=[*SOLE, *GRIDS[:2]], ids=_id)
 def sole_case(request, case_of):
     """Every model, with one graph and ablation of its own, each of them several times: for what takes longer."""
     return case_of(*request.param)
 
 
-@pytest.fixture(scope="session", params=SQUARE[: 3 * len(VARIANTS)], ids=_id)
+@pytest.fixture(scope="session", params=STANDARD, ids=_id)
 def standard_case(request, case_of):
     """Those cases whose blocks are timm's standard ones."""
     return case_of(*request.param)

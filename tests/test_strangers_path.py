@@ -1,9 +1,13 @@
-"""The README as a stranger meets it: every block, as it is written, in a terminal that writes down what is said when.
+"""README and docs as a stranger meets them: every block, as it is written, in a terminal that writes down what is said.
+
+A page's Python blocks are one program, a block behind `<!-- not run: why -->` left out; commands are those of the pages
+on the command line.
 
 A silence is told in seconds in which the process both had time and used it, so that a busy machine makes none. Python's
 imports come first, since what they take is not ours.
 """
 
+import json
 import os
 import pty
 import re
@@ -17,13 +21,11 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("docs/command-line.md", "docs/sweep.md")
 DATA = os.environ.get("VITCIRCUITS_TEST_DATA")
 LONGEST = 2.0
 """Seconds of silence."""
-
-INSTALLS = 2
-"""Shell blocks at the start, which are run in a fresh clone instead."""
 
 SENTENCES = {
     "discover": r"^T = .+ with [\d,]+ of [\d,]+ edges \(\d+%\): .*(image|part).*\.$",
@@ -38,13 +40,19 @@ SENTENCES = {
 """Command -> the line that it does not end without."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(page: str, language: str) -> list[str]:
+    text = re.sub(r"<!-- not run: .*? -->\n```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def commands() -> list[str]:
-    joined = [line for block in blocks("bash")[INSTALLS:] for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [line for line in joined if line.strip()]
+    joined = [re.sub(r"\\\n\s*", "", block) for page in COMMANDS for block in blocks(page, "bash")]
+    return [line for block in joined for line in block.splitlines() if line.strip()]
+
+
+def programs() -> list[str]:
+    pages = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    return [page for page in pages if blocks(page, "python")]
 
 
 @dataclass
@@ -109,7 +117,7 @@ def processor_seconds(pid: int) -> float:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("stranger")
-    (where / "sweep.toml").write_text(blocks("toml")[0])
+    (where / "sweep.toml").write_text(blocks("docs/sweep.md", "toml")[0])
     return where
 
 
@@ -140,16 +148,30 @@ def test_the_command_on_photographs_ends_with_a_circuit_or_with_what_to_try(fold
     assert any(re.search(ends, one) for one in session.lines), session.text[-2000:]
 
 
+RUN_PAGES = """
+import json, os, pathlib, sys
+import matplotlib.pyplot, networkx, pandas, sklearn, timm, torch
+for place, page in enumerate(json.loads(pathlib.Path("pages.json").read_text())):
+    print("page", page["name"])
+    folder = pathlib.Path(str(place)).absolute()
+    folder.mkdir()
+    os.chdir(folder)
+    exec(compile(page["program"], page["name"], "exec"), {"__name__": "__main__"})
+    os.chdir("..")
+"""
+
+
 @needs_proc
-def test_the_python_blocks_run_one_after_the_other(folder):
-    python = blocks("python")
-    before = "import matplotlib.pyplot, sklearn, timm, torch, pandas, networkx\nprint('imported')\n"
-    images = "images = task.discovery.clean\n"
-    parts = [before, *(f"{images if 'run_with_cache' in block else ''}{block}\n" for block in python)]
-    (folder / "readme.py").write_text("".join(parts))
-    session = in_a_terminal([sys.executable, "readme.py"], folder, counts_from="imported")
-    assert session.code == 0, session.text[-3000:]
+def test_the_python_blocks_of_each_page_run_one_after_the_other(tmp_path):
+    pages = [{"name": page, "program": "\n".join(blocks(page, "python"))} for page in programs()]
+    (tmp_path / "pages.json").write_text(json.dumps(pages))
+    (tmp_path / "run.py").write_text(RUN_PAGES)
+    session = in_a_terminal([sys.executable, "run.py"], tmp_path, counts_from="page README.md")
+    said = re.split(r"^page .*$", session.text, flags=re.M)
+    assert session.code == 0, f"{pages[len(said) - 2]['name']}: {said[-1][-3000:]}"
     assert session.silence <= LONGEST, f"{session.silence:.1f} s before {session.broken_by!r}"
-    assert {"3v8.svg", "3v8.json", "acdc.jsonl", "heads.svg"} <= {path.name for path in folder.iterdir()}
-    promised = re.search(r"# (T = [\d.]+) \[", "".join(python))
-    assert promised is not None and promised[1] in session.text
+    for place, (page, words) in enumerate(zip(pages, said[1:], strict=True)):
+        written = re.findall(r"""(?:(?:draw|save)\(|journal=)"([^"]+)\"""", page["program"])
+        assert set(written) <= {path.name for path in (tmp_path / str(place)).iterdir()}, page["name"]
+        for promised in re.findall(r"# (T = [\d.]+) \[", page["program"]):
+            assert promised in words, page["name"]

@@ -3,8 +3,10 @@ from . import circuits as circuits
 from . import models as models
 from ._version import __version__ as __version__
 from .algorithms import discover as discover
+from .algorithms import patch_effects as patch_effects
 from .circuits import attention_maps as attention_maps
 from .circuits import class_contrast as class_contrast
 from .circuits import compile_graph as compile_graph
 from .circuits import evaluate as evaluate
+from .circuits import head_tour as head_tour
 from .models import load_vit as load_vit

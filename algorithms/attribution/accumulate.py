@@ -16,18 +16,27 @@ from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import Part, Rows
 from ...models.hooked import HookedViT
 
 
 class Moments:
-    """Running sums over pairs, one entry per edge."""
+    """Running sums over pairs, one entry per edge; each is divided by the pairs in which the edge occurs."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
+        self._counts = np.zeros(len(graph) if graph.groups.per_pair else 1, dtype=np.intp)
+        self._edges: Rows = slice(None)  # of the part that the batch is of
         self.n_pairs = 0
         self.signs: Tensor | None = None  # of the batch's pairs, which scores are multiplied by
         self._seen: dict[tuple[str, int], int] = {}  # pairs of the batch whose scores of a block have come
+
+    def of_part(self, part: Part) -> None:
+        """The batches that follow are of a part's pairs, and their scores of its edges."""
+        self._edges = part.edges
+        self._counts[self._edges] += len(part.pairs)
+        self.n_pairs += len(part.pairs)
 
     def begin(self, signs: Float[Tensor, " pair"] | None) -> None:
         """A new batch, whose scores are multiplied by a sign for each pair (None: left as they are)."""
@@ -41,13 +50,20 @@ class Moments:
             self._seen[block.key] = first + len(values)
             signs = self.signs[first : first + len(values)]
             values = values * signs.to(values)[:, None, None, None]
+        own = slice(block.start, block.stop)
+        edges = own if isinstance(self._edges, slice) else self._edges[own]
         for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
-            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
+            total[edges] += dense.sum(0).cpu().numpy()[block.exists]
+
+    @property
+    def total(self) -> np.ndarray:
+        """Sum over pairs, shape (edge,)."""
+        return self._sums[0]
 
     @property
     def mean(self) -> np.ndarray:
         """Signed mean, shape (edge,)."""
-        return self._sums[0] / self.n_pairs
+        return self._sums[0] / np.maximum(self._counts, 1)
 
     def scores(
         self,
@@ -58,11 +74,11 @@ class Moments:
         diagnostics: Mapping[str, float] | None = None,
     ) -> Scores:
         """The scores, with their spread over the pairs."""
-        n = self.n_pairs
-        variance = np.maximum(self._sums[2] / n - self.mean**2, 0) * (n / max(n - 1, 1))
-        std_err = np.sqrt(variance / n) if n > 1 else np.full(len(variance), np.nan)
+        n = np.maximum(self._counts, 1)
+        variance = np.maximum(self._sums[2] / n - self.mean**2, 0) * (n / np.maximum(n - 1, 1))
+        std_err = np.where(n > 1, np.sqrt(variance / n), np.nan)
         found = Spread(self.mean, self._sums[1] / n, std_err)
-        return scores_of(self._graph, task, algorithm, options, found, n_pairs=n, diagnostics=diagnostics)
+        return scores_of(self._graph, task, algorithm, options, found, n_pairs=self.n_pairs, diagnostics=diagnostics)
 
 
 class Spread(NamedTuple):
@@ -74,8 +90,14 @@ class Spread(NamedTuple):
 
 
 def spread(effects: NDArray[np.float64]) -> Spread:
-    """Of effects (pair, edge); the standard error of a single pair is NaN."""
+    """Of effects (pair, edge), NaN where an edge does not occur in a pair; the standard error of one pair is NaN."""
     n = len(effects)
+    occurs = ~np.isnan(effects)
+    if not occurs.all():
+        n = np.maximum(occurs.sum(0), 1)
+        mean, mean_abs = (np.where(occurs, values, 0).sum(0) / n for values in (effects, np.abs(effects)))
+        squares = np.where(occurs, np.square(effects - mean), 0).sum(0)
+        return Spread(mean, mean_abs, np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan))
     std_err = effects.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(effects.shape[1], np.nan)
     return Spread(effects.mean(0), np.abs(effects).mean(0), std_err)
 
@@ -107,7 +129,7 @@ def scores_of(
 
 def sum_groups(values: Float[Tensor, "pair token *rest"], graph: Graph) -> Float[Tensor, "pair group *rest"]:
     """Sums over the tokens of each group."""
-    if len(graph.groups) == values.shape[1]:
+    if graph.groups.apart:
         return values
     member = torch.tensor(graph.groups.one_hot(), dtype=values.dtype, device=values.device)
     return torch.einsum("gt,bt...->bg...", member, values)

@@ -104,7 +104,7 @@ def ceap(
     drop = found.drop / found.moments.n_pairs
     diagnostics = {"metric_drop": drop}
     if not freeze_norm:
-        diagnostics["completeness_gap"] = completeness(graph, found.moments.mean, drop)
+        diagnostics["completeness_gap"] = completeness(graph, found.moments.total / found.moments.n_pairs, drop)
     return found.moments.scores(task, "ceap", options, diagnostics=diagnostics)
 
 

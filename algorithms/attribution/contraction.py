@@ -172,7 +172,7 @@ class _Sums:
     def add_tokens(self, block: EdgeBlock, values: Float[Tensor, "pair token row source"], tokens: slice) -> None:
         """Adds each token's values to its group's."""
         found = self._found[block.key]
-        if len(self._graph.groups) == self._member.shape[1]:
+        if self._graph.groups.apart:
             found[:, tokens] += values
         else:
             found += torch.einsum("gt,btru->bgru", self._member[:, tokens], values)

@@ -37,6 +37,7 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import parts_of
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ...models.watching import progress_bar
@@ -94,14 +95,15 @@ def direct_logit_attribution(
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     moments = Moments(graph)
     with vit.borrowed(), torch.no_grad(), progress_bar("direct_logit_attribution", len(pairs), progress) as bar:
-        for batch in pairs.batches(batch_size_for(vit, memory, copies=4)):
-            values = source_values(vit, vit.check_images(batch.clean))
-            gradient, _ = _readout_gradient(vit, values, task.metric)
-            products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
-            moments.begin(task.signs(batch))
-            moments.add(graph.logits, sum_groups(products, graph)[:, None])
-            moments.n_pairs += len(batch)
-            bar.update(len(batch))
+        for part in parts_of(graph, pairs):
+            moments.of_part(part)
+            for batch in part.pairs.batches(batch_size_for(vit, memory, copies=4)):
+                values = source_values(vit, vit.check_images(batch.clean))
+                gradient, _ = _readout_gradient(vit, values, task.metric)
+                products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
+                moments.begin(task.signs(batch))
+                moments.add(part.graph.logits, sum_groups(products, part.graph)[:, None])
+                bar.update(len(batch))
     return moments.scores(task, "direct_logit_attribution", {})
 
 

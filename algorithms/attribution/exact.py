@@ -28,11 +28,12 @@ import torch
 from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
-from ...circuits.graph import Graph
+from ...circuits.graph import Graph, compile_graph
 from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import where_occurring
 from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
@@ -87,6 +88,8 @@ def single_effects(
 ) -> NDArray[np.float64]:
     """The exact effects of some edges alone, shape (pair, edge), in the order in which they were asked for.
 
+    NaN where an edge does not occur in a pair.
+
     Args:
         graph: The graph.
         task: Its discovery pairs are used.
@@ -111,7 +114,7 @@ def single_effects(
         done=done,
     )
     effects = (found.flipped - found.now if restore else found.now - found.flipped).T
-    return task.signs(pairs).numpy()[:, None] * effects
+    return task.signs(pairs).numpy()[:, None] * where_occurring(graph, pairs, effects, edges)
 
 
 def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None) -> NodeScores:
@@ -129,14 +132,16 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
         GraphError: The graph belongs to another model.
     """
     require_model(task.vit, graph)
-    vit, pairs, whole = task.vit, task.searched, np.ones(len(graph), dtype=bool)
+    vit, pairs = task.vit, task.searched
+    run_on = compile_graph(graph.cfg, ports=graph.ports) if graph.groups.per_pair else graph
+    whole = np.ones(len(run_on), dtype=bool)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     nodes = np.flatnonzero(graph.source_exists)[1:].tolist()
-    _, size = trial_sizes(vit, graph, whole, baseline, len(pairs), memory)
+    _, size = trial_sizes(vit, run_on, whole, baseline, len(pairs), memory)
     effects, total = [], len(nodes) * len(pairs)
     with torch.no_grad(), vit.borrowed(), progress_bar("node_effects", total, progress, "run") as bar:
         for batch in pairs.batches(size):
-            run = make_run(vit, graph, whole, Ends.of(vit, batch, baseline), memory)
+            run = make_run(vit, run_on, whole, Ends.of(vit, batch, baseline), memory)
             wanted = batch.wanted(run.logits)
             moved = np.zeros((len(batch), graph.n_sources))
             for source, logits in run.without_each(nodes):

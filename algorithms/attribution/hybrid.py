@@ -31,6 +31,7 @@ from ...circuits.memory import batch_size_for
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import groups_of
 from ...models.watching import progress_bar
 from ..engines.flips import measure_flips
 from ..registry import Range, algorithm, chosen, run_algorithm
@@ -113,13 +114,13 @@ class _Doubts:
         """Edges whose source writes what it carries when it is removed, on every pair, have no effect."""
         vit, graph = self.task.vit, self.graph
         largest = np.zeros((graph.n_sources, len(graph.groups)))
-        of_token = np.array(graph.groups.of_token)
         with torch.no_grad(), vit.borrowed():
             for batch in self.task.searched.batches(batch_size_for(vit, self.memory, copies=3)):
                 moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
-                tokens = moved.abs().amax((1, 3)).double().cpu().numpy()  # source, token
+                moved = moved.abs().amax(-1).double().cpu().numpy()  # source, pair, token
                 for group in range(len(graph.groups)):
-                    largest[:, group] = np.maximum(largest[:, group], tokens[:, of_token == group].max(1))
+                    at = np.broadcast_to((groups_of(graph, batch) == group).numpy(), moved.shape[1:])
+                    largest[:, group] = np.maximum(largest[:, group], moved[:, at].max(1, initial=0))
         if self.baseline.images(self.task.searched.select(slice(0, 1))) is None:
             return  # cutting a source off changes what it writes, whatever its inputs differ by
         for block in graph.blocks:

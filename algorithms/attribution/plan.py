@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -20,6 +20,7 @@ from ...circuits.graph import Graph
 from ...circuits.memory import element_bytes, pairs_within
 from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
+from ...circuits.token_parts import parts_of
 from ...models.errors import TaskError
 from ...models.watching import progress_bar
 from .accumulate import Moments
@@ -74,14 +75,18 @@ class Plan(ABC):
         """Whether the graph has edges inside heads."""
         return len(self.graph.groups) > 1
 
-    def run(self) -> Found:
+    def run(self, moments: Moments | None = None, pairs: Pairs | None = None) -> Found:
         """The running sums over all discovery pairs.
+
+        Args:
+            moments: What takes the scores; by default their running sums.
+            pairs: Other pairs.
 
         Raises:
             GraphError: The graph was compiled for another model.
             TaskError: The metric has no gradient.
         """
-        vit, pairs = self.task.vit, self.task.searched
+        vit, pairs = self.task.vit, pairs or self.task.searched
         require_model(vit, self.graph)
         if not self.task.metric.differentiable:
             raise TaskError(
@@ -89,15 +94,15 @@ class Plan(ABC):
                 f"metric='logit_difference'."
             )
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
-        found = Found(Moments(self.graph))
-        size = self.pairs_at_once()
+        found = Found(moments or Moments(self.graph))
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
-            contraction = Contraction(vit, self.graph)
-            for batch in pairs.batches(size):
-                found.moments.begin(self.task.signs(batch))
-                self.score(batch, baseline, contraction, found)
-                found.moments.n_pairs += len(batch)
-                bar.update(len(batch))
+            for part in parts_of(self.graph, pairs):
+                plan, contraction = replace(self, graph=part.graph), Contraction(vit, part.graph)
+                found.moments.of_part(part)
+                for batch in part.pairs.batches(plan.pairs_at_once()):
+                    found.moments.begin(self.task.signs(batch))
+                    plan.score(batch, baseline, contraction, found)
+                    bar.update(len(batch))
         return found
 
     @abstractmethod
@@ -219,7 +224,7 @@ class PathPlan(Plan):
 
     def completeness(self, found: Found) -> dict[str, float]:
         """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
-        mean = found.moments.mean
+        mean = found.moments.total / found.moments.n_pairs
         total = sum(float(block.unpack(mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside")
         drop = found.drop / found.moments.n_pairs
         diagnostics = {"input_total": total, "metric_drop": drop}

@@ -54,7 +54,7 @@ def grouped(
     member: Bool[Tensor, "group source"],
 ) -> Grouped:
     """L and V of each group."""
-    if len(member) == member.shape[1]:
+    if torch.equal(member, torch.eye(len(member), member.shape[1], dtype=torch.bool, device=member.device)):
         return scores, values
     parts = [(scores[..., tokens], values[..., tokens]) for tokens in member]
     sums = torch.stack([part.logsumexp(-1) for part, _ in parts], -1)
@@ -73,11 +73,10 @@ def without_each(of_groups: Grouped) -> Grouped:
     rest = weights.sum(-1, keepdim=True) - weights
     means = ((weights * values).sum(-1, keepdim=True) - weights * values) / rest
     others = sums.scatter(-1, at, -torch.inf)
-    at_values = at.expand(*means.shape[:-1], 1)
-    return (
-        (largest + rest.log()).scatter(-1, at, others.logsumexp(-1, keepdim=True)),
-        means.scatter(-1, at_values, (others.softmax(-1) * values).sum(-1, keepdim=True)),
-    )
+    at_values, left = at.expand(*means.shape[:-1], 1), others.logsumexp(-1, keepdim=True)
+    mean = (others.softmax(-1) * values).sum(-1, keepdim=True)
+    mean = torch.where(left > -torch.inf, mean, 0.0)  # all others may be groups without a token
+    return (largest + rest.log()).scatter(-1, at, left), means.scatter(-1, at_values, mean)
 
 
 def exchanged(others: Grouped | None, new: Grouped) -> Float[Tensor, "*any target group"]:
@@ -170,11 +169,11 @@ def _member(graph: Graph, like: Tensor) -> Float[Tensor, "group token"]:
 
 
 def _over_sources(values: Tensor, graph: Graph) -> Tensor:
-    return values if len(graph.groups) == values.shape[-1] else values @ _member(graph, values).T
+    return values if graph.groups.apart else values @ _member(graph, values).T
 
 
 def _over_targets(values: Tensor, graph: Graph) -> Tensor:
-    return values if len(graph.groups) == values.shape[-2] else _member(graph, values) @ values
+    return values if graph.groups.apart else _member(graph, values) @ values
 
 
 def _fold(parts: Tensor, graph: Graph) -> Float[Tensor, "pair row target source"]:

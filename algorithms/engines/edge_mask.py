@@ -76,8 +76,8 @@ class EdgeMask:
         self.graph = graph
         self.mask: Bools = np.ones(len(graph), dtype=bool) if mask is None else mask
         self.whole = bool(self.mask.all())  # at first
-        n_tokens = len(graph.groups.of_token)
-        self._of_token = np.array(graph.groups.of_token)
+        self._member = graph.groups.one_hot()  # (group, token); where groups differ from pair to pair all that may be
+        n_tokens = self._member.shape[1]
         self.read: Bools = np.zeros(n_tokens, dtype=bool)
         self.read[list(graph.cfg.read_tokens)] = True
         self._dense = {block.key: block.unpack(self.mask) for block in graph.blocks}
@@ -147,14 +147,14 @@ class EdgeMask:
         inside = self.graph.layers[layer].inside
         if inside is None:
             return np.ones_like(target)
-        groups = np.unique(self._of_token[target])
+        groups = self._member[:, target].any(1)
         seen: Bools = np.any(self.dense(inside)[self.graph.inside_rows[head, kind]][groups], axis=0)
-        return seen[self._of_token]
+        return np.any(self._member[seen], axis=0)
 
     def candidates(self, destination: Destination) -> list[int]:
         """Columns of the edges into a destination that something needed reads."""
         needed = self.row_needed(destination.block, destination.row)
-        if not needed[self._of_token == destination.group].any():
+        if not needed[self._member[destination.group]].any():
             return []
         return np.flatnonzero(self.dense(destination.block)[destination.row, destination.group]).tolist()
 
@@ -173,7 +173,7 @@ class EdgeMask:
         if gone:
             self.drop(destination, gone)
         if block.kind != "inside" and left:
-            self.needed[left] |= self.row_needed(block, row) & (self._of_token == group)
+            self.needed[left] |= self.row_needed(block, row) & self._member[group]
             self._share()
 
     def _share(self) -> None:

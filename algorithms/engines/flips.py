@@ -25,6 +25,7 @@ from ...circuits.memory import pairs_within, width_of
 from ...circuits.reach import reach
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
+from ...circuits.token_parts import parts_of, rows_of
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask
 from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial
@@ -63,7 +64,7 @@ def measure_flips(
 ) -> Flips:
     """The metric under a mask, and with each of some edges flipped: dropped if it is kept, added if it is not.
 
-    Edges of one edge block may flip together.
+    Edges of one edge block may flip together. Where an edge does not occur in a pair, its flip changes nothing there.
 
     Args:
         vit: The opened model.
@@ -77,25 +78,30 @@ def measure_flips(
         memory: Bytes to hold at once.
         done: Called with edges x pairs as they are finished.
     """
-    groups, able = [np.atleast_1d(group) for group in edges], changeable(graph, mask)
-    matters = np.array([able[group].any() for group in groups], dtype=bool)
-    places = np.flatnonzero(matters)
-    changes = [tuple(groups[place].tolist()) for place in places]
-    at_once, size = trial_sizes(vit, graph, mask, baseline, len(pairs), memory)
-    now, flipped = [], []
+    groups, parts = [np.atleast_1d(group) for group in edges], parts_of(graph, pairs)
+    now, flipped, runs = [], [], 0
     with torch.no_grad(), vit.borrowed():
-        for batch in pairs.batches(size):
-            ends = Ends.of(vit, batch, baseline)
-            run = make_run(vit, graph, mask, ends.swapped() if restore else ends, memory)
-            reference = batch.wanted(_clean_logits(run, batch, restore))
-            now.append(_numbers(metric(run.logits, reference)))
-            found = np.repeat(now[-1][None], len(groups), 0)
-            for some, logits in measure_changes(run, changes, max(1, at_once // len(batch))):
-                found[places[some]] = _numbers(metric(logits, reference.expand_as(logits)))
-                done(len(some) * len(batch))
-            done(int((~matters).sum()) * len(batch))
-            flipped.append(found)
-    return Flips(np.concatenate(now), np.concatenate(flipped, 1), int(matters.sum()) * len(pairs))
+        for part in parts:
+            kept, own = mask[part.edges], [part.own(group) for group in groups]
+            able = changeable(part.graph, kept)
+            matters = np.array([able[group].any() for group in own], dtype=bool)
+            places = np.flatnonzero(matters)
+            changes = [tuple(own[place].tolist()) for place in places]
+            at_once, size = trial_sizes(vit, part.graph, kept, baseline, len(part.pairs), memory)
+            for batch in part.pairs.batches(size):
+                ends = Ends.of(vit, batch, baseline)
+                run = make_run(vit, part.graph, kept, ends.swapped() if restore else ends, memory)
+                reference = batch.wanted(_clean_logits(run, batch, restore))
+                now.append(_numbers(metric(run.logits, reference)))
+                found = np.repeat(now[-1][None], len(groups), 0)
+                for some, logits in measure_changes(run, changes, max(1, at_once // len(batch))):
+                    found[places[some]] = _numbers(metric(logits, reference.expand_as(logits)))
+                    done(len(some) * len(batch))
+                done(int((~matters).sum()) * len(batch))
+                flipped.append(found)
+            runs += int(matters.sum()) * len(part.pairs)
+    rows = rows_of(parts)
+    return Flips(np.concatenate(now)[rows], np.concatenate(flipped, 1)[:, rows], runs)
 
 
 def _clean_logits(run: PrunedRun, batch: Pairs, restored: bool) -> Float[Tensor, "pair class"]:

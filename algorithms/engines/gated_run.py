@@ -33,6 +33,7 @@ from ...circuits.reach import Reach, reach
 from ...circuits.run import rows_of_heads
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
+from ...circuits.token_parts import parts_of, rows_of
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask, RowKind, Sources, blend
 from .flips import changeable
@@ -54,7 +55,7 @@ def measure_slopes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The metric under a mask, (pair,), and its slope along every edge's mask, (pair, edge).
 
-    Sources and destinations that the masked run does not compute have slope 0.
+    Sources and destinations that the masked run does not compute have slope 0, and so have edges that don't occur.
 
     Args:
         vit: The opened model.
@@ -65,18 +66,21 @@ def measure_slopes(
         baseline: What removed edges carry.
         memory: Bytes to hold at once.
     """
-    now, slopes = [], []
-    useful, runner = changeable(graph, mask), GatedRunner(vit, graph)
+    now, slopes, parts = [], [], parts_of(graph, pairs)
     with vit.borrowed(), torch.no_grad():
-        for batch in pairs.batches(min(8, runner.pairs_within(memory))):
-            reference = batch.wanted(vit(batch.clean))
-            embedded = vit.embed(vit.check_images(batch.clean))
-            found = runner.apart(
-                mask, embedded, baseline(batch), lambda logits, wanted=reference: metric(logits, wanted)
-            )
-            now.append(found.loss.double().cpu().numpy())
-            slopes.append(np.where(useful, found.gradient.double().cpu().numpy(), 0.0))
-    return np.concatenate(now), np.concatenate(slopes)
+        for part in parts:
+            kept, runner = mask[part.edges], GatedRunner(vit, part.graph)
+            useful = changeable(part.graph, kept)
+            for batch in part.pairs.batches(min(8, runner.pairs_within(vit, part.graph, memory))):
+                reference = batch.wanted(vit(batch.clean))
+                embedded = vit.embed(vit.check_images(batch.clean))
+                found = runner.apart(
+                    kept, embedded, baseline(batch), lambda logits, wanted=reference: metric(logits, wanted)
+                )
+                now.append(found.loss.double().cpu().numpy())
+                slopes.append(np.zeros((len(batch), len(graph))))
+                slopes[-1][:, part.edges] = np.where(useful, found.gradient.double().cpu().numpy(), 0.0)
+    return np.concatenate(now)[rows_of(parts)], np.concatenate(slopes)[rows_of(parts)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +128,16 @@ class GatedRunner:
         }
         self._buffers: tuple[Tensor, Tensor] | None = None
 
-    def pairs_within(self, memory: int) -> int:
+    @staticmethod
+    def pairs_within(vit: HookedViT, graph: Graph, memory: int) -> int:
         """Pairs whose run fits: two buffers and the ablated values, and what a block records and works with."""
-        layers, rows = self.graph.cfg.n_layers, int(self.graph.port_rows.max()) + 1
+        layers, rows = graph.cfg.n_layers, int(graph.port_rows.max()) + 1
         return pairs_within(
-            self.vit,
+            vit,
             memory,
-            residuals=3.5 * self.graph.n_sources + layers * (rows + 6) + 3 * rows,
+            residuals=3.5 * graph.n_sources + layers * (rows + 6) + 3 * rows,
             hidden=2 * (layers + 3),
-            patterns=(4 * layers + 8) * (len(self.graph.groups) > 1),  # they are recorded
+            patterns=(4 * layers + 8) * (len(graph.groups) > 1),  # they are recorded
         )
 
     def buffers(self, shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -90,16 +90,22 @@ def left_out_predictions(
     found = np.empty_like(columns)
     for fold in np.unique(folds):
         held = folds == fold
-        found[held] = _fold(features[~held], columns[~held], features[held], starts, np.asarray(penalties))
+        found[held] = ridge_predictions(features[~held], columns[~held], features[held], starts, np.asarray(penalties))
     return np.split(found, starts[1:-1], axis=1)
 
 
-def _fold(x: NDArray, y: NDArray, new: NDArray, starts: NDArray, penalties: NDArray) -> NDArray:
-    """Predictions at new images of a fit to (x, y)."""
+def ridge_predictions(
+    x: Float64[np.ndarray, "image rank"],
+    y: Float64[np.ndarray, "image column"],
+    new: Float64[np.ndarray, "new rank"],
+    starts: Int[np.ndarray, " start"],
+    penalties: Float64[np.ndarray, " penalty"],
+) -> Float64[np.ndarray, "new column"]:
+    """Predictions at new places of a fit to (x, y); columns from one start to the next share a penalty."""
     from sklearn.linear_model import Ridge, RidgeCV
 
     if not x.shape[1]:
-        return np.broadcast_to(y.mean(0), (len(new), y.shape[1]))
+        return np.tile(y.mean(0), (len(new), 1))
     left_out = RidgeCV(penalties, store_cv_results=True).fit(x, y).cv_results_  # squared, (image, column, penalty)
     errors = np.add.reduceat(left_out.reshape(len(x), y.shape[1], -1).sum(0), starts[:-1])  # target, penalty
     chosen: Any = np.repeat(penalties[errors.argmin(1)], np.diff(starts))  # a penalty for each column

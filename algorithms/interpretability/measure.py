@@ -1,6 +1,6 @@
-"""Interpretability of a model's heads and layers, measured: factors, texts, and the lens.
+"""Interpretability of a model's heads, measured: factors and texts.
 
-What heads write, what they add to the output directly, and what the lens reads, taken from a model as plain arrays.
+What heads write, and what they add to the output directly, taken from a model as plain arrays.
 
 The direct effect of a head is what its write at the tokens that are read adds to each output, with the standard
 deviations of the readout's norms, and what a head of texts divides by, held at their values; so it is linear in the
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -30,7 +30,6 @@ from ...models.hooked import HookedViT
 from ...models.readouts import NO_CLASSES, TextHead
 from .factor_table import FactorTable
 from .factors import as_factors, fit_factors
-from .lens import LensTable, read_lens
 from .texts import HeadTexts, Pick, TextTable, explained_ends, principal_explained, random_explained, text_span
 
 if TYPE_CHECKING:
@@ -154,43 +153,6 @@ def _outputs(vit: HookedViT, images: Tensor, memory: int) -> NDArray[np.float64]
     with torch.no_grad():
         parts = [vit(batch) for batch in images.split(batch_size_for(vit, memory))]
     return torch.cat(parts).double().cpu().numpy()
-
-
-def logit_lens(
-    vit: HookedViT,
-    images: Float[Tensor, "image channel height width"],
-    targets: Int[Tensor, " image"] | None = None,
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    memory: int = DEFAULT_MEMORY,
-) -> LensTable:
-    """How soon the layers' readings agree with the output: top-1 agreement, KL and rank of the target, by layer.
-
-    The readout's basis is the last layer's, so that a layer that disagrees may hold the answer in another one. Where
-    attention pooling follows the last block, every layer is pooled by it before it is read.
-
-    Args:
-        vit: The opened model, with a readout whose outputs are classes.
-        images: Preprocessed images.
-        targets: The class of each image whose rank is wanted, such as its label; by default the model's answer.
-        n_bootstrap: Bootstrap draws of the images; 0 for no intervals of KL and rank.
-        seed: Draws them.
-        memory: Bytes to hold at once.
-
-    Raises:
-        DataError: Images or targets don't fit the model or each other.
-        ModelError: The outputs are no classes.
-    """
-    logits, layers = lens_logits(vit, images, memory=memory)
-    readings = read_lens(logits, None if targets is None else targets.cpu().numpy())
-    method = {
-        "targets": "the model's answer" if targets is None else "the given classes",
-        "pooling": "each layer is pooled by the model's attention pooling" if vit.cfg.pools else "",
-        "n_bootstrap": n_bootstrap,
-        "seed": seed,
-    }
-    return LensTable(vit.cfg.name, layers, readings, logits.shape[-1], method)
 
 
 At = Literal["read", "patches"]
@@ -328,43 +290,6 @@ def represented(vit: HookedViT, dim: int, project: nn.Module | None = None) -> H
             f"pass embeddings from the text tower that it was trained with."
         )
     return other
-
-
-def lens_logits(
-    vit: HookedViT, images: Float[Tensor, "image channel height width"], *, memory: int = DEFAULT_MEMORY
-) -> tuple[Float64[np.ndarray, "layer image class"], tuple[str, ...]]:
-    """Logits that the readout reads off the residual in front of block 0 and behind each block, and their names.
-
-    Where attention pooling follows the last block, each residual is pooled by it, and read behind it: it is part of
-    the readout here, and its own heads and MLP are not apart.
-
-    Args:
-        vit: The opened model.
-        images: Preprocessed images.
-        memory: Bytes to hold at once.
-
-    Raises:
-        ModelError: The outputs are no classes.
-        DataError: The images don't fit the model.
-    """
-    if vit.readout.kind in NO_CLASSES:
-        raise ModelError(
-            f"the outputs of {vit.cfg.name} are no classes, so the lens has nothing to answer: give it a readout, by "
-            f"probe_readout(vit, images, labels) or text_readout(vit, prompts)."
-        )
-    n_blocks = vit.cfg.n_layers - int(vit.cfg.pools)
-    with torch.no_grad(), vit.borrowed():
-        batches = vit.check_images(images).split(batch_size_for(vit, memory))
-        found = [np.stack([_array(logits) for logits in _readings(vit, batch, n_blocks)]) for batch in batches]
-    return np.concatenate(found, axis=1), ("input", *(f"block {layer}" for layer in range(n_blocks)))
-
-
-def _readings(vit: HookedViT, images: Tensor, n_blocks: int) -> Iterator[Float[Tensor, "image class"]]:
-    residual = vit.embed(images)
-    yield vit.finish(residual, start=n_blocks)
-    for block in vit.blocks[:n_blocks]:
-        residual = block.run(residual)
-        yield vit.finish(residual, start=n_blocks)
 
 
 def _sources(vit: HookedViT, images: Tensor, memory: int) -> Iterator[Float[Tensor, "source image token model"]]:

@@ -291,6 +291,8 @@ class Contrast:
         direction: `noising` or `denoising`.
         signs: 1 where a higher metric speaks for what the clean image shows, -1 where a lower one does.
         shows_foil: Where the clean image shows the foil.
+        full: Logits of the full model on the clean images, which relative metrics compare with, where the runs are
+            those of a circuit.
     """
 
     metric: Metric
@@ -299,6 +301,7 @@ class Contrast:
     direction: str
     signs: Float[Tensor, " pair"]
     shows_foil: Bool[Tensor, " pair"]
+    full: Float[Tensor, "pair class"] | None = None
 
     @classmethod
     def of(
@@ -329,4 +332,5 @@ class Contrast:
         return clean, corrupt
 
     def _metric(self, logits: Float[Tensor, "pair candidate class"]) -> Float[Tensor, "pair candidate"]:
-        return self.signs[:, None] * self.metric(logits, self.clean[:, None].expand_as(logits)).double()
+        full = self.clean if self.full is None else self.full
+        return self.signs[:, None] * self.metric(logits, full[:, None].expand_as(logits)).double()

@@ -74,6 +74,11 @@ def path_patch(
         TaskError: The direction is not known.
     """
     require_model(task.vit, graph)
+    if graph.groups.per_pair:
+        raise GraphError(
+            'path patching patches the same tokens in every pair, and those of tokens="mask" differ: compile the graph '
+            'with tokens="role", "grid:2x2" or "each".'
+        )
     require_direction(direction)
     cells = _find_cells(graph, sources, destinations, together)
     pairs = contrasted(task, pairs)

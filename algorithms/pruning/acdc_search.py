@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,10 +25,12 @@ from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import Rows, occurring, parts_of, rows_of
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
+from ..engines.part_run import PartRun
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
 from ..registry import Chosen
@@ -153,20 +155,25 @@ class AcdcSearch:
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
         sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
-        batches = list(task.searched.batches(sizes.pairs))
-        cache = sizes.cache // len(batches)
-        self.runs = [
-            PrunedRun(vit, self.kept, Ends.of(vit, batch, self.baseline), cache, commits=True) for batch in batches
+        parts = parts_of(self.graph, task.searched)
+        batches = [(part, batch) for part in parts for batch in part.pairs.batches(sizes.pairs)]
+        cache, self._rows = sizes.cache // len(batches), rows_of(parts)
+        self._occurs = occurring(self.graph, task.searched)
+        self.runs: list[PrunedRun | PartRun] = [
+            PartRun(vit, self.kept, part, Ends.of(vit, batch, self.baseline), cache)
+            if self.graph.groups.per_pair
+            else PrunedRun(vit, self.kept, Ends.of(vit, batch, self.baseline), cache, commits=True)
+            for part, batch in batches
         ]
         logits = [run.logits for run in self.runs]
-        self._wanted = [batch.wanted(part).double() for batch, part in zip(batches, logits, strict=True)]
+        self._wanted = [batch.wanted(own).double() for (_, batch), own in zip(batches, logits, strict=True)]
         self.now = self._metric(logits).numpy()
         self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64."""
         parts, judged = zip(logits, self._wanted, strict=True), self.plan.judged
-        return torch.cat([judged(part.double(), wanted) for part, wanted in parts], -1).cpu()
+        return torch.cat([judged(part.double(), wanted) for part, wanted in parts], -1).cpu()[..., self._rows]
 
     def _destinations(self, place: int) -> Iterator[Destination]:
         blocks = [self.graph.block_at(place)]
@@ -238,7 +245,8 @@ class AcdcSearch:
         values = self._metric([run.measure(destination.block, trials) for run in self.runs]).numpy()
         losses = _losses(self.now, values, goes)  # each on the expected state before it
         edges, dropped, ties, surprised = [], [], 0, False
-        for figures, column, expected in zip(_figures(losses), columns, goes, strict=True):
+        counts = [self._counted(destination, column) for column in columns]
+        for figures, column, expected in zip(_figures(losses, counts), columns, goes, strict=True):
             kept, tie = self._keep(figures[0], destination, dropped, column)
             ties += tie
             edges.append([destination.edge(column), kept, *figures])
@@ -247,8 +255,12 @@ class AcdcSearch:
             surprised = kept == expected
             if surprised:
                 break
-        left = zip(columns[len(edges) :], losses[len(edges) :], strict=True)
-        stays = [column for column, loss in left if self._worsening(float(loss.mean())) >= self.plan.tau]
+        ahead = _figures(losses[len(edges) :], counts[len(edges) :])
+        stays = [
+            column
+            for column, (mean, *_) in zip(columns[len(edges) :], ahead, strict=True)
+            if self._worsening(mean) >= self.plan.tau
+        ]
         gone = [value for value, edge in zip(values, edges, strict=False) if not edge[1]]
         step: dict[str, Any] = {"metric": (gone[-1] if gone else self.now).tolist(), "edges": edges}
         step |= {"tried": len(values), "ties": ties, "surprised": surprised, "stays": stays}
@@ -265,6 +277,12 @@ class AcdcSearch:
             )
         return step
 
+    def _counted(self, destination: Destination, column: int) -> Rows:
+        """The pairs over which an edge's loss is taken: those in which it occurs."""
+        if not self.graph.groups.per_pair:
+            return slice(None)
+        return np.flatnonzero(self._occurs[:, destination.edge(column)])
+
     def _worsening(self, loss: float) -> float:
         return loss if self.plan.chosen.worsening == "signed" else abs(loss)
 
@@ -275,16 +293,17 @@ class AcdcSearch:
             return worsening >= self.plan.tau, False
         mask = self.kept.mask.copy()
         mask[[destination.edge(gone) for gone in dropped]] = False
-        before = self._canonical(mask)
+        counted = self._counted(destination, column)
+        before = self._canonical(mask, counted)
         mask[destination.edge(column)] = False
-        return self._worsening(before - self._canonical(mask)) >= self.plan.tau, True
+        return self._worsening(before - self._canonical(mask, counted)) >= self.plan.tau, True
 
-    def _canonical(self, mask: NDArray[np.bool_]) -> float:
+    def _canonical(self, mask: NDArray[np.bool_], counted: Rows) -> float:
         """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
         vit, pairs, plan = self.task.vit, self.task.searched, self.plan
         logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
         clean = pairs.wanted(torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)])).double()
-        return float(plan.judged(logits, clean).mean())
+        return float(plan.judged(logits, clean)[counted].mean())
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""
@@ -340,11 +359,14 @@ def _losses(now: NDArray[np.float64], values: NDArray[np.float64], goes: list[bo
     return np.array(losses)
 
 
-def _figures(losses: NDArray[np.float64]) -> list[list[float]]:
-    """Each trial's mean over pairs, mean of absolute values, and the mean's standard error."""
-    n_pairs = losses.shape[1]
-    spread = losses.std(1, ddof=1) / n_pairs**0.5 if n_pairs > 1 else np.zeros(len(losses))
-    return np.stack([losses.mean(1), np.abs(losses).mean(1), spread], 1).tolist()
+def _figures(losses: NDArray[np.float64], counted: Sequence[Rows]) -> list[list[float]]:
+    """Each trial's mean over the pairs that count, mean of absolute values, and the mean's standard error."""
+    found = []
+    for loss, rows in zip(losses, counted, strict=True):
+        own = loss[rows]
+        spread = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else 0.0
+        found.append([float(own.mean()), float(np.abs(own).mean()), float(spread)] if len(own) else [0.0] * 3)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

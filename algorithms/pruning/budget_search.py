@@ -29,6 +29,7 @@ from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
+from ...circuits.token_parts import where_occurring
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import scores_of, spread
@@ -116,16 +117,20 @@ class LossMeter:
         return self.exact(mask, edges) if self.plan.exact else self.foreseen(mask)[edges]
 
     def effects(self, mask: Bools) -> Floats:
-        """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others."""
+        """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others.
+
+        NaN where an edge does not occur in a pair.
+        """
         plan, task, kept = self.plan, self.plan.task, np.flatnonzero(mask)
         arguments = (task.metric, task.searched, self.baseline)
         signs = task.signs(task.searched).numpy()[:, None]
         if not plan.exact and task.metric.differentiable:
-            return signs * measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
-        found = measure_flips(task.vit, plan.graph, mask, kept, *arguments, memory=plan.memory)
-        effects = np.zeros((len(task.searched), len(mask)))
-        effects[:, kept] = (found.now - found.flipped).T
-        return signs * effects
+            effects = measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
+        else:
+            found = measure_flips(task.vit, plan.graph, mask, kept, *arguments, memory=plan.memory)
+            effects = np.zeros((len(task.searched), len(mask)))
+            effects[:, kept] = (found.now - found.flipped).T
+        return where_occurring(plan.graph, task.searched, signs * effects, np.arange(len(mask)))
 
 
 class BudgetSearch:

@@ -19,7 +19,7 @@ from ...circuits.formats.plain import plain
 from ...circuits.graph import Graph
 from ...circuits.run_folder import versions
 from ...circuits.scores import Scores
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Task, objects_digest
 from ...models.errors import FormatError
 from ...models.files import write_text_atomic
 
@@ -121,6 +121,7 @@ def search_identity(graph: Graph, task: Task, *, memory: int) -> dict[str, Any]:
         "judged": [task.metric.kind, list(task.metric.target), list(task.metric.foil)],
         "ablation": task.ablation.as_record(),
         "images": images.hexdigest(),
+        **({"objects": objects_digest(task.discovery)} if graph.groups.per_pair else {}),
         "memory": memory,
         "device": str(task.vit.device),
         "threads": torch.get_num_threads(),

@@ -87,6 +87,8 @@ class MaskPlan:
                 f'the metric {self.task.metric.kind} has no gradient: pass objective="kl", derivative="measured", or '
                 f"another metric such as metric='logit_difference'."
             )
+        if self.graph.groups.per_pair and self.chosen.augment == "yes":
+            raise TaskError('augment="yes" moves images from under the masks of tokens="mask": pass augment="no".')
         if isinstance(self.start, Scores):
             self.graph.require_same(self.start.graph, "scores")
 
@@ -126,7 +128,7 @@ class MaskPlan:
             return self.chosen.augment == "yes"
         aligned = self.task.ablation.kind == "partner" and self.task.info.get("corruption") not in SWAPS
         photographs = min(self.task.vit.cfg.image_size) >= LEAST_SIDE and self.task.vit.cfg.clip_frames == 1
-        return self.crossed and photographs and not aligned and not self.measures
+        return self.crossed and photographs and not (aligned or self.measures or self.graph.groups.per_pair)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step: on a crossed task it falls to a third of itself while the density rests."""

@@ -54,7 +54,8 @@ from ...circuits.run import require_model, run_masks
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
-from ...circuits.tasks.task import Pairs, Task
+from ...circuits.tasks.task import Task
+from ...circuits.token_parts import parts_of
 from ...models.errors import TaskError
 from ...models.settings import COUNTS, SEEDS, Range
 from ...models.watching import progress_bar
@@ -324,8 +325,9 @@ class Reparameterized:
 
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
-        self.runner = GatedRunner(plan.task.vit, plan.graph)
-        self.at_once = self.runner.pairs_within(int((1 - CACHE_SHARE) * plan.memory))
+        self.runner: GatedRunner | None = None
+        memory = int((1 - CACHE_SHARE) * plan.memory)
+        self.at_once = GatedRunner.pairs_within(plan.task.vit, plan.graph, memory)
         self._cached = None if plan.augments else self._cache()
 
     def _cache(self) -> Float[Tensor, "source pair token model"] | None:
@@ -355,16 +357,31 @@ class Reparameterized:
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> StepGradient:
         """A few pairs at a time, under one draw."""
         gates, slope = draw_gates(log_alpha, generator)
-        gradient, outputs, loss = torch.zeros_like(gates), [], 0.0
-        for start in range(0, len(clean), self.at_once):
-            chosen, others = (which[start : start + self.at_once] for which in (clean, partners))
-            found = self._batch(gates, chosen, others, len(clean), generator)
-            outputs.append(self.goal.metric(found.logits.double().cpu(), self.goal.full[chosen]).numpy())
-            gradient += found.gradient.double().cpu()
-            loss += float(found.loss)
-        return StepGradient(loss, self.goal.faithfulness(np.concatenate(outputs), clean), gradient * slope)
+        gradient, outputs, seen, loss = torch.zeros_like(gates), [], [], 0.0
+        graph, pairs = self.plan.graph, self.task.searched
+        for part in parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs):
+            if self.runner is None or self.runner.graph is not part.graph:
+                self.runner = GatedRunner(self.task.vit, part.graph)
+            own, met = clean[part.rows], partners[part.rows]
+            for start in range(0, len(own), self.at_once):
+                chosen, others = (which[start : start + self.at_once] for which in (own, met))
+                found = self._batch(self.runner, gates[part.edges], chosen, others, len(clean), generator)
+                outputs.append(self.goal.metric(found.logits.double().cpu(), self.goal.full[chosen]).numpy())
+                gradient[part.edges] += found.gradient.double().cpu()
+                seen.append(chosen)
+                loss += float(found.loss)
+        faithful = self.goal.faithfulness(np.concatenate(outputs), np.concatenate(seen))
+        return StepGradient(loss, faithful, gradient * slope)
 
-    def _batch(self, gates: Edges, chosen: Rows, others: Rows, n_pairs: int, generator: torch.Generator) -> GatedResult:
+    def _batch(
+        self,
+        runner: GatedRunner,
+        gates: Edges,
+        chosen: Rows,
+        others: Rows,
+        n_pairs: int,
+        generator: torch.Generator,
+    ) -> GatedResult:
         vit, goal = self.task.vit, self.goal
         images, full = self._clean(chosen, generator)
         full = full.to(device=vit.device, dtype=vit.dtype)
@@ -372,7 +389,7 @@ class Reparameterized:
         def loss(logits: Tensor) -> Tensor:
             return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
 
-        return self.runner(gates, vit.embed(images), self._ablated(others, generator), loss)
+        return runner(gates, vit.embed(images), self._ablated(others, generator), loss)
 
 
 class FiniteDifference:
@@ -385,9 +402,7 @@ class FiniteDifference:
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> StepGradient:
         """Every edge flipped around one draw."""
         task, goal = self.plan.task, self.goal
-        pairs, mask = task.searched, draw_masks(log_alpha, generator)
-        answers = None if pairs.answers is None else pairs.answers[clean]
-        met = Pairs(pairs.clean[clean], pairs.corrupt[partners], None, pairs.pair_ids[partners], answers=answers)
+        met, mask = task.searched.met(clean, partners), draw_masks(log_alpha, generator)
         found = measure_flips(
             task.vit, self.plan.graph, mask, self._edges, goal.metric, met, self.baseline, memory=self.plan.memory
         )

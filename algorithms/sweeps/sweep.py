@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from ...circuits.formats.plain import require_parquet
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..estimate import say_sweep
 from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
 from .plan import Cell
 from .pool import run_jobs
-from .table import require_parquet, save_page, save_seconds, save_table
+from .table import save_page, save_seconds, save_table
 
 Table = Literal["csv", "parquet"]
 
@@ -58,7 +59,7 @@ def run_sweep(
         progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
-        FormatError: The folder cannot be written.
+        FormatError: The folder cannot be written, or Parquet needs the extra `parquet`.
         TaskError: Another sweep is running there, or processes cannot start.
     """
     out = Path(out)

@@ -32,10 +32,9 @@ from ...circuits.draw.curve import sparkline
 from ...circuits.draw.pages import NONE, TEMPLATES, markup, render
 from ...circuits.draw.style import legible
 from ...circuits.figures import COLUMNS, figure_of
-from ...circuits.formats.plain import write_csv
+from ...circuits.formats.plain import write_csv, write_parquet
 from ...circuits.report import Figure, Report
-from ...models.errors import TaskError
-from ...models.files import write_bytes_atomic, write_text_atomic
+from ...models.files import write_text_atomic
 from .outcomes import ERROR_FILE, Outcome
 
 if TYPE_CHECKING:
@@ -67,26 +66,12 @@ def save_table(outcomes: Sequence[Outcome], path: str | Path) -> Path:
     """Writes the table as .csv or .parquet, numbers to the last digit, and returns the path.
 
     Raises:
-        TaskError: .parquet needs the extra `parquet`.
-        FormatError: The file cannot be written.
+        FormatError: .parquet needs the extra `parquet`, or the file cannot be written.
     """
     table = sweep_table(outcomes)
     if Path(path).suffix != ".parquet":
         return write_csv(path, table)
-    require_parquet()
-    return write_bytes_atomic(path, table.to_parquet(index=False, engine="pyarrow"))
-
-
-def require_parquet() -> None:
-    """Does nothing if Parquet can be written.
-
-    Raises:
-        TaskError: It cannot.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("pyarrow") is None:
-        raise TaskError("Parquet needs pyarrow: pip install 'vitcircuits[parquet]', or do with table.csv.")
+    return write_parquet(path, table)
 
 
 def save_seconds(outcomes: Sequence[Outcome], path: str | Path) -> Path:

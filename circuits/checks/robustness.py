@@ -68,8 +68,7 @@ class Spread(Tabular):
     share: str = "faithfulness"
     distances: dict[Choice, Figure] = field(default_factory=dict)
 
-    @property
-    def table(self) -> Table:  # type: ignore[override]
+    def table(self) -> Table:
         """A row per choice."""
         kind = "normalised faithfulness" if self.share == "faithfulness" else self.share
         method = f"{kind} of the {self.granularity} circuit under each ablation and metric"
@@ -85,10 +84,6 @@ class Spread(Tabular):
     def headline(self) -> str:
         """The extremes, and what they are of."""
         return f"{self.granularity} circuit, {self.n_pairs} pairs: {self.share} from {self.lowest} to {self.highest}"
-
-    def as_table(self) -> Table:
-        """A row per choice."""
-        return self.table
 
     def __str__(self) -> str:
         return super().__str__() + (f"\n{self.distance_table}" if self.distances else "")
@@ -268,5 +263,5 @@ def check_spread(evaluator: MaskEvaluator) -> Findings:
         progress=evaluator.progress,
     )
     figures = {f"lowest_{found.share}": found.lowest, f"highest_{found.share}": found.highest}
-    tables = {"spread": found.table}
+    tables = {"spread": found.table()}
     return Findings(figures, tables=tables | ({"spread_distances": found.distance_table} if found.distances else {}))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ...models.errors import GraphError
 from ..circuit import Circuit
-from ..formats.graphs import to_pyg
+from ..formats.pyg import to_pyg
 from ..judging.bootstrap import NAMES, Resamples, normalised, percentiles
 from ..judging.plan import area
 from ..report import Curve

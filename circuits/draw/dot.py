@@ -17,6 +17,7 @@ from subprocess import TimeoutExpired
 from ...models.errors import FormatError
 from ...models.files import write_bytes_atomic, write_text_atomic
 from ..circuit import Circuit
+from ..formats.graphs import nodes_of
 from ..names import Edge, End
 from ..words import facts, group_title, title
 from .layout import Box, Layout, place_lanes
@@ -112,12 +113,9 @@ def quoted(lines: str | list[str]) -> str:
 
 def _nodes(edges: Iterable[Edge]) -> dict[str, End]:
     """Every component that an edge touches, by name."""
-    found = {}
-    for edge in edges:
-        for end in (edge.source, edge.destination):
-            bare = replace(end, port="")
-            found[str(bare)] = bare
-    return dict(sorted(found.items(), key=lambda item: (item[1].layer, item[1].kind, item[1].head, item[1].group)))
+    return dict(
+        sorted(nodes_of(edges).items(), key=lambda item: (item[1].layer, item[1].kind, item[1].head, item[1].group))
+    )
 
 
 def _node(end: End, circuit: Circuit, layout: Layout) -> str:
@@ -154,7 +152,7 @@ def _ranks(ends: Iterable[End]) -> list[str]:
 
 def _edge(stroke: Stroke) -> str:
     edge = stroke.edge
-    source, target = quoted(str(replace(edge.source, port=""))), quoted(str(replace(edge.destination, port="")))
+    source, target = quoted(str(edge.source.bare)), quoted(str(edge.destination.bare))
     if edge.inside and edge.port:
         source += f":{edge.port}:s"
     elif edge.port:

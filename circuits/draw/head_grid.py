@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def draw_grid(
     """Draws maps to an .svg, .pdf or .png, and returns the path.
 
     Args:
-        panels: `a3.h1` (or any name) -> values over the patches, (row, column).
+        panels: `a3.h1` (or any name) -> heights over the patches, (row, column).
         path: Where to.
         image: The picture beneath, (height, width, channel) in [0, 1]; None for the maps alone.
         title: Stands above.
@@ -35,6 +36,8 @@ def draw_grid(
     """
     rows = in_rows(panels)
     across, (high, wide) = max(map(len, rows)), next(iter(panels.values())).shape
+    width = across * _SIDE + 0.1
+    lines = textwrap.wrap(title, max(16, int(width * 11)), max_lines=3)
     ratio = high / wide if image is None else image.shape[0] / image.shape[1]
 
     def fill(figure: Figure) -> None:
@@ -44,12 +47,13 @@ def draw_grid(
             axes.set_axis_off()
             if place < len(rows[row]):
                 name = rows[row][place]
-                values = above_least(panels[name])
+                values = panels[name]
                 axes.imshow(attention_image(np.zeros((high, wide, 1)) if image is None else image, values))
                 axes.set_title(name, fontsize=6, color=LABEL, pad=1.5, parse_math=False)
-        head(figure, title)
+        head(figure, "\n".join(lines))
 
-    return draw_plot(path, "heads", (across * _SIDE + 0.1, len(rows) * (_SIDE * ratio + 0.16) + 0.4), fill)
+    height = len(rows) * (_SIDE * ratio + 0.16) + 0.2 + 0.2 * len(lines)
+    return draw_plot(path, "heads", (width, height), fill)
 
 
 def in_rows(names: Mapping[str, Any]) -> list[list[str]]:
@@ -59,11 +63,3 @@ def in_rows(names: Mapping[str, Any]) -> list[list[str]]:
         layer, dot, _ = name.partition(".")
         rows.setdefault(layer if dot else str(at // _ACROSS), []).append(name)
     return list(rows.values())
-
-
-def above_least(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Scores as heights above the least of them; shares and lengths as they are."""
-    finite = np.isfinite(values)
-    if not finite.any() or values[finite].min() >= 0:
-        return values
-    return np.where(finite, values - values[finite].min(), 0.0)

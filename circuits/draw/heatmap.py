@@ -20,7 +20,8 @@ from .style import BLUE, FRAME, INK, LABEL, ORANGE, PALE, TITLE, draw_plot, head
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure, SubFigure
 
 
 _LONGEST = 40  # labels along an axis; of more, only some are written
@@ -79,15 +80,15 @@ def draw_heatmap(heatmap: Heatmap, path: str | Path) -> Path:
     Raises:
         FormatError: The ending is not known, or the file cannot be written.
     """
-    return draw_plot(path, "a heat map", _size(heatmap), partial(_fill, heatmap=heatmap))
+    return draw_plot(path, "a heat map", size_of(heatmap), partial(_fill, heatmap=heatmap))
 
 
 def heatmap_svg(heatmap: Heatmap) -> str:
     """The same picture as SVG text."""
-    return plotted("svg", _size(heatmap), partial(_fill, heatmap=heatmap)).decode()
+    return plotted("svg", size_of(heatmap), partial(_fill, heatmap=heatmap)).decode()
 
 
-def _size(heatmap: Heatmap) -> tuple[float, float]:
+def size_of(heatmap: Heatmap) -> tuple[float, float]:
     """Width and height in inches."""
     n_panels, n_rows, n_columns = heatmap.values.shape
     width, height = heatmap.cell
@@ -98,12 +99,27 @@ def _size(heatmap: Heatmap) -> tuple[float, float]:
 
 
 def _fill(figure: Figure, heatmap: Heatmap) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.ticker import PercentFormatter
+    fill_grids(figure, heatmap, *figure.get_size_inches())
+    write_title(figure, heatmap.title, heatmap.subtitle)
 
-    colours = LinearSegmentedColormap.from_list("effect", [ORANGE, "#ffffff", BLUE]).with_extremes(bad=PALE)
-    largest = 1.0 if heatmap.share else float(np.nanmax(np.abs(heatmap.values), initial=0.0)) or 1.0
-    lowest = 0.0 if heatmap.share else -largest
+
+def effect_colours() -> Any:
+    """From what hurts through nothing to what helps; pale where there is no number."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("effect", [ORANGE, "#ffffff", BLUE]).with_extremes(bad=PALE)
+
+
+def ends_of(values: NDArray[np.float64], *, share: bool) -> tuple[float, float]:
+    """The ends of the scale: symmetrical about zero for signed numbers, 0 to 1 for shares."""
+    largest = 1.0 if share else float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    return 0.0 if share else -largest, largest
+
+
+def fill_grids(figure: Figure | SubFigure, heatmap: Heatmap, wide: float, high: float) -> None:
+    """The grids and their colour bar, without the title, in a figure of so many inches."""
+    colours = effect_colours()
+    lowest, largest = ends_of(heatmap.values, share=heatmap.share)
     places = figure.subplots(1, len(heatmap.values), sharey=True, squeeze=False)[0]
     shown: Any = None
     for panel, axes in enumerate(places):
@@ -115,26 +131,31 @@ def _fill(figure: Figure, heatmap: Heatmap) -> None:
             axes.set_title(heatmap.panels[panel], fontsize=10, color=LABEL, parse_math=False)
         if heatmap.numbered:
             _write_numbers(axes, heatmap, heatmap.values[panel], largest)
-    wide, high = figure.get_size_inches()
     bar = figure.colorbar(shown, ax=list(places), fraction=_BAR / wide, pad=_BAR / 2 / wide, aspect=high / _BAR)
-    bar.ax.set_ylim(lowest, largest)
-    if heatmap.share:
+    dress_bar(bar, (lowest, largest), heatmap.unit, share=heatmap.share)
+
+
+def dress_bar(bar: Colorbar, ends: tuple[float, float], unit: str, *, share: bool = False) -> None:
+    """A colour bar from one end of the scale to the other, with what the numbers are."""
+    from matplotlib.ticker import PercentFormatter
+
+    bar.ax.set_ylim(*ends)
+    if share:
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    bar.set_label(heatmap.unit, color=LABEL, fontsize=9)
+    bar.set_label(unit, color=LABEL, fontsize=9)
     bar.ax.tick_params(color=FRAME, labelcolor=LABEL, labelsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    _write_title(figure, heatmap)
 
 
-def _write_title(figure: Figure, heatmap: Heatmap) -> None:
+def write_title(figure: Figure, title: str, subtitle: str) -> None:
     """The title in bold and the subtitle under it, in room that is taken from the grids."""
     height, at = figure.get_figheight(), 0.06
     both = {"x": 0.08 / figure.get_figwidth(), "va": "top"}
-    if heatmap.title:
-        figure.text(y=1 - at / height, s=heatmap.title, **both, **TITLE)
+    if title:
+        figure.text(y=1 - at / height, s=title, **both, **TITLE)
         at += 0.2
-    if heatmap.subtitle:
-        figure.text(y=1 - at / height, s=heatmap.subtitle, ha="left", fontsize=9, color=LABEL, parse_math=False, **both)
+    if subtitle:
+        figure.text(y=1 - at / height, s=subtitle, ha="left", fontsize=9, color=LABEL, parse_math=False, **both)
         at += 0.2
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, 0, 1, 1 - at / height))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHIPS = 34.0  # px; room for the chips at an image's left
 _CRISP = 160  # px; smaller images are enlarged by whole factors so that their pixels stay sharp
-_THUMBNAIL = 112  # px
+THUMBNAIL = 112  # px
 
 
 def png_uri(image: NDArray[np.floating]) -> str:
@@ -67,7 +67,7 @@ def attention_image(image: NDArray[np.floating], attention: NDArray[np.floating]
         image: In [0, 1], shape (height, width, channel).
         attention: One weight per patch, shape (rows, columns); the strongest patch gets the full colour.
     """
-    stride = max(1, max(image.shape[:2]) // _THUMBNAIL)
+    stride = max(1, max(image.shape[:2]) // THUMBNAIL)
     image = image[::stride, ::stride]
     height, width = image.shape[:2]
     scale = max(1, -(-2 * attention.shape[0] // height), -(-2 * attention.shape[1] // width))
@@ -226,8 +226,8 @@ def thumbnail_uri(picture: NDArray[np.float32]) -> str:
     from PIL import Image
 
     image = _picture(picture)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    return _uri(image, max(1, _THUMBNAIL // max(image.size)))
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return _uri(image, max(1, THUMBNAIL // max(image.size)))
 
 
 _SIDE = 1.5  # inches of a picture

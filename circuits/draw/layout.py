@@ -232,12 +232,12 @@ def used_by(edges: Iterable[Edge]) -> Use:
         use.ends.extend((source, destination))
         if edge.inside:
             use.ports.add(str(source))
-            use.reads.add(str(replace(source, port="")))
+            use.reads.add(str(source.bare))
             use.writes.add(str(destination))
             continue
         use.writes.add(str(source))
         use.ports.add(str(destination))
-        use.reads.add(str(replace(destination, port="")))
+        use.reads.add(str(destination.bare))
         if source.kind == destination.kind == "mlp":
             use.spans[source.group] = max(use.spans.get(source.group, 0), destination.layer - source.layer)
     return use

@@ -33,6 +33,7 @@ from ..report import Report
 from ..words import group_title, measure, title
 from .curve import curve_points, own_point
 from .layout import Box, Layout
+from .page_effects import effects_data
 from .panels import place
 from .route import route
 from .strokes import Stroke, strokes, strokes_beyond
@@ -41,6 +42,7 @@ from .style import legible
 if TYPE_CHECKING:
     from ..compare.matching import Matching
     from ..figure_data import Exhibit
+    from ..patch_effects import PatchEffects
 
 MAX_EDGES = 10_000
 """Of a larger circuit the page holds the largest part made of whole paths that has at most so many edges."""
@@ -68,11 +70,18 @@ def _legible(value: Any) -> Any:
     return {key: _legible(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def page_data(circuit: Circuit, *, report: Report | None = None, exhibit: Exhibit | None = None) -> dict[str, Any]:
+def page_data(
+    circuit: Circuit,
+    *,
+    report: Report | None = None,
+    exhibit: Exhibit | None = None,
+    patch_effects: PatchEffects | None = None,
+) -> dict[str, Any]:
     """The circuit, and what is known of it, for the script of its page; the keys are those that `page/*.js` read."""
     data, shown = circuit_data(circuit, MAX_EDGES, removed=_removed(report), beyond=MAX_BEYOND)
     about = {"schema": "vitcircuits.page/1", "title": title(circuit), "curves": _curves(report)}
-    return {**about, **data, "images": _images(circuit, exhibit, shown[: data["n_kept"]])}
+    effects = effects_data(patch_effects, () if exhibit is None else exhibit.keys)
+    return {**about, **data, "images": _images(circuit, exhibit, shown[: data["n_kept"]]), "effects": effects}
 
 
 def circuit_data(
@@ -233,8 +242,8 @@ def _edges(
         "name": [edge.name for edge in edges],
         "kind": [{"head": "attention"}.get(e.destination.kind, e.destination.kind) for e in edges],
         "inside": [edge.inside for edge in edges],
-        "source": [at[str(replace(edge.source, port=""))] for edge in edges],
-        "target": [at[str(replace(edge.destination, port=""))] for edge in edges],
+        "source": [at[str(edge.source.bare)] for edge in edges],
+        "target": [at[str(edge.destination.bare)] for edge in edges],
         "from": walks.start[indices],
         "to": walks.end[indices],
         "enters": [int(entered[stroke.rank - 1]) for stroke in shown],

@@ -42,6 +42,7 @@ from ..report import Figure, Report, Verdict
 from ..words import facts, is_crossed, measure, selection_told, title, told
 from .images import answers, attention, pairs
 from .page_data import page_data, script_json
+from .page_effects import effects_gallery
 from .strokes import number, strokes
 from .style import legible
 from .svg import MAX_EDGES, to_svg
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from ..figure_data import Exhibit
+    from ..patch_effects import PatchEffects
 
 MAX_ROWS = 2000
 """More rows than this make no readable table; the page says how many it left out."""
@@ -72,11 +74,14 @@ SCRIPTS = {
         "slider",
         "curve",
         "images",
+        "effects",
         "panel",
         "table",
         "main",
     ),
     "comparison": ("dom", "data", "pens", "view", "diagram", "pointer", "state", "slider", "compare"),
+    "lens": ("dom", "lens"),
+    "heads": ("dom", "data", "state", "images", "heads", "tour"),
 }
 _TABLES = {"images": "Every clean image", "controls": "What cheats and chance get"}
 _WIDE = 2200  # pixels of a diagram that is not shrunk to the page
@@ -134,6 +139,7 @@ def write_html(
     report: Report | None = None,
     exhibit: Exhibit | None = None,
     curve_svg: str | None = None,
+    patch_effects: PatchEffects | None = None,
     max_edges: int = MAX_EDGES,
 ) -> Path:
     """Writes the page, and returns the path.
@@ -142,12 +148,14 @@ def write_html(
         report: Figures with their intervals and methods.
         exhibit: Images, the attention of the circuit's heads over the first one, and pictures of single images.
         curve_svg: The curve as SVG text, from `curve.curves_svg`.
+        patch_effects: What each patch carries, laid over the images.
         max_edges: The most edges to draw; the table has all of them.
 
     Raises:
         FormatError: The file cannot be written.
     """
-    page = to_html(circuit, report=report, exhibit=exhibit, curve_svg=curve_svg, max_edges=max_edges)
+    given = {"report": report, "exhibit": exhibit, "curve_svg": curve_svg, "patch_effects": patch_effects}
+    page = to_html(circuit, **given, max_edges=max_edges)
     return write_text_atomic(path, page)
 
 
@@ -157,6 +165,7 @@ def to_html(
     report: Report | None = None,
     exhibit: Exhibit | None = None,
     curve_svg: str | None = None,
+    patch_effects: PatchEffects | None = None,
     max_edges: int = MAX_EDGES,
 ) -> str:
     """The page as text."""
@@ -166,7 +175,7 @@ def to_html(
         title=title(circuit),
         facts=[*facts(circuit), ("vitcircuits", _version())],
         diagram=markup(drawing),
-        data=markup(script_json(page_data(circuit, report=report, exhibit=exhibit))),
+        data=markup(script_json(page_data(circuit, report=report, exhibit=exhibit, patch_effects=patch_effects))),
         **explorer("circuit"),
         wide=float(drawing.split('width="', 1)[1].split('"', 1)[0]) > _WIDE,
         pairs=[]
@@ -175,6 +184,7 @@ def to_html(
         attention=None if exhibit is None else attention(exhibit, circuit),
         answers=[] if exhibit is None or report is None else answers(report, exhibit, circuit),
         curve_svg=curve_svg,
+        effects=None if patch_effects is None else effects_gallery(patch_effects, exhibit),
         edges=strokes(circuit, limit=MAX_ROWS),
         n_edges=len(circuit),
         **_of_report(report, circuit),
@@ -183,12 +193,15 @@ def to_html(
 
 def framed(circuit: Circuit) -> str:
     """The page in a frame that reaches nothing outside itself, for a notebook; empty where it would be too large."""
+    return "" if len(circuit) > MAX_FRAMED else in_frame(to_html(circuit))
+
+
+def in_frame(page: str) -> str:
+    """A page in a frame that reaches nothing outside itself, for a notebook."""
     from markupsafe import escape
 
-    if len(circuit) > MAX_FRAMED:
-        return ""
     look = 'sandbox="allow-scripts allow-downloads" style="width:100%;height:760px;border:0"'
-    return f'<iframe {look} srcdoc="{escape(to_html(circuit))}"></iframe>'
+    return f'<iframe {look} srcdoc="{escape(page)}"></iframe>'
 
 
 def _part(name: str) -> Any:
@@ -197,11 +210,12 @@ def _part(name: str) -> Any:
 
 
 def explorer(kind: str) -> dict[str, Any]:
-    """Style and scripts of a page of some kind, all files of its own in one scope."""
+    """Style and scripts of a page of some kind, all files of its own in one scope; diagrams are moved by d3."""
+    libraries = [_part("d3.min.js")] if "view" in SCRIPTS[kind] else []
     own = "\n".join(_part(f"{name}.js") for name in SCRIPTS[kind])
     return {
         "style": _part("page.css"),
-        "scripts": [_part("d3.min.js"), markup(f'(() => {{\n"use strict";\n{own}\n}})();')],
+        "scripts": [*libraries, markup(f'(() => {{\n"use strict";\n{own}\n}})();')],
     }
 
 

@@ -6,7 +6,6 @@ The same data give the same bytes, and no global state is left behind.
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable
 from html import escape
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...models.errors import FormatError
 from ...models.files import write_bytes_atomic
+from ..formats.plain import legible as legible  # handed on to what draws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 INK, FRAME, LABEL, GREY, PALE = "#111827", "#6b7280", "#374151", "#9ca3af", "#e5e7eb"
 BLUE, ORANGE = "#2b6cb0", "#d9622b"
@@ -42,6 +40,7 @@ _SETTINGS: dict[Any, Any] = {
     "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 10.0,
     "axes.unicode_minus": True,
+    "image.composite_image": False,  # several pictures in one frame stay as sharp as they are
 }
 # matplotlib writes dates and versions unless told not to, and the same data must give the same bytes.
 _METADATA = {
@@ -123,8 +122,3 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{round(value, 1) + 0.0:g}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
     return escape(legible(str(value)))
-
-
-def legible(text: str) -> str:
-    """The text with what no file can hold, such as control characters and lone surrogates, replaced."""
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -103,7 +103,7 @@ def _header(circuit: Circuit, width: float) -> tuple[list[str], float]:
 
 
 def _headline(circuit: Circuit) -> list[str]:
-    wanted = ("algorithm", "selection", "ablation", "design", "metric", "graph")
+    wanted = ("algorithm", "selection", "ablation", "design", "metric", "graph", "objects")
     known = dict(facts(circuit))
     whole = [f"node circuit: {known['node circuit']}"] if "node circuit" in known else []
     return [*whole, f"{known['edges']} edges", *(f"{label}: {known[label]}" for label in wanted if label in known)]

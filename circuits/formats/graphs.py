@@ -1,4 +1,4 @@
-"""The kept edges as a networkx multigraph, as GraphML, and as torch-geometric data.
+"""The kept edges as a networkx multigraph, as GraphML and as GEXF.
 
 A node is a component at a token group: `input`, `a0.h1`, `m0`, `logits` with one group, `a0.h1@cls` with several. It
 stands for what the component reads and for what it writes there. An edge between token groups inside a head runs from
@@ -8,39 +8,27 @@ the head at the source group to the head at the target group; where the two are 
 The edge's key is its name, so q, k and v edges stay apart. An attribute that would be empty (the port of an MLP's
 edge, the group where there is one group, the scores of a circuit without scores) is not there: GraphML has no None,
 and readers of GraphML drop empty text.
-
-As torch-geometric data, parallel q, k and v edges between two nodes stay parallel columns of `edge_index`, told apart
-by `edge_port`: don't call `coalesce` on it, which merges them. What a `Data` cannot hold is dropped: the edges that
-were not kept and their scores, the task, the ablation and the provenance; scores are rounded to float32.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import re
-import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...models.files import write_bytes_atomic
+from ...models.files import write_bytes_atomic, write_text_atomic
 from ..names import Edge, End
-from .plain import plain
+from . import found
+from .plain import legible, plain
 from .tables import EdgeRow, edge_rows
 
 if TYPE_CHECKING:
     import networkx
-    import torch
-    from torch_geometric.data import Data
 
     from ..circuit import Circuit
-
-
-# What XML 1.0 cannot hold, and the carriage return, which its readers turn into a line feed.
-_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_networkx(circuit: Circuit) -> networkx.MultiDiGraph:
@@ -54,18 +42,22 @@ def to_networkx(circuit: Circuit) -> networkx.MultiDiGraph:
     import networkx
 
     graph = networkx.MultiDiGraph(**_graph_attributes(circuit))
-    for row in edge_rows(circuit):
-        source, destination = node_names(row.edge)
-        graph.add_node(source, **_node_attributes(row.edge.source))
-        graph.add_node(destination, **_node_attributes(row.edge.destination))
-        graph.add_edge(source, destination, key=row.edge.name, **_edge_attributes(row))
+    rows = edge_rows(circuit)
+    for name, end in nodes_of(row.edge for row in rows).items():
+        graph.add_node(name, **_node_attributes(end))
+    for row in rows:
+        graph.add_edge(*node_names(row.edge), key=row.edge.name, **_edge_attributes(row))
     return graph
 
 
 def node_names(edge: Edge) -> tuple[str, str]:
     """Names of the two nodes that an edge joins: its ends without ports."""
-    source, destination = (end.node + f"@{end.group}" * bool(end.group) for end in (edge.source, edge.destination))
-    return source, destination
+    return str(edge.source.bare), str(edge.destination.bare)
+
+
+def nodes_of(edges: Iterable[Edge]) -> dict[str, End]:
+    """The nodes that edges touch, by name, in the order in which they are first met."""
+    return {str(end.bare): end.bare for edge in edges for end in (edge.source, edge.destination)}
 
 
 def _node_attributes(end: End) -> dict[str, Any]:
@@ -106,82 +98,40 @@ def save_graphml(circuit: Circuit, path: str | Path) -> Path:
     """
     import networkx
 
-    graph = to_networkx(circuit)
-    graph.graph = {_xml(name): _xml(value) for name, value in graph.graph.items()}
-    for _, attributes in graph.nodes(data=True):
-        attributes.update({name: _xml(value) for name, value in attributes.items()})
     buffer = io.BytesIO()
-    networkx.write_graphml_xml(graph, buffer)
+    networkx.write_graphml_xml(_for_xml(to_networkx(circuit)), buffer)
     return write_bytes_atomic(path, buffer.getvalue())
 
 
-def _xml(value: Any) -> Any:
-    return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
+def save_gexf(circuit: Circuit, path: str | Path) -> Path:
+    """Writes `to_networkx(circuit)` as GEXF 1.2 and returns the path.
 
+    `networkx.read_gexf(path)` gives nodes and edges back with the same attributes and their names as `label`; it makes
+    a graph without parallel edges a DiGraph. Of the graph's attributes GEXF holds a title only. Characters that XML
+    cannot hold are written as U+FFFD. The day of writing is left out: a circuit's file is always the same.
 
-NODE_KINDS = ("input", "head", "attention", "mlp", "logits")
-"""What the first five columns of `x` stand for."""
-
-EDGE_PORTS = ("", "q", "k", "v")
-"""What the numbers in `edge_port` stand for."""
-
-
-def to_pyg(circuit: Circuit) -> Data:
-    """The kept edges in rank order, with the nodes that they touch, as in `to_networkx`.
-
-    - `edge_index` (2, edge): source and destination node.
-    - `edge_port` (edge,): 0 none, 1 q, 2 k, 3 v. `edge_inside` (edge,): runs between token groups inside a head.
-    - `edge_id` (edge,): index of the edge in the circuit's graph. `edge_exact` (edge,): measured exactly.
-    - `edge_attr` (edge, 3): score, std_err, mean_abs; NaN in a circuit without scores.
-    - `x` (node, 7): one-hot kind (`NODE_KINDS`), then layer and head, -1 where there is none.
-    - `node_group` (node,): the token group's index in the circuit's graph.
-    - `node_names`, `edge_names`, `group_names`: lists of names.
+    Raises:
+        FormatError: The file cannot be written.
     """
-    with warnings.catch_warnings():  # torch-geometric's own use of torch warns on import
-        warnings.simplefilter("ignore")
-        import torch
-        from torch_geometric.data import Data
+    import networkx
 
-    rows = edge_rows(circuit)
-    nodes = _nodes(rows)
-    place = {name: index for index, name in enumerate(nodes)}
-    joined = [[place[name] for name in node_names(row.edge)] for row in rows]
-    groups = circuit.graph.groups.names
-    return Data(
-        x=torch.from_numpy(_features(list(nodes.values()))),
-        edge_index=torch.tensor(joined, dtype=torch.long).reshape(-1, 2).t().contiguous(),
-        **_edge_tensors(rows),
-        node_group=torch.tensor([groups.index(end.group) for end in nodes.values()], dtype=torch.long),
-        node_names=list(nodes),
-        edge_names=[row.edge.name for row in rows],
-        group_names=list(groups),
-    )
+    graph = to_networkx(circuit)
+    graph.graph = {"name": found("words.title")(circuit)}
+    for *_, name, attributes in graph.edges(keys=True, data=True):
+        attributes["label"] = name
+    text = "\n".join(networkx.generate_gexf(_for_xml(graph)))
+    undated = re.sub(r'(<meta) lastmodifieddate="[^"]*"', r"\1", text, count=1)
+    return write_text_atomic(path, f"<?xml version='1.0' encoding='utf-8'?>\n{undated}\n")
 
 
-def _nodes(rows: list[EdgeRow]) -> dict[str, End]:
-    nodes: dict[str, End] = {}
-    for row in rows:
-        for name, end in zip(node_names(row.edge), (row.edge.source, row.edge.destination), strict=True):
-            nodes.setdefault(name, end)
-    return nodes
+def _for_xml(graph: networkx.MultiDiGraph) -> networkx.MultiDiGraph:
+    """The graph, its texts without what XML cannot hold."""
+    graph.graph = {_xml(name): _xml(value) for name, value in graph.graph.items()}
+    for _, attributes in graph.nodes(data=True):
+        attributes.update({name: _xml(value) for name, value in attributes.items()})
+    return graph
 
 
-def _features(ends: list[End]) -> np.ndarray:
-    features = np.zeros((len(ends), len(NODE_KINDS) + 2), dtype=np.float32)
-    for row, end in zip(features, ends, strict=True):
-        row[NODE_KINDS.index(end.kind)] = 1
-        row[-2:] = end.layer, end.head
-    return features
-
-
-def _edge_tensors(rows: list[EdgeRow]) -> dict[str, torch.Tensor]:
-    import torch
-
-    numbers = [[math.nan if n is None else n for n in (row.score, row.std_err, row.mean_abs)] for row in rows]
-    return {
-        "edge_attr": torch.tensor(numbers, dtype=torch.float32).reshape(-1, 3),
-        "edge_port": torch.tensor([EDGE_PORTS.index(row.edge.port) for row in rows], dtype=torch.long),
-        "edge_inside": torch.tensor([row.edge.inside for row in rows], dtype=torch.bool),
-        "edge_exact": torch.tensor([bool(row.exact) for row in rows], dtype=torch.bool),
-        "edge_id": torch.tensor([row.edge.index for row in rows], dtype=torch.long),
-    }
+def _xml(value: Any) -> Any:
+    # A carriage return can be written, but readers of XML turn it into a line feed.
+    return legible(value).replace("\r", "\ufffd") if isinstance(value, str) else value

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ...models.config import TokenLayout, VitConfig
 from ...models.errors import FormatError
-from ...models.files import is_folder, write_bytes_atomic, write_text_atomic
+from ...models.files import is_folder, read_text, write_bytes_atomic, write_text_atomic
 from ...models.settings import short
 from ..ablation import Ablation
 from ..circuit import Circuit
@@ -36,6 +36,7 @@ from ..graph import Graph, Ports
 from ..report import Curve, Figure, Report, Table, Verdict
 from ..scores import Scores
 from ..tokens import TokenGroups
+from . import FORMATS, found
 from .plain import json_text, parse_json, plain, read_json, reading, require_schema, restore, write_json
 from .tables import edge_rows
 
@@ -55,15 +56,30 @@ def save_circuit_json(circuit: Circuit, path: str | Path) -> Path:
     return write_text_atomic(path, json_text(circuit_to_dict(circuit)))
 
 
-def load_circuit(path: str | Path) -> Circuit:
+def load_circuit(path: str | Path, graph: Graph | None = None) -> Circuit:
     """The circuit in a JSON file or a run folder, equal to the one that was saved.
 
+    JSON of other tools is known by its entries (`entries` in `FORMATS`).
+
+    Args:
+        path: The file or the folder.
+        graph: The graph, for files of other tools that don't hold it; another file's has to be the same.
+
     Raises:
-        FormatError: There is no such file, it is not JSON, not a circuit, or of a newer schema.
-        GraphError: An edge is not in the graph.
+        FormatError: There is no such file, it is not JSON, not a circuit, of a newer schema, or needs a graph.
+        GraphError: An edge is not in the graph, or the file's graph is another.
     """
     path = circuit_file(path)
-    return _circuit(read_json(path, CIRCUIT_SCHEMA), repr(str(path)))
+    what = repr(str(path))
+    data = parse_json(read_text(path), what)
+    for one in FORMATS.values():
+        if one.reader and one.entries <= data.keys():
+            return found(one.reader)(data, what, graph)
+    require_schema(data, CIRCUIT_SCHEMA, what)
+    circuit = _circuit(data, what)
+    if graph is not None:
+        graph.require_same(circuit.graph, f"edges in {what}")
+    return circuit
 
 
 def circuit_file(path: str | Path) -> Path:
@@ -158,7 +174,8 @@ def graph_from_dict(data: dict[str, Any]) -> Graph:
         for name in ("n_layers", "n_heads"):
             if type(getattr(cfg, name)) is not int or not 0 < getattr(cfg, name) <= _MOST:
                 raise FormatError(f"{name} is {short(getattr(cfg, name))}, but a number from 1 to {_MOST} was wanted.")
-        if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - set(range(len(groups))):
+        known = {*range(len(groups)), *([None] if groups.kind == "mask" else [])}
+        if len(groups.of_token) != cfg.tokens.n_tokens or set(groups.of_token) - known:
             raise FormatError(f"the token groups {groups} don't fit the {cfg.tokens.n_tokens} tokens of {cfg.name}.")
         if data["ports"] not in get_args(Ports):
             raise FormatError(f"ports={data['ports']!r} is not known: one of {get_args(Ports)} was wanted.")

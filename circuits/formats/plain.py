@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...models.errors import FormatError, GraphError
-from ...models.files import read_text, write_text_atomic
+from ...models.files import read_text, write_bytes_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +33,8 @@ NonFinite = Literal["refuse", "null", "tag", "keep"]
 """What becomes of NaN and infinities: an error, None, `{"$float": "nan"}`, or they stay floats (not JSON)."""
 
 _TAG = "$float"
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def plain(value: Any, *, non_finite: NonFinite = "refuse") -> Any:
@@ -61,6 +65,11 @@ def plain(value: Any, *, non_finite: NonFinite = "refuse") -> Any:
         f"{value!r} of type {type(value).__name__} cannot be written: pass numbers, strings, booleans, None, and lists "
         f"or dictionaries of these, such as tensor.tolist() or str(value)."
     )
+
+
+def legible(text: str) -> str:
+    """The text with what no file can hold, such as control characters and lone surrogates, replaced by U+FFFD."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def restore(value: Any) -> Any:
@@ -129,6 +138,28 @@ _CONVERSIONS: tuple[tuple[type | tuple[type, ...], Callable[[Any, NonFinite], An
 def write_csv(path: str | Path, table: pandas.DataFrame, **options: Any) -> Path:
     """Writes a table as CSV, numbers to the last digit, whole or not at all, and returns the path."""
     return write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", **options))
+
+
+def require_parquet() -> None:
+    """Does nothing if Parquet can be written.
+
+    Raises:
+        FormatError: It cannot.
+    """
+    if find_spec("pyarrow") is None:
+        raise FormatError(
+            "Parquet needs pyarrow, which is not installed: pip install 'vitcircuits[parquet]', or write a .csv."
+        )
+
+
+def write_parquet(path: str | Path, table: pandas.DataFrame) -> Path:
+    """Writes a table as Parquet, whole or not at all, and returns the path.
+
+    Raises:
+        FormatError: pyarrow is missing, or the file cannot be written.
+    """
+    require_parquet()
+    return write_bytes_atomic(path, table.to_parquet(index=False, engine="pyarrow"))
 
 
 def json_text(data: dict[str, Any]) -> str:

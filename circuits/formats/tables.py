@@ -17,6 +17,7 @@ The table drops the graph, the task, the ablation, the provenance and every edge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from ...models.errors import FormatError
 from ...models.files import read_text
 from ..names import Edge
 from ..scores import By
-from .plain import write_csv
+from .plain import write_csv, write_parquet
 
 if TYPE_CHECKING:
     import pandas
@@ -62,6 +63,17 @@ class EdgeRow:
         if self.score is None:
             return {}
         return {"score": self.score, "std_err": self.std_err, "mean_abs": self.mean_abs, "exact": self.exact}
+
+
+def finite(edge: Edge, score: float) -> float:
+    """The score, for files that hold nothing but numbers.
+
+    Raises:
+        FormatError: It is NaN or infinite.
+    """
+    if math.isfinite(score):
+        return score
+    raise FormatError(f"the score of {edge} is {score}, and this format wants a number: save a .json instead.")
 
 
 def ranked_indices(circuit: Circuit) -> NDArray[np.intp]:
@@ -144,6 +156,15 @@ def save_csv(circuit: Circuit, path: str | Path) -> Path:
         FormatError: The file cannot be written.
     """
     return write_csv(path, edges_table(circuit))
+
+
+def save_parquet(circuit: Circuit, path: str | Path) -> Path:
+    """Writes the table of kept edges as Parquet and returns the path; `pandas.read_parquet` gives it back equal.
+
+    Raises:
+        FormatError: pyarrow (the extra `parquet`) is missing, or the file cannot be written.
+    """
+    return write_parquet(path, edges_table(circuit))
 
 
 def load_csv(path: str | Path) -> pandas.DataFrame:

@@ -89,7 +89,7 @@ def evaluate(
         DataError: The images don't fit the model.
     """
     require_model(task.vit, circuit.graph)
-    names, chosen = check_names(checks), _ablation_of(circuit, task, ablation)
+    names, chosen = check_names(checks), ablation_of(circuit, task, ablation)
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = None if pairs.design is None else pairs.right, pairs.under(chosen)
@@ -117,7 +117,7 @@ def _checked(
     return add_checks(report, evaluator, names)
 
 
-def _ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:
+def ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:
     """What was asked for, else the task's; what was learned for the circuit, unless another is asked for."""
     chosen = task.ablation if wanted is None else as_ablation(wanted)
     own = wanted is None or (chosen.kind == "optimal" and chosen.shifts is None)

@@ -248,6 +248,29 @@ def require_coordinates(coordinates: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Foreground:
+    """What stands out from a plain background, such as a sprite or a handwritten digit.
+
+    A pixel is the object's if it differs from the image's upper left corner, in some channel, by at least half as much
+    as the pixel that differs most.
+    """
+
+    def has(self, name: str, data: ImageData) -> bool:
+        """Always: a mask is made from the image."""
+        return True
+
+    def __call__(self, pictures: Pictures) -> Bool[Tensor, "image height width"]:
+        """The pixels that stand out; none of an image of one colour."""
+        differs = (pictures.images - pictures.images[..., :1, :1]).abs().amax(1)
+        most = differs.amax((1, 2), keepdim=True)
+        return (differs >= most / 2) & (most > 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The name."""
+        return {"mask": "foreground"}
+
+
 Box = tuple[float, float, float, float]
 COLUMNS = ("name", "left", "top", "right", "bottom")
 

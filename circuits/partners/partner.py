@@ -50,7 +50,7 @@ from ...models.files import is_folder, user_path
 from ...models.preprocess import Preprocess
 from ...models.settings import brief
 from .attention_masks import AttentionMasks
-from .masks import Boxes, Coordinates, MaskFolder, Masks, given_masks
+from .masks import Boxes, Coordinates, Foreground, MaskFolder, Masks, given_masks
 from .text_overlay import Lettering, paint_word
 
 SWAPS = ("class_swap", "another")
@@ -142,13 +142,16 @@ def as_masks(spec: Any, *, coordinates: Coordinates | str | None = None) -> Mask
     """What a specification of masks means.
 
     Args:
-        spec: `attention`, `attention:last`, `attention:rollout:0.4` (a share of the mass; see `AttentionMasks`), a
-            .csv of boxes (see `Boxes`), a folder of pictures of masks, arrays (see `given_masks`), or masks already.
+        spec: `attention`, `attention:last`, `attention:rollout:0.4` (a share of the mass; see `AttentionMasks`),
+            `foreground` (see `Foreground`), a .csv of boxes (see `Boxes`), a folder of pictures of masks, arrays (see
+            `given_masks`), or masks already.
         coordinates: `picture` or `input`, for boxes, folders and arrays; by default `input` for arrays, else `picture`.
 
     Raises:
         DataError: It means nothing, or what it names is not there.
     """
+    if isinstance(spec, str) and spec == "foreground":
+        return Foreground()
     if isinstance(spec, Path) or (isinstance(spec, str) and not spec.startswith("attention")):
         return _from_path(user_path(spec), coordinates or "picture")
     if isinstance(spec, str):
@@ -305,6 +308,13 @@ def changed_tokens(
     differs = patches_of((clean != corrupt).any(1, keepdim=True), cfg).flatten(2).any(-1)
     behind = cfg.tokens.n_tokens - cfg.tokens.patches.stop
     return F.pad(differs, (cfg.tokens.n_prefix, behind), value=False)
+
+
+def object_tokens(masks: Bool[Tensor, "image height width"], cfg: VitConfig) -> Bool[Tensor, "image token"]:
+    """The tokens of patches with any pixel of the object, so that none of it is background."""
+    inside = patches_of(masks[:, None], cfg).flatten(2).any(-1)
+    behind = cfg.tokens.n_tokens - cfg.tokens.patches.stop
+    return F.pad(inside, (cfg.tokens.n_prefix, behind), value=False)
 
 
 def whole_patches(masks: Bool[Tensor, "image height width"], cfg: VitConfig) -> Bool[Tensor, "image patch"]:

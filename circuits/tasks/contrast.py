@@ -25,13 +25,14 @@ from ...models.planted.vit import planted_images
 from ...models.toys.registry import trained_on
 from ...models.watching import progress_bar
 from ..ablation import Ablation, as_ablation
-from ..partners.partner import Partner, as_partner
+from ..partners.masks import Masks
+from ..partners.partner import Partner, as_masks, as_partner
 from .classes import ClassSet, ClassSpec, image_labels, parse_classes
 from .crossing import MOST_OTHERS, Crossing
 from .metrics import Metric, MetricKind
 from .pair_maker import PairMaker, foil_word, valid_pairs
 from .redraw import met_again
-from .task import Pairs, Task
+from .task import Pairs, Task, objects_digest
 
 Sides = Literal["both", "one"]
 
@@ -54,6 +55,7 @@ def class_contrast(
     n_evaluation: int | None = None,
     n_partners: int = 2,
     reference: Float[Tensor, "image channel height width"] | None = None,
+    masks: Any = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
@@ -80,6 +82,8 @@ def class_contrast(
         n_evaluation: Of the test split (64); of a one-sided task pairs (100).
         n_partners: Partners of each class that a clean image meets in evaluation; in discovery one.
         reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
+        masks: Where the object is, for token groups (`compile_graph(vit, tokens="mask")`); see `as_masks`. By default
+            the partners' own, where they have masks. A patch is the object's if any of its pixels is.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
 
@@ -91,15 +95,27 @@ def class_contrast(
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     judged = Metric(metric, classes[0].indices, classes[1].indices)
     partner = as_partner(corruption)
+    objects = _objects(partner, masks)
     with progress_bar("drawing images", None):
         loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
         vit.check_images(loaded.train.images[:1])
         reference = vit.check_images(reference_images(loaded.train, seed) if reference is None else reference)
         info = {**_described(vit, loaded, classes, metric), "sides": sides, "n_reference": len(reference), "seed": seed}
-        contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference)
+        contrast = _Contrast(vit, loaded, classes, partner, judged, as_ablation(ablation), info, reference, objects)
         if sides == "both":
             return contrast.crossed(n_discovery or 48, n_evaluation or 64, n_partners)
         return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
+
+
+def _objects(partner: Partner, masks: Any) -> Masks | None:
+    if masks is None:
+        return partner.masks
+    if partner.masks is not None:
+        raise TaskError(
+            f"{partner.kind} has masks already, and objects are taken from them: pass them once, as "
+            f"corruption=Partner({partner.kind!r}, mask=...), and leave masks= out."
+        )
+    return as_masks(masks)
 
 
 def _require_known(sides: str) -> None:
@@ -137,10 +153,11 @@ class _Contrast:
     ablation: Ablation
     info: Mapping[str, Any]
     reference: Tensor
+    objects: Masks | None
 
     def crossed(self, n_discovery: int, n_evaluation: int, n_partners: int) -> Task:
         """Clean images and partners of both classes."""
-        data, crossing = self.data, Crossing(self.vit, self.data, self.classes, self.partner, self.info["seed"])
+        data, crossing = self.data, Crossing(*self._drawn_from)
         first = crossing.pairs(data.train, n_discovery, stream=1, n_partners=1, mistakes=False)
         second = crossing.pairs(data.test, n_evaluation, stream=2, n_partners=n_partners, mistakes=True)
         drawn = {"discovery": first, "evaluation": second}
@@ -154,13 +171,17 @@ class _Contrast:
 
     def one_sided(self, n_discovery: int, n_evaluation: int) -> Task:
         """Clean images of the target, each with one partner that lowers the metric."""
-        maker = PairMaker(self.vit, self.data, self.classes, self.partner, self.info["seed"])
+        maker = PairMaker(*self._drawn_from)
         sizes = {"discovery": (self.data.train, n_discovery, 1), "evaluation": (self.data.test, n_evaluation, 2)}
         drawn = {name: maker.pairs(split, n, stream=stream) for name, (split, n, stream) in sizes.items()}
         kept = {name: valid_pairs(self.vit, self.metric, one, name) for name, one in drawn.items()}
         left_out = {"dropped": {name: counts for name, (_, counts) in kept.items()}}
         digests = [one.mask_digest for one in drawn.values()]
         return self._task(kept["discovery"][0], kept["evaluation"][0], left_out, digests)
+
+    @property
+    def _drawn_from(self) -> tuple[Any, ...]:
+        return self.vit, self.data, self.classes, self.partner, self.info["seed"], self.objects
 
     def _task(
         self,
@@ -177,7 +198,9 @@ class _Contrast:
             "n_evaluation": len(evaluation),
             **left_out,
         }
-        if self.partner.masks is not None:
+        if self.objects is not None:
+            info |= self.objects.as_dict()
+            digests = digests if self.partner.masks else [objects_digest(pairs) for pairs in (discovery, evaluation)]
             info["mask_digest"] = hashlib.sha256("".join(digests).encode()).hexdigest()
         return Task(self.vit, self.metric, discovery, evaluation, self.ablation, info, self.reference, others)
 
@@ -255,6 +278,7 @@ def partner_contrasts(
     n_discovery: int | None = None,
     n_evaluation: int | None = None,
     n_partners: int = 2,
+    masks: Any = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> dict[str, Task]:
@@ -277,6 +301,7 @@ def partner_contrasts(
         n_discovery: As `class_contrast` takes it, before anything is checked.
         n_evaluation: Likewise.
         n_partners: Likewise.
+        masks: Likewise, for the partners that bring none.
         data_dir: Where MNIST's files lie.
         seed: Draws images and chance.
 
@@ -287,11 +312,15 @@ def partner_contrasts(
     named = name_partners(partners)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
+    objects = {name: _objects(partner, None if partner.masks else masks) for name, partner in named.items()}
     for shown in classes if sides == "both" else classes[:1]:
-        loaded = _with_masks(loaded, image_labels(shown, loaded, vit), list(named.values()))
+        loaded = _with_masks(loaded, image_labels(shown, loaded, vit), [one for one in objects.values() if one])
     sizes: dict[str, Any] = {"n_discovery": n_discovery, "n_evaluation": n_evaluation, "n_partners": n_partners}
     how: dict[str, Any] = {"target": target, "foil": foil, "metric": metric, "sides": sides, "seed": seed, **sizes}
-    tasks = {name: class_contrast(vit, loaded, corruption=partner, **how) for name, partner in named.items()}
+    tasks = {
+        name: class_contrast(vit, loaded, corruption=one, masks=None if one.masks else objects[name], **how)
+        for name, one in named.items()
+    }
     kept = {split: _common(tasks, split) for split in ("discovery", "evaluation")}
     return {name: _restricted(task, kept) for name, task in tasks.items()}
 
@@ -317,9 +346,8 @@ def name_partners(partners: Partners) -> dict[str, Partner]:
     return named
 
 
-def _with_masks(data: ImageData, labels: tuple[int, ...], partners: Sequence[Partner]) -> ImageData:
-    """The data without images of these labels that lack a mask under some partner; with all where that leaves none."""
-    masks = [partner.masks for partner in partners if partner.masks is not None]
+def _with_masks(data: ImageData, labels: tuple[int, ...], masks: Sequence[Masks]) -> ImageData:
+    """The data without images of these labels that lack some mask; with all where that leaves none."""
 
     def restricted(split: Split) -> Split:
         own = torch.isin(split.labels, torch.tensor(labels))

@@ -113,8 +113,8 @@ class Crossing(ImageDrawer):
         """Clean images of third classes, met by the partners of other pairs; None where the data have none."""
         own = [label for labels in self.labels.values() for label in labels]
         allowed = ~torch.isin(split.labels, torch.tensor(own))
-        if self.partner.masks is not None:
-            allowed &= torch.tensor([self.partner.masks.has(name, self.data) for name in image_names(split)])
+        for masks in filter(None, (self.partner.masks, self.objects)):
+            allowed &= torch.tensor([masks.has(name, self.data) for name in image_names(split)])
         generator = torch.Generator().manual_seed(self.seed * 10 + 3)
         rows = torch.nonzero(allowed).flatten()
         rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_OTHERS]]
@@ -243,7 +243,8 @@ class Crossing(ImageDrawer):
         at = torch.tensor([places[key] for key in zip(clean.tolist(), side.tolist(), strict=True)])
         partner_at = self._partner_places(places, other, other_side, at)
         design = Design(side, other_side, clean, partner_image, right, at, partner_at, follows)
-        return Pairs(images, corrupt, split.labels[clean], torch.arange(len(clean)), changed, design)
+        labels, ids, objects = split.labels[clean], torch.arange(len(clean)), self._objects(split, clean, partner_image)
+        return Pairs(images, corrupt, labels, ids, changed, design, objects=objects)
 
     def _partner_places(
         self, places: dict[tuple[int, int], int], other: Tensor, other_side: Tensor, at: Tensor

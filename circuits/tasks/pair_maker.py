@@ -13,8 +13,8 @@ from torch import Tensor
 from ...models.data import ImageData, Split
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
-from ..partners.masks import Pictures
-from ..partners.partner import SWAPS, Partner, changed_tokens, corrupt_pixels, usable
+from ..partners.masks import Masks, Pictures
+from ..partners.partner import SWAPS, Partner, changed_tokens, corrupt_pixels, object_tokens, usable
 from .classes import ClassSet, image_labels
 from .metrics import Metric
 from .task import Pairs
@@ -61,6 +61,7 @@ class ImageDrawer:
         classes: Target and foil.
         partner: How partners are made or chosen.
         seed: Draws images and chance.
+        objects: Where the object is in an image, for token groups; None where that is not asked.
     """
 
     vit: HookedViT
@@ -68,6 +69,7 @@ class ImageDrawer:
     classes: tuple[ClassSet, ClassSet]
     partner: Partner
     seed: int
+    objects: Masks | None = None
 
     NO_MASK: ClassVar[str] = ""
     NO_IMAGE: ClassVar[str] = ""
@@ -75,8 +77,7 @@ class ImageDrawer:
 
     def _draw(self, split: Split, allowed: Bool[Tensor, " image"], generator: torch.Generator, name: str) -> Tensor:
         """Rows of the allowed images, as far as there are masks for them, in a random order."""
-        masks = self.partner.masks
-        if masks is not None:
+        for masks in filter(None, (self.partner.masks, self.objects)):
             having = torch.tensor([masks.has(known, self.data) for known in image_names(split)])
             if bool(allowed.any()) and not bool((allowed & having).any()):
                 some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
@@ -92,6 +93,15 @@ class ImageDrawer:
                 f"the data {self.data.name!r} has no image of {name!r}: its classes are {known}.{self.NO_IMAGE}"
             )
         return rows[torch.randperm(len(rows), generator=generator)]
+
+    def _objects(self, split: Split, clean: Rows, partners: Rows) -> Bool[Tensor, "pair 2 token"] | None:
+        """Where the object is in clean images and their partners; nowhere in an image without a mask."""
+        if self.objects is None:
+            return None
+        rows, place = torch.cat([clean, partners]).unique(return_inverse=True)
+        names = [image_names(split)[row] for row in rows.tolist()]
+        masks = self.objects(Pictures(self.vit, self.data, split.images[rows], names))
+        return object_tokens(masks, self.vit.cfg)[place].unflatten(0, (2, -1)).transpose(0, 1)
 
     def _masks(self, split: Split, rows: Tensor, counts: dict[str, int]) -> UsableMasks | None:
         """Masks of the images that have a usable one, the others counted; None for partners that take none."""
@@ -120,7 +130,10 @@ class PairMaker(ImageDrawer):
         if self.partner.kind in SWAPS:
             partners = self._draw(split, self._others(split, target), generator, self.classes[1].name)
             n = min(n, len(clean), len(partners))
-            return Drawn(Pairs(split.images[clean[:n]], split.images[partners[:n]], split.labels[clean[:n]]))
+            clean, partners = clean[:n], partners[:n]
+            objects = self._objects(split, clean, partners)
+            pairs = Pairs(split.images[clean], split.images[partners], split.labels[clean], objects=objects)
+            return Drawn(pairs)
         return self._changed(split, clean[:n], generator)
 
     def _others(self, split: Split, target: tuple[int, ...]) -> Bool[Tensor, " image"]:
@@ -144,7 +157,9 @@ class PairMaker(ImageDrawer):
         corrupt = corrupt_pixels(self.partner, images, self.vit.cfg, mean, generator, **options)
         places = torch.nonzero(kept).flatten()  # so that a pair keeps its id whichever others have no mask
         changed = changed_tokens(self.vit.cfg, images, corrupt)
-        return Drawn(Pairs(images, corrupt, split.labels[clean][kept], places, changed), dropped, digest)
+        objects = self._objects(split, clean[kept], clean[kept])
+        pairs = Pairs(images, corrupt, split.labels[clean][kept], places, changed, objects=objects)
+        return Drawn(pairs, dropped, digest)
 
 
 def foil_word(vit: HookedViT, classes: ClassSet) -> str:

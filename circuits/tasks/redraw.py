@@ -106,7 +106,10 @@ def met_again(pairs: Pairs) -> Pairs:
     )
     places = zip(first.tolist(), _earlier(first.numpy()).tolist(), strict=True)
     own = torch.tensor([rows[row][min(place, len(rows[row]) - 1)] for row, place in places])
-    return dataclasses.replace(again, corrupt=pairs.clean[other], ids=pairs.pair_ids[own], design=met)
+    objects = pairs.objects
+    if objects is not None:
+        objects = torch.stack([objects[first, 0], objects[other, 0]], 1)
+    return dataclasses.replace(again, corrupt=pairs.clean[other], ids=pairs.pair_ids[own], design=met, objects=objects)
 
 
 def _partners_of(design: Design, rows: Rows) -> int:

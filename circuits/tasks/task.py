@@ -19,13 +19,16 @@ Weak spots: `info` is taken at its word, and pairs without it count as photograp
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...models.errors import TaskError
@@ -179,6 +182,11 @@ def _others(names: list[str], shared: Tensor, n: int) -> str:
     return f"[row for row in range({n}) if row not in {bad}]"
 
 
+def objects_digest(pairs: Pairs) -> str:
+    """sha256 over where the objects are, in hexadecimal; empty where that is not known."""
+    return "" if pairs.objects is None else hashlib.sha256(pairs.objects.numpy().tobytes()).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Clean images, each with its own corrupted partner.
@@ -192,6 +200,7 @@ class Pairs:
             registers have no pixels); None for partners that are other images.
         design: Classes and images of a crossed task; None where clean images show the target alone.
         answers: Logits that searches are taught for each clean image (`taught.py`); None for the full model's own.
+        objects: Where the object is in the clean image (0) and in its partner (1); None where no masks were given.
 
     Raises:
         TaskError: There are no pairs, shapes differ, or an image holds NaN or infinity.
@@ -204,6 +213,7 @@ class Pairs:
     changed: Bool[Tensor, "pair token"] | None = None
     design: Design | None = None
     answers: Float[Tensor, "pair class"] | None = None
+    objects: Bool[Tensor, "pair 2 token"] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.clean.shape) != tuple(self.corrupt.shape):
@@ -231,8 +241,9 @@ class Pairs:
             )
         if self.design is not None and len(self.design) != len(self.clean):
             raise TaskError(f"the design has {len(self.design)} rows, but there are {len(self.clean)} pairs.")
-        if self.answers is not None and len(self.answers) != len(self.clean):
-            raise TaskError(f"answers have {len(self.answers)} rows, but there are {len(self.clean)} pairs.")
+        for name, found in (("answers", self.answers), ("objects", self.objects)):
+            if found is not None and len(found) != len(self.clean):
+                raise TaskError(f"{name} have {len(found)} rows, but there are {len(self.clean)} pairs.")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -255,16 +266,33 @@ class Pairs:
         return full if self.answers is None else self.answers.to(full)
 
     def select(self, which: Tensor | slice | list[int]) -> Pairs:
-        """Some of the pairs, which keep their labels, ids, changed tokens, sides and answers."""
-        labels = None if self.labels is None else self.labels[which]
-        changed = None if self.changed is None else self.changed[which]
+        """Some of the pairs, which keep their labels, ids, changed tokens, sides, answers and objects."""
         design = None if self.design is None else self.design.select(which)
-        answers = None if self.answers is None else self.answers[which]
-        return Pairs(self.clean[which], self.corrupt[which], labels, self.pair_ids[which], changed, design, answers)
+        labels, changed, answers, objects = (
+            None if values is None else values[which]
+            for values in (self.labels, self.changed, self.answers, self.objects)
+        )
+        images = self.clean[which], self.corrupt[which]
+        return Pairs(*images, labels, self.pair_ids[which], changed, design, answers, objects)
+
+    def met(self, clean: NDArray[np.intp], partners: NDArray[np.intp]) -> Pairs:
+        """The clean images of some pairs, each with the partner of another and the id that its chance hangs on."""
+        kept, other = self.select(clean.tolist()), self.select(partners.tolist())
+        objects = self.objects
+        if kept.objects is not None and other.objects is not None:
+            objects = torch.stack([kept.objects[:, 0], other.objects[:, 1]], 1)
+        return Pairs(kept.clean, other.corrupt, None, other.pair_ids, answers=kept.answers, objects=objects)
 
     def under(self, ablation: Ablation) -> Pairs:
-        """The pairs as an ablation needs them: each clean image of a crossed task once where no partner is taken."""
-        if self.design is None or ablation.kind == "partner":
+        """The pairs as an ablation needs them.
+
+        Where no partner is taken, each clean image of a crossed task comes once, and objects are its own.
+        """
+        if ablation.kind == "partner":
+            return self
+        if self.objects is not None and not torch.equal(self.objects[:, 0], self.objects[:, 1]):
+            return dataclasses.replace(self, objects=self.objects[:, :1].expand(-1, 2, -1)).under(ablation)
+        if self.design is None:
             return self
         found = self.select(one_partner_each(self.design))
         assert found.design is not None

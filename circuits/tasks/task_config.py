@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...models.hooked import HookedViT
+    from ..partners.masks import Masks
     from ..partners.partner import Partner
     from .task import Task
 
 ALL, DISCOVERY = "all", "discovery"
 DATA = ("digits", "mnist", "sprites", "planted")
 MASKS = (
-    "attention, attention:last, attention:rollout:0.5 (a share of its mass), a .csv of boxes "
-    "(name,left,top,right,bottom), or a folder of pictures of masks, named as the images are"
+    "attention, attention:last, attention:rollout:0.5 (a share of its mass), foreground (what stands out from a plain "
+    "background), a .csv of boxes (name,left,top,right,bottom), or a folder of pictures of masks, named as the images "
+    "are"
 )
 METRICS = ("logit_difference", "logit", "probability", "kl", "accuracy")
 CORRUPTIONS = (
@@ -106,7 +108,7 @@ class TaskConfig(Settings):
     seed: int = setting(0, "draws images and partners (0)", read=int, range=SEEDS, metavar="N")
     mask: str | None = setting(
         None,
-        f"where the object is: {MASKS}",
+        f"where the object is, for these and for --tokens mask: {MASKS}",
         metavar="MASKS",
     )
     mask_coordinates: str | None = setting(
@@ -140,12 +142,10 @@ class TaskConfig(Settings):
         names = [one.name for one in dataclasses.fields(cls)]
         before = {name: value for name, value in (recorded or {}).items() if name in names and value is not None}
         found = super().of(before | asked)
-        for name, having in (("mask", "object_"), ("word", "word")):
-            if name in asked and not any(kind.startswith(having) for kind in (found.corruption, *kinds)):
-                raise TaskError(
-                    f"--{name} has no use with --corruption {found.corruption}: leave it out, or pass "
-                    f"--corruption {'object_fill' if name == 'mask' else 'word'}."
-                )
+        if "word" in asked and not any(kind.startswith("word") for kind in (found.corruption, *kinds)):
+            raise TaskError(
+                f"--word has no use with --corruption {found.corruption}: leave it out, or pass --corruption word."
+            )
         return found
 
     def require_found(self) -> None:
@@ -167,7 +167,7 @@ class TaskConfig(Settings):
             if isinstance(value, str) and value not in known and not is_folder(user_path(value)):
                 hint = did_you_mean(str(value).lower(), known)
                 raise DataError(f"{name}={short(value)}: there is no such folder.{hint} Pass {wanted}.")
-        if self.mask is not None and not self.mask.startswith("attention"):
+        if self.mask is not None and not self.mask.startswith(("attention", "foreground")):
             path = user_path(self.mask)
             if not (path.is_file() if path.suffix.lower() == ".csv" else is_folder(path)):
                 raise DataError(f"mask={short(self.mask)}: there is no such file or folder. Pass {MASKS}.")
@@ -207,6 +207,7 @@ class TaskConfig(Settings):
             corruption=self.partner(),
             ablation=Ablation(self.ablation, over=self.ablation_over, seed=self.seed),  # type: ignore[arg-type]
             reference=reference_folder(vit, self.reference),
+            masks=None if self.partner().masks else self.masks(),
         )
         return with_reference(task, self.reference)
 
@@ -218,7 +219,14 @@ class TaskConfig(Settings):
         """
         from .contrast import partner_contrasts
 
-        return partner_contrasts(vit, **self._images(), partners=[self.partner(kind) for kind in kinds])
+        partners = [self.partner(kind) for kind in kinds]
+        return partner_contrasts(vit, **self._images(), partners=partners, masks=self.masks())
+
+    def masks(self) -> Masks | None:
+        """Where the object is; None where the settings don't say."""
+        from ..partners.partner import as_masks
+
+        return None if self.mask is None else as_masks(self.mask, coordinates=self.mask_coordinates)
 
     def _images(self) -> dict[str, Any]:
         for name in ("data", "target", "foil"):

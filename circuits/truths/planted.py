@@ -29,6 +29,7 @@ from ..scores import Scores
 from ..tasks.contrast import class_contrast
 from ..tasks.metrics import Metric, MetricKind
 from ..tasks.task import Pairs, Task
+from ..token_parts import groups_of
 
 
 def planted_task(
@@ -129,6 +130,27 @@ def truth_mask(graph: Graph, names: Iterable[str]) -> Bools:
     for name in names:
         mask[_index(graph, name, _fold(name, graph))] = True
     return mask
+
+
+def planted_truth(graph: Graph, vit: PlantedViT, pairs: Pairs | None = None) -> Bools:
+    """The true edges of a planted model under other images' values, at any token groups, as a mask, shape (edge,).
+
+    Args:
+        graph: A graph of the model.
+        vit: The planted model.
+        pairs: Over `tokens="mask"`, the pairs: an edge is true if it is so with the groups of one of them.
+
+    Raises:
+        ModelError: No truth is known with several token groups.
+        TaskError: The groups are those of masks, and the pairs have none.
+    """
+    partitions = {graph.groups.of_token}
+    if graph.groups.per_pair and pairs is not None:
+        partitions = {tuple(row) for row in groups_of(graph, pairs).tolist()}
+    found = np.zeros(len(graph), dtype=bool)
+    for of_token in partitions:
+        found |= truth_mask(graph, vit.truth("partner", [graph.groups.names[group] for group in of_token]))
+    return found
 
 
 def _index(graph: Graph, name: str, folded: str) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,22 +22,24 @@ from .program import POSITION, Head, Mlp, Program, Terms
 
 UNSEEN = 1e-6  # attention below this counts as none
 
+Grouping = str | Sequence[str]
+"""Token groups: `all`, `role` or `each`; or the name of each token's group."""
 Place = tuple[str, int]  # a feature at a token
 Ends = tuple[str, int, str, int]  # an edge: node and token where it starts, node and token where it ends
 
 
-def true_edges(program: Program, tokens: str, *, constants: bool = False) -> frozenset[str]:
+def true_edges(program: Program, tokens: Grouping, *, constants: bool = False) -> frozenset[str]:
     """Names of the true edges.
 
     Args:
         program: The program.
-        tokens: `all`, `role` or `each`.
+        tokens: The token groups.
         constants: Also those that carry the same for every image.
     """
     return _names(program, _Walk(program, constants).ends(), tokens)
 
 
-def minimal_circuits(program: Program, tokens: str) -> tuple[frozenset[str], ...]:
+def minimal_circuits(program: Program, tokens: Grouping) -> tuple[frozenset[str], ...]:
     """The smallest sets of true edges that keep the function; several where features copy one another."""
     choices = {(mlp.node, name): sufficient(program, mlp, name) for mlp in program.mlps for name in mlp.writes}
     found: dict[frozenset[str], None] = {}
@@ -47,16 +49,17 @@ def minimal_circuits(program: Program, tokens: str) -> tuple[frozenset[str], ...
     return tuple(found)
 
 
-def _names(program: Program, ends: Iterator[Ends], tokens: str) -> frozenset[str]:
+def _names(program: Program, ends: Iterator[Ends], tokens: Grouping) -> frozenset[str]:
     layout = TokenLayout(has_cls=True, n_registers=0, grid=program.grid)
-    groups = {
+    known = {
         "all": ("",) * layout.n_tokens,
         "role": ("cls", *["patch"] * layout.n_patches),
         "each": layout.token_names(),
-    }[tokens]
+    }
+    groups = known[tokens] if isinstance(tokens, str) else tuple(tokens)
     names = set()
     for source, start, destination, end in ends:
-        if tokens == "all" and source.startswith(f"{destination}<"):
+        if not any(groups) and source.startswith(f"{destination}<"):
             continue  # with one group the edges inside heads vanish into the head
         first, last = (f"@{groups[token]}" if groups[token] else "" for token in (start, end))
         names.add(f"{source}{first}->{destination}{last}")

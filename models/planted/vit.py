@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data import ImageData, load_data
 from ..errors import DataError, ModelError
 from ..hooked import HookedViT
+from .truth import Grouping
 from .zoo import Samples
 
 TOKENS = ("all", "role", "each")
@@ -33,7 +34,7 @@ class Known:
         tokens: The choices of tokens that a truth is known for.
     """
 
-    circuits: Callable[[str], Sequence[frozenset[str]]]
+    circuits: Callable[[Grouping], Sequence[frozenset[str]]]
     zeroed: Callable[[], frozenset[str]]
     sample: Callable[[int, torch.Generator, str], Samples]
     trained: bool = False
@@ -67,7 +68,7 @@ class PlantedViT(HookedViT):
         """Whether the truth is exact; soft attention with LayerNorm, and trained weights, only come near."""
         return self.known.exact
 
-    def truth(self, ablation: Any = "partner", tokens: str = "all") -> frozenset[str]:
+    def truth(self, ablation: Any = "partner", tokens: Grouping = "all") -> frozenset[str]:
         """Names of the true edges, in the spelling of the graph with these tokens and `qkv` ports.
 
         A true edge carries something that reaches the logits and that the ablation replaces:
@@ -84,7 +85,8 @@ class PlantedViT(HookedViT):
 
         Args:
             ablation: A kind of ablation, or an object with a `kind`, such as `Ablation("zero")`.
-            tokens: `all`, `role` or `each`.
+            tokens: `all`, `role` or `each`; or the name of each token's group, as `planted_truth` passes them for any
+                graph.
 
         Raises:
             ModelError: There is no truth for this ablation or these tokens, or the word is not known.
@@ -95,7 +97,7 @@ class PlantedViT(HookedViT):
             return self.known.zeroed()
         return frozenset().union(*self.known.circuits(tokens))
 
-    def minimal_circuits(self, tokens: str = "all") -> tuple[frozenset[str], ...]:
+    def minimal_circuits(self, tokens: Grouping = "all") -> tuple[frozenset[str], ...]:
         """The smallest faithful circuits under another image's values: three for majority, else the one truth.
 
         Raises:
@@ -134,10 +136,10 @@ class PlantedViT(HookedViT):
         data = load_data(dict(zip(("train", "test"), halves, strict=True)), None)
         return replace(data, name="planted", class_names=self.class_names)
 
-    def _require(self, kind: Any, tokens: str, *, over: str = "token") -> None:
+    def _require(self, kind: Any, tokens: Grouping, *, over: str = "token") -> None:
         """Does nothing where there is a truth."""
         name, known = self.cfg.name, self.known
-        if tokens not in known.tokens:
+        if (tokens if isinstance(tokens, str) else "each") not in known.tokens:
             choices = ", ".join(map(repr, known.tokens))
             raise ModelError(f"{name} has no truth for tokens={tokens!r}: pass one of {choices}.")
         if kind in INTERCHANGE:
@@ -163,7 +165,7 @@ def planted_images(vit: HookedViT, *, seed: int) -> ImageData:
     return vit.images(seed=seed)
 
 
-def _why_not(known: Known, kind: str, over: str, tokens: str) -> str:
+def _why_not(known: Known, kind: str, over: str, tokens: Grouping) -> str:
     """Why there is no truth under an ablation that leaves the data; empty if there is one."""
     if known.trained:
         return "it was trained with the values of another image in the place of ablated edges"

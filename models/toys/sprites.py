@@ -27,7 +27,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from ..errors import DataError
 
@@ -120,6 +120,11 @@ def draw_sprites(factors: SpriteFactors) -> UInt8[np.ndarray, "image 3 height wi
         lit = _coverage(part)[:, None] * colours[part.colour][:, :, None, None]
         images[start : start + _CHUNK] = np.floor(lit + 0.5)
     return images
+
+
+def sprite_masks(factors: SpriteFactors) -> Bool[np.ndarray, "image height width"]:
+    """True where the shape covers at least half of a pixel."""
+    return _coverage(factors) >= 0.5
 
 
 def outline(shape: str) -> Float[np.ndarray, " angle"]:

@@ -10,6 +10,7 @@ from vitcircuits.algorithms.discovery import Discovery
 from vitcircuits.algorithms.run_config import RunConfig, discover
 from vitcircuits.circuits import Ablation, Circuit, NodeScores, class_contrast, compile_graph
 from vitcircuits.circuits.judging.select import smallest_faithful
+from vitcircuits.circuits.partners.masks import Foreground
 from vitcircuits.circuits.tasks.task_config import TaskConfig
 from vitcircuits.cli.discover import add_parser, configuration
 from vitcircuits.cli.main import main
@@ -207,8 +208,11 @@ def test_a_task_config_makes_the_contrast_that_it_says(task):
     recorded = TaskConfig.of({"pairs": 4}, {**task.info, "unknown": 1})
     assert (recorded.target, recorded.foil, recorded.pairs, recorded.data) == ("3", "8", 4, "digits")
     with pytest.raises(TaskError, match="has no use"):
-        TaskConfig.of({**DIGITS, "mask": "attention"})
+        TaskConfig.of({**DIGITS, "word": "three"})
     assert TaskConfig.of({**DIGITS, "mask": "attention"}, kinds=("object_fill",)).partner("object_fill").masks
+    shown = TaskConfig.of({**DIGITS, "mask": "foreground"}).make(task.vit)
+    assert shown.info["mask"] == "foreground" and shown.discovery.objects is not None
+    assert TaskConfig.of({}, shown.info).masks() == Foreground()
 
 
 def test_a_function_of_one_s_own_runs_again_in_its_folder_and_promises_no_command(tmp_path, task):

@@ -95,10 +95,10 @@ def test_law_6_acdc_decides_as_one_edge_at_a_time(sole_case, sequential):
 
 def test_integrated_gradients_are_complete_where_norms_are_not_frozen(model, case_of):
     case = case_of(model.cfg.name)
-    coarse, fine = (eap_ig(case.graph, case.task, steps=steps, freeze_norm=False) for steps in (4, 64))
+    coarse, fine = (eap_ig(case.graph, case.task, steps=steps, freeze_norm=False) for steps in (4, 144))
     leaving = [k for k, name in enumerate(case.graph.edge_names()) if name.startswith("input")]
     found, clean = float(fine.values[leaving].sum()), float(case.task.metric(case.clean).mean())
     drop = clean - float(case.task.metric(model(case.pairs.corrupt)).mean())
     assert found == pytest.approx(drop, abs=1e-3 * max(1, abs(clean)))
     assert fine.diagnostics["completeness_gap"] == pytest.approx(abs(found / drop - 1), abs=1e-6)
-    assert fine.diagnostics["completeness_gap"] < coarse.diagnostics["completeness_gap"]
+    assert fine.diagnostics["completeness_gap"] < min(1e-3, coarse.diagnostics["completeness_gap"])

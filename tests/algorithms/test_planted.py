@@ -1,9 +1,12 @@
 """What each algorithm finds where the circuit is known: the figures that the planted models were published with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from vitcircuits.algorithms import acdc, eap, eap_ig, exact_effects
-from vitcircuits.circuits import compile_graph, evaluate, judge, planted_task, truth_mask
+from vitcircuits.circuits import compile_graph, evaluate, judge, planted_task, planted_truth, truth_mask
+from vitcircuits.circuits.truths.planted import roc_auc
 from vitcircuits.models import load_vit
 
 XOR = "planted/neighbour-xor"
@@ -132,3 +135,29 @@ def test_no_redundant_edge_of_majority_has_an_effect(disguise):
     effects = exact_effects(graph, planted_task(vit))
     scored = {name for name, value in zip(graph.edge_names(), effects.mean_abs, strict=True) if value > 1e-5}
     assert scored == {"m0->logits"}  # the one true edge that has no copy
+
+
+@pytest.mark.parametrize(("name", "tokens", "ports"), [
+    ("planted/bright-column", "each", "qkv"),
+    ("planted/bright-column", "mask", "head"),
+    (XOR, "each", "block"),
+    (XOR, "grid:2x2", "qkv"),
+    (XOR, "mask", "qkv"),
+    (f"{XOR}:trap,step", "mask", "block"),
+])  # fmt: skip
+def test_exact_effects_find_the_truth_of_finer_tokens(name, tokens, ports, planted_objects):
+    vit = load_vit(name)
+    task = planted_task(vit, n=128 if tokens == "each" else 64)  # an edge at a single patch matters in few images
+    pairs = replace(task.discovery, objects=planted_objects(vit, len(task.discovery)))
+    graph = compile_graph(vit, tokens=tokens, ports=ports)
+    truth, scores = planted_truth(graph, vit, pairs), exact_effects(graph, replace(task, discovery=pairs))
+    assert 0 < truth.sum() < len(graph)
+    assert roc_auc(scores.values, truth) == roc_auc(scores.mean_abs, truth) == 1
+
+
+def test_acdc_finds_exactly_the_truth_of_masks(planted_objects):
+    vit = load_vit(XOR)
+    task = planted_task(vit, n=64)
+    task = replace(task, discovery=replace(task.discovery, objects=planted_objects(vit, 64)))
+    graph = compile_graph(vit, tokens="mask", ports="block")
+    assert np.array_equal(acdc(graph, task, tau=0.01).mask, planted_truth(graph, vit, task.discovery))

@@ -1,9 +1,13 @@
-"""A graph of single nodes and ports for networkx, made from edge names alone: what reachability is judged against."""
+"""A graph of single nodes and ports for networkx, made from edge names alone: what reachability is judged against.
+
+And patch effects that no model was run for.
+"""
 
 import networkx as nx
 import numpy as np
 import pytest
 from vitcircuits.circuits.names import End, parse_edge
+from vitcircuits.circuits.patch_effects import PatchEffects
 
 
 def port_graph(graph, mask):
@@ -52,3 +56,28 @@ def on_paths():
         return on_path, {node for node in alive if isinstance(node, tuple)}
 
     return find
+
+
+@pytest.fixture
+def patch_effects():
+    """Makes patch effects: of pair p at patch n (1 + p) (1 + n / 10) logits under the circuit, in the model twice."""
+
+    def make(grid=(2, 2), keys=("first", "second", "third"), **changes):
+        n = len(keys)
+        values = np.multiply.outer(np.arange(1.0, n + 1), 1 + np.arange(grid[0] * grid[1]).reshape(grid) / 10)
+        images = np.random.default_rng(0).random((n, 8, 8, 1)).astype(np.float32)
+        task = {"model": "toy", "target_name": "3", "foil_name": "<8>"}
+        common = {"direction": "noising", "images": images, "keys": tuple(keys), "task": task}
+        model, own = (
+            {
+                "values": factor * values,
+                "flips": factor * values > 3,
+                "clean": factor * values.sum((1, 2)),
+                "corrupt": np.zeros(n),
+            }
+            for factor in (2.0, 1.0)
+        )
+        full = PatchEffects(subject="full model", **model, **common)
+        return PatchEffects(**{"subject": "circuit of 5 edges", "model": full, **own, **common, **changes})
+
+    return make

@@ -5,11 +5,12 @@ import timm
 import torch
 from timm.layers import AttentionPoolLatent
 from torch.overrides import TorchFunctionMode
-from vitcircuits.circuits import attention_maps, figure_data
+from vitcircuits.circuits import attention_maps, figure_data, head_tour
 from vitcircuits.circuits.attention import KINDS
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
+from vitcircuits.models.foreign import FOREIGN
 
 SMALL = {"depth": 2, "num_classes": 5}
 REAL = {
@@ -99,6 +100,20 @@ def test_softmax_of_scores_is_the_pattern_with_forbidden_tokens_at_minus_infinit
     for name, score in scores.items():
         torch.testing.assert_close(score.softmax(-1), patterns[name], atol=1e-6, rtol=1e-5)
         assert bool((torch.isneginf(score) == (patterns[name] == 0)).all())
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_models_of_other_libraries_and_ones_own_have_all_kinds_and_a_tour(kind, images_for, close):
+    pytest.importorskip(FOREIGN[kind].library, reason=f"{FOREIGN[kind].library} is not installed")
+    vit = load_vit(FOREIGN[kind].small().eval(), name=kind)
+    images = images_for(vit, 2)
+    found = {one: _arrays(attention_maps(vit, images, kind=one)) for one in KINDS}
+    for name, pattern in found["pattern"].items():
+        torch.testing.assert_close(found["score"][name].softmax(-1), pattern, atol=1e-6, rtol=1e-5)
+        close(pattern.sum(-1).float(), torch.ones(pattern.shape[:-1]))
+        assert bool((found["value_weighted"][name] >= 0).all())
+    tour = head_tour(vit, images)
+    assert bool(tour.full) == (vit.cfg.tokens.frames == 1) and tour.to_html().count("<td>") == len(tour.heads)
 
 
 def test_a_causal_mask_forbids_what_comes_later(tiny_module, images_for):

@@ -99,11 +99,11 @@ def test_it_draws(tmp_path, make, show):
 
 def test_many_columns_of_tokens_become_columns_of_one_grid(tmp_path):
     values = np.arange(2 * 2 * 2 * 8.0).reshape(2, 2, 2, 8)
-    tokens = tuple(f"r0c{i}" for i in range(8))
+    tokens = tuple(f"f{i}r0c0" for i in range(8))  # of a video; those of an image are drawn as maps
     ends = {"clean": np.ones(2), "corrupt": np.zeros(2)}
     table = patch_table(values=values, flips=values > 1, tokens=tokens, **ends)
     text = table.draw(tmp_path / "map.svg").read_text()
-    assert "a1.h1" in text and "r0c7" in text
+    assert "a1.h1" in text and "f7r0c0" in text
 
 
 def test_what_cannot_be_shown_is_said():

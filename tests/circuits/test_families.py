@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import eap_ig
+from vitcircuits.algorithms import eap_ig, patch_effects
 from vitcircuits.circuits import Circuit, NodeScores, Pairs, Task, compile_graph, evaluate
 from vitcircuits.circuits.draw import draw_circuit
 from vitcircuits.circuits.draw.panels import place
@@ -39,7 +39,7 @@ def test_discovery_leaves_a_whole_run_folder(architecture, images_for, tmp_path)
     curve = architecture.cfg.name == "map"  # which takes far more runs than everything else
     report = evaluate(circuit, task, n_random=2, n_bootstrap=10, curve=curve)
     folder = RunFolder.open(tmp_path, {"model": architecture.cfg.name})
-    written = folder.write_all(circuit, report, gather(task, n=1))
+    written = folder.write_all(circuit, report, gather(task, n=1), patch_effects(circuit, task, n=1))
     assert {path.name for path in written} == set(RESULT_FILES) - (set() if curve else {"faithfulness.svg"})
     assert Circuit.load(tmp_path / "circuit.json") == circuit
     said, names = titles(tmp_path / "circuit.svg"), names_of(graph)
@@ -98,6 +98,7 @@ def test_frames_of_a_video_have_a_lane_each():
     graph = compile_graph(cfg, tokens="frame")
     assert tuple(place(graph, map(graph.edge, range(len(graph)))).lanes) == ("cls", "frame0", "frame1", "frame2")
     assert [group_title(name) for name in ("dist", "frame12", "pool")] == ["distillation", "frame 12", "pool"]
+    assert group_title("cell0_12") == "cell row 0, column 12"
 
 
 def test_node_circuits_hold_existing_nodes_and_run(architecture, images_for):

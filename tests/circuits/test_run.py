@@ -140,3 +140,18 @@ def test_what_does_not_fit_is_refused(case_of, variant_named, unchecked):
         run_circuit(vit, Circuit.full(compile_graph(vit)), clean, corrupt, ablation="mean")
     with pytest.raises(TaskError, match="partner"):
         Pairs(clean, corrupt[:1])
+
+
+@pytest.mark.parametrize("kind", ["partner", "mean", "noise"])
+@pytest.mark.parametrize(("name", "ports"), [("plain", "qkv"), ("no-class-registers", "head"), ("average", "block")])
+def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports, kind, case_of, on_paths, close):
+    case = case_of(name, "mask", ports, {"kind": kind}, n=4)
+    for share in (0.4, 0.8):
+        mask = case.mask(share)
+        found = run(case, mask, objects=case.pairs.objects.any(1))
+        for pair, (one, edges) in enumerate(case.of_pairs):
+            with torch.no_grad():
+                wanted = reference_run(case.vit, one.graph, mask[edges], on_paths(one.graph, mask[edges])[1], *one.ends)
+            close(found[pair : pair + 1], wanted)
+    with pytest.raises(TaskError, match="masks="):
+        run(case, mask)

@@ -13,7 +13,7 @@ import pytest
 from vitcircuits.circuits import Circuit, Report, Scores, compile_graph
 from vitcircuits.circuits.formats.json import load_report, load_scores
 from vitcircuits.circuits.report import Curve, Figure
-from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder, read_run
+from vitcircuits.circuits.run_folder import PATCH_FILES, RESULT_FILES, RunFolder, read_run
 from vitcircuits.models.config import TokenLayout, VitConfig
 from vitcircuits.models.errors import FormatError
 
@@ -57,9 +57,11 @@ def test_run_json_comes_first_and_is_finished_last(tmp_path: Path):
     assert done["data_hash"] == "abc"
 
 
-def test_write_all_leaves_every_file_and_each_is_valid(circuit: Circuit, report: Report, tmp_path: Path):
+def test_write_all_leaves_every_file_and_each_is_valid(
+    circuit: Circuit, report: Report, patch_effects: Any, tmp_path: Path
+):
     folder = start(tmp_path)
-    written = folder.write_all(circuit, report)
+    written = folder.write_all(circuit, report, patch_effects=patch_effects())
     folder.finish()
     assert {path.name for path in written} == set(RESULT_FILES)
     assert {path.name for path in tmp_path.iterdir()} == {*RESULT_FILES, "run.json"}
@@ -70,11 +72,11 @@ def test_write_all_leaves_every_file_and_each_is_valid(circuit: Circuit, report:
         ElementTree.parse(tmp_path / name)
 
 
-def test_law_10_the_same_run_gives_the_same_bytes(circuit: Circuit, report: Report, tmp_path: Path):
+def test_law_10_the_same_run_gives_the_same_bytes(circuit: Circuit, report: Report, patch_effects: Any, tmp_path: Path):
     hashes = []
     for name in ("first", "second"):
         folder = start(tmp_path / name)
-        paths = folder.write_all(circuit, report)
+        paths = folder.write_all(circuit, report, patch_effects=patch_effects())
         folder.finish({"all": len(hashes) / 3})
         hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})
     assert hashes[0] == hashes[1]
@@ -83,6 +85,7 @@ def test_law_10_the_same_run_gives_the_same_bytes(circuit: Circuit, report: Repo
 def test_without_scores_or_report_the_rest_is_written(circuit: Circuit, tmp_path: Path):
     written = start(tmp_path).write_all(Circuit.from_edges(circuit.graph, circuit.edge_names()))
     assert {path.name for path in written} == {*RESULT_FILES} - {
+        *PATCH_FILES,
         "scores.safetensors",
         "report.json",
         "faithfulness.svg",

@@ -6,7 +6,7 @@ import pytest
 from vitcircuits.algorithms.benchmark import Benchmark, Row
 from vitcircuits.circuits.checks.robustness import Spread
 from vitcircuits.circuits.effect_table import PatchTable
-from vitcircuits.circuits.report import Curve, Figure, Report, Table
+from vitcircuits.circuits.report import Curve, Figure, Report, Table, Tabular
 from vitcircuits.models.errors import FormatError
 
 FIGURE = Figure(0.25, "share", 0.125, 0.5)
@@ -42,6 +42,14 @@ def test_a_table_can_do_all_that_tables_can(kind, tmp_path):
     assert str(table)
     with pytest.raises(FormatError, match=r"table\.csv"):
         table.save(tmp_path / "table.xls")
+
+
+def test_a_result_without_a_table_cannot_be_made():
+    class Bare(Tabular):
+        pass
+
+    with pytest.raises(TypeError, match="table"):
+        Bare()
 
 
 def test_figures_keep_their_intervals_in_a_frame_and_the_caveat_stands_below():

@@ -169,7 +169,7 @@ def drawn():
 
 
 def _option(draw):
-    command = draw.choice([name for name in BASE if name != "export"])  # which has no option
+    command = draw.choice([name for name in BASE if name != "export"])  # whose options are those of others
     actions = [one for one in _actions(command) if one.option_strings and one.dest not in ("help", "workers")]
     action = draw.choice(actions)
     if action.nargs == 0:

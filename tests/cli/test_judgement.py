@@ -2,7 +2,9 @@
 
 import json
 
+import pandas
 import pytest
+from vitcircuits.algorithms import RunConfig
 from vitcircuits.circuits import Circuit
 from vitcircuits.circuits.formats.json import load_report
 from vitcircuits.cli.main import main
@@ -41,6 +43,26 @@ def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_pat
         "local_minimality", "spread", "spread_distances", "controls", "images",
     }  # fmt: skip
     assert "null hypothesis" in files["html"].read_text() and "transmission" in files["svg"].read_text()
+
+
+def test_what_patches_carry_stands_in_the_run_folder_and_in_the_page(nodes, tmp_path, capsys):
+    of_run = pandas.read_csv(nodes / "patch_effects.csv")  # a small model's, unasked
+    assert len(of_run) == 16 and (nodes / "patch_effects.png").stat().st_size > 10_000
+    assert "What the circuit sees in the image" in (nodes / "circuit.html").read_text()
+    page, circuit = tmp_path / "judged.html", tmp_path / "circuit.json"
+    circuit.write_bytes((nodes / "circuit.json").read_bytes())
+    quick = [*FEW, "--no-curve", "--random", "0"]
+    assert main(["evaluate", str(circuit), *quick, "--patches", "8", "--page", str(page)]) == 0
+    assert "patches of the image, circuit of" in capsys.readouterr().out
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "patch_effects.csv"), of_run)
+    assert "What the circuit sees in the image" in page.read_text()
+
+
+def test_patches_can_be_left_out(tmp_path):
+    quick = [*FEW, "--random", "0", "--algorithm", "eap", "--size", "9", "--patches", "0"]
+    assert main(["discover", *DIGITS, *quick, "--out", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("patch_effects.*")) and RunConfig.load(tmp_path).patches == 0
+    assert "What the circuit sees" not in (tmp_path / "circuit.html").read_text()
 
 
 def test_single_checks_and_a_mistyped_one(nodes, tmp_path, capsys):

@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from vitcircuits.circuits import Circuit
+from vitcircuits.circuits.formats import FORMATS, SAVED
 from vitcircuits.cli.main import COMMANDS, main
 
 RESULTS = {
     "circuit.json", "scores.safetensors", "edges.csv", "circuit.dot", "circuit.graphml", "circuit.svg", "circuit.html",
-    "faithfulness.svg", "report.json", "run.json",
+    "faithfulness.svg", "report.json", "run.json", "patch_effects.csv", "patch_effects.png",
 }  # fmt: skip
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
 QUICK = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--size", "12", "--algorithm", "eap"]
@@ -226,9 +228,22 @@ def test_evaluate_draw_and_export_work_from_the_circuit(demo, tmp_path, capsys):
         assert main(["draw", f"{demo}/circuit.json", f"{tmp_path}/{name}"]) == 0
         assert main(["draw", str(demo), f"{tmp_path}/few-{name}", "--max-edges", "3"]) == 0
         assert "3 strongest" in (tmp_path / f"few-{name}").read_text()
-    for name in ("c.csv", "c.graphml", "c.json"):
-        assert main(["export", str(demo), f"{tmp_path}/{name}"]) == 0
+    for ending in SAVED:
+        capsys.readouterr()
+        assert main(["export", str(demo), f"{tmp_path}/c{ending}"]) == 0
+        assert FORMATS[ending].lost in capsys.readouterr().out
     assert (tmp_path / "c.json").read_bytes() == (demo / "circuit.json").read_bytes()
+
+
+def test_export_reads_files_of_eap_ig_when_the_model_is_named(demo, tmp_path, capsys):
+    theirs, own = tmp_path / "theirs.mib.json", tmp_path / "own.json"
+    assert main(["export", str(demo), str(theirs)]) == 0
+    assert "--model NAME" in refused(capsys, ["export", str(theirs), str(own)])
+    assert main(["export", str(theirs), str(own), "--model", "toy/digits-2l"]) == 0
+    circuit, again = Circuit.load(demo), Circuit.load(own)
+    assert again.edge_names() == circuit.edge_names()
+    assert np.array_equal(again.scores.values, circuit.scores.values)
+    assert main(["draw", str(own), f"{tmp_path}/own.html"]) == 0
 
 
 def test_models_and_doctor(capsys):

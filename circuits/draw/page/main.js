@@ -10,6 +10,10 @@ class Explorer {
       page.images && document.querySelector(".pair")
         ? new ImageView(new Attention(page.images), this.circuit, this.state)
         : null;
+    this.effects =
+      page.effects && document.querySelector(".pair")
+        ? new EffectsView(page.effects, picturesInPage(), this.state)
+        : null;
     this.view = new View(this.circuit.layout, pen => drawDiagram(pen, this.circuit, this.look));
     this.view.onsettle = () => this.remember();
     this.images?.picture.addEventListener("load", () => this.view.redraw());
@@ -36,7 +40,7 @@ class Explorer {
   }
 
   show(place, tablePlace) {
-    const side = make("div", {class: "side"}, this.images?.element, this.panel.element);
+    const side = make("div", {class: "side"}, this.images?.element, this.effects?.element, this.panel.element);
     place.append(
       this.bar(),
       make("div", {class: "stage"}, make("div", {class: "left"}, this.view.frame, this.size.element), side),
@@ -99,6 +103,7 @@ class Explorer {
     }
     if (has("n", "node", "other", "edge", "place", "paths", "pair", "kind")) this.panel.update(this.drawn);
     if (has("n", "node", "edge", "place", "pair", "token", "kind")) this.images?.update(this.head(), this.drawn);
+    if (has("pair", "over")) this.effects?.update();
     if (has("place")) this.view.reveal(this.circuit.lane(values.place));
     if (has("search", "sort", "down", "only", "edge") || (has("n") && values.only === "drawn"))
       this.table.update(this.drawn);

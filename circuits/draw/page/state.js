@@ -8,6 +8,7 @@ const START = {
   pair: 0,
   token: -1,
   kind: "pattern",
+  over: "",
   colours: "signed",
   search: "",
   sort: "rank",

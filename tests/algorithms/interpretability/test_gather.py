@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from vitcircuits.algorithms import logit_attribution
+from vitcircuits.algorithms import logit_attribution, logit_lens
 from vitcircuits.algorithms.interpretability.measure import (
     circuit_heads,
     head_effects,
     head_names,
     head_writes,
-    lens_logits,
     represented,
 )
 from vitcircuits.circuits import Circuit, compile_graph
@@ -40,7 +39,8 @@ def check_effects(vit, images):
 
 
 def check_lens(vit, images):
-    logits, layers = lens_logits(vit, images, memory=1)
+    tokens = logit_lens(vit, images, classes="all", n_bootstrap=0, memory=1).tokens
+    logits, layers = tokens.logits[:, :, 0], tokens.layers
     np.testing.assert_allclose(logits[-1], vit(images).double().numpy(), atol=1e-4)
     _, cache = vit.run_with_cache(images)
     n = vit.cfg.n_layers - int(vit.cfg.pools)
@@ -104,4 +104,4 @@ def test_what_makes_no_sense_is_refused(variant_named, images_for):
     with pytest.raises(ModelError, match="space of 16"):
         represented(vit.with_readout(nn.Identity()), 5)
     with pytest.raises(ModelError, match="are no classes"):
-        lens_logits(vit.with_readout(nn.Identity()), images)
+        logit_lens(vit.with_readout(nn.Identity()), images)

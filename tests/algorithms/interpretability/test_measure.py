@@ -106,7 +106,7 @@ def test_phrases_of_a_toy_clip_explain_more_of_its_heads_than_random_directions(
 def test_every_table_prints_with_its_caveat_and_has_a_frame(factors, lens, texts):
     assert "not what the model reads" in str(factors) and "another basis" in str(lens)
     assert "another list gives others" in str(texts) and "a square" in str(texts)
-    assert factors.frame().shape == (8 * 6, 12) and lens.frame().shape == (3, 14)
+    assert factors.frame().shape == (8 * 6, 12) and lens.frame().shape == (3, 17)
     frame = texts.frame()
     assert len(frame) == 8 * 3 and frame["explained"].between(0, 1).all()
     row = factors.frame().set_index(["head", "factor"]).loc[("a1.h0", "shape")]

@@ -7,7 +7,6 @@ import base64
 import csv
 import hashlib
 import re
-from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +18,7 @@ from vitcircuits.algorithms.sweeps.table import save_table, sweep_page, sweep_ta
 from vitcircuits.circuits.draw.curve import HEIGHT, WIDTH, sparkline
 from vitcircuits.circuits.figures import COLUMNS
 from vitcircuits.circuits.report import Curve, Figure, Report
-from vitcircuits.models.errors import TaskError
+from vitcircuits.models.errors import FormatError
 
 
 @pytest.fixture
@@ -74,9 +73,9 @@ def test_parquet_holds_the_same_table(tmp_path, outcomes):
     pandas.testing.assert_frame_equal(again, sweep_table(outcomes), check_dtype=False)
 
 
-@pytest.mark.skipif(find_spec("pyarrow") is not None, reason="pyarrow is installed, so Parquet is not refused.")
-def test_parquet_without_pyarrow_is_refused_before_anything_runs(tmp_path, cells, work):
-    with pytest.raises(TaskError, match=r"vitcircuits\[parquet\]"):
+def test_parquet_without_pyarrow_is_refused_before_anything_runs(tmp_path, cells, work, monkeypatch):
+    monkeypatch.setattr("vitcircuits.circuits.formats.plain.find_spec", lambda name: None)
+    with pytest.raises(FormatError, match=r"vitcircuits\[parquet\]"):
         run_sweep(cells, tmp_path, work, workers=0, tables=["csv", "parquet"])
     assert work.done == []
 

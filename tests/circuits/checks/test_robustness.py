@@ -13,7 +13,7 @@ METRICS = ("logit_difference", "kl", "probability")
 
 def test_each_cell_is_the_evaluation_of_that_choice(tiny_task, tiny_circuit):
     found = evaluate_spread(tiny_circuit, tiny_task, ablations=ABLATIONS, metrics=METRICS, n_bootstrap=50)
-    assert len(found.cells) == 9 and len(found.table.rows) == 9
+    assert len(found.cells) == 9 and len(found.table().rows) == 9
     for (ablation, metric), figure in found.cells.items():
         task = dataclasses.replace(tiny_task, metric=dataclasses.replace(tiny_task.metric, kind=metric))
         kind = ablation.split(" ")[0]
@@ -22,7 +22,7 @@ def test_each_cell_is_the_evaluation_of_that_choice(tiny_task, tiny_circuit):
     values = [figure.value for figure in found.cells.values()]
     assert found.lowest.value == min(values) and found.highest.value == max(values)
     assert found.lowest.low <= min(figure.low for figure in found.cells.values()) + 1e-12
-    for line in str(found.table).splitlines()[1:]:
+    for line in str(found.table()).splitlines()[1:]:
         assert "[" in line
 
 

@@ -3,6 +3,7 @@
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,10 +92,12 @@ def browser():
     api = pytest.importorskip(
         "playwright.sync_api", reason="the page is tried in a browser by playwright, not installed"
     )
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("the page is tried in chromium, and there is none on the path")
+    on_path = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
     with api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path  # where `playwright install chromium` puts it
+        path = next(filter(None, on_path), own if Path(own).exists() else None)
+        if path is None:
+            pytest.skip("the page is tried in chromium: neither on the path nor by `playwright install chromium`")
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()

@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import sys
+from ast import literal_eval
 
 import pytest
 from vitcircuits.circuits.draw import draw_circuit
@@ -67,6 +69,50 @@ def test_without_graphviz_the_text_is_written_and_a_picture_is_refused_in_a_sent
     with pytest.raises(FormatError, match="apt install graphviz"):
         draw_circuit(circuit, tmp_path / "circuit.png")
     assert not (tmp_path / "circuit.png").exists()
+
+
+FAKE = """#!{python}
+import pathlib, sys
+folder = pathlib.Path(__file__).parent
+(folder / "said").write_text(repr(sys.argv[1:]))
+(folder / "asked").write_bytes(sys.stdin.buffer.read())
+{then}
+"""
+
+
+@pytest.fixture
+def fake_dot(tmp_path, monkeypatch):
+    """A `dot` that writes down what it is given, and then does what it is told."""
+
+    def make(then):
+        (tmp_path / "dot").write_text(FAKE.format(python=sys.executable, then=then))
+        (tmp_path / "dot").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_dot_is_given_the_text_and_its_places_and_what_it_draws_is_the_file(circuit, fake_dot, ending):
+    folder = fake_dot("sys.stdout.buffer.write(b'drawn\\r\\n\\x00')")
+    path = draw_circuit(circuit, folder / f"circuit.{ending}", max_edges=3)
+    assert path.read_bytes() == b"drawn\r\n\x00"
+    assert (folder / "asked").read_text(encoding="utf-8") == to_dot(circuit, max_edges=3)
+    assert {"-Kneato", f"-T{ending}", "-n2"} <= set(literal_eval((folder / "said").read_text()))
+
+
+def test_what_goes_wrong_in_dot_is_a_sentence_and_no_file(circuit, fake_dot):
+    folder = fake_dot("sys.exit('no such font')")
+    with pytest.raises(FormatError, match=r"could not draw the circuit: no such font\. Draw an \.svg"):
+        draw_circuit(circuit, folder / "circuit.pdf")
+    fake_dot("import time; time.sleep(60)")
+    with pytest.raises(FormatError, match=r"more than 0\.5 s.*scores\.top"):
+        render(to_dot(circuit), "png", time_limit=0.5)
+    (folder / "dot").write_bytes(b"\x7fELF")
+    with pytest.raises(FormatError, match="cannot be run"):
+        draw_circuit(circuit, folder / "circuit.png")
+    assert not [*folder.glob("circuit.*")]
 
 
 def test_strings_are_escaped():

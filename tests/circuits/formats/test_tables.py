@@ -27,6 +27,26 @@ def test_law_9_the_table_reads_back_equal(
     assert list(table["rank"]) == list(range(1, len(circuit) + 1))
 
 
+@given(data=st.data())
+@settings(deadline=None, max_examples=20)
+def test_pandas_reads_parquet_back_equal(
+    data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path
+):
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, from the extra parquet.")
+    circuit = draw_circuit(data)
+    path = circuit.save(scratch / "edges.parquet")
+    assert_frame_equal(pandas.read_parquet(path), edges_table(circuit), check_exact=True)
+
+
+def test_without_pyarrow_parquet_is_refused_in_a_sentence(
+    circuit: Circuit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("vitcircuits.circuits.formats.plain.find_spec", lambda name: None)
+    with pytest.raises(FormatError, match=r"pip install 'vitcircuits\[parquet\]'"):
+        circuit.save(tmp_path / "edges.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rows_say_where_each_edge_is(make_graph: Callable[..., Graph]):
     names = ["input@cls->a0.h1<q>@cls", "a0.h1<k>@patch->a0.h1@cls", "a0.h1@cls->m1@cls", "m1@cls->logits@cls"]
     table = edges_table(Circuit.from_edges(make_graph("role"), ["input@patch->a0.h1<k>@patch", *names]))

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from vitcircuits.circuits import Circuit, class_contrast, compile_graph, planted_task, run_circuit, truth_mask
+from vitcircuits.circuits import (
+    Circuit,
+    Pairs,
+    class_contrast,
+    compile_graph,
+    planted_task,
+    planted_truth,
+    run_circuit,
+    truth_mask,
+)
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
 
@@ -16,19 +25,23 @@ def images(vit, n=64, *, last=False):
     return clean[(labels == vit.cfg.n_classes - 1) | (not last)][:n], vit.sample(n, 2)[0]
 
 
-def changes(vit, tokens, ablation, truths):
+def changes(vit, tokens, ablation, truths, objects=None):
     """Largest change with all false edges ablated, and the smallest of the largest changes of single true edges."""
     # an edge at a single patch matters in few images
     clean, partner = images(vit, 128, last=True) if tokens == "each" else images(vit)
     graph = compile_graph(vit, tokens=tokens)
+    objects = objects if objects is None else objects(vit, len(clean)).any(1)
     full, reference = vit(clean), torch.cat([clean, partner])
 
     def change(mask):
         circuit = Circuit(graph, mask)
-        got = run_circuit(vit, circuit, clean, partner, ablation=ablation, reference=reference)
+        got = run_circuit(vit, circuit, clean, partner, ablation=ablation, reference=reference, objects=objects)
         return float((got - full).abs().max())
 
-    masks = [truth_mask(graph, names) for names in truths]
+    if objects is not None:
+        where = objects[:, None].expand(-1, 2, -1)
+        truths = [planted_truth(graph, vit, Pairs(clean, partner, objects=where))]
+    masks = [truth_mask(graph, names) if not isinstance(names, np.ndarray) else names for names in truths]
     weakest = []
     for mask in masks:
         whole = np.ones_like(mask) if len(masks) == 1 else mask
@@ -46,6 +59,14 @@ def test_the_truth_of_finer_tokens_holds(name, tokens):
         pytest.skip("The disguise at single tokens takes long and adds nothing to the one by role.")
     vit = load_vit(name)
     unchanged, weakest = changes(vit, tokens, "partner", vit.minimal_circuits(tokens))
+    assert unchanged < 1e-5
+    assert weakest > 1
+
+
+@pytest.mark.parametrize("tokens", ["grid:1x3", "mask"])
+@pytest.mark.parametrize("name", ["planted/bright-column", f"{XOR}:trap,step"])
+def test_the_truth_of_cells_and_masks_holds(name, tokens, planted_objects):
+    unchanged, weakest = changes(load_vit(name), tokens, "partner", [], planted_objects)
     assert unchanged < 1e-5
     assert weakest > 1
 

@@ -1,0 +1,57 @@
+"""`vitcircuits catalogue`: what every head or neuron looks at, over one's own images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..circuits.tasks.task_config import TaskConfig
+from ..models.errors import FormatError
+from ..models.model_config import ModelConfig
+from .options import MODEL, READOUT, add_memory, add_number, add_settings, model_config, new_parser
+
+ENDINGS = (".csv", ".png", ".svg", ".pdf")
+EPILOG = """\
+examples:
+  vitcircuits catalogue toy/digits-2l --images digits --to heads.png
+  vitcircuits catalogue deit_tiny_patch16_224 --images photographs --n 100 --to heads.csv
+  vitcircuits catalogue toy/digits-2l --images digits --of neurons --to neurons.png
+
+Heads are named by the position pattern that they follow, whatever the image: offset, same, near, row, column, corner,
+edge, modulus. A .csv holds every figure, a .png, .svg or .pdf is a contact sheet: where each looks, and the patches
+that it takes most from. docs/heads.md says how they are measured.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `catalogue`."""
+    parser = new_parser(subparsers, "catalogue", "name every head by what it looks at, on your own images", EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="toy/digits-2l, a timm name, a folder, a file")
+    add_settings(parser.add_argument_group("model"), ModelConfig, MODEL[1:])
+    add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
+    parser.add_argument("--images", required=True, metavar="DIR", help="a folder of pictures, digits, mnist or sprites")
+    add_settings(parser, TaskConfig, ("data_dir",))
+    parser.add_argument("--of", choices=("heads", "neurons"), default="heads", help="what is described (heads)")
+    parser.add_argument("--to", type=Path, default=Path("heads.csv"), metavar="FILE", help="where to (heads.csv)")
+    add_number(parser, "--n", 100, "images (100)")
+    add_memory(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describes and writes."""
+    config = model_config(args)
+    config.require_found()
+    if args.to.suffix.lower() not in ENDINGS:
+        raise FormatError(f"--to {args.to}: end the name in one of {', '.join(ENDINGS)}, such as --to heads.csv.")
+    from ..algorithms import head_catalogue, neuron_catalogue
+    from ..models.pictures import load_pictures
+
+    vit = config.load(args.images, data_dir=args.data_dir)
+    images, _ = load_pictures(args.images, vit.preprocess, args.n, data_dir=args.data_dir)
+    describe: Any = head_catalogue if args.of == "heads" else neuron_catalogue
+    found = describe(vit, images, memory=args.memory)
+    written = found.save(args.to) if args.to.suffix.lower() == ".csv" else found.draw(args.to)
+    print(f"{found!r}\nwrote {written}")
+    return 0
