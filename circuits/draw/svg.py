@@ -189,7 +189,10 @@ def _panels(layout: Layout, drawn: Sequence[Stroke], picture: str) -> list[str]:
         path = "".join(_cell(layout, panel, group) for group in panel.groups)
         parts.append(tag("path", d=path, fill="#f7f8fa", stroke="#dfe3e8", stroke_width=0.6))
         if layout.picture and picture and not panel.level:
-            parts.append(_leaning(layout, panel, picture) + tag("path", d=path, fill="none", stroke="#ffffff"))
+            parts.append(
+                _leaning(layout, panel, picture)
+                + tag("path", d=path, fill="none", stroke="#ffffff", stroke_width=min(1.0, layout.cell[1] / 20))
+            )
         heats = ((group, carried.get((panel.level, group), 0.0)) for group in panel.groups)
         parts += [
             tag("path", tag("title", text(group)), d=_cell(layout, panel, group), fill=HEAT, fill_opacity=share)

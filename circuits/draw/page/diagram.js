@@ -118,7 +118,7 @@ function drawPanels(pen, {layout, cell}, {inks, picture, place, carried}) {
     if (shown) {
       const [x, y, width, height] = layout.picture;
       pen.picture(picture, [width, 0, (layout.lean * height) / layout.cell[1], height, x, panel.y + y], 0.5);
-      pen.path(panel.outline, {ink: inks.paper, width: 1});
+      pen.path(panel.outline, {ink: inks.paper, width: Math.min(1, layout.cell[1] / 20)});
     }
     for (const group of panel.groups) {
       const heat = carried.get(`${panel.level} ${group}`);

@@ -12,7 +12,7 @@ function picturesInPage() {
   );
 }
 
-const KINDS = {
+const ROW_KINDS = {
   pattern: ["attention", "The weights: how the head shares its attention out"],
   score: ["scores", "What enters the softmax: query times key"],
   value_weighted: ["written", "How long what the head writes is because of each patch: weight times value"],
@@ -106,12 +106,12 @@ class ImageView {
         "button",
         {
           type: "button",
-          title: KINDS[kind][1],
+          title: ROW_KINDS[kind][1],
           "aria-pressed": String(kind === this.kind),
           onclick: () => this.state.set({kind, token: -1}),
         },
         this.thumbnail(head, kind),
-        make("span", {}, KINDS[kind][0]),
+        make("span", {}, ROW_KINDS[kind][0]),
       );
     this.kinds.replaceChildren(...(kinds.length > 1 ? kinds.map(choice) : []));
   }

@@ -98,7 +98,7 @@ class Explorer {
     }
     if (has("n", "node", "other", "edge", "place", "paths", "colours", "search")) {
       this.look = this.findLook();
-      if (has("n") && this.drawn.length > READABLE) this.view.step();
+      if (has("n") && changed.size === 1 && this.drawn.length > READABLE) this.view.step();
       else this.view.redraw();
     }
     if (has("n", "node", "other", "edge", "place", "paths", "pair", "kind")) this.panel.update(this.drawn);

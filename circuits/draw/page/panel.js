@@ -113,9 +113,14 @@ class Panel {
   }
 
   sameLayer(box, here) {
-    const same = this.circuit.boxes.filter(
-      one => one.kind === "head" && one.layer === box.layer && one.group === box.group,
-    );
+    const alike = one => one.kind === "head" && one.layer === box.layer && one.group === box.group;
+    const placed = new Map(this.circuit.boxes.filter(alike).map(one => [one.head, one]));
+    const n = this.images?.attention.heads[box.layer] ?? 0; // of which a map places only those that it uses
+    for (let head = 0; head < n; head++) {
+      const bare = {layer: box.layer, head, node: `a${box.layer}.h${head}`, label: "", reads: [], writes: []};
+      if (!placed.has(head)) placed.set(head, bare);
+    }
+    const same = [...placed.values()].sort((a, b) => a.head - b.head);
     const cells = same.map(one => {
       const n = [...one.reads, ...one.writes].filter(edge => here.has(edge)).length;
       const attention = this.images ? this.images.thumbnail(one) : null;

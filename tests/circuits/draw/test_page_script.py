@@ -232,6 +232,9 @@ def test_on_a_map_of_places_each_is_coloured_named_and_chosen(shown, exhibit):
     assert lit(page) == {edge.name for edge in touching}
     canvas(page).click(position=corner)
     assert lit(page) == set(circuit.edge_names())
+    head = next(edge.destination for edge in circuit if edge.destination.kind == "head")
+    once = shown(to_html(circuit, exhibit=exhibit(circuit)), f"#node={head.node}%40{head.group}")
+    assert once.locator(".same button span").all_inner_texts() == [f"a{head.layer}.h{n}" for n in range(3)]
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
     saved = download.value.path().read_text(encoding="utf-8")
