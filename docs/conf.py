@@ -4,7 +4,6 @@ The notebooks are run as they are built, in a folder of their own, and a cell th
 the API are written from the packages' `__init__.pyi` before Sphinx looks for pages (`api_pages`).
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -19,9 +18,6 @@ project, author, version = "vitcircuits", "The vitcircuits developers", __versio
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**.ipynb_checkpoints"]
-
-# A line of tasks.md may stand there before its page does.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda said: "didn't match any" not in str(said.msg))
 
 # Pages: Markdown as GitHub shows it, with links to headings.
 myst_heading_anchors = 3
