@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import vitcircuits as vc
-from vitcircuits.algorithms import eap_ig, learned_masks
+from vitcircuits.algorithms import eap_ig, learned_masks, token_flow
 from vitcircuits.circuits import Circuit, Task, gather, planted_task
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -61,8 +61,14 @@ def transmission(path: Path) -> None:
     vc.evaluate(circuit, task).draw(path)
 
 
+def flow(path: Path) -> None:
+    """What heads carry between CLS and patches, layer by layer."""
+    vit = vc.load_vit("toy/digits-2l")
+    token_flow(vc.class_contrast(vit, "digits", target=3, foil=8)).draw(path)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
-    make.__name__: make for make in (digits_3v8, planted_xor, mnist_3v8, graph, edges, transmission)
+    make.__name__: make for make in (digits_3v8, planted_xor, mnist_3v8, graph, edges, transmission, flow)
 }
 
 if __name__ == "__main__":
