@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -195,22 +195,6 @@ class Graph:
     def place_of(self, block: EdgeBlock) -> int:
         """Where a block's destinations stand; of edges inside heads, where the heads read."""
         return 2 * self.cfg.n_layers if block.kind == "logits" else 2 * block.layer + (block.kind == "mlp")
-
-    def at(self, of_token: tuple[int | None, ...]) -> tuple[Graph, NDArray[np.intp] | slice]:
-        """The graph of pairs whose tokens are in these groups, and which of this graph's edges it has."""
-        if of_token == self.groups.of_token:
-            return self, slice(None)
-        if of_token not in self._at:
-            own = Graph(self.cfg, replace(self.groups, of_token=of_token), self.ports)
-            every, edges = np.arange(len(self)), np.zeros(len(own), dtype=np.intp)
-            for whole, block in zip(self.blocks, own.blocks, strict=True):
-                block.pack(whole.unpack(every), edges)
-            self._at[of_token] = own, edges
-        return self._at[of_token]
-
-    @cached_property
-    def _at(self) -> dict[tuple[int | None, ...], tuple[Graph, NDArray[np.intp]]]:
-        return {}
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:

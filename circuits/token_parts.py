@@ -1,7 +1,7 @@
 """Token groups that differ from pair to pair: which pairs share them, and the graph that these have.
 
 The edges of a graph over `tokens="mask"` are named once for all pairs. In one pair the graph is that of the pair's own
-partition: `Graph.at` has the same groups by name, of which one without tokens has no edges. So whatever is true of a
+partition: it has the same groups by name, of which one without tokens has no edges. So whatever is true of a
 graph whose groups are fixed is true of a pair, and what runs on such a graph runs on the pairs of each partition in
 turn. Figures over pairs are taken over those in which an edge occurs.
 
@@ -11,7 +11,8 @@ Where groups are the same in all pairs there is one part, which is everything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -71,9 +72,21 @@ def parts_of(graph: Graph, pairs: Pairs, *, alike: bool = True) -> list[Part]:
         by_groups.setdefault(graph.groups.of_token if whole else key, []).append(row)
     found = []
     for key, rows in by_groups.items():
-        own, edges = graph.at(key)
+        own, edges = _graph_at(graph, key)
         found.append(Part(own, edges, np.array(rows), pairs.select(rows)))
     return found
+
+
+@lru_cache(maxsize=512)  # every run of a mask asks for the same ones
+def _graph_at(graph: Graph, of_token: tuple[int | None, ...]) -> tuple[Graph, Rows]:
+    """The graph of pairs whose tokens are in these groups, and which of the whole graph's edges it has."""
+    if of_token == graph.groups.of_token:
+        return graph, slice(None)
+    own = Graph(graph.cfg, replace(graph.groups, of_token=of_token), graph.ports)
+    every, edges = np.arange(len(graph)), np.zeros(len(own), dtype=np.intp)
+    for whole, block in zip(graph.blocks, own.blocks, strict=True):
+        block.pack(whole.unpack(every), edges)
+    return own, edges
 
 
 def groups_of(graph: Graph, pairs: Pairs) -> Int[Tensor, "#pair token"]:

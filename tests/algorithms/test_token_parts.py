@@ -1,10 +1,13 @@
 """Over masks, every algorithm finds what it finds pair by pair, each on the groups of its own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import acdc, budgeted_pruning, exact_effects, learned_masks
 from vitcircuits.algorithms.engines.gated_run import GatedRunner, measure_slopes
+from vitcircuits.algorithms.optimal import ShiftDescent
 from vitcircuits.algorithms.pruning.gates import draw_gates, draw_masks
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.masks import FiniteDifference, Goal, Reparameterized
@@ -143,3 +146,22 @@ def test_budgeted_pruning_runs_over_masks(case_of):
     found = budgeted_pruning(case.graph, case.task, size=8, measure="exact")
     effects = exact_effects(case.graph, case.task)
     assert found.mask.sum() <= 8 and np.isfinite(found.scores.values).all() and effects.exact.all()
+
+
+def test_constants_are_learned_from_every_pair_on_its_own_groups(case_of, same_scores):
+    case = case_of("plain", "mask", "block", {"kind": "mean"}, n=4)
+    mask, rows = case.mask(0.6), np.array([3, 1, 0, 2])
+    descent = ShiftDescent(Circuit(case.graph, mask), case.task, 10**9)
+    shifts = torch.randn(descent.first.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad(), case.vit.borrowed():
+        loss, gradient = descent.gradient(shifts, rows)
+        wanted = 0.0
+        for pair, (one, edges) in enumerate(case.of_pairs):
+            own = ShiftDescent(Circuit(one.graph, mask[edges]), one.task, 10**9)
+            alone = {name: getattr(descent.goal, name)[[pair]] for name in ("full", "none", "signs")}
+            own.__dict__["goal"] = dataclasses.replace(descent.goal, **alone)
+            own.goal.__dict__["variance"] = descent.goal.variance
+            part, slope = own.gradient(shifts, np.array([0]))
+            loss, wanted = loss - part / 4, wanted + slope / 4
+    assert loss == pytest.approx(0, abs=1e-9)
+    same_scores(gradient.numpy(), wanted.numpy(), case.vit)

@@ -48,6 +48,19 @@ def eap_time(name: str, n_pairs: int, *, rounds: int) -> Row:
     )
 
 
+def eap_at_each_token_time(name: str, n_pairs: int, *, rounds: int) -> Row:
+    """EAP with a group for every token over EAP with one group."""
+    task = random_task(name, n_pairs)
+    one, each = (compile_graph(task.vit, tokens=tokens) for tokens in ("all", "each"))
+    return paired(
+        f'EAP at "each", {len(each):,} edges, {name}, {n_pairs} pairs',
+        lambda: eap(each, task),
+        f'EAP at "all", {len(one):,} edges',
+        lambda: eap(one, task),
+        rounds=rounds,
+    )
+
+
 def eap_ig_time(name: str, n_pairs: int, *, rounds: int) -> Row:
     """EAP-IG with 5 steps over 2 forwards and 5 forward and backward passes."""
     task = random_task(name, n_pairs)

@@ -23,6 +23,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
     "eap": lambda rounds: [edge_attribution.eap_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
+    "eap-each": lambda rounds: [edge_attribution.eap_at_each_token_time(DEIT, 8, rounds=rounds)],
     "eap-ig": lambda rounds: [edge_attribution.eap_ig_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
     "memory": lambda rounds: (
         [

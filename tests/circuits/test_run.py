@@ -6,7 +6,7 @@ import torch
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.run import run_circuit
+from vitcircuits.circuits.run import run_circuit, run_masks
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models.errors import GraphError, TaskError
 
@@ -146,12 +146,16 @@ def test_what_does_not_fit_is_refused(case_of, variant_named, unchecked):
 @pytest.mark.parametrize(("name", "ports"), [("plain", "qkv"), ("no-class-registers", "head"), ("average", "block")])
 def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports, kind, case_of, on_paths, close):
     case = case_of(name, "mask", ports, {"kind": kind}, n=4)
-    for share in (0.4, 0.8):
-        mask = case.mask(share)
+    masks = [case.mask(share) for share in (0.0, 0.4, 0.8, 1.1)]
+    runs = run_masks(case.vit, case.graph, masks, case.task.metric, case.pairs, case.baseline, n_logits=4)
+    for mask, judged in zip(masks, runs.logits, strict=True):
         found = run(case, mask, objects=case.pairs.objects.any(1))
+        close(judged.to(found), found)
         for pair, (one, edges) in enumerate(case.of_pairs):
             with torch.no_grad():
-                wanted = reference_run(case.vit, one.graph, mask[edges], on_paths(one.graph, mask[edges])[1], *one.ends)
+                alive = on_paths(one.graph, mask[edges])[1]
+                wanted = reference_run(case.vit, one.graph, mask[edges], alive, *one.ends)
             close(found[pair : pair + 1], wanted)
+    close(found, case.clean)  # law 2
     with pytest.raises(TaskError, match="masks="):
         run(case, mask)

@@ -14,6 +14,7 @@ from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 
 CHOICES = [(tokens, ports) for tokens in ("all", "role", "each") for ports in ("qkv", "head", "block")]
+CHOICES += [("grid:1x2", "head"), ("mask", "qkv")]
 VARIANTS = [
     {},
     {"class_token": False, "global_pool": "avg", "norm_layer": "rmsnorm"},
@@ -48,7 +49,16 @@ def linear_task():
         block.attn.qkv.bias.data[:32] = 0
     images = torch.randn(8, 1, 8, 8, dtype=torch.float64)
     pairs = Pairs(images[:2], images[2:4]), Pairs(images[4:6], images[6:])
-    return Task(load_vit(module), Metric("logit_difference", (0,), (2,)), *pairs)
+    return with_objects(Task(load_vit(module), Metric("logit_difference", (0,), (2,)), *pairs))
+
+
+def with_objects(task):
+    """The task whose pairs each have an object and a background, at other patches in each."""
+    cfg, pairs = task.vit.cfg.tokens, task.discovery
+    objects = torch.zeros(len(pairs), 2, cfg.n_tokens, dtype=torch.bool)
+    for row in range(len(pairs)):
+        objects[row, row % 2, cfg.patches.start + row] = objects[row, 1, cfg.patches.start + 1] = True
+    return dataclasses.replace(task, discovery=dataclasses.replace(pairs, objects=objects))
 
 
 @pytest.mark.parametrize(("tokens", "ports"), CHOICES)
@@ -74,9 +84,9 @@ def residual(block_values, graph):
 
 @pytest.mark.parametrize("score", [lambda g, t: eap(g, t), lambda g, t: eap_ig(g, t, steps=3, freeze_norm=False)])
 def test_law_5_residual_edges_add_over_refinements_of_tokens(score):
-    task = make_task(VARIANTS[2])
+    task = with_objects(make_task(VARIANTS[2]))
     wanted = residual(score(compile_graph(task.vit), task).values, compile_graph(task.vit))
-    for tokens in ("role", "each"):
+    for tokens in ("role", "each", "grid:2x1", "mask"):
         graph = compile_graph(task.vit, tokens=tokens)
         got = residual(score(graph, task).values, graph)
         assert got.keys() == wanted.keys()
@@ -106,9 +116,9 @@ def test_law_5_ports_add_up_to_the_head_and_heads_to_the_block(tokens):
 
 
 def test_law_5_linear_edges_inside_heads_add_over_refinements():
-    task = make_task(VARIANTS[0])
+    task = with_objects(make_task(VARIANTS[0]))
     totals = {}
-    for tokens in ("role", "each"):
+    for tokens in ("role", "each", "grid:2x1", "mask"):
         graph = compile_graph(task.vit, tokens=tokens)
         role = lambda group: "cls" if group == "cls" else "patch"  # noqa: E731
         for index, value in enumerate(eap(graph, task).values):
@@ -117,9 +127,10 @@ def test_law_5_linear_edges_inside_heads_add_over_refinements():
                 key = (str(edge.source.node), edge.port, role(edge.source.group), role(edge.destination.group))
                 totals.setdefault(tokens, {}).setdefault(key, 0.0)
                 totals[tokens][key] += value
-    assert totals["role"].keys() == totals["each"].keys()
-    for key, value in totals["role"].items():
-        assert totals["each"][key] == pytest.approx(value, abs=1e-9)
+    for tokens in ("each", "grid:2x1", "mask"):
+        assert totals["role"].keys() == totals[tokens].keys()
+        for key, value in totals["role"].items():
+            assert totals[tokens][key] == pytest.approx(value, abs=1e-9)
 
 
 def test_exact_softmax_equals_the_effect_where_the_rest_is_linear():
