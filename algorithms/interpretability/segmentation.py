@@ -1,13 +1,14 @@
 """Emergent segmentation: how well maps over patches find the object, in numbers, beside baselines that see nothing.
 
-Of each image a mask is known. A map keeps the k patches that it scores highest, and
+Of each image a mask is known. A map keeps the patches that it scores highest: a share of them, or those above a level
+between its lowest and its highest score on the image; and
 
     IoU     pixels that are both kept and object / pixels that are kept or object
     AUC     chance that a random pixel of the object lies in a patch of a higher score than one of the background;
             ties count half
 
-How many patches are kept (as a share) and which layer is read are chosen on other images: they are dealt into folds,
-and each image is judged with the share and layer that are best on the mean over the other folds. `ceiling` is what
+Which share or level and which layer are taken is chosen on other images: they are dealt into folds, and each image is
+judged with what is best on the mean over the other folds. `ceiling` is what
 patches can reach at all. Baselines: `centre box` scores patches by how near the middle they are, its size chosen
 likewise; `everything` keeps all patches; `untrained` is the same map on copies of the model whose weights are shuffled.
 """
@@ -32,8 +33,8 @@ from ...models.scrambled import shuffle_weights
 from .fitted_lens import FittedLens
 from .patch_scores import Targets, layer_label, patch_scores
 
-SHARES = np.arange(1, 21) / 20
-"""Shares of the patches that may be kept."""
+SHARES, LEVELS = np.arange(1, 21) / 20, np.arange(1, 20) / 20
+"""What may be kept of a map: shares of the patches; scores above so much of the way from the lowest to the highest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Judged:
     Args:
         iou: Of each image, with what was chosen on others.
         auc: Of each image; NaN where a map has no order, or an image no object or no background.
-        chosen: The layer and share that are best on all images together, in words.
+        chosen: The layer, and the share or level, that are best on all images together, in words.
     """
 
     iou: Float64[np.ndarray, " image"]
@@ -204,16 +205,17 @@ def judge_scores(
     folds: NDArray[np.int64],
     named: Any,
 ) -> Judged:
-    """IoU with the layer and share that are best on the other folds, and AUC with that layer."""
-    ious = np.stack([ious_by_share(one, cover) for one in scores])  # layer, image, share
-    n_shares = ious.shape[-1]
+    """IoU with the layer and the share or level that are best on the other folds, and AUC with that layer."""
+    ious = np.stack([ious_by_rule(one, cover) for one in scores])  # layer, image, rule
+    n_rules = ious.shape[-1]
     picks = _picked(ious.transpose(0, 2, 1).reshape(-1, ious.shape[1]), folds)
-    layers, shares = np.divmod(picks, n_shares)
+    layers, rules = np.divmod(picks, n_rules)
     rows = np.arange(len(folds))
     areas = np.stack([aucs(one, cover) for one in scores])
-    layer, share = divmod(int(ious.mean(1).argmax()), n_shares)
-    chosen = f"{named(layer)}, {SHARES[share]:.0%} of the patches"
-    return Judged(ious[layers, rows, shares], areas[layers, rows], chosen)
+    layer, rule = divmod(int(ious.mean(1).argmax()), n_rules)
+    level = rule - len(SHARES)
+    kept = f"{SHARES[rule]:.0%} of the patches" if level < 0 else f"scores above {LEVELS[level]:.0%} of the range"
+    return Judged(ious[layers, rows, rules], areas[layers, rows], f"{named(layer)}, {kept}")
 
 
 def _judge_labels(
@@ -239,15 +241,21 @@ def _picked(values: Float64[np.ndarray, "choice image"], folds: NDArray[np.int64
     return np.array(best)[folds]
 
 
-def ious_by_share(
+def ious_by_rule(
     scores: Float[np.ndarray, "image patch"], cover: Float64[np.ndarray, "image patch"]
-) -> Float64[np.ndarray, "image share"]:
-    """IoU where the highest share of the patches is kept, for each of SHARES; ties by place."""
+) -> Float64[np.ndarray, "image rule"]:
+    """IoU where the highest share of the patches is kept, or those above a level, for each of SHARES and LEVELS.
+
+    Ties of a share by place.
+    """
     order = np.argsort(-scores, axis=1, kind="stable")
     kept = np.cumsum(np.take_along_axis(cover, order, 1), axis=1)
-    n = scores.shape[1]
-    counts = np.maximum(1, np.rint(SHARES * n)).astype(np.int64)
-    inside = kept[:, counts - 1]
+    lowest, span = scores.min(1, keepdims=True), np.ptp(scores, axis=1)[:, None]
+    scaled = (scores - lowest) / np.where(span > 0, span, 1)
+    shares = np.broadcast_to(np.rint(SHARES * scores.shape[1]), (len(scores), len(SHARES)))
+    above = (scaled[:, :, None] >= LEVELS).sum(1)
+    counts = np.maximum(1, np.concatenate([shares, above], 1)).astype(np.int64)
+    inside = np.take_along_axis(kept, counts - 1, 1)
     return inside / (cover.sum(1, keepdims=True) + counts - inside)
 
 

@@ -134,3 +134,20 @@ def test_a_head_of_texts_is_read_at_patches_and_causal_masks_hold():
     other = logit_lens(vit, changed, at="all", classes="all", n_bootstrap=0).tokens
     np.testing.assert_allclose(other.logits[:, :, :-1], found.logits[:, :, :-1], atol=1e-4)
     assert np.abs(other.logits[:, :, -1] - found.logits[:, :, -1]).max() > 0.1
+
+
+def test_notebooks_show_the_page_of_patches_and_the_table_of_cls(tmp_path):
+    vit = load_vit("toy/digits-2l")
+    images = torch.rand(3, *(vit.cfg.n_channels, *vit.cfg.image_size), generator=torch.Generator().manual_seed(0))
+    patches, cls = (
+        logit_lens(vit, images, at=at, names=["<one>", "two", "three"], n_bootstrap=0) for at in ("all", "cls")
+    )
+    assert patches._repr_html_().startswith("<iframe sandbox") and "<table" in cls._repr_html_()
+    html = patches.save(tmp_path / "lens.html").read_text(encoding="utf-8")
+    answer = vit.class_names[int(vit(images)[1].argmax())]
+    assert f"two: read as {answer}" in html and "&lt;one&gt;" in html and "<one>" not in html
+    assert len(patches.tokens.pictures) == 3 and cls.tokens.pictures is None
+    with pytest.raises(DataError, match="pass at='patches'"):
+        cls.to_html()
+    with pytest.raises(DataError, match="from 0 to 2"):
+        patches.draw_patches(tmp_path / "lens.png", image=3)

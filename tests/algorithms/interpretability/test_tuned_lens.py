@@ -77,7 +77,7 @@ def test_what_is_cached_is_what_the_layers_hold(model, images_for, close):
     assert some.residuals.shape[1] == 9
 
 
-def test_it_reads_better_than_the_plain_lens_and_than_maps_of_other_layers(sprites, tuned):
+def test_it_reads_better_than_the_plain_lens_and_than_maps_of_other_layers(sprites, tuned, tmp_path):
     vit, _, test = sprites
     plain, found = logit_lens(vit, test, n_bootstrap=200), logit_lens(vit, test, through=tuned, n_bootstrap=200)
     figures, before = found.figures(), plain.figures()
@@ -87,6 +87,8 @@ def test_it_reads_better_than_the_plain_lens_and_than_maps_of_other_layers(sprit
         assert figures["agreement"][layer].value > figures["control_agreement"][layer].value
     assert figures["control_kl"][-1].value == 0 == figures["kl"][-1].value
     assert "control_agreement" in found.frame().columns and "tuned lens" in found.headline
+    drawn = plain.draw(tmp_path / "both.svg", beside=[found]).read_text(encoding="utf-8")
+    assert all(said in drawn for said in (">Lenses: toy/sprites-4l<", ">tuned lens, layers shuffled<", ">logit lens<"))
     held_out = [row["kl"][0] for row in tuned.card["figures"]]
     np.testing.assert_allclose([f.value for f in figures["kl"][:-1]], held_out, rtol=0.25)
 
