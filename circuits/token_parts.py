@@ -126,4 +126,4 @@ def where_occurring(
 
 def rows_of(parts: Sequence[Part]) -> Rows:
     """Where each pair stands among the pairs of the parts, one part after the other."""
-    return slice(None) if len(parts) == 1 else np.argsort(np.concatenate([part.rows for part in parts]))
+    return slice(None) if len(parts) == 1 else np.argsort(np.concatenate([np.asarray(part.rows) for part in parts]))

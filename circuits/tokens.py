@@ -65,7 +65,9 @@ class TokenGroups:
         either = [name in (OBJECT, BACKGROUND) for name in self.names]
         free = [group is None for group in self.of_token]
         known = [-1 if group is None else group for group in self.of_token]
-        return (np.arange(len(self))[:, None] == np.array(known)[None, :]) | np.outer(either, free)
+        found: NDArray[np.bool_] = np.arange(len(self))[:, None] == np.array(known)[None, :]
+        found |= np.outer(either, free)
+        return found
 
     def containing(self, tokens: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which groups hold any of the tokens, or may, shape (group,)."""

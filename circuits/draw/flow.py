@@ -80,7 +80,7 @@ def _bands(axes: Axes, values: NDArray[np.float64], ends: Sequence[int]) -> None
     order = sorted(np.ndindex(*known.shape), key=lambda place: -abs(known[place]))
     for place in order:
         layer, source, target = place
-        share = abs(known[place]) / largest
+        share = float(abs(known[place])) / largest
         if share < _LEAST:
             continue
         colour = BLUE if known[place] > 0 else ORANGE

@@ -302,9 +302,9 @@ _FEW = 3
 def _places(graph: Graph) -> list[str] | None:
     """The token group of each token, where groups are many places on every image alike."""
     groups = graph.groups
-    if len(groups) <= _FEW or groups.kind in ("mask", "frame"):
+    if len(groups) <= _FEW or groups.kind == "frame" or groups.per_pair:
         return None
-    return [groups.names[group] for group in groups.of_token]
+    return [groups.names[group] for group in groups.of_token if group is not None]
 
 
 def _rows(weights: NDArray[np.floating]) -> dict[str, Any]:

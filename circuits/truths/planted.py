@@ -144,12 +144,12 @@ def planted_truth(graph: Graph, vit: PlantedViT, pairs: Pairs | None = None) -> 
         ModelError: No truth is known with several token groups.
         TaskError: The groups are those of masks, and the pairs have none.
     """
-    partitions = {graph.groups.of_token}
-    if graph.groups.per_pair and pairs is not None:
-        partitions = {tuple(row) for row in groups_of(graph, pairs).tolist()}
+    if graph.groups.per_pair and pairs is None:
+        raise TaskError('over tokens="mask" the truth differs from pair to pair: pass the pairs.')
+    partitions = np.array([graph.groups.of_token]) if pairs is None else groups_of(graph, pairs).unique(dim=0).numpy()
     found = np.zeros(len(graph), dtype=bool)
-    for of_token in partitions:
-        found |= truth_mask(graph, vit.truth("partner", [graph.groups.names[group] for group in of_token]))
+    for names in np.array(graph.groups.names)[partitions].tolist():
+        found |= truth_mask(graph, vit.truth("partner", names))
     return found
 
 
