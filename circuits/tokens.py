@@ -62,11 +62,10 @@ class TokenGroups:
 
     def one_hot(self) -> NDArray[np.bool_]:
         """Membership, shape (group, token); of a token whose group each pair says, in both groups."""
-        either = [name in (OBJECT, BACKGROUND) for name in self.names]
-        free = [group is None for group in self.of_token]
-        known = [-1 if group is None else group for group in self.of_token]
-        found: NDArray[np.bool_] = np.arange(len(self))[:, None] == np.array(known)[None, :]
-        found |= np.outer(either, free)
+        either = [place for place, name in enumerate(self.names) if name in (OBJECT, BACKGROUND)]
+        found = np.zeros((len(self), len(self.of_token)), dtype=bool)
+        for token, group in enumerate(self.of_token):
+            found[either if group is None else group, token] = True
         return found
 
     def containing(self, tokens: tuple[int, ...]) -> NDArray[np.bool_]:
