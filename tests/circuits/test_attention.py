@@ -275,4 +275,4 @@ def test_exhibits_hold_the_same_rows(variant_named, images_for):
     for name, array in maps.items():
         layer, head = (int(part[1:]) for part in name.split("."))
         assert (found.attention[:, layer, head] == array[:, 0]).all()
-        assert (found.patterns[layer, head] == array[0].astype("float16")).all()
+        assert (found.patterns[0, layer, head] == array[0].astype("float16")).all()
