@@ -235,8 +235,7 @@ def discover(
         task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}.
         algorithm: A registered name (`ALGORITHMS`), or a function (graph, task, *, options) -> Scores or Circuit.
         size: Edges of the circuit, on paths from input to logits: a count, or a share of the graph's below 1.
-        level: Instead of a size: the smallest circuit that reads the image at this transmission (on a one-sided task:
-            that has this faithfulness); .8 where nothing is said.
+        level: Instead of a size: the smallest circuit of this transmission (one-sided: faithfulness); by default .8.
         threshold: Instead of both: all edges that score at least this.
         by: How edges are ranked.
         granularity: `edge`, or `node` for heads and MLPs kept whole.
@@ -266,8 +265,8 @@ def discover(
         return _of_task(task, discovery, random, patches, memory, out, overwrite, progress)
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
-    asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
     name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
+    asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
     config = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
     return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
 

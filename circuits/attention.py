@@ -236,11 +236,9 @@ def attention_maps(
     """
     cfg, images = vit.cfg, vit.check_images(images)
     if kind not in KINDS or queries not in get_args(Queries):
-        near = did_you_mean(str(kind), KINDS)
-        raise TaskError(
-            f"attention_maps(kind={kind!r}, queries={queries!r}) is not known: kind is one of "
-            f"{', '.join(map(repr, KINDS))}, queries 'each' or 'readout'.{near if kind not in KINDS else ''}"
-        )
+        near = "" if kind in KINDS else did_you_mean(str(kind), KINDS)
+        known = f"kind is one of {', '.join(map(repr, KINDS))}, queries 'each' or 'readout'"
+        raise TaskError(f"attention_maps(kind={kind!r}, queries={queries!r}) is not known: {known}.{near}")
     names = _names(cfg, layers, heads, kind)
     size = _result_bytes(cfg, names, len(images), queries)
     if size > memory:

@@ -126,13 +126,11 @@ def gather(
             f"gather(n={n}, split={split!r}, patterns={patterns!r}) is not possible: pass n of at least 1, "
             f'"evaluation" or "discovery", and "first" or "all".'
         )
-    vit = task.vit
+    vit, cfg = task.vit, task.vit.cfg
     every: Pairs = getattr(task, split)
-    pairs = every.select(_rows(every, n))
-    wanted = _rows_of(every, images)
+    pairs, wanted = every.select(_rows(every, n)), _rows_of(every, images)
     gathered: list[Tensor] = []
     full: list[Tensor] = []
-    cfg = vit.cfg
     fitting = _MOST_WEIGHTS // (cfg.n_layers * cfg.n_heads * cfg.tokens.n_tokens**2)
     whole = min(fitting, len(pairs) if patterns == "all" else 1)
 

@@ -163,20 +163,19 @@ def head_tour(
     every = head_names(vit.cfg)
     last = list(every)[-vit.cfg.heads_of(vit.cfg.n_layers - 1)]
     chosen = tuple(head_names(vit.cfg, last if heads is None else heads))
+    rows = {}
     with progress_bar("looking through heads", len(KINDS) + 1, progress, unit="pass") as bar:
-        rows = {}
         for one in KINDS:
             rows[one] = attention_maps(vit, images, kind=one, queries="readout", memory=memory, progress=False)
             bar.update()
         full = _full(vit, images, chosen, full_bytes, memory)
     with torch.no_grad():
-        logits = torch.cat([vit(batch) for batch in images.split(16)])
-    (pictures,) = pixels(vit, images)
+        answers = tuple(_answer(vit, row) for batch in images.split(16) for row in vit(batch))
     return HeadTour(
         cfg=vit.cfg,
-        pictures=pictures,
+        pictures=pixels(vit, images)[0],
         names=told,
-        answers=tuple(_answer(vit, row) for row in logits),
+        answers=answers,
         rows=rows,
         lengths=_lengths(rows),
         full=full,

@@ -128,14 +128,8 @@ def tuned_lens(
         ModelError: The outputs are no classes, or an option is not known.
     """
     require_lens(vit, at, points)
-    if at == "all" or start not in ("identity", "ridge") or penalty < 0 or min(epochs, patience - 1, n_patches - 1) < 0:
-        raise ModelError(
-            f"at={at!r}, start={start!r}, penalty={penalty}, epochs={epochs}, patience={patience} cannot be fitted: "
-            f"pass at='cls' or 'patches', start='identity' or 'ridge', and numbers of at least 0."
-        )
-    if len(images) < FEWEST:
-        raise DataError(f"a lens is fitted on one part of the images and judged on another: pass at least {FEWEST}.")
     how = _Learning(start, penalty, rate, decay, epochs, patience, batch)
+    _require_possible(how, at, n_patches, len(images))
     parts = deal(len(images), torch.Generator().manual_seed(seed))
     with vit.borrowed():
         cached = cache_residuals(vit, images, at, points, n_patches=n_patches, seed=seed, memory=memory)
@@ -151,6 +145,21 @@ def tuned_lens(
     }
     eye = torch.eye(vit.cfg.d_model, dtype=vit.dtype, device=vit.device)
     return FittedLens("tuned lens", torch.stack([eye + add for add in adds]), torch.stack(biases), card)
+
+
+def _require_possible(how: _Learning, at: str, n_patches: int, n_images: int) -> None:
+    if (
+        at == "all"
+        or how.start not in ("identity", "ridge")
+        or how.penalty < 0
+        or min(how.epochs, how.patience - 1, n_patches - 1) < 0
+    ):
+        raise ModelError(
+            f"at={at!r}, start={how.start!r}, penalty={how.penalty}, epochs={how.epochs}, patience={how.patience} "
+            f"cannot be fitted: pass at='cls' or 'patches', start='identity' or 'ridge', and numbers of at least 0."
+        )
+    if n_images < FEWEST:
+        raise DataError(f"a lens is fitted on one part of the images and judged on another: pass at least {FEWEST}.")
 
 
 def _fit_all(

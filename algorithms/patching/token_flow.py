@@ -182,11 +182,7 @@ def token_flow(
         GraphError: There is only one token group, a group is not known, or the graph belongs to another model.
         TaskError: A choice is not known, or the task is missing.
     """
-    if by not in ("exact", "gradient") or reads not in ("both", "keys", "values"):
-        raise TaskError(
-            f"by={by!r}, reads={reads!r} is not known: pass by='exact' or 'gradient', and reads='both', 'keys' or "
-            f"'values'."
-        )
+    _require_known(by, reads)
     if isinstance(what, Scores):
         return _of_scores(what, _Flows.of(what.graph, None, into, heads, reads))
     if isinstance(what, Task):
@@ -203,9 +199,16 @@ def token_flow(
         values, flips, clean, corrupt = _by_gradient(flows, task, pairs, steps, memory, progress)
     else:
         values, flips, clean, corrupt = _exactly(flows, task, pairs, mask, memory, progress)
-    ablation = task.ablation
-    shared = {"unit": task.metric.unit, "ablation": ablation, "task": task.info, "design": pairs.design}
+    shared = {"unit": task.metric.unit, "ablation": task.ablation, "task": task.info, "design": pairs.design}
     return flows.table(values, flips, clean, corrupt, by=by, circuit=0 if mask is None else int(mask.sum()), **shared)
+
+
+def _require_known(by: str, reads: str) -> None:
+    if by not in ("exact", "gradient") or reads not in ("both", "keys", "values"):
+        raise TaskError(
+            f"by={by!r}, reads={reads!r} is not known: pass by='exact' or 'gradient', and reads='both', 'keys' or "
+            f"'values'."
+        )
 
 
 @dataclass(frozen=True, eq=False)

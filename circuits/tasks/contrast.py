@@ -61,10 +61,9 @@ def class_contrast(
 ) -> Task:
     """A task that asks what tells one class from another.
 
-    Clean images show the target and the foil, equally many, and each meets partners of both (`design.py`). Discovery
-    takes images that the model classifies right; evaluation also those that it gets wrong. With `sides="one"` clean
-    images show the target alone and partners the foil, as most of the field measures: every pair is then checked (the
-    clean image is classified right, the partner lowers the metric). `task.info["dropped"]` counts what was left out.
+    Clean images show both, equally many, and each meets partners of both (`design.py`); discovery takes those that the
+    model gets right. With `sides="one"` clean images show the target and partners the foil, as most of the field does,
+    and each pair is checked (the partner lowers the metric). `task.info["dropped"]` counts what was left out.
 
     Args:
         vit: The opened model.
@@ -82,8 +81,7 @@ def class_contrast(
         n_evaluation: Of the test split (64); of a one-sided task pairs (100).
         n_partners: Partners of each class that a clean image meets in evaluation; in discovery one.
         reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
-        masks: Where the object is, for token groups (`compile_graph(vit, tokens="mask")`); see `as_masks`. By default
-            the partners' own, where they have masks. A patch is the object's if any of its pixels is.
+        masks: Where the object is, for `tokens="mask"` (see `as_masks`); by default the partners' own, if any.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
 
@@ -93,8 +91,7 @@ def class_contrast(
     """
     _require_known(sides)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
-    judged = Metric(metric, classes[0].indices, classes[1].indices)
-    partner = as_partner(corruption)
+    judged, partner = Metric(metric, classes[0].indices, classes[1].indices), as_partner(corruption)
     objects = _objects(partner, masks)
     with progress_bar("drawing images", None):
         loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
