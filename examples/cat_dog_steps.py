@@ -49,8 +49,9 @@ def table(columns, rows) -> str:
 
 
 def told(row, key="effect", low="low", high="high", factor=1.0, digits=2) -> str:
-    """A figure with its 95% interval."""
-    return f"{factor * row[key]:.{digits}f} [{factor * row[low]:.{digits}f}, {factor * row[high]:.{digits}f}]"
+    """A figure with its 95% interval; a single image has none."""
+    value, *ends = (f"{factor * row[name]:.{digits}f}" for name in (key, low, high))
+    return value if "nan" in ends else f"{value} [{', '.join(ends)}]"
 
 
 def moved(row) -> str:
@@ -87,7 +88,7 @@ def heads(study: Study, facts: dict) -> str:
     }
     for (name, way), found in tables.items():
         found.save(study.out / f"heads-{way}-{name}.csv")
-    tables["held-out", "noising"].draw(study.out / "heads.png", show="flips")
+    tables["held-out", "noising"].draw(study.out / "heads.png")
     frames = {key: found.frame().set_index(["layer", "head"]) for key, found in tables.items()}
     both = frames["chosen", "noising"] + frames["chosen", "denoising"].drop(columns="token")
     ranked = both.sort_values(["flips", "effect"], ascending=False).index
@@ -106,7 +107,7 @@ def heads(study: Study, facts: dict) -> str:
         f"Ordered on {len(study.task.discovery.opposed)} discovery pairs, told on {len(study.held_out)} pairs of "
         f"other images. (On the pairs that it was chosen on, {facts['heads'][0]} flips {flips(first)}% under "
         f"noising.)\n\n"
-        f"{table(columns, rows)}\n![Share of held-out pairs that flip, by head](heads.png)\n\n"
+        f"{table(columns, rows)}\n![What each head's write at CLS moves, in logits](heads.png)\n\n"
         f"{breeds(study, tables['held-out', 'noising'], ranked[:3])}"
     )
 
@@ -135,7 +136,8 @@ def breeds(study: Study, found, places) -> str:
 
 def circuit(study: Study, facts: dict) -> str:
     """Learned masks of a few sizes under means, each judged on held-out images by everything that `evaluate` says."""
-    task, best, journal = study.task.with_ablation(MEANS), facts["heads"][0], study.out / "masks.journal"
+    task, best = study.task.with_ablation(MEANS), facts["heads"][0]
+    journal = study.out / f"masks-{task.vit.digest()[:8]}.journal"
     found = learned_masks(study.graph, task, size=study.n["sizes"], steps=study.n["steps"], journal=journal)
     reports = [vc.evaluate(one, task, curve=False, n_random=study.n["random"]) for one in found]
     names = {"T": "transmission", "T within": "transmission_within", "R²": "reproduced_variation",
@@ -147,7 +149,7 @@ def circuit(study: Study, facts: dict) -> str:
     ]
     reads_it = [at for at, report in enumerate(reports) if report.method["verdict"] == "reads the image"]
     at = min(reads_it or range(len(found)), key=lambda place: len(found[place]))
-    kept, report = found[at], reports[at]
+    kept, report, controls = found[at], reports[at], reports[at].tables["controls"]
     kept.save(study.out / "circuit.json")
     own, every = (
         sum(best in (edge.source.node, edge.destination.node) for edge in some)
@@ -161,9 +163,10 @@ def circuit(study: Study, facts: dict) -> str:
         f"tried {smallest} of {len(study.graph):,}.\n\n"
         f"{table(['edges', *names], rows)}\nIt keeps {own} of the {every} edges into and out of {best}.\n\n"
         f"<details><summary>Everything that was measured of it</summary>\n\n"
-        f"{table(['figure', 'value'], figures)}\nLeakage is not defined under means, which have no partner; curves "
-        f"over all sizes (CPR, CMD) were not measured.\n\n"
-        f"{table(report.tables['controls'].columns, report.tables['controls'].rows)}\n</details>\n"
+        f"{table(['figure', 'value'], figures)}\n"
+        f"Leakage is not defined under means, which have no partner; curves over all sizes (CPR, CMD) were not "
+        f"measured. What answers without reading, or by chance, {controls.method}:\n\n"
+        f"{table(controls.columns, controls.rows)}\n</details>\n"
     )
 
 
