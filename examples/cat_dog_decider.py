@@ -85,7 +85,7 @@ def page_of(study: Study, args: argparse.Namespace) -> str:
     for number, (step, title) in enumerate(STEPS.items(), 1):
         found = finished(study, step, facts)
         facts |= found["facts"]
-        sections.append(f"## {number}. {title}\n\n{found['text']}")
+        sections.append(f"### {number}. {title}\n\n{found['text']}")
         minutes = {name: so_far + found[name] for name, so_far in minutes.items()}
     images = [
         f"{split}: {n['target']} {info['target_name']} and {n['foil']} {info['foil_name']} that the model gets right, "

@@ -16,7 +16,7 @@ def test_one_command_writes_the_page_and_goes_on_from_what_is_there(tmp_path, mo
     cat_dog_decider.main(command)
     said, steps = page.read_text(), cat_dog_decider.STEPS
     assert said.startswith("before\n") and said.endswith("after\n") and "former" not in said and "nan" not in said
-    assert re.findall(r"^## \d\. (.*)$", said, re.M) == list(steps.values())
+    assert re.findall(r"^### \d\. (.*)$", said, re.M) == list(steps.values())
     pictures = re.findall(r"!\[.*?\]\((page-[\w-]+\.png)\)", said)
     assert {path.name for path in tmp_path.glob("*.png")} == set(pictures) and len(pictures) == 5
     monkeypatch.setattr(cat_dog_decider, "STEPS", {_refused(step): title for step, title in steps.items()})
