@@ -104,9 +104,9 @@ def heads(study: Study, facts: dict) -> str:
         f"Each head's write at {'CLS' if study.cls else 'all tokens'} is exchanged for the one on an image of the "
         f"other class (noising), and put back into the run on that image (denoising). A pair *flips* if the answer "
         f"changes sides; *moved* is the effect in logits, and its share of what exchanging the whole image moves. "
-        f"Ordered on {len(study.task.discovery.opposed)} discovery pairs, told on {len(study.held_out)} pairs of "
-        f"other images. (On the pairs that it was chosen on, {facts['heads'][0]} flips {flips(first)}% under "
-        f"noising.)\n\n"
+        f"Ordered by flips, then by logits, on {len(study.task.discovery.opposed)} discovery pairs, told on "
+        f"{len(study.held_out)} pairs of other images. (On the pairs that it was chosen on, {facts['heads'][0]} flips "
+        f"{flips(first)}% under noising.)\n\n"
         f"{table(columns, rows)}\n![What each head's write at CLS moves, in logits](heads.png)\n\n"
         f"{breeds(study, tables['held-out', 'noising'], ranked[:3])}"
     )
