@@ -23,7 +23,7 @@ from cat_dog_steps import Study, circuit, flow, heads, probes, reads
 from vitcircuits.models import ModelError
 
 MODEL, SHARED = "deit_tiny_patch16_224", Path(__file__).resolve().parents[2] / "shared" / "data"
-FULL = {"images": None, "steps": 150, "sizes": [0.6, 0.4], "random": 2, "flow": 16, "patches": 8, "shuffles": 20}
+FULL = {"images": None, "steps": 150, "sizes": [0.4, 0.2], "random": 2, "flow": 16, "patches": 8, "shuffles": 20}
 QUICK = {"images": 24, "steps": 20, "sizes": [0.4, 0.2], "random": 2, "flow": 8, "patches": 4, "shuffles": 5}
 STEPS = {
     heads: "The heads whose write to CLS alone flips the answer",
