@@ -17,10 +17,10 @@ numpy arrays only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["noising", "denoising"]
 Shown = Literal["effect", "normalised", "flips"]
+Effects = TypeVar("Effects", bound="EffectTable")
 
 MEASURED = ("effect", "std_err", "low", "high", "flips", "flips_low", "flips_high", "normalised")
 """Columns of a frame beside those that name the place."""
@@ -88,6 +89,11 @@ class EffectTable(Tabular, ABC):
     def effect(self) -> NDArray[np.float64]:
         """Mean effect over the pairs, shape (*place)."""
         return self._mean(self.values)
+
+    def of_pairs(self: Effects, rows: Sequence[int]) -> Effects:
+        """Only some of the pairs, such as those whose clean image shows one breed."""
+        arrays = {name: getattr(self, name)[list(rows)] for name in ("values", "flips", "clean", "corrupt")}
+        return replace(self, **arrays, design=None if self.design is None else self.design.select(list(rows)))
 
     def _resamples(self, n: int, seed: int) -> Resamples:
         return Resamples.of_design(self.design, self.n_pairs, n, seed=seed)

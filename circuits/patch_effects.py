@@ -5,6 +5,7 @@ Holds numpy arrays only; `algorithms/patching/patch_effects.py` measures it and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,14 +55,12 @@ class PatchEffects(EffectTable):
         rows = [row for row, own in enumerate(self.keys) if own == key]
         return self.of_pairs(rows) if rows else None
 
-    def of_pairs(self, rows: list[int]) -> PatchEffects:
-        """Only some of the pairs."""
-        arrays = {name: getattr(self, name)[rows] for name in ("values", "flips", "clean", "corrupt", "images")}
+    def of_pairs(self, rows: Sequence[int]) -> PatchEffects:
+        """Only some of the pairs, of the full model too."""
         return replace(
-            self,
-            **arrays,
+            super().of_pairs(rows),
+            images=self.images[list(rows)],
             keys=tuple(self.keys[row] for row in rows),
-            design=None if self.design is None else self.design.select(rows),
             model=None if self.model is None else self.model.of_pairs(rows),
         )
 

@@ -1,112 +1,138 @@
-"""Which head decides between cat and dog? Every head's write at CLS, swapped between photographs of the two.
+"""The circuit that tells cats from dogs, whole: heads that decide, edges, what they read, and where it comes from.
 
-usage: python examples/cat_dog_decider.py [--model NAME] [--checkpoint FILE] [--data FOLDER] [--out FOLDER] [--quick]
+usage: python examples/cat_dog_decider.py [--model NAME] [--checkpoint FILE] [--data FOLDER] [--masks FOLDER] [--quick]
+                                          [--out FOLDER] [--write docs/cat-dog.md]
 
 The folder holds cats/ and dogs/. Without photographs or weights, and with --quick, toy/digits-2l tells a 3 from an 8.
+A step that was finished is read from the folder --out, so that a run that was interrupted goes on.
 """
 
 import argparse
+import json
+import os
+import platform
+import re
+import shutil
 import sys
+import time
 from pathlib import Path
 
-import pandas as pd
-from vitcircuits.algorithms import activation_patch, path_patch
-from vitcircuits.circuits import class_contrast, compile_graph
-from vitcircuits.models import ModelError, load_vit
+import torch
+import vitcircuits as vc
+from cat_dog_steps import Study, circuit, flow, heads, probes, reads
+from vitcircuits.models import ModelError
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--model", default="deit_tiny_patch16_224", help="any timm ViT with ImageNet's classes")
-parser.add_argument("--checkpoint", type=Path, help="its weights as .safetensors (shared/data, then timm's own)")
-parser.add_argument("--data", type=Path, default=SHARED / "cats_dogs", help="a folder with cats/ and dogs/")
-parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-parser.add_argument("--out", type=Path, default=Path("cat-dog-decider"))
-parser.add_argument("--quick", action="store_true", help="the toy model, in seconds")
-args = parser.parse_args()
+MODEL, SHARED = "deit_tiny_patch16_224", Path(__file__).resolve().parents[2] / "shared" / "data"
+FULL = {"images": None, "steps": 150, "sizes": [0.4, 0.2], "random": 2, "flow": 16, "patches": 8, "shuffles": 20}
+QUICK = {"images": 24, "steps": 20, "sizes": [0.4, 0.2], "random": 2, "flow": 8, "patches": 4, "shuffles": 5}
+STEPS = {
+    heads: "The heads whose write to CLS alone flips the answer",
+    circuit: "The smallest circuit that reads the image",
+    reads: "What the strongest head reads",
+    flow: "The path from the patches to CLS",
+    probes: "How much each patch holds, layer by layer",
+}
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def load_photographs():
+def open_study(args: argparse.Namespace) -> Study:
     """The model and its photographs; the toy and its digits where they cannot be had."""
-    found = SHARED / args.model / "model.safetensors"
-    checkpoint = args.checkpoint or (found if found.is_file() else None)
-    try:
-        if not args.quick and args.data.is_dir():
-            vit = load_vit(args.model, checkpoint=checkpoint, device=args.device)
-            return vit, str(args.data), "cats=281-285", "dogs=151-268"
-        reason = "--quick asks for the toy" if args.quick else f"there are no photographs at {args.data}"
-    except ModelError as error:
-        reason = f"{args.model} cannot be loaded ({error})"
-    print(f"Running toy/digits-2l, 3 against 8, instead: {reason}.", file=sys.stderr)
-    return load_vit("toy/digits-2l", device=args.device), "digits", "3", "8"
+    found, beside = SHARED / args.model / "model.safetensors", args.data.with_name(args.data.name + "_masks")
+    reason = "--quick asks for the toy" if args.quick else f"there are no photographs at {args.data}"
+    vit, data, classes, n = None, str(args.data), ("cats=281-285", "dogs=151-268"), FULL
+    masks = args.masks or (beside if beside.is_dir() else "attention")
+    if not args.quick and args.data.is_dir():
+        try:
+            checkpoint = args.checkpoint or (found if found.is_file() else None)
+            vit = vc.load_vit(args.model, checkpoint=checkpoint, device=args.device)
+        except ModelError as error:
+            reason = f"{args.model} cannot be loaded ({error})"
+    if vit is None:
+        print(f"Running toy/digits-2l, 3 against 8, instead: {reason}.", file=sys.stderr)
+        vit, data, classes, n, masks = vc.load_vit("toy/digits-2l"), "digits", ("3", "8"), QUICK, "foreground"
+    some = {"n_discovery": n["images"], "n_evaluation": n["images"], "n_partners": 1, "masks": masks}
+    task = vc.class_contrast(vit, data, target=classes[0], foil=classes[1], **some)
+    args.out.mkdir(parents=True, exist_ok=True)
+    return Study(task, vc.compile_graph(vit), args.out, n)
 
 
-# 1. The task: images of cats and of dogs that the model gets right, each met by others of both, and the logits of cats
-#    minus dogs. Effects are turned towards what the image shows, so both directions stand in one table.
-vit, data, target, foil = load_photographs()
-task = class_contrast(vit, data, target=target, foil=foil)
-held_out = task.evaluation.right.opposed
-print(vit, task, sep="\n")
-wrong = {split: counts["clean_wrong"] for split, counts in task.info["dropped"].items()}
-print(f"images that the model gets wrong: {wrong['discovery']} of discovery, {wrong['evaluation']} of evaluation\n")
-
-# 2. Every head's write at CLS exchanged for the one on an image of the other class (noising), and put back into the run
-#    on that image (denoising). On discovery images, where the head is chosen, and on others, where it is judged: the
-#    best of 36 heads on the images that it was chosen on looks better than it is.
-graph = compile_graph(vit)
-cls = "cls" if vit.cfg.tokens.has_cls else "all"
-tables = {
-    (name, direction): activation_patch(graph, task, "head_out", tokens=cls, direction=direction, pairs=pairs)
-    for name, pairs in (("chosen", task.discovery), ("held-out", held_out))
-    for direction in ("noising", "denoising")
-}
-for (name, direction), table in tables.items():
-    table.draw(args.out / f"heads-{direction}-{name}.svg")
-    table.draw(args.out / f"heads-{direction}-{name}.png")
-    table.save(args.out / f"heads-{direction}-{name}.csv")
-
-# 3. The choice, on discovery images: by the share of pairs that flip, then by the logits moved, each the mean of both.
-frames = {key: table.frame().set_index(["layer", "head"]) for key, table in tables.items()}
-columns = ("flips", "effect")
-both = pd.DataFrame(
-    {column: (frames["chosen", "noising"][column] + frames["chosen", "denoising"][column]) / 2 for column in columns}
-)
-ranked = both.sort_values(list(columns), ascending=False).index
-best = "a{}.h{}".format(*ranked[0])
+def finished(study: Study, step, facts: dict) -> dict:
+    """What a step found, now or in an earlier run with the same settings."""
+    vit, info, file = study.task.vit, study.task.info, study.out / f"{step.__name__}-step.json"
+    settings = {**study.n, "model": vit.digest(), "data": info["data_digest"], "masks": info["mask_digest"]}
+    if file.is_file() and (found := json.loads(file.read_text(encoding="utf-8")))["settings"] == settings:
+        return found
+    print(f"{step.__name__} ...", file=sys.stderr)
+    work, clock = time.process_time(), time.time()
+    text = step(study, facts)
+    minutes = {"work": (time.process_time() - work) / 60, "clock": (time.time() - clock) / 60}
+    found = {"settings": settings, "text": text, "facts": facts, **minutes}
+    replace_text(file, json.dumps(found))
+    return found
 
 
-def interval(row, key, low, high, factor=1.0):
-    """A figure with its 95% interval."""
-    return f"{factor * row[key]:.2f} [{factor * row[low]:.2f}, {factor * row[high]:.2f}]"
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
-# 4. The judgement, on images that had no part in the choice.
-lines = {
-    "a{}.h{}".format(*place): {
-        f"{direction} {name}": interval(frames["held-out", direction].loc[place], *parts)
-        for direction in ("noising", "denoising")
-        for name, parts in (
-            ("flips %", ("flips", "flips_low", "flips_high", 100.0)),
-            ("moved", ("effect", "low", "high")),
-        )
-    }
-    for place in ranked[:10]
-}
-print(f"the ten strongest heads of {len(task.discovery.opposed)} discovery pairs, on {len(held_out)} others")
-print(pd.DataFrame(lines).T.to_string(), "\n")
+def page_of(study: Study, args: argparse.Namespace) -> str:
+    """The measured part of the page."""
+    info, vit, facts, sections = study.task.info, study.task.vit, {}, []
+    minutes = {"work": 0.0, "clock": 0.0}
+    for number, (step, title) in enumerate(STEPS.items(), 1):
+        found = finished(study, step, facts)
+        facts |= found["facts"]
+        sections.append(f"### {number}. {title}\n\n{found['text']}")
+        minutes = {name: so_far + found[name] for name, so_far in minutes.items()}
+    images = [
+        f"{split}: {n['target']} {info['target_name']} and {n['foil']} {info['foil_name']} that the model gets right, "
+        f"{n['target_wrong']} and {n['foil_wrong']} that it does not"
+        for split, n in info["images"].items()
+    ]
+    options = f" --model {args.model}" * (args.model != MODEL) + " --quick" * args.quick
+    return (
+        f"Model: {vit.cfg.name}, {vit.cfg.n_layers} blocks of {vit.cfg.n_heads} heads. Question: {info['target_name']} "
+        f"against {info['foil_name']}. Images of {'; of '.join(images)}. Intervals: 95%. Written by\n\n"
+        f"```bash\npython examples/cat_dog_decider.py{options} --write docs/cat-dog.md\n```\n\n"
+        f"in {minutes['work']:.1f} minutes of processor time ({minutes['clock']:.1f} by the clock, beside other work) "
+        f"on {os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s).\n\n"
+        + "\n".join(sections)
+    )
 
-# 5. What the strongest head reads, and who reads it: the exact effect of every direct path into and out of it. The
-#    paths are ordered on discovery images and told on the others.
-found = {}
-for name, pairs in (("chosen", task.discovery), ("held-out", held_out)):
-    parts = {"into": path_patch(graph, task, destinations=best, pairs=pairs)}
-    parts["out-of"] = path_patch(graph, task, sources=best, pairs=pairs)
-    found[name] = pd.concat([part.frame() for part in parts.values()]).set_index(["source", "destination"])
-    for way, part in parts.items():
-        part.draw(args.out / f"{way}-{best}-{name}.svg")
-        part.save(args.out / f"{way}-{best}-{name}.csv")
-order = found["chosen"]["effect"].abs().sort_values(ascending=False).index
-paths = found["held-out"].loc[order[:12]].reset_index()
-paths["effect"] = [interval(row, "effect", "low", "high") for _, row in paths.iterrows()]
-print(f"paths into and out of {best}, strongest on discovery pairs first, their exact effect on {len(held_out)} others")
-print(paths[["source", "destination", "effect"]].to_string(index=False))
-print(f"\npictures and tables are in {args.out}")
+
+def write(page: Path, text: str, out: Path) -> None:
+    """The page with its pictures beside it; what stands outside the marks is left."""
+    for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
+        part = page.with_name(f"{page.stem}-{name}.part")
+        shutil.copyfile(out / name, part)
+        part.replace(page.with_name(f"{page.stem}-{name}"))
+    text = re.sub(r"\]\(([\w-]+\.png)\)", rf"]({page.stem}-\1)", text)
+    before = page.read_text(encoding="utf-8") if page.is_file() else f"# Cats against dogs\n\n{BEGIN}\n{END}\n"
+    head, _, tail = before.partition(BEGIN)
+    replace_text(page, f"{head}{BEGIN}\n{text}\n{END}{tail.partition(END)[2]}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs every step and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL, help="any timm ViT with ImageNet's classes")
+    parser.add_argument("--checkpoint", type=Path, help="its weights as .safetensors (shared/data, then timm's own)")
+    parser.add_argument("--data", type=Path, default=SHARED / "cats_dogs", help="a folder with cats/ and dogs/")
+    parser.add_argument("--masks", type=Path, help="pictures of masks of the same names (DATA_masks, else attention)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--out", type=Path, default=Path("cat-dog-decider"), help="tables, pictures, finished steps")
+    parser.add_argument("--write", type=Path, help="a Markdown page, its pictures beside it")
+    parser.add_argument("--quick", action="store_true", help="the toy model, in a minute")
+    args = parser.parse_args(arguments)
+    text = page_of(open_study(args), args)
+    print(text)
+    if args.write:
+        write(args.write, text, args.out)
+    print(f"pictures and tables are in {args.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -197,7 +197,7 @@ class ProbeTable(Tabular):
         order = {group: place for place, group in enumerate(self.groups[:5])}
         found = self.by_patch()
         named = sorted(found, key=lambda name: order.get(name, len(order)))
-        return tuple(Line(f"{name} (each)", found[name]) for name in named)
+        return tuple(Line(name, found[name]) for name in named)
 
     @drawable
     def draw_maps(self, path: str | Path, *, images: Sequence[int] = (0, 1, 2, 3), target: int = 0, foil: int = 1,

@@ -44,7 +44,7 @@ def probe(
     labels: Labels,
     *,
     tokens: str | Sequence[str] = "role",
-    masks: Bool[Tensor, "image height width"] | None = None,
+    masks: Bool[Tensor, "image row column"] | None = None,
     points: Sequence[Point] | str = ("pre", "mid", "post"),
     layers: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,

@@ -105,7 +105,8 @@ def patch_effects(
     regions = _Regions.of(vit.cfg.tokens, grid, patches)
     say_runs(task, circuit.graph, len(pairs) * len(regions), progress=progress)
     subjects = (_Subject.circuit(circuit, vit), _Subject.full_model(vit))
-    measured = _measure(task, subjects, regions, pairs, chosen, direction, memory, progress)
+    once = subjects[1:] if circuit.mask.all() else subjects
+    measured = _measure(task, once, regions, pairs, chosen, direction, memory, progress)
     (images,) = pixels(vit, pairs.clean)
     common = {"direction": direction, "unit": task.metric.unit, "ablation": chosen, "task": task.info}
     common |= {"design": pairs.design, "images": images, "keys": image_keys(pairs.clean)}
@@ -118,7 +119,7 @@ def patch_effects(
             corrupt=corrupt,
             **common,
         )
-        for subject, (values, flips, clean, corrupt) in zip(subjects, measured, strict=True)
+        for subject, (values, flips, clean, corrupt) in zip(subjects, (measured[0], measured[-1]), strict=True)
     )
     return replace(found, model=model)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,33 +198,40 @@ def draw_panels(
         FormatError: The ending is not known, or the file cannot be written.
     """
 
+    names = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))  # one name, one colour
+
     def fill(drawing: Drawing) -> None:
-        places = drawing.subplots(1, len(panels), squeeze=False, sharey=same_scale)[0]
+        places, drawn = drawing.subplots(1, len(panels), squeeze=False, sharey=same_scale)[0], {}
         for panel, axes in zip(panels, places, strict=True):
-            _fill_panel(axes, panel, ticks)
+            drawn |= _fill_panel(axes, panel, ticks, names)
             axes.set_xlabel(axis, color=LABEL)
         head(drawing, title)
         if max(len(panel.lines) for panel in panels) > 1:
-            handles, labels = places[0].get_legend_handles_labels()
-            drawing.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+            drawing.legend(
+                [drawn[name] for name in names], names, loc="outside lower center", ncols=3, frameon=False, fontsize=9
+            )
 
     return draw_plot(path, "panels", (3.1 * len(panels) + 0.3, 3.1), fill)
 
 
-def _fill_panel(axes: Axes, panel: Panel, ticks: Sequence[str]) -> None:
-    for place, line in enumerate(panel.lines):
+def _fill_panel(axes: Axes, panel: Panel, ticks: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Draws the lines and returns them by name."""
+    drawn: dict[str, Any] = {}
+    for line in panel.lines:
+        place = names.index(line.label)
         n, colour = len(line.figures), LINES[place % len(LINES)]
         across = np.arange(n) if ticks else np.arange(n) / max(n - 1, 1)
         values = np.array([np.nan if f.value is None else f.value for f in line.figures])
         ends = np.array([[np.nan if e is None else e for e in (f.low, f.high)] for f in line.figures])
         axes.fill_between(across, ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
-        axes.plot(across, values, color=colour, marker=MARKS[place % len(MARKS)], markersize=4, label=line.label)
+        (drawn[line.label],) = axes.plot(across, values, color=colour, marker=MARKS[place % len(MARKS)], markersize=4)
     axes.set_title(panel.title, loc="left", fontsize=10, color=LABEL, parse_math=False)
     if ticks:
         step = -(-len(ticks) // _MOST_TICKS)
         shown = range(0, len(ticks), step)
         axes.set_xticks(shown, [ticks[i].removeprefix("block ") for i in shown])
     dress(axes, labelsize=9)
+    return drawn
 
 
 _SAID = 3  # texts that are written beside a row

@@ -41,6 +41,11 @@ def test_every_column_is_what_it_says():
     assert 0 < row["flips_low"] < 0.25 < row["flips_high"] < 1
 
 
+def test_some_of_the_pairs_are_a_table_of_their_own():
+    row = patch_table().of_pairs([1, 3]).frame().iloc[0]
+    assert row["effect"] == 3 and row["flips"] == 0 and row["normalised"] == 3 / 5
+
+
 def test_the_interval_covers_the_mean_about_95_times_in_100():
     rng = np.random.default_rng(0)
     values = rng.normal(1.0, 1.0, (40, 1, 400, 1))

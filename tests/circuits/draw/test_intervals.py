@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from vitcircuits.circuits.draw.intervals import Line, Panel, draw_panels
+from vitcircuits.circuits.draw.style import LINES
 from vitcircuits.circuits.report import Figure
 from vitcircuits.models.errors import FormatError
 
@@ -22,6 +23,15 @@ def test_it_says_its_words(tmp_path):
     two = Line("one", (GOOD, BARE, NONE)), Line("two", (GOOD, GOOD, GOOD))
     path = draw_panels(panels(*two), tmp_path / "p.svg", ticks=("input", "block 0", "block 1"), title="of <both>")
     assert {"agreement $x$ <&>", "rank", "of <both>", "one", "two", "input", "0", "1", "layer"} <= set(said(path))
+
+
+def test_a_name_has_one_colour_in_all_panels_and_stands_in_the_legend(tmp_path):
+    one, two, three = (Line(name, (GOOD, GOOD)) for name in ("one", "two", "three"))
+    first = {}
+    for name, beside in (("one", (one,)), ("two", (two, three))):
+        path = draw_panels([Panel("a", (one, two)), Panel("b", beside)], tmp_path / f"{name}.svg")
+        first[name] = path.read_text().count(LINES[0])
+    assert "three" in said(path) and first["two"] < first["one"]
 
 
 def test_a_single_line_needs_no_legend_and_lines_of_any_length_share_an_axis(tmp_path):
