@@ -97,6 +97,11 @@ def configuration(args: argparse.Namespace) -> RunConfig:
     lacking = [name for name in ("data", "target", "foil") if getattr(config.task, name) is None]
     for name in [*["model"] * (config.model.model is None), *lacking]:
         raise TaskError(f"no {name} is named: pass --{name}, or --config with a file that names it.")
+    if args.mask is not None and not config.task.corruption.startswith("object_") and config.discovery.tokens != "mask":
+        raise TaskError(
+            f"--mask has no use with --corruption {config.task.corruption} and --tokens {config.discovery.tokens}: "
+            f"leave it out, or pass --corruption object_fill or --tokens mask."
+        )
     return config
 
 

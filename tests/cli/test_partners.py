@@ -39,7 +39,7 @@ def test_options_without_use_are_refused(capsys, tmp_path):
     assert "--partners" in refused(capsys, ["partners", *DIGITS, *QUICK, "--corruption", "blur", *out])
     assert "--mask" in refused(capsys, ["partners", *DIGITS, *QUICK, "--partners", "object_blur", *out])
     discover = ["discover", *DIGITS, *QUICK, *out]
-    assert "object_fill" in refused(capsys, [*discover, "--mask", "attention"])
+    assert "--tokens mask" in refused(capsys, [*discover, "--mask", "attention"])
     assert "--corruption word" in refused(capsys, [*discover, "--word", "dog"])
     assert "0.8,0.5" in refused(capsys, [*discover, "--corruption", "word", "--word-place", "x,y"])
     assert "object_swap" in refused(capsys, [*discover, "--corruption", "object_swap"])
