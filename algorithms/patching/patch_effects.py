@@ -41,6 +41,7 @@ from ...circuits.memory import batch_size_for
 from ...circuits.patch_effects import PatchEffects
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
 from ...circuits.tasks.task import Pairs, Task
+from ...circuits.token_parts import parts_of
 from ...models.config import TokenLayout
 from ...models.errors import GraphError, TaskError
 from ...models.hooked import HookedViT
@@ -104,22 +105,21 @@ def patch_effects(
     pairs = _chosen(task, chosen, pairs, n, split)
     regions = _Regions.of(vit.cfg.tokens, grid, patches)
     say_runs(task, circuit.graph, len(pairs) * len(regions), progress=progress)
-    subjects = (_Subject.circuit(circuit, vit), _Subject.full_model(vit))
-    once = subjects[1:] if circuit.mask.all() else subjects
-    measured = _measure(task, once, regions, pairs, chosen, direction, memory, progress)
+    names, kept = (f"circuit of {len(circuit):,} edges", "full model"), None if circuit.mask.all() else circuit
+    measured = _measure(task, kept, regions, pairs, chosen, direction, memory, progress)
     (images,) = pixels(vit, pairs.clean)
     common = {"direction": direction, "unit": task.metric.unit, "ablation": chosen, "task": task.info}
     common |= {"design": pairs.design, "images": images, "keys": image_keys(pairs.clean)}
     found, model = (
         PatchEffects(
-            subject=subject.name,
+            subject=name,
             values=regions.laid_out(values, np.nan),
             flips=regions.laid_out(flips, False),
             clean=clean,
             corrupt=corrupt,
             **common,
         )
-        for subject, (values, flips, clean, corrupt) in zip(subjects, (measured[0], measured[-1]), strict=True)
+        for name, (values, flips, clean, corrupt) in zip(names, (measured[0], measured[-1]), strict=True)
     )
     return replace(found, model=model)
 
@@ -203,36 +203,33 @@ class _Subject:
     """Whose runs are patched.
 
     Args:
-        name: What it is called.
         run: Its run.
         reads: Tokens whose input can reach the logits, shape (token,).
     """
 
-    name: str
     run: Run
     reads: Bool[Tensor, " token"]
 
     @classmethod
     def full_model(cls, vit: HookedViT) -> _Subject:
         everywhere = torch.ones(vit.cfg.tokens.n_tokens, dtype=torch.bool)
-        return cls("full model", lambda embedded, _: vit.finish(embedded), everywhere)
+        return cls(lambda embedded, _: vit.finish(embedded), everywhere)
 
     @classmethod
-    def circuit(cls, circuit: Circuit, vit: HookedViT) -> _Subject:
-        graph, name = circuit.graph, f"circuit of {len(circuit):,} edges"
-        if circuit.mask.all():
-            return replace(cls.full_model(vit), name=name)
-        weights = MaskWeights.from_mask(graph, circuit.mask, vit)
+    def circuit(cls, circuit: Circuit, vit: HookedViT, pair: Pairs) -> _Subject:
+        """In a pair, whose token groups may be its own."""
+        (part,) = parts_of(circuit.graph, pair)
+        weights = MaskWeights.from_mask(part.graph, circuit.mask[part.edges], vit)
 
         def run(embedded: Tensor, ablated: Tensor) -> Tensor:
             return masked_logits_from(vit, weights, embedded, ablated.expand(-1, len(embedded), -1, -1))
 
-        return cls(name, run, torch.from_numpy(weights.needed[0][np.array(graph.groups.of_token)]))
+        return cls(run, torch.from_numpy(weights.needed[0][np.array(part.graph.groups.of_token)]))
 
 
 def _measure(
     task: Task,
-    subjects: Sequence[_Subject],
+    circuit: Circuit | None,
     regions: _Regions,
     pairs: Pairs,
     ablation: Ablation,
@@ -240,16 +237,18 @@ def _measure(
     memory: int,
     progress: bool | None,
 ) -> list[list[np.ndarray]]:
-    """Of each subject, the full model last: effects and flips (pair, region), the metric of both ends (pair,)."""
-    vit, found = task.vit, [[] for _ in subjects]
+    """Of a circuit if there is one, then of the full model: effects and flips (pair, region), both ends (pair,)."""
+    vit, n_subjects = task.vit, 1 + (circuit is not None)
+    found, model = [[] for _ in range(n_subjects)], _Subject.full_model(vit)
     baseline = make_baseline(vit, ablation, task.reference, memory=memory)
     runs = memory if vit.device.type != "cpu" else min(memory, _AT_ONCE)
-    at_once, total = batch_size_for(vit, runs // 2, copies=1), len(subjects) * len(pairs) * len(regions)
+    at_once, total = batch_size_for(vit, runs // 2, copies=1), n_subjects * len(pairs) * len(regions)
     with torch.no_grad(), vit.borrowed(), progress_bar("patches", total, progress, "run") as bar:
         for batch in pairs.batches(batch_size_for(vit, memory // 2, copies=3)):
             ends, ablated = clean_embedded(vit, batch), baseline(batch)
-            logits: list[list[Tensor]] = [[] for _ in subjects]
+            logits: list[list[Tensor]] = [[] for _ in found]
             for pair, clean in enumerate(ends):
+                subjects = [model] if circuit is None else [_Subject.circuit(circuit, vit, batch.select([pair])), model]
                 for own, subject in zip(logits, subjects, strict=True):
                     own.append(_patched(subject, regions, clean, ablated[:, [pair]], direction, at_once))
                     bar.update(len(regions))

@@ -187,7 +187,7 @@ def _slug(name: str) -> str:
 KEYS: Mapping[str, Collection[str]] = {
     "models": tuple(settings_of(ModelConfig)),
     "tasks": tuple(settings_of(TaskConfig)),
-    "algorithms": (*settings_of(Discovery), "options", "faithfulness", "random", "memory"),
+    "algorithms": (*settings_of(Discovery), "options", "faithfulness", "random", "patches", "memory"),
 }
 """The settings that belong into each kind of table."""
 

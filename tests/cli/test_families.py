@@ -97,4 +97,4 @@ def test_discover_on_built_modules(name, architecture_named, tmp_path):
     choices = ["--tokens", "role", "--size", "14"]
     config = parsed(["--model", name, "--data", "digits", "--target", "0", "--foil", "1", *QUICK, *choices])
     found = config.run(tmp_path, vit=vit)
-    assert found.report.n_edges == len(found.circuit) and len(found.files) == 9
+    assert found.report.n_edges == len(found.circuit) and len(found.files) == 11

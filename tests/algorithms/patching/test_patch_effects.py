@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import activation_patch, patch_effects
+from vitcircuits.algorithms import activation_patch, eap, patch_effects
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, planted_task, run_circuit
 from vitcircuits.circuits.run import MaskWeights, masked_logits_from
 from vitcircuits.circuits.tasks.metrics import Metric
+from vitcircuits.circuits.token_parts import parts_of
 from vitcircuits.circuits.truths.planted import NOISE_FLOOR
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
@@ -299,3 +300,21 @@ def test_what_is_not_possible_is_refused_with_what_is(variant_named, images_for,
     vit = variant_named("plain")
     with pytest.raises(error, match=said):
         patch_effects(some_circuit(vit), make_task(vit, images_for), **changes)
+
+
+def test_over_masks_a_pair_is_patched_as_under_its_own_groups(variant_named, images_for):
+    vit = variant_named("registers-layerscale")
+    images = [images_for(vit, 2, seed=seed) for seed in range(4)]
+    objects = torch.zeros(2, 2, vit.cfg.tokens.n_tokens, dtype=torch.bool)
+    objects[0, :, vit.cfg.tokens.n_prefix] = objects[1, 1, -2:] = True
+    pairs = Pairs(*images[:2], objects=objects)
+    task = Task(vit, Metric("logit_difference", (0,), (1,)), pairs, Pairs(*images[2:], objects=objects))
+    graph = compile_graph(vit, tokens="mask")
+    circuit = eap(graph, task).top(0.4)
+    found = patch_effects(circuit, task, pairs=pairs)
+    for row in range(2):
+        (part,) = parts_of(graph, pairs.select([row]))
+        alone = Circuit(part.graph, circuit.mask[part.edges])
+        wanted = patch_effects(alone, task, pairs=pairs.select([row]))
+        np.testing.assert_allclose(found.values[row], wanted.values[0], rtol=0, atol=1e-9)
+    assert np.abs(found.values).max() > 1e-6
