@@ -70,7 +70,7 @@ class TokenGroups:
 
     def containing(self, tokens: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which groups hold any of the tokens, or may, shape (group,)."""
-        return self.one_hot()[:, list(tokens)].any(1)
+        return np.logical_or.reduce(self.one_hot()[:, list(tokens)], axis=1)
 
     def of_objects(self, objects: NDArray[np.bool_]) -> NDArray[np.intp]:
         """The group of each token where the object is at some tokens, shape (pair, token) as they have."""

@@ -160,8 +160,7 @@ def head_tour(
             f"head_tour({len(images)} images, {len(told)} names, kind={kind!r}, full_bytes={full_bytes}) is not "
             f"possible: pass a name for each image, bytes of 0 or more, and one of {', '.join(map(repr, KINDS))}."
         )
-    every = head_names(vit.cfg)
-    last = list(every)[-vit.cfg.heads_of(vit.cfg.n_layers - 1)]
+    last = list(head_names(vit.cfg))[-vit.cfg.heads_of(vit.cfg.n_layers - 1)]
     chosen = tuple(head_names(vit.cfg, last if heads is None else heads))
     rows = {}
     with progress_bar("looking through heads", len(KINDS) + 1, progress, unit="pass") as bar:
