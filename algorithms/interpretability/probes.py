@@ -16,7 +16,7 @@ model reads it (Alain and Bengio 2017; Hewitt and Liang 2019).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from ...circuits.memory import batch_size_for
 from ...circuits.tokens import token_columns
 from ...models.errors import DataError, ModelError
 from ...models.hooked import HookedViT
+from ...models.watching import progress_bar
 from ..patching.patch_points import layer_traces
 from .factors import PENALTIES, left_out_predictions, ridge_predictions, turned_into_span
 from .neuron_catalogue import Labels, class_codes
@@ -53,6 +54,7 @@ def probe(
     n_shuffles: int = 20,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
+    progress: bool | None = None,
 ) -> ProbeTable:
     """How well the class of the image can be read off the residual, by layer, point and group of tokens.
 
@@ -75,6 +77,7 @@ def probe(
         n_shuffles: How often labels are dealt out anew, for the null.
         seed: Deals both.
         memory: Bytes to hold at once, beside the features.
+        progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         DataError: Images, labels or masks don't fit each other or the model, or are too few.
@@ -87,34 +90,43 @@ def probe(
     if n_folds < 2 or len(images) < 10 * n_folds:
         raise DataError(f"{len(images)} images in {n_folds} folds are too few: pass ten for each of two folds or more.")
     groups, weights = _groups(vit, tokens, masks, len(images))
-    features = _features(vit, images, places, weights, memory)
-    folds = balanced_folds(codes, n_folds, seed=seed)
-    hits, null = _answers(features, codes, folds, n_shuffles, seed)
-    found = None
-    if maps:
-        there = "patch" in groups
-        means = features if there else _features(vit, images, places, _patch_mean(vit), memory)
-        column = groups.index("patch") if there else 0
-        fits = [patch_fits(part[:, column], np.eye(len(names))[codes], folds) for part in means]
-        objects = None if masks is None else patch_masks(vit, masks)
-        found = PatchMaps(_maps(vit, images, places, fits, memory), codes, objects)
+    folds, found = balanced_folds(codes, n_folds, seed=seed), None
+    with progress_bar("probe", (1 + maps) * len(places), progress, "place") as bar:
+        features = _features(vit, images, places, weights, memory)
+        hits, null = _answers(features, codes, folds, n_shuffles, seed, bar)
+        if maps:
+            column = groups.index("patch") if "patch" in groups else 0
+            means = features if "patch" in groups else _features(vit, images, places, _patch_mean(vit), memory)
+            fits = []
+            for part in means:
+                fits.append(patch_fits(part[:, column], np.eye(len(names))[codes], folds))
+                bar.update()
+            objects = None if masks is None else patch_masks(vit, masks)
+            found = PatchMaps(_maps(vit, images, places, fits, memory), codes, objects)
     method = {"n_images": len(images), "n_folds": n_folds, "n_shuffles": n_shuffles, "seed": seed}
     said = tuple(_said(layer, point) for layer, point in places)
     return ProbeTable(vit.cfg.name, said, groups, names, hits, null, method, found)
 
 
 def _answers(
-    features: list[Float64[np.ndarray, "image group model"]], codes: NDArray, folds: NDArray, n_shuffles: int, seed: int
+    features: list[Float64[np.ndarray, "image group model"]],
+    codes: NDArray,
+    folds: NDArray,
+    n_shuffles: int,
+    seed: int,
+    bar: Any,
 ) -> tuple[Bool[np.ndarray, "place group image"], Float64[np.ndarray, "shuffle place group"]]:
     """Whether each image is answered rightly, and the share of right answers where labels are dealt out anew."""
     orders = [_dealt_anew(folds, np.random.default_rng([seed, 1, shuffle])) for shuffle in range(n_shuffles)]
     dealt = [codes, *(codes[order] for order in orders)]
     targets = [np.eye(codes.max() + 1)[some] for some in dealt]
     right = np.zeros((1 + n_shuffles, len(features), features[0].shape[1], len(codes)), dtype=bool)
-    for place, group in np.ndindex(right.shape[1:3]):
-        spanned, _ = spanning(features[place][:, group])
-        guesses = left_out_predictions(spanned, targets, folds)
-        right[:, place, group] = [guess.argmax(1) == some for guess, some in zip(guesses, dealt, strict=True)]
+    for place, part in enumerate(features):
+        for group in range(right.shape[2]):
+            spanned, _ = spanning(part[:, group])
+            guesses = left_out_predictions(spanned, targets, folds)
+            right[:, place, group] = [guess.argmax(1) == some for guess, some in zip(guesses, dealt, strict=True)]
+        bar.update()
     return right[0], right[1:].mean(-1)
 
 
