@@ -6,10 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..circuits.tasks.task_config import TaskConfig
 from ..models.errors import FormatError
-from ..models.model_config import ModelConfig
-from .options import MODEL, READOUT, add_memory, add_number, add_settings, model_config, new_parser
+from .options import add_memory, add_model_and_images, add_number, load_model_and_images, model_config, new_parser
 
 ENDINGS = (".csv", ".png", ".svg", ".pdf")
 EPILOG = """\
@@ -27,11 +25,7 @@ that it takes most from. docs/heads.md says how they are measured.
 def add_parser(subparsers: Any) -> None:
     """Register `catalogue`."""
     parser = new_parser(subparsers, "catalogue", "name every head by what it looks at, on your own images", EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="toy/digits-2l, a timm name, a folder, a file")
-    add_settings(parser.add_argument_group("model"), ModelConfig, MODEL[1:])
-    add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
-    parser.add_argument("--images", required=True, metavar="DIR", help="a folder of pictures, digits, mnist or sprites")
-    add_settings(parser, TaskConfig, ("data_dir",))
+    add_model_and_images(parser)
     parser.add_argument("--of", choices=("heads", "neurons"), default="heads", help="what is described (heads)")
     parser.add_argument("--to", type=Path, default=Path("heads.csv"), metavar="FILE", help="where to (heads.csv)")
     add_number(parser, "--n", 100, "images (100)")
@@ -41,15 +35,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describes and writes."""
-    config = model_config(args)
-    config.require_found()
+    model_config(args).require_found()
     if args.to.suffix.lower() not in ENDINGS:
         raise FormatError(f"--to {args.to}: end the name in one of {', '.join(ENDINGS)}, such as --to heads.csv.")
     from ..algorithms import head_catalogue, neuron_catalogue
-    from ..models.pictures import load_pictures
 
-    vit = config.load(args.images, data_dir=args.data_dir)
-    images, _ = load_pictures(args.images, vit.preprocess, args.n, data_dir=args.data_dir)
+    vit, images, _ = load_model_and_images(args)
     describe: Any = head_catalogue if args.of == "heads" else neuron_catalogue
     found = describe(vit, images, memory=args.memory)
     written = found.save(args.to) if args.to.suffix.lower() == ".csv" else found.draw(args.to)

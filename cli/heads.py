@@ -6,10 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..circuits.tasks.task_config import TaskConfig
-from ..models.model_config import ModelConfig
 from ..models.settings import FROM_NONE
-from .options import MODEL, READOUT, add_memory, add_number, add_settings, model_config, new_parser
+from .options import add_memory, add_model_and_images, add_number, load_model_and_images, model_config, new_parser
 
 KINDS = ("pattern", "score", "value_weighted", "rollout")
 EPILOG = """\
@@ -27,17 +25,7 @@ through every head on every image, and what each patch sees for as many heads an
 def add_parser(subparsers: Any) -> None:
     """Register `heads`."""
     parser = new_parser(subparsers, "heads", "every attention head over your own images, as one page", EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="toy/mnist-2l, a timm name, a folder, a file")
-    group = parser.add_argument_group("model")
-    add_settings(group, ModelConfig, MODEL[1:])
-    add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
-    parser.add_argument(
-        "--images",
-        required=True,
-        metavar="DIR",
-        help="a folder of pictures, digits, mnist or sprites",
-    )
-    add_settings(parser, TaskConfig, ("data_dir",))
+    add_model_and_images(parser)
     parser.add_argument(
         "--to",
         type=Path,
@@ -57,14 +45,11 @@ def run(args: argparse.Namespace) -> int:
     """Writes it."""
     from ..circuits.draw.head_page import written_as
 
-    config = model_config(args)
-    config.require_found()
+    model_config(args).require_found()
     written_as(args.to)
     from ..circuits.tour import head_tour
-    from ..models.pictures import load_pictures
 
-    vit = config.load(args.images, data_dir=args.data_dir)
-    images, names = load_pictures(args.images, vit.preprocess, args.n, data_dir=args.data_dir)
+    vit, images, names = load_model_and_images(args)
     options = {"heads": args.head, "kind": args.kind, "full_bytes": args.full_mb * 1_000_000, "memory": args.memory}
     print(f"wrote {head_tour(vit, images, names=names, **options).save(args.to)}")
     return 0

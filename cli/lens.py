@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..circuits.tasks.task_config import TaskConfig
-from ..models.model_config import ModelConfig
-from .options import MODEL, READOUT, add_memory, add_number, add_settings, model_config, new_parser
+from .options import add_memory, add_model_and_images, add_number, load_model_and_images, model_config, new_parser
 
 EPILOG = """\
 examples:
@@ -26,11 +24,7 @@ lens that tuned_lens(vit, images).save("lens.safetensors") wrote, for the place 
 def add_parser(subparsers: Any) -> None:
     """Register `lens`."""
     parser = new_parser(subparsers, "lens", "what each layer says at each patch of your own images", EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="toy/sprites-4l, a timm name, a folder, a file")
-    add_settings(parser.add_argument_group("model"), ModelConfig, MODEL[1:])
-    add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
-    parser.add_argument("--images", required=True, metavar="DIR", help="a folder of pictures, digits, mnist or sprites")
-    add_settings(parser, TaskConfig, ("data_dir",))
+    add_model_and_images(parser)
     parser.add_argument("--to", type=Path, default=Path("lens.html"), metavar="FILE", help="where to (lens.html)")
     parser.add_argument("--at", choices=("patches", "all", "cls"), default="patches", help="which tokens (patches)")
     parser.add_argument("--points", choices=("pre", "mid", "post"), default="post", help="of each block (post)")
@@ -43,14 +37,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads and writes."""
-    config = model_config(args)
-    config.require_found()
+    model_config(args).require_found()
     from ..algorithms import load_lens, logit_lens
-    from ..models.pictures import load_pictures
 
     through = None if args.through is None else load_lens(args.through)
-    vit = config.load(args.images, data_dir=args.data_dir)
-    images, names = load_pictures(args.images, vit.preprocess, args.n, data_dir=args.data_dir)
+    vit, images, names = load_model_and_images(args)
     options = {"at": args.at, "points": args.points, "through": through, "names": names, "memory": args.memory}
     lens = logit_lens(vit, images, **options)
     drawn = args.to.suffix.lower() in (".png", ".svg", ".pdf")

@@ -19,6 +19,8 @@ from ..models.model_config import ModelConfig
 from ..models.settings import COUNTS, Range, Setting, settings_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..circuits.circuit import Circuit
     from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
@@ -102,6 +104,23 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
     add_settings(group, ModelConfig, MODEL[:1], required=required)
     add_settings(group, ModelConfig, MODEL[1:])
     add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
+
+
+def add_model_and_images(parser: argparse.ArgumentParser) -> None:
+    """A model by its place, its readout, and pictures of one's own."""
+    parser.add_argument("model", metavar="MODEL", help="toy/digits-2l, a timm name, a folder, a file")
+    add_settings(parser.add_argument_group("model"), ModelConfig, MODEL[1:])
+    add_settings(parser.add_argument_group("readout, in place of the model's own head"), ModelConfig, READOUT)
+    parser.add_argument("--images", required=True, metavar="DIR", help="a folder of pictures, digits, mnist or sprites")
+    add_settings(parser, TaskConfig, ("data_dir",))
+
+
+def load_model_and_images(args: argparse.Namespace) -> tuple[HookedViT, Tensor, tuple[str, ...]]:
+    """The model, args.n pictures as it takes them, (image, channel, height, width), and their names."""
+    from ..models.pictures import load_pictures
+
+    vit = model_config(args).load(args.images, data_dir=args.data_dir)
+    return vit, *load_pictures(args.images, vit.preprocess, args.n, data_dir=args.data_dir)
 
 
 def add_task(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -157,6 +157,7 @@ class _Sums:
 
     @classmethod
     def of(cls, mean: Mean, grid: Grid) -> _Sums:
+        """Of a mean pattern (target, source)."""
         n_targets, n = mean.shape
         square, spread = n_targets == n > 1, float(np.square(mean - mean.mean()).sum())
         distance = np.arange(n)[None, :] - np.arange(n)[:, None] + n - 1

@@ -163,6 +163,7 @@ class _Regions:
 
     @classmethod
     def of(cls, tokens: TokenLayout, grid: tuple[int, int] | None, patches: Sequence[str] | str | None) -> _Regions:
+        """Of the grid's blocks those that are asked for."""
         shape = tokens.grid if grid is None else grid
         if len(shape) != 2 or not all(1 <= n <= most for n, most in zip(shape, tokens.grid, strict=True)):
             raise TaskError(

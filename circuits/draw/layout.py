@@ -226,6 +226,7 @@ def place_lanes(graph: Graph, edges: Iterable[Edge]) -> Layout:
 
 
 def used_by(edges: Iterable[Edge]) -> Use:
+    """Which ends and ports some edges touch, and where they are read and written."""
     use = Use()
     for edge in edges:
         source, destination = edge.source, edge.destination
