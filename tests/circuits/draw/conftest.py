@@ -86,6 +86,9 @@ window.reported = [];
 document.addEventListener("securitypolicyviolation", event => window.reported.push(event.violatedDirective));
 """
 
+SCRIPTED = 'classList.add("scripted")'
+"""What a page's script says when it has taken over."""
+
 
 @pytest.fixture(scope="session")
 def browser():
@@ -124,6 +127,8 @@ def shown(browser, tmp_path):
         page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
         page.on("pageerror", lambda one: complaints.append(str(one)))
         page.goto(path.as_uri() + fragment)
+        if options.get("java_script_enabled", True) and SCRIPTED in html:
+            page.locator(".scripted").first.wait_for(state="attached")  # some scripts wait for the images to be decoded
         return page
 
     yield show
