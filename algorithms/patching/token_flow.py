@@ -31,13 +31,15 @@ from ...circuits.circuit import Circuit
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.effect_table import EffectTable
 from ...circuits.graph import Graph, compile_graph
+from ...circuits.memory import chunk_size
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import Part, parts_of, rows_of
+from ...models import processes
 from ...models.errors import GraphError, TaskError
 from ...models.watching import progress_bar
-from ..attribution.accumulate import Moments
+from ..attribution.accumulate import ChunkSums, Moments
 from ..attribution.plan import PathPlan, path_points
 from ..engines.flips import changeable, make_run, measure_changes, trial_sizes
 from ..engines.pruned_run import PrunedRun
@@ -319,23 +321,29 @@ def _exactly(
     flows: _Flows, task: Task, pairs: Pairs, mask: NDArray[np.bool_] | None, memory: int, progress: bool | None
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, flow), and the metric of the run and of the corrupted one (pair,)."""
-    vit, graph, found = task.vit, flows.graph, []
+    vit, graph = task.vit, flows.graph
     kept = np.ones(len(graph), dtype=bool) if mask is None else mask
-    parts, total = parts_of(graph, pairs), len(flows.edges) * len(pairs)
+    parts, total = parts_of(graph, pairs), len(flows.edges) * len(pairs) // processes.count()
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    chunks = []
+    for part in parts:
+        at_once, most = trial_sizes(vit, part.graph, kept[part.edges], baseline, len(part.pairs), memory)
+        chunks += [(part, batch, at_once) for batch in part.pairs.batches(chunk_size(vit, len(pairs), most))]
+
+    def one(chunk: tuple[Part, Pairs, int]) -> tuple[np.ndarray, ...]:
+        part, batch, at_once = chunk
+        ends = Ends.of(vit, batch, baseline)
+        run = make_run(vit, part.graph, kept[part.edges], ends, memory)
+        corrupt = vit.readout.logits(vit.run_blocks(ends.other))
+        signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
+        full = None if mask is None else vit(batch.clean)
+        contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
+        changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
+        values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
+        return values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()
+
     with torch.no_grad(), vit.borrowed(), progress_bar("token_flow", total, progress, "run") as bar:
-        for part in parts:
-            changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
-            at_once, size = trial_sizes(vit, part.graph, kept[part.edges], baseline, len(part.pairs), memory)
-            for batch in part.pairs.batches(size):
-                ends = Ends.of(vit, batch, baseline)
-                run = make_run(vit, part.graph, kept[part.edges], ends, memory)
-                corrupt = vit.readout.logits(vit.run_blocks(ends.other))
-                signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
-                full = None if mask is None else vit(batch.clean)
-                contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
-                values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
-                found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
+        found = list(processes.in_order(one, chunks))
     return (np.concatenate(columns)[rows_of(parts)] for columns in zip(*found, strict=True))
 
 
@@ -353,33 +361,43 @@ def _changed(
     return out
 
 
+class _ChunkScores(ChunkSums):
+    """Scores of the edges inside heads, pair by pair."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, None)
+        self.layers: dict[int, list[NDArray[np.float64]]] = {}
+
+    def add(self, block: EdgeBlock, scores: Tensor) -> None:
+        """Adds scores of one edge block, of all pairs or of the next few of them."""
+        if block.kind == "inside":
+            self.layers.setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
+
+
 class _PairScores(Moments):
-    """Scores of the edges inside heads, summed over each flow, pair by pair."""
+    """The same summed over each flow."""
 
     def __init__(self, flows: _Flows) -> None:
         super().__init__(flows.graph)
         self._flows = flows
-        self._found: list[tuple[Part, dict[int, list[NDArray[np.float64]]]]] = []
+        self._found: list[tuple[Part, NDArray[np.float64]]] = []
 
-    def of_part(self, part: Part) -> None:
-        """The batches that follow are of a part's pairs."""
-        super().of_part(part)
-        self._found.append((part, {}))
+    def chunk(self, part: Part, signs: Tensor) -> ChunkSums:
+        """What takes the scores of some pairs of a part."""
+        return _ChunkScores(part.graph)
 
-    def add(self, block: EdgeBlock, scores: Tensor) -> None:
-        """Adds scores of one edge block, of a batch's pairs or of the next few of them."""
-        if block.kind == "inside":
-            self._found[-1][1].setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
+    def take(self, part: Part, n_pairs: int, chunk: ChunkSums) -> None:
+        """Adds those of some pairs of a part."""
+        assert isinstance(chunk, _ChunkScores)
+        layers = {layer: np.concatenate(some) for layer, some in chunk.layers.items()}
+        start = {blocks.inside.layer: blocks.inside.start for blocks in part.graph.layers if blocks.inside}
+        own = ((layer, part.own(edges) - start[layer]) for (layer, *_), edges in self._flows.edges.items())
+        self._found.append((part, np.stack([layers[layer][:, edges].sum(1) for layer, edges in own], 1)))
 
     def values(self) -> NDArray[np.float64]:
         """Of each flow, unturned, (pair, flow)."""
-        parts = []
-        for part, found in self._found:
-            layers = {layer: np.concatenate(some) for layer, some in found.items()}
-            start = {blocks.inside.layer: blocks.inside.start for blocks in part.graph.layers if blocks.inside}
-            own = ((layer, part.own(edges) - start[layer]) for (layer, *_), edges in self._flows.edges.items())
-            parts.append(np.stack([layers[layer][:, edges].sum(1) for layer, edges in own], 1))
-        return np.concatenate(parts)[rows_of([part for part, _ in self._found])]
+        parts = list(dict.fromkeys(part for part, _ in self._found))
+        return np.concatenate([found for _, found in self._found])[rows_of(parts)]
 
 
 def _by_gradient(
@@ -392,10 +410,13 @@ def _by_gradient(
     signs = task.signs(pairs).numpy()
     values = signs[:, None] * scores.values()
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    ends = []
+
+    def ends_of(batch: Pairs) -> tuple[np.ndarray, ...]:
+        given = Ends.of(vit, batch, baseline)
+        return tuple(Contrast.of(task, batch, given.embedded, given.other, "noising").ends())
+
+    chunks = list(pairs.batches(chunk_size(vit, len(pairs), plan.pairs_at_once())))
     with torch.no_grad(), vit.borrowed():
-        for batch in pairs.batches(plan.pairs_at_once()):
-            given = Ends.of(vit, batch, baseline)
-            ends.append(Contrast.of(task, batch, given.embedded, given.other, "noising").ends())
+        ends = list(processes.in_order(ends_of, chunks))
     clean, corrupt = (np.concatenate(parts) for parts in zip(*ends, strict=True))
     return values, np.zeros(values.shape, dtype=bool), clean, corrupt
