@@ -123,12 +123,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
     """Prints what has become of the cells; a dry run opens the models to say what is stale, and how long it takes."""
+    from ..algorithms.sweeps.slurm import at_slurm
+
     if args.dry_run:
         from ..algorithms.sweeps.inputs import with_stale
 
         outcomes = with_stale(outcomes)
+    jobs = {
+        cell.folder: f"job {job.job_id} of Slurm, {job.state}" for job, cells in at_slurm(args.out) for cell in cells
+    }
     for outcome in outcomes:
-        print(f"{outcome.status:<8} {outcome.cell.folder}" + f"  {outcome.error.splitlines()[0]}" * bool(outcome.error))
+        waits = jobs.get(outcome.cell.folder, "") if outcome.status in ("not run", "running") else ""
+        print(f"{outcome.status:<8} {outcome.cell.folder}  {outcome.error.partition('\n')[0] or waits}".rstrip())
     print(_counts(outcomes))
     if args.dry_run:
         from ..algorithms.estimate import SweepEstimate

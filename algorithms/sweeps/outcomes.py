@@ -81,6 +81,8 @@ def attempt(work: Work, cell: Cell, out: Path) -> None:
     try:
         clear(folder)
         work(cell, folder)
+        if read_outcome(cell, out).status not in ("done", "failed"):
+            write_error(folder, "the run left no results")
     except Exception as error:  # one cell that fails must not cost the others
         write_error(folder, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 

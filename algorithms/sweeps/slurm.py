@@ -74,14 +74,8 @@ def at_slurm(out: Path) -> list[tuple[Submitted[None], tuple[Cell, ...]]]:
     require_submitit()
     from submitit import SlurmJob
 
-    found = []
-    for path in pickles:
-        job = SlurmJob(path.parent, path.name.removesuffix("_submitted.pkl"))
-        if _is_over(job):
-            path.unlink()
-        else:
-            found.append((job, job.submission().function.cells))
-    return found
+    jobs = [SlurmJob(path.parent, path.name.removesuffix("_submitted.pkl")) for path in pickles]
+    return [(job, job.submission().function.cells) for job in jobs if not _is_over(job)]
 
 
 def _is_over(job: Submitted[None]) -> bool:
