@@ -133,8 +133,10 @@ def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
         cell.folder: f"job {job.job_id} of Slurm, {job.state}" for job, cells in at_slurm(args.out) for cell in cells
     }
     for outcome in outcomes:
-        waits = jobs.get(outcome.cell.folder, "") if outcome.status in ("not run", "running") else ""
-        print(f"{outcome.status:<8} {outcome.cell.folder}  {outcome.error.partition('\n')[0] or waits}".rstrip())
+        said = outcome.error.partition("\n")[0]
+        if outcome.status in ("not run", "running"):
+            said = jobs.get(outcome.cell.folder, "")
+        print(f"{outcome.status:<8} {outcome.cell.folder}  {said}".rstrip())
     print(_counts(outcomes))
     if args.dry_run:
         from ..algorithms.estimate import SweepEstimate
