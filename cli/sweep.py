@@ -129,9 +129,7 @@ def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
         from ..algorithms.sweeps.inputs import with_stale
 
         outcomes = with_stale(outcomes)
-    jobs = {
-        cell.folder: f"job {job.job_id} of Slurm, {job.state}" for job, cells in at_slurm(args.out) for cell in cells
-    }
+    jobs = {cell.folder: f"job {job} of Slurm, {state}" for job, state, cells in at_slurm(args.out) for cell in cells}
     for outcome in outcomes:
         said = outcome.error.partition("\n")[0]
         if outcome.status in ("not run", "running"):

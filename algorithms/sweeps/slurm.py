@@ -6,10 +6,11 @@ sweep's process; the next sweep in the folder finds them by what submitit pickle
 
 from __future__ import annotations
 
+import getpass
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ from .resources import Resources
 
 if TYPE_CHECKING:
     from submitit import Executor
-    from submitit import Job as Submitted
 
+_PICKLE = "_submitted.pkl"
 _POLL = 10.0  # seconds between two looks at the cells
 _REQUEUES = 3  # times that a job is queued again after it ran out of time; preempted ones always are
 _ARRAY = 1000  # jobs in one array: Slurm's MaxArraySize is 1001 unless set otherwise
@@ -41,56 +42,71 @@ def run_slurm(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> Ite
     """
     out, known = out.absolute(), {cell.folder: cell for cell in cells}
     waiting = [
-        (job, [known.pop(cell.folder) for cell in theirs if cell.folder in known]) for job, theirs in at_slurm(out)
+        (job, [known.pop(one.folder) for one in theirs if one.folder in known]) for job, _, theirs in at_slurm(out)
     ]
     waiting += _submitted(work, list(known.values()), out, workers)
-    names = " ".join(dict.fromkeys(job.job_id.split("_")[0] for job, _ in waiting))
+    names = " ".join(dict.fromkeys(job.partition("_")[0] for job, _ in waiting))
     say(f"with Slurm: {len(waiting)} jobs, which go on when this command ends (scancel {names} ends them)")
-    over: set[str] = set()
+    gone: set[str] = set()
+    over: set[str] = set()  # gone at two looks, so that disks had the time to tell what they left
     while waiting := [(job, left) for job, left in waiting if left]:
         time.sleep(_POLL)
+        with suppress(TaskError):  # it is asked again
+            queued = queue()
+            over |= {job for job, _ in waiting if job in gone and job not in queued}
+            gone = {job for job, _ in waiting if job not in queued}
         for job, left in waiting:
-            if job.job_id in over:  # it was at the last look, and disks have had the time to tell
-                reason = f"its Slurm job {job.job_id} ended before it was done ({job.state}); see {job.paths.stderr}"
-                outcomes = [ended(cell, out, reason) for cell in left]
-            else:
-                outcomes = [read_outcome(cell, out) for cell in left]
-            if _is_over(job):
-                over.add(job.job_id)
-            for outcome in outcomes:
+            for outcome in [_looked_at(cell, out, job, over) for cell in left]:
                 if outcome.status in ("done", "failed"):
                     left.remove(outcome.cell)
                     yield outcome
 
 
-def at_slurm(out: Path) -> list[tuple[Submitted[None], tuple[Cell, ...]]]:
-    """Jobs of a sweep's folder that Slurm has not ended, and the cells of each.
+def _looked_at(cell: Cell, out: Path, job: str, over: Collection[str]) -> Outcome:
+    if job not in over:
+        return read_outcome(cell, out)
+    return ended(cell, out, f"its Slurm job {job} ended before it was done, see {_folder(out) / f'{job}_0_log.err'}")
+
+
+def at_slurm(out: Path) -> list[tuple[str, str, tuple[Cell, ...]]]:
+    """Jobs of a sweep's folder that are in Slurm's queue: their ids, their states, and the cells of each.
 
     What submitit pickles for a job is the record: no job runs without.
+
+    Raises:
+        TaskError: The queue cannot be read, or submitit is not installed.
     """
-    pickles = sorted((out / JOBS / "slurm").glob("*_submitted.pkl"))
-    if not pickles:
+    pickles = {path.name.removesuffix(_PICKLE): path for path in sorted(_folder(out).glob(f"*{_PICKLE}"))}
+    queued = {job: state for job, state in queue().items() if job in pickles} if pickles else {}
+    if not queued:
         return []
     require_submitit()
-    from submitit import SlurmJob
+    from submitit.core.utils import DelayedSubmission
 
-    jobs = [SlurmJob(path.parent, path.name.removesuffix("_submitted.pkl")) for path in pickles]
-    return [(job, job.submission().function.cells) for job in jobs if not _is_over(job)]
-
-
-def _is_over(job: Submitted[None]) -> bool:
-    """Whether a job of Slurm has ended; `squeue` tells where there is no accounting to ask."""
-    if job.done(force_check=True):
-        return True
-    if job.state != "UNKNOWN":
-        return False
-    with suppress(OSError):
-        asked = subprocess.run(["squeue", "-h", "-j", job.job_id], capture_output=True, text=True, check=False)
-        return "Invalid job id" in asked.stderr if asked.returncode else not asked.stdout.strip()
-    return False
+    return [(job, state, DelayedSubmission.load(pickles[job]).function.cells) for job, state in queued.items()]
 
 
-def _submitted(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> list[tuple[Submitted[None], list[Cell]]]:
+def queue() -> dict[str, str]:
+    """This user's jobs that Slurm has not ended, with their states; none where there is no Slurm.
+
+    Raises:
+        TaskError: Slurm does not answer.
+    """
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        return {}
+    except subprocess.CalledProcessError as error:
+        raise TaskError(f"squeue does not answer: {error.stderr.strip()}. Try again when Slurm does.") from error
+    return dict(line.split() for line in told.splitlines() if len(line.split()) == 2)
+
+
+def _folder(out: Path) -> Path:
+    return out / JOBS / "slurm"
+
+
+def _submitted(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> list[tuple[str, list[Cell]]]:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     submitted = []
@@ -100,7 +116,7 @@ def _submitted(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> li
         jobs = [Job(secrets.token_hex(4), work, tuple(batch), out) for batch in batches]
         try:
             with environment(resources.cpus):
-                made = [job for array in _batches(jobs, _ARRAY) for job in executor.submit_array(array)]
+                made = [job.job_id for array in _batches(jobs, _ARRAY) for job in executor.submit_array(array)]
         except (FailedJobError, FailedSubmissionError) as error:
             raise TaskError(f"Slurm refuses the jobs: {str(error).strip()}. Change [resources] in the file.") from error
         submitted += zip(made, batches, strict=True)
@@ -117,7 +133,7 @@ def slurm_executor(out: Path, resources: Resources, workers: int) -> Executor:
     from submitit import AutoExecutor
 
     try:
-        executor = AutoExecutor(out / JOBS / "slurm", cluster="slurm", slurm_max_num_timeout=_REQUEUES)
+        executor = AutoExecutor(_folder(out), cluster="slurm", slurm_max_num_timeout=_REQUEUES)
     except RuntimeError as error:
         raise TaskError("there is no Slurm here (no `srun`): run this where its jobs are submitted from.") from error
     given = {name: getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}

@@ -122,7 +122,7 @@ def _make_way(outcome: Outcome, out: Path) -> None:
 
 def _require_no_slurm(out: Path) -> None:
     if jobs := at_slurm(out):
-        names = ", ".join(job.job_id for job, _ in jobs[:5])
+        names = ", ".join(job for job, _, _ in jobs[:5])
         raise TaskError(
             f"jobs of Slurm are at cells of {str(out)!r} ({names}): pass --launcher slurm to wait for them, or end "
             "them with scancel."
