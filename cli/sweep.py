@@ -123,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
     """Prints what has become of the cells; a dry run opens the models to say what is stale, and how long it takes."""
+    from ..algorithms.sweeps.outcomes import to_run
     from ..algorithms.sweeps.slurm import at_slurm
 
     if args.dry_run:
@@ -139,9 +140,8 @@ def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
     if args.dry_run:
         from ..algorithms.estimate import SweepEstimate
 
-        again = ["not run", *["failed"] * args.retry_failed, *["stale"] * args.retry_stale]
-        if todo := [outcome.cell for outcome in outcomes if outcome.status in again]:
-            print(SweepEstimate.of(todo))
+        if todo := to_run(outcomes, args.retry_failed, args.retry_stale):
+            print(SweepEstimate.of([outcome.cell for outcome in todo]))
     return 0
 
 

@@ -22,7 +22,7 @@ from ...models.errors import TaskError
 from .jobs import Job, heart
 from .outcomes import LOG, Outcome, Work, attempt, read_outcome, write_error
 from .plan import Cell
-from .resources import Resources, require_fit
+from .resources import Resources
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
@@ -56,10 +56,8 @@ def run_local(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> Ite
     """So many processes on this machine, which end with this one, however it ends.
 
     Raises:
-        TaskError: submitit is not installed, memory does not suffice for so many, or processes cannot start.
+        TaskError: A process cannot start.
     """
-    require_submitit()
-    require_fit({cell.resources for cell in cells}, min(workers, len(cells)))
     shutil.rmtree(out / JOBS / "local", ignore_errors=True)
     left = {Path(cell.folder).name: cell for cell in cells}
     with tempfile.TemporaryDirectory() as folder, _Crew(work, tuple(cells), out, Path(folder), workers) as crew:

@@ -8,7 +8,7 @@ from what is there. Whether a done cell is stale is told by `inputs.py`, since t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,12 @@ def read_outcome(cell: Cell, out: Path) -> Outcome:
         return Outcome(cell, "failed", error=str(read_json(folder / ERROR_FILE, ERROR_SCHEMA)["error"]))
     except (FormatError, KeyError):
         return Outcome(cell, "running" if is_locked(folder) else "not run")
+
+
+def to_run(outcomes: Sequence[Outcome], retry_failed: bool, retry_stale: bool) -> list[Outcome]:
+    """Those whose cells a sweep runs; a running one is another process's, or a job's of an earlier sweep."""
+    again = {"not run", "running", *["failed"] * retry_failed, *["stale"] * retry_stale}
+    return [outcome for outcome in outcomes if outcome.status in again]
 
 
 def run_cell(cell: Cell, folder: Path) -> None:

@@ -38,7 +38,7 @@ def run_slurm(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> Ite
     Jobs outlive this process: the same sweep given again finds them.
 
     Raises:
-        TaskError: submitit is not installed, there is no Slurm, or it refuses the jobs.
+        TaskError: There is no Slurm, or it refuses the jobs.
     """
     out, known = out.absolute(), {cell.folder: cell for cell in cells}
     waiting = [
@@ -83,7 +83,11 @@ def at_slurm(out: Path) -> list[tuple[str, str, tuple[Cell, ...]]]:
     require_submitit()
     from submitit.core.utils import DelayedSubmission
 
-    return [(job, state, DelayedSubmission.load(pickles[job]).function.cells) for job, state in queued.items()]
+    def cells(path: Path) -> tuple[Cell, ...]:
+        job: Any = DelayedSubmission.load(path).function
+        return job.cells
+
+    return [(job, state, cells(pickles[job])) for job, state in queued.items()]
 
 
 def queue() -> dict[str, str]:
@@ -127,9 +131,8 @@ def slurm_executor(out: Path, resources: Resources, workers: int) -> Executor:
     """What writes the script of a job and hands it to `sbatch`.
 
     Raises:
-        TaskError: submitit is not installed, or there is no Slurm.
+        TaskError: There is no Slurm.
     """
-    require_submitit()
     from submitit import AutoExecutor
 
     try:

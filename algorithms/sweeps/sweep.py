@@ -26,10 +26,11 @@ from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..estimate import say_sweep
 from .inputs import with_stale
-from .launch import Launcher, run_here, run_local
-from .outcomes import ERROR_FILE, Outcome, Status, Work, clear, read_outcome, run_cell
+from .launch import Launcher, require_submitit, run_here, run_local
+from .outcomes import ERROR_FILE, Outcome, Work, clear, read_outcome, run_cell, to_run
 from .plan import Cell
-from .slurm import at_slurm, run_slurm
+from .resources import require_fit
+from .slurm import at_slurm, run_slurm, slurm_executor
 from .table import save_page, save_seconds, save_table
 
 Table = Literal["csv", "parquet"]
@@ -78,17 +79,17 @@ def run_sweep(
         require_parquet()
     if threads is not None:
         cells = [dataclasses.replace(cell, resources=cell.resources.changed(cpus=threads)) for cell in cells]
-    again: list[Status] = ["not run", "running", *["failed"] * retry_failed, *["stale"] * retry_stale]
     with _alone(out):
         if launcher != "slurm" or not workers:
             _require_no_slurm(out)
         outcomes = with_stale([read_outcome(cell, out) for cell in cells])
-        todo = {one.cell.folder: index for index, one in enumerate(outcomes) if one.status in again}
+        todo = {one.cell.folder: outcomes.index(one) for one in to_run(outcomes, retry_failed, retry_stale)}
         overview = _Overview(out, tables)
         overview.write(outcomes)
+        asked = [cells[index] for index in todo.values()]
+        _require_means(asked, out, launcher, workers)
         for index in todo.values():
             _make_way(outcomes[index], out)
-        asked = [cells[index] for index in todo.values()]
         if work is None:
             say_sweep(asked, workers=max(workers, 1), progress=progress)
         try:
@@ -110,6 +111,16 @@ def _launched(work: Work, cells: Sequence[Cell], out: Path, launcher: Launcher, 
     if not workers:
         return run_here(work, cells, out)
     return (run_slurm if launcher == "slurm" else run_local)(work, cells, out, workers)
+
+
+def _require_means(cells: Sequence[Cell], out: Path, launcher: Launcher, workers: int) -> None:
+    """Said before anything is removed."""
+    if workers and cells:
+        require_submitit()
+        if launcher == "local":
+            require_fit({cell.resources for cell in cells}, min(workers, len(cells)))
+        else:
+            slurm_executor(out, cells[0].resources, workers)
 
 
 def _make_way(outcome: Outcome, out: Path) -> None:

@@ -130,7 +130,7 @@ def test_more_memory_than_there_is_is_refused(tmp_path, cells, leave):
     here = psutil.virtual_memory().total
     large = [dataclasses.replace(cell, resources=Resources(memory=int(0.4 * here))) for cell in cells]
     with pytest.raises(TaskError, match="pass --workers 2"):
-        list(run_local(leave, large, tmp_path, 3))
+        run_sweep(large, tmp_path, leave, workers=3)
 
 
 def test_no_cell_starts_no_process(tmp_path):
