@@ -215,7 +215,7 @@ class ShiftDescent:
     def _part(self, shifts: Tensor, images: Rows, weights: MaskWeights) -> tuple[float, Tensor]:
         """The sum of a few images' losses and its gradient; call it under `vit.borrowed()`."""
         vit = self.task.vit
-        full = self.goal.full[images].to(device=vit.device, dtype=vit.dtype)
+        full = self.goal.full[images].to(device=vit.device, dtype=vit.sum_dtype)
         embedded = vit.embed(vit.check_images(self.task.searched.clean[images]))
         with torch.enable_grad():
             moved = shifts.detach().requires_grad_()

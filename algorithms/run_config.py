@@ -139,7 +139,7 @@ class RunConfig(Settings):
         return write_text_atomic(path, tomli_w.dumps(said))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting in plain values, as files and records have them; readout settings only where there are any."""
+        """Every setting in plain values, as files and records have them; those of precision and readout only where there are any."""
         model = self.model.as_dict()
         rest = {name: model.pop(name) for name in _READOUT}
         search = self.discovery.as_dict() | {"algorithm": self.discovery.name}
@@ -200,7 +200,7 @@ class RunConfig(Settings):
         )
 
 
-_READOUT = ("readout", "prompts", "probe", "templates", "clip", "pool")
+_READOUT = ("dtype", "readout", "prompts", "probe", "templates", "clip", "pool")
 _PARTS: dict[str, tuple[str, ...]] = {
     "model": tuple(settings_of(ModelConfig)),
     "task": tuple(settings_of(TaskConfig)),

@@ -77,7 +77,7 @@ class Baseline:
     def _zeros(self, n_pairs: int) -> Tensor:
         cfg = self.vit.cfg
         sources = first_head(cfg, cfg.n_layers)
-        zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.dtype, device=self.vit.device)
+        zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.sum_dtype, device=self.vit.device)
         return zero.expand(sources, n_pairs, cfg.tokens.n_tokens, cfg.d_model)
 
     def _others(self, pairs: Pairs) -> Tensor:
@@ -181,7 +181,7 @@ def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: i
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
     shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
-    return mean.to(vit.dtype).expand(shape), std.to(vit.dtype).expand(shape)
+    return mean.to(vit.sum_dtype).expand(shape), std.to(vit.sum_dtype).expand(shape)
 
 
 def source_values(

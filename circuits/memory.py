@@ -16,7 +16,7 @@ Count = float | int
 
 def element_bytes(vit: HookedViT) -> int:
     """Bytes of a number in the model's dtype."""
-    return torch.finfo(vit.dtype).bits // 8
+    return torch.finfo(vit.sum_dtype).bits // 8
 
 
 def width_of(vit: HookedViT, width: int) -> int:

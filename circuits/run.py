@@ -139,7 +139,7 @@ class MaskWeights:
     def from_mask(cls, graph: Graph, mask: NDArray[np.bool_], vit: HookedViT) -> MaskWeights:
         """Of a mask of kept edges, shape (edge,)."""
         found = reach(graph, mask)
-        place = {"dtype": vit.dtype, "device": vit.device}
+        place = {"dtype": vit.sum_dtype, "device": vit.device}
         edges = {(b.kind, b.layer): torch.tensor(b.unpack(mask), **place) for b in graph.blocks}
         return cls(graph, edges, found.alive, found.needed)
 
@@ -283,7 +283,7 @@ class _MaskedRun:
         if blocks.inside is None:
             z = block.weigh(q, k, v)
         else:
-            inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads]
+            inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads].to(q)
             z = self._blend(block, q, k, v, inside, heads)
         return block.close(q.expand(*z.shape[:-1], -1).transpose(0, 1), z.transpose(0, 1)).transpose(0, 1)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
 
-MODEL = ("model", "checkpoint", "device", "attention_mask")
+MODEL = ("model", "checkpoint", "device", "dtype", "attention_mask")
 READOUT = ("readout", "prompts", "probe", "templates", "clip", "pool")
 PARTNER = ("mask", "mask_coordinates", "word", "word_place", "word_size", "word_colour", "word_plate")
 DESIGN = ("sides", "pairs", "eval_pairs", "n_partners")

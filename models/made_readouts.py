@@ -68,7 +68,7 @@ def text_readout(
     """
     texts = class_texts(prompts, templates)
     tower = _chosen_tower(vit, clip, tokenizer)
-    embeddings = class_directions(tower, list(texts.values())).to(device=vit.device, dtype=vit.dtype)
+    embeddings = class_directions(tower, list(texts.values())).to(device=vit.device, dtype=vit.sum_dtype)
     own = project if project is not None else vit.own_readout.head
     head = TextHead(own, embeddings, scale=tower.scale, bias=tower.bias)
     spoken: dict[str, Any] = (

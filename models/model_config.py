@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .hooked import HookedViT
 
 PROBE_IMAGES = 200  # of each class
+DTYPES = ("float32", "bfloat16", "float16")
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
 
 
@@ -48,6 +49,13 @@ class ModelConfig(Settings):
         None, "weights for a timm name: .safetensors, .pth, .pt or .bin without code", metavar="FILE"
     )
     device: str = setting("cpu", "cpu (default), cuda, mps", read=read_device, metavar="DEVICE")
+    dtype: str | None = setting(
+        None,
+        "what the passes are in: float32 (default), bfloat16 or float16; sums, scores, metrics and decisions keep "
+        "float32 or more",
+        choices=DTYPES,
+        metavar="DTYPE",
+    )
     attention_mask: str | None = setting(
         None,
         "causal, or a .npy file of booleans (token, token), True where a row's token may see a column's",
@@ -148,7 +156,8 @@ class ModelConfig(Settings):
 
         assert self.model is not None
         mask, device = read_mask(self.attention_mask), usable_device(self.device)
-        vit = load_vit(self.model, checkpoint=self.checkpoint, device=device, attention_mask=mask)
+        options = {"checkpoint": self.checkpoint, "device": device, "attention_mask": mask, "dtype": self.dtype}
+        vit = load_vit(self.model, **options)
         if self.prompts is not None:
             from .made_readouts import text_readout
 

@@ -182,7 +182,7 @@ def _from_embeddings(vit: HookedViT, path: Path, tensors: dict[str, Tensor], cla
         raise FormatError(f"{path} holds {len(embeddings)} embeddings but {len(classes)} names: one each is wanted.")
     scale = float(tensors["scale"]) if "scale" in tensors else CLIP_SCALE
     bias = float(tensors["bias"]) if "bias" in tensors else None
-    head = TextHead(vit.own_readout.head, embeddings.to(device=vit.device, dtype=vit.dtype), scale=scale, bias=bias)
+    head = TextHead(vit.own_readout.head, embeddings.to(device=vit.device, dtype=vit.sum_dtype), scale=scale, bias=bias)
     return vit.with_readout(head, classes, info={"kind": "text", "file": path.name, "scale": scale, "bias": bias})
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .hooked import HookedViT
+from .precision import SHORT
 
 
 def exchange_heads(vit: HookedViT, *, seed: int = 0) -> HookedViT:
@@ -67,9 +68,14 @@ def copy_model(vit: HookedViT, what: str = "copy") -> HookedViT:
     module, head = copy.deepcopy((vit.module, vit.readout.head))  # together: a head may share the module's own
     module.eval().requires_grad_(False)
     head.eval().requires_grad_(False)
+    short = vit.dtype if vit.dtype in SHORT else None
+    if short is not None:  # it is opened in float32, as its original was
+        nn.ModuleList([module, head]).float()
     name = f"{vit.cfg.name} ({what})"
     facts: dict[str, Any] = {"preprocess": vit.preprocess, "labels": vit.labels, **vit.opened_by}
     found = HookedViT(module, name=name, attention_mask=vit.attention_mask, **facts)
+    if short is not None:
+        found.shorten(short)
     info = vit.readout.info
     if "pool" in info:
         return found.with_readout(head, vit.labels, pool=info["pool"], info=info)

@@ -113,8 +113,8 @@ class Contraction:
 
     def __init__(self, vit: HookedViT, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._vit, self._graph, self._chunk_bytes = vit, graph, chunk_bytes
-        self._read_weights = [_folded_weight(block) for block in vit.blocks]
-        self._write_weights = [block.out_weight for block in vit.blocks]
+        self._read_weights = [_folded_weight(block).to(vit.sum_dtype) for block in vit.blocks]
+        self._write_weights = [block.out_weight.to(vit.sum_dtype) for block in vit.blocks]
 
     def __call__(
         self, gradients: Gradients, deltas: Deltas
@@ -254,7 +254,7 @@ class _Chunk:
 
     def _write_heads(self, layer: int, place: _Place, writes: Tensor) -> None:
         sources = self.whole._graph.head_sources(layer)
-        z = self.deltas.z[layer][self.pairs, :, place.stored].transpose(0, 1)  # head, pair, token, d_head
+        z = self.deltas.z[layer][self.pairs, :, place.stored].transpose(0, 1).to(writes)  # head, pair, token, d_head
         out = writes[sources, :, place.local]
         if out.is_contiguous():
             torch.bmm(z.flatten(1, 2), self.whole._write_weights[layer], out=out.flatten(1, 2))

@@ -122,7 +122,7 @@ class GatedRunner:
     def __init__(self, vit: HookedViT, graph: Graph) -> None:
         self.vit, self.graph = vit, graph
         self.of_token = torch.tensor(graph.groups.of_token, device=vit.device)
-        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.dtype, device=vit.device)
+        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.sum_dtype, device=vit.device)
         self.places = {
             block.key: torch.from_numpy(np.flatnonzero(block.exists)).to(vit.device) for block in graph.blocks
         }
@@ -145,7 +145,7 @@ class GatedRunner:
         if self._buffers is None or self._buffers[0].shape[1:] != shape:
             self._buffers = None
             whole = (self.graph.n_sources, *shape)
-            made = [torch.zeros(whole, dtype=self.vit.dtype, device=self.vit.device) for _ in range(2)]
+            made = [torch.zeros(whole, dtype=self.vit.sum_dtype, device=self.vit.device) for _ in range(2)]
             self._buffers = (made[0], made[1])
         else:
             for buffer in self._buffers:
@@ -173,7 +173,7 @@ class GatedRunner:
             ablated: What each source carries on a closed edge.
             loss: Logits -> one number.
         """
-        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.dtype), embedded, ablated).both(loss)
+        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.sum_dtype), embedded, ablated).both(loss)
 
     def apart(
         self,
@@ -183,7 +183,7 @@ class GatedRunner:
         loss: Loss,
     ) -> GatedResult:
         """The same around a mask, with a gradient for each pair; the loss gives one number per pair."""
-        gates = torch.tensor(mask).to(device=self.vit.device, dtype=self.vit.dtype)
+        gates = torch.tensor(mask).to(device=self.vit.device, dtype=self.vit.sum_dtype)
         return _GatedRun(self, gates, embedded, ablated, EdgeMask(self.graph, mask)).both(loss)
 
 

@@ -119,7 +119,7 @@ class PrunedRun:
         key = tuple(groups)
         if key not in self._masks:
             chosen = torch.isin(self.of_token, torch.tensor(key, device=self.of_token.device))
-            self._masks[key] = chosen.to(self.vit.dtype)[:, None]
+            self._masks[key] = chosen.to(self.vit.sum_dtype)[:, None]
         return self._masks[key][tokens]
 
     # What destinations read.
@@ -415,7 +415,7 @@ class PrunedRun:
     def _at_tokens(self, alive: Bools) -> Float[Tensor, "variant source token"]:
         """1 where sources are alive, (variant, source, group); what never is counts as such."""
         found = torch.from_numpy(alive | ~self._whole).to(self.of_token.device)  # type: ignore[operator]
-        return found[:, :, self.of_token].to(self.vit.dtype)
+        return found[:, :, self.of_token].to(self.vit.sum_dtype)
 
     def _tried(
         self, block: EdgeBlock, row: int, trials: Sequence[Trial], places: Sequence[Sequence[tuple[int, int, int]]]

@@ -100,7 +100,7 @@ def mean_jacobians(
         DataError: The images don't fit the model.
     """
     n_layers, width = len(layer_names(vit, points)) - 1, vit.cfg.d_model
-    found = torch.zeros(n_layers, width, width, dtype=vit.dtype, device=vit.device)
+    found = torch.zeros(n_layers, width, width, dtype=vit.sum_dtype, device=vit.device)
     batches = vit.check_images(images).split(batch_size_for(vit, memory, copies=4))
     with torch.enable_grad(), progress_bar("jacobian_lens", len(batches) * width, progress) as bar:
         for batch in batches:

@@ -134,7 +134,7 @@ def neuron_writes(vit: HookedViT, layer: int) -> Float[Tensor, "neuron model"]:
     mlp: Any = vit.blocks[layer].mlp
     first = mlp.fc2.in_features
     with torch.no_grad(), vit.borrowed():
-        asked = torch.cat([torch.zeros(1, first), torch.eye(first)]).to(device=vit.device, dtype=vit.dtype)
+        asked = torch.cat([torch.zeros(1, first), torch.eye(first)]).to(device=vit.device, dtype=vit.sum_dtype)
         said = vit.blocks[layer].scale2(mlp.fc2(asked[None]))[0]
     return said[1:] - said[:1]
 

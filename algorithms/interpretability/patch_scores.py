@@ -152,7 +152,7 @@ def through_heads(
         read = vit.readout.select(residual).detach().requires_grad_(True)
         value = log_odds(vit.readout(read, freeze_norm=True), inside).sum()
         (gradient,) = torch.autograd.grad(value, read)
-    direct = torch.zeros(len(images), vit.cfg.tokens.n_tokens, dtype=vit.dtype, device=vit.device)
+    direct = torch.zeros(len(images), vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype, device=vit.device)
     rows = []
     for layer, (block, (q, pattern, v)) in enumerate(zip(vit.blocks, seen, strict=True)):
         with torch.enable_grad():

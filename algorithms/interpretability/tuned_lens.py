@@ -143,7 +143,7 @@ def tuned_lens(
         "n_held_out": len(parts[2]),
         "figures": figures,
     }
-    eye = torch.eye(vit.cfg.d_model, dtype=vit.dtype, device=vit.device)
+    eye = torch.eye(vit.cfg.d_model, dtype=vit.sum_dtype, device=vit.device)
     return FittedLens("tuned lens", torch.stack([eye + add for add in adds]), torch.stack(biases), card)
 
 

@@ -259,7 +259,7 @@ class _TokenAblation:
         for images in self.reference.split(self.batch_size):
             for layer, values in self._held(self.vit.embed(images)).items():
                 sums[layer] = sums.get(layer, 0) + values.double().sum(0, keepdim=True)
-        return {layer: (total / len(self.reference)).to(self.vit.dtype) for layer, total in sums.items()}
+        return {layer: (total / len(self.reference)).to(self.vit.sum_dtype) for layer, total in sums.items()}
 
 
 def _plan(

@@ -168,7 +168,7 @@ class AcdcSearch:
         logits = [run.logits for run in self.runs]
         self._wanted = [batch.wanted(own).double() for (_, batch), own in zip(batches, logits, strict=True)]
         self.now = self._metric(logits).numpy()
-        self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
+        self.rounding = ROUNDING * torch.finfo(vit.sum_dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64."""

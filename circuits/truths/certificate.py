@@ -226,7 +226,7 @@ def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool |
 
     generator = torch.Generator().manual_seed(recipe.seed)
     graph, optimizer = compile_graph(vit), make_optimizer(vit.module, recipe)
-    allowed = torch.from_numpy(truth_mask(graph, recipe.allowed)).to(vit.dtype)
+    allowed = torch.from_numpy(truth_mask(graph, recipe.allowed)).to(vit.sum_dtype)
     vit.module.train()
     with progress_bar("train digit-pairs", recipe.steps, progress, "step") as bar:
         for step in range(recipe.steps):
