@@ -136,7 +136,7 @@ class ShiftDescent:
         """Each source's standard deviation, the root mean square of those of its numbers at the tokens of a role."""
         assert self.statistics.std is not None
         square = self.statistics.std[:, 0].square().mean(-1)  # source, token
-        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot()).to(square)
+        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot(), device="cpu").to(square)
         return (square @ member.T / member.sum(1)).sqrt()[..., None]
 
     @property

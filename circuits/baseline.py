@@ -84,7 +84,11 @@ class Baseline:
         assert self.reference is not None
         chosen = []
         for clean, corrupt, pair in zip(pairs.clean, pairs.corrupt, pairs.pair_ids.tolist(), strict=True):
-            at = int(torch.randint(len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0)))
+            at = int(
+                torch.randint(
+                    len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0), device="cpu"
+                )
+            )
             for _ in range(len(self.reference)):
                 image = self.reference[at]
                 if not torch.equal(image, clean) and not torch.equal(image, corrupt):
@@ -100,7 +104,7 @@ class Baseline:
         values = self.mean.new_empty(len(self.mean), len(pairs), *shape)
         for place, pair in enumerate(pairs.pair_ids.tolist()):
             for source in range(len(values)):
-                drawn = torch.randn(shape, generator=generator_for(self.ablation.seed, pair, source))
+                drawn = torch.randn(shape, generator=generator_for(self.ablation.seed, pair, source), device="cpu")
                 values[source, place] = drawn.to(values)
         return self.mean + self.std * values
 
@@ -138,7 +142,7 @@ def make_baseline(
         return Baseline(vit, ablation, reference)
     mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
     if ablation.shifts is not None:
-        mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values).to(mean))
+        mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values, device="cpu").to(mean))
     return Baseline(vit, ablation, reference, mean, std if ablation.kind == "noise" else None)
 
 
@@ -147,7 +151,9 @@ def shifts_of_tokens(
 ) -> Float[Tensor, "source 1 token model"]:
     """What every token's role says, for all tokens."""
     roles = group_tokens(vit.cfg.tokens, "role")
-    member = torch.tensor(roles.one_hot().T).to(shifts)  # a product, whose backward pass adds up in one order
+    member = torch.tensor(roles.one_hot().T, device="cpu").to(
+        shifts
+    )  # a product, whose backward pass adds up in one order
     return torch.einsum("srd,tr->std", shifts, member)[:, None]
 
 

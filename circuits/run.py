@@ -185,7 +185,7 @@ def masked_logits_from(
     of_token: Int[Tensor, "#batch token"] | None = None,
 ) -> Float[Tensor, "batch class"]:
     """The same from the residual in front of block 0, which need not come from images."""
-    of_token = torch.tensor(weights.graph.groups.of_token)[None] if of_token is None else of_token
+    of_token = torch.tensor(weights.graph.groups.of_token, device="cpu")[None] if of_token is None else of_token
     run = _MaskedRun(vit, weights, embedded, ablated, of_token.to(vit.device))
     for layer, block in enumerate(vit.blocks):
         run.attention(layer, block)
@@ -245,7 +245,7 @@ class _MaskedRun:
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
         self.differences += [None] * graph.cfg.n_heads
         if len(heads):
-            computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads).to(heads)
+            computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads, device="cpu").to(heads)
             z = self._head_outputs(layer, block, computed)  # row, batch, token, d_head
             writes = torch.matmul(z, block.out_weight[computed][:, None])
             for row, head in enumerate(computed.tolist()):

@@ -53,7 +53,7 @@ def shuffle_weights(vit: HookedViT, *, seed: int = 0) -> HookedViT:
     found, generator = copy_model(vit, "weights shuffled"), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in nn.ModuleList([found.module, found.readout.head]).parameters():
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            order = torch.randperm(parameter.numel(), generator=generator, device="cpu").to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return found
 
@@ -89,6 +89,6 @@ def _n_heads(matrix: Tensor, d_head: int) -> int:
 
 def cycle(n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     """An order in which nothing stays in its place (if n > 1): one cycle through all."""
-    drawn, order = torch.randperm(n, generator=generator), torch.empty(n, dtype=torch.long)
+    drawn, order = torch.randperm(n, generator=generator, device="cpu"), torch.empty(n, dtype=torch.long, device="cpu")
     order[drawn] = drawn.roll(1)
     return order

@@ -183,7 +183,7 @@ class GatedRunner:
         loss: Loss,
     ) -> GatedResult:
         """The same around a mask, with a gradient for each pair; the loss gives one number per pair."""
-        gates = torch.tensor(mask).to(device=self.vit.device, dtype=self.vit.sum_dtype)
+        gates = torch.tensor(mask, device="cpu").to(device=self.vit.device, dtype=self.vit.sum_dtype)
         return _GatedRun(self, gates, embedded, ablated, EdgeMask(self.graph, mask)).both(loss)
 
 
@@ -279,7 +279,7 @@ class _GatedRun:
         columns = [int(source) for source in np.flatnonzero(self.open.alive[: block.width].any(1))]
         differences = self.differences[columns][:, :, tokens]
         found = grad.new_zeros(grad.shape[1], *block.dense_shape)
-        place = torch.tensor(rows)[:, None], torch.tensor(columns)
+        place = torch.tensor(rows, device="cpu")[:, None], torch.tensor(columns, device="cpu")
         if len(self.graph.groups) == 1:
             found[:, place[0], 0, place[1]] = (
                 grad.transpose(0, 1).flatten(2) @ differences.transpose(0, 1).flatten(2).mT

@@ -71,7 +71,10 @@ def jacobian_lens(
         biases = mean[-1] - torch.einsum("lji,li->lj", jacobian, mean[:-1])
         with torch.no_grad():
             final = cached.log_probabilities(cached.residuals[-1])
-        resamples, eye = Resamples.draw(len(held_out), n_bootstrap, seed=seed), torch.eye(vit.cfg.d_model).to(mean)
+        resamples, eye = (
+            Resamples.draw(len(held_out), n_bootstrap, seed=seed),
+            torch.eye(vit.cfg.d_model, device="cpu").to(mean),
+        )
         rows = held_out.to(cached.images.device)
         figures = [
             {"layer": name, **judge(cached, layer, final, rows, jacobian[layer] - eye, biases[layer], resamples)}

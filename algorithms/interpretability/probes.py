@@ -178,7 +178,7 @@ def _groups(
         if bool((patches.all(1) | ~patches.any(1)).any()):
             row = int((patches.all(1) | ~patches.any(1)).nonzero()[0])
             raise DataError(f"in image {row} every patch is object, or none is: leave it out, or repair its mask.")
-        own = torch.zeros(n_images, 2, vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype)
+        own = torch.zeros(n_images, 2, vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype, device="cpu")
         own[:, :, vit.cfg.tokens.patches] = torch.stack([patches, ~patches], 1).to(vit.sum_dtype)
         weights, names = torch.cat([weights.expand(n_images, -1, -1), own], 1), (*names, "object", "background")
     return names, (weights / weights.sum(-1, keepdim=True)).to(vit.device)

@@ -243,7 +243,9 @@ def _noise(vit: HookedViT, layer: int, batch: Pairs, seed: int) -> Float[Tensor,
     first = first_head(cfg, layer)
     drawn = [
         [
-            torch.randn(cfg.tokens.n_tokens, cfg.d_head, generator=generator_for(seed, pair, first + head))
+            torch.randn(
+                cfg.tokens.n_tokens, cfg.d_head, generator=generator_for(seed, pair, first + head), device="cpu"
+            )
             for head in range(cfg.n_heads)
         ]
         for pair in batch.pair_ids.tolist()
