@@ -139,7 +139,7 @@ class RunConfig(Settings):
         return write_text_atomic(path, tomli_w.dumps(said))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting in plain values, as files and records have them; those of precision and readout only where there are any."""
+        """Every setting in plain values, as files and records have them; dtype and readout only where they are given."""
         model = self.model.as_dict()
         rest = {name: model.pop(name) for name in _READOUT}
         search = self.discovery.as_dict() | {"algorithm": self.discovery.name}
