@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.devices import DEFAULT_MEMORY
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
@@ -21,9 +22,6 @@ from .graph import first_head
 from .memory import batch_size_for
 from .tasks.task import Pairs
 from .tokens import group_tokens
-
-DEFAULT_MEMORY = 2_000_000_000
-"""Bytes that a run may hold at once, unless told otherwise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .adapters.find import Opener, open_module
 from .blocks import OpenBlock
 from .config import VitConfig
+from .devices import reproducible
 from .errors import DataError, ModelError
 from .hooks import (
     ActivationCache,
@@ -208,7 +209,7 @@ class HookedViT:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """The module in evaluation mode with frozen weights, and as many threads as suit it; all is put back."""
+        """The module in evaluation mode with frozen weights, on as many threads, or by such kernels, as suit it; all is put back."""
         both = (self.module, self.readout.head)  # the head may be another than the module's own
         learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:
@@ -227,7 +228,7 @@ class HookedViT:
             with torch.no_grad():
                 self.run_blocks(self.embed(blank))
 
-        return suited_threads(self.cfg, two_blank_images) if self.device.type == "cpu" else nullcontext()
+        return suited_threads(self.cfg, two_blank_images) if self.device.type == "cpu" else reproducible()
 
     def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
         """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""

@@ -5,6 +5,7 @@ Nothing here imports torch before a model is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
 from .settings import Settings, nearest, setting, short
+from .watching import say
 
 if TYPE_CHECKING:
     from .hooked import HookedViT
@@ -208,7 +210,7 @@ def read_mask(text: str | None) -> Any:
 
 
 def usable_device(device: str) -> str:
-    """The device, if this machine has it.
+    """The device, if this machine has it; for mps the CPU, with a sentence. Of joined processes each has a GPU.
 
     Raises:
         TaskError: It has not.
@@ -217,6 +219,11 @@ def usable_device(device: str) -> str:
         return device
     import torch
 
+    if device.startswith("mps"):  # decided on differences that float32 sums would lose
+        say(f"the device {device} has no float64, in which scores are added up: computing on the CPU.", True)
+        return "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # which torchrun sets
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -50,7 +50,10 @@ def images_of(task):
 
 
 CALLS = {
-    **{name: lambda task, name=name: run_algorithm(name, of_role(task), task, **SHORT.get(name, {})) for name in ALGORITHMS},
+    **{
+        name: lambda task, name=name: run_algorithm(name, of_role(task), task, **SHORT.get(name, {}))
+        for name in ALGORITHMS
+    },
     **{
         f"{name}, {kind}": lambda task, name=name, kind=kind: run_algorithm(
             name, of_role(task), task.with_ablation(kind), **SHORT.get(name, {})
@@ -64,7 +67,12 @@ CALLS = {
         task.vit, circuit_of(task), task.evaluation.clean, task.evaluation.corrupt
     ),
     "evaluate": lambda task: circuits.evaluate(
-        circuit_of(task), task, n_random=2, controls={"permuted_labels": circuit_of(task)}, checks=("consistency",), **FEW
+        circuit_of(task),
+        task,
+        n_random=2,
+        controls={"permuted_labels": circuit_of(task)},
+        checks=("consistency",),
+        **FEW,
     ),
     "evaluate_spread": lambda task: circuits.evaluate_spread(circuit_of(task), task, **FEW),
     "smallest_faithful": lambda task: circuits.smallest_faithful(algorithms.eap(of_role(task), task), task),

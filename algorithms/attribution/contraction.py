@@ -26,11 +26,17 @@ from torch import Tensor
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...models.blocks import OpenBlock
+from ...models.devices import CPU, pace
 from ...models.hooked import HookedViT
 from .tape import Deltas, LayerTape, Tape
 
-CHUNK_BYTES = 32_000_000
-"""What both factors of one chunk may take: about a processor's cache."""
+CHUNK_BYTES = CPU.chunk_bytes
+"""What both factors of one chunk may take on a CPU: about its cache."""
+
+
+def chunk_bytes(vit: HookedViT, memory: int) -> int:
+    """What both factors of one chunk may take, of a budget of bytes."""
+    return max(CHUNK_BYTES, min(pace(vit.device).chunk_bytes, memory // 8))
 
 
 @dataclass

@@ -24,7 +24,7 @@ from ...circuits.token_parts import parts_of
 from ...models.errors import TaskError
 from ...models.watching import progress_bar
 from .accumulate import Moments
-from .contraction import CHUNK_BYTES, Contraction, Gradients
+from .contraction import Contraction, Gradients, chunk_bytes
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import Form, inside_scores
 
@@ -97,7 +97,11 @@ class Plan(ABC):
         found = Found(moments or Moments(self.graph))
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
             for part in parts_of(self.graph, pairs):
-                plan, contraction = replace(self, graph=part.graph), Contraction(vit, part.graph)
+                at_once = chunk_bytes(vit, self.memory)
+                plan, contraction = (
+                    replace(self, graph=part.graph),
+                    Contraction(vit, part.graph, chunk_bytes=at_once),
+                )
                 found.moments.of_part(part)
                 for batch in part.pairs.batches(plan.pairs_at_once()):
                     found.moments.begin(self.task.signs(batch))
@@ -125,7 +129,7 @@ class Plan(ABC):
         weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element_bytes(vit)
         return pairs_within(
             vit,
-            TENSOR_SHARE * self.memory - CHUNK_BYTES - weights,
+            TENSOR_SHARE * self.memory - chunk_bytes(vit, self.memory) - weights,
             residuals=arrays * cfg.n_layers + drawn,
             hidden=cfg.n_layers,
             patterns=8 * self.inside,  # of one block
