@@ -137,7 +137,7 @@ class ShiftDescent:
         """Each source's standard deviation, the root mean square of those of its numbers at the tokens of a role."""
         assert self.statistics.std is not None
         square = self.statistics.std[:, 0].square().mean(-1)  # source, token
-        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot()).to(square)
+        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot(), device="cpu").to(square)
         return (square @ member.T / member.sum(1)).sqrt()[..., None]
 
     @property
@@ -219,7 +219,7 @@ class ShiftDescent:
     def _part(self, shifts: Tensor, images: Rows, weights: MaskWeights) -> tuple[float, Tensor]:
         """The sum of a few images' losses and its gradient; call it under `vit.borrowed()`."""
         vit = self.task.vit
-        full = self.goal.full[images].to(device=vit.device, dtype=vit.dtype)
+        full = self.goal.full[images].to(device=vit.device, dtype=vit.sum_dtype)
         embedded = vit.embed(vit.check_images(self.task.searched.clean[images]))
         with torch.enable_grad():
             moved = shifts.detach().requires_grad_()

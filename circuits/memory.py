@@ -28,7 +28,7 @@ a fifth at 1e8 (the digits' toy), an eighth at 1e9 (DeiT-Tiny), a twentieth at 2
 
 def element_bytes(vit: HookedViT) -> int:
     """Bytes of a number in the model's dtype."""
-    return torch.finfo(vit.dtype).bits // 8
+    return torch.finfo(vit.sum_dtype).bits // 8
 
 
 def width_of(vit: HookedViT, width: int) -> int:

@@ -130,7 +130,7 @@ class GatedRunner:
     def __init__(self, vit: HookedViT, graph: Graph) -> None:
         self.vit, self.graph = vit, graph
         self.of_token = torch.tensor(graph.groups.of_token, device=vit.device)
-        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.dtype, device=vit.device)
+        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.sum_dtype, device=vit.device)
         self.places = {
             block.key: torch.from_numpy(np.flatnonzero(block.exists)).to(vit.device) for block in graph.blocks
         }
@@ -153,7 +153,7 @@ class GatedRunner:
         if self._buffers is None or self._buffers[0].shape[1:] != shape:
             self._buffers = None
             whole = (self.graph.n_sources, *shape)
-            made = [torch.zeros(whole, dtype=self.vit.dtype, device=self.vit.device) for _ in range(2)]
+            made = [torch.zeros(whole, dtype=self.vit.sum_dtype, device=self.vit.device) for _ in range(2)]
             self._buffers = (made[0], made[1])
         else:
             for buffer in self._buffers:
@@ -181,7 +181,7 @@ class GatedRunner:
             ablated: What each source carries on a closed edge.
             loss: Logits -> one number.
         """
-        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.dtype), embedded, ablated).both(loss)
+        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.sum_dtype), embedded, ablated).both(loss)
 
     def apart(
         self,
@@ -191,7 +191,7 @@ class GatedRunner:
         loss: Loss,
     ) -> GatedResult:
         """The same around a mask, with a gradient for each pair; the loss gives one number per pair."""
-        gates = torch.tensor(mask).to(device=self.vit.device, dtype=self.vit.dtype)
+        gates = torch.tensor(mask, device="cpu").to(device=self.vit.device, dtype=self.vit.sum_dtype)
         return _GatedRun(self, gates, embedded, ablated, EdgeMask(self.graph, mask)).both(loss)
 
 
@@ -287,7 +287,7 @@ class _GatedRun:
         columns = [int(source) for source in np.flatnonzero(self.open.alive[: block.width].any(1))]
         differences = self.differences[columns][:, :, tokens]
         found = grad.new_zeros(grad.shape[1], *block.dense_shape)
-        place = torch.tensor(rows)[:, None], torch.tensor(columns)
+        place = torch.tensor(rows, device="cpu")[:, None], torch.tensor(columns, device="cpu")
         if len(self.graph.groups) == 1:
             found[:, place[0], 0, place[1]] = (
                 grad.transpose(0, 1).flatten(2) @ differences.transpose(0, 1).flatten(2).mT
