@@ -169,13 +169,15 @@ def _no_start(job: Submitted[None]) -> str:
 
 
 def require_submitit() -> None:
-    """Does nothing if submitit is installed.
+    """Does nothing if submitit is installed, and this is a system that it is for.
 
     Raises:
         TaskError: It is not.
     """
     from importlib.util import find_spec
 
+    if not hasattr(os, "mkfifo"):  # Windows
+        raise TaskError("other processes need Linux or macOS: pass --workers 0 to run the cells in this one.")
     if find_spec("submitit") is None:
         raise TaskError(
             "other processes are started by submitit, which is not installed: pip install 'vitcircuits[cluster]', or "

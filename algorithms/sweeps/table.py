@@ -3,13 +3,13 @@
 | column | meaning |
 | --- | --- |
 | model, task, algorithm, seed | the cell |
-| status | `done`, `failed`, or `not run` |
+| status | `done`, `failed`, `stale` (done with other weights or images), `running`, or `not run` |
 | n_edges, n_graph, size | edges of the circuit, of the graph, and the first over the second |
 | n_nodes | heads and MLPs kept whole; empty for circuits of edges |
 | n_pairs | evaluation pairs |
 | transmission, ..., faithfulness | figures of the report, each with `_low` and `_high` of its 95% interval |
 | undefined | figures without a value, and why |
-| error | why there are no figures |
+| error | why there are no figures, where it failed or is stale |
 | folder | the cell's run folder, below the sweep's |
 
 What reads the image comes first, one-sided faithfulness last. A figure that a report does not have, since its task is
@@ -221,7 +221,9 @@ def _status(outcome: Outcome) -> Cell:
     folder = outcome.cell.folder
     if outcome.status == "done":
         return Cell(markup('<a href="{}/circuit.html">circuit</a>').format(folder), "done")
-    if outcome.status == "not run":
-        return Cell(markup('<span class="soft">not run yet</span>'), "not run")
-    link = markup('<a href="{}/{}">failed</a>: {}').format(folder, ERROR_FILE, legible(outcome.error))
-    return Cell(link, "failed", "error")
+    if outcome.status in ("not run", "running"):
+        said = "not run yet" if outcome.status == "not run" else "running"
+        return Cell(markup('<span class="soft">{}</span>').format(said), outcome.status)
+    file = ERROR_FILE if outcome.status == "failed" else "circuit.html"
+    link = markup('<a href="{}/{}">{}</a>: {}').format(folder, file, outcome.status, legible(outcome.error))
+    return Cell(link, outcome.status, "error")

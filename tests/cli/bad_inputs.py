@@ -46,7 +46,7 @@ BASE = {
     "compare": ["STUFF/run", "STUFF/circuit.json", "--structure", "--bootstrap", "2", "--random", "2", "--out", "out"],
     "draw": ["STUFF/circuit.json", "picture.svg"],
     "export": ["STUFF/circuit.json", "edges.csv"],
-    "sweep": ["STUFF/sweep.toml", "--dry-run", "--out", "out"],
+    "sweep": ["STUFF/sweep.toml", "--status", "--out", "out"],
     "benchmark": ["--only", "eap", "--only", "no such model", "--pairs", "2"],
     "models": ["toy"],
     "train": ["digits-2l", "--print"],

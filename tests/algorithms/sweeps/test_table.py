@@ -52,6 +52,15 @@ def test_a_figure_that_a_report_lacks_is_absent_and_not_undefined(cells):
     assert pandas.isna(second["cpr"]) and second["undefined"] == ""
 
 
+def test_the_page_says_what_has_become_of_each_cell(cells):
+    said = ("running", "not run", "stale", "failed")
+    page = sweep_page([Outcome(cell, one, error="<why>") for cell, one in zip(cells, said, strict=True)])
+    assert "4 cells: 1 running, 1 not run, 1 stale, 1 failed." in page
+    assert '<span class="soft">running</span>' in page and "not run yet" in page
+    assert f'<a href="{cells[2].folder}/circuit.html">stale</a>: &lt;why&gt;' in page
+    assert f'<a href="{cells[3].folder}/error.json">failed</a>: &lt;why&gt;' in page
+
+
 def test_rows_are_in_the_order_of_the_cells_and_point_to_their_folders(tmp_path, outcomes):
     table = sweep_table(outcomes)
     assert [(*row,) for row in table[["algorithm", "seed"]].itertuples(index=False)] == [
