@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 from vitcircuits.algorithms import run_algorithm
-from vitcircuits.circuits import class_contrast, compile_graph
+from vitcircuits.circuits import class_contrast, compile_graph, memory
 from vitcircuits.models import load_vit
 from vitcircuits.models.processes import LostProcessError
 
@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=_numbers, default=[1])
     args = parser.parse_args()
+    memory.LEAST_WORK = 0  # several chunks, which processes share
     torch.set_num_threads(1)  # forked processes must not wait for the threads of their parent
     task = class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=args.pairs, n_evaluation=2)
     chance, hits, same = random.Random(args.seed), 0, 0
