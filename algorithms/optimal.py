@@ -31,11 +31,12 @@ from torch import Tensor
 from ..circuits.ablation import Ablation, Shifts
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_of_tokens
 from ..circuits.circuit import Circuit
-from ..circuits.memory import pairs_within
+from ..circuits.memory import chunk_size, pairs_within
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
 from ..circuits.tasks.task import Task
 from ..circuits.token_parts import Part, groups_of, parts_of
 from ..circuits.tokens import group_tokens
+from ..models import processes
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
 from .pruning.mask_plan import order_in_turns
@@ -193,12 +194,15 @@ class ShiftDescent:
     def gradient(self, shifts: Float[Tensor, "source role model"], images: Rows) -> tuple[float, Tensor]:
         """The mean loss over some images and its gradient, as many images at a time as fit."""
         total, gradient = 0.0, torch.zeros_like(shifts)
+        size, chunks = chunk_size(self.task.vit, len(images), self.at_once), []
         for part in parts_of(self.circuit.graph, self.task.searched.select(images.tolist()), alike=False):
-            own, weights = images[part.rows], self.weights(part)
-            for start in range(0, len(own), self.at_once):
-                loss, slope = self._part(shifts, own[start : start + self.at_once], weights)
-                total += loss / len(images)
-                gradient += slope / len(images)
+            own = images[part.rows]
+            chunks += [(own[start : start + size], part) for start in range(0, len(own), size)]
+        for loss, slope in processes.in_order(
+            lambda chunk: self._part(shifts, chunk[0], self.weights(chunk[1])), chunks
+        ):
+            total += loss / len(images)
+            gradient += slope.to(gradient) / len(images)
         return total, gradient
 
     def weights(self, part: Part) -> MaskWeights:
@@ -224,7 +228,7 @@ class ShiftDescent:
             logits = masked_logits_from(vit, weights, embedded, values, of_token)
             loss = self.goal.distance(logits, full).sum()
             (gradient,) = torch.autograd.grad(loss, moved)
-        return float(loss), gradient
+        return float(loss), gradient.cpu()
 
     @cached_property
     def at_once(self) -> int:

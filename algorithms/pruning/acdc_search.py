@@ -23,7 +23,7 @@ from torch import Tensor
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
-from ...circuits.memory import FEW_CHUNKS, chunk_size, width_of
+from ...circuits.memory import chunk_size, width_of
 from ...circuits.reach import prune
 from ...circuits.run import run_masks
 from ...circuits.scores import Scores
@@ -98,7 +98,7 @@ class Sizes:
         carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise", "optimal") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
-        pairs = chunk_size(task.vit, n_pairs, max(1, memory // 8 // trial), FEW_CHUNKS)
+        pairs = chunk_size(task.vit, n_pairs, max(1, memory // 8 // trial))
         cache = int(memory * TENSOR_SHARE) - state - max(memory // 8, pairs * trial)
         if cache < 0:
             wanted = (state + max(memory // 8, pairs * trial)) / TENSOR_SHARE

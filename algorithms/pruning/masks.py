@@ -49,7 +49,7 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import FLOOR
-from ...circuits.memory import FEW_CHUNKS, bytes_of_pair, chunk_size
+from ...circuits.memory import bytes_of_pair, chunk_size
 from ...circuits.run import require_model, run_masks
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
@@ -354,7 +354,7 @@ class Reparameterized:
         images, met = self._drawn(clean, partners, generator)
         graph, pairs = self.plan.graph, self.task.searched
         parts = parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs)
-        size, every = chunk_size(self.task.vit, len(clean), self.at_once, FEW_CHUNKS), np.arange(len(clean))
+        size, every = chunk_size(self.task.vit, len(clean), self.at_once), np.arange(len(clean))
         chunks = [
             (part, rows[start : start + size])
             for part in parts
