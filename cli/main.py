@@ -59,7 +59,7 @@ COMMANDS = (
     doctor,
 )
 
-SHARED = (demo, discover, evaluate, stability, partners, compare, benchmark)
+SHARED = (demo, discover, evaluate, stability, partners, compare)
 """Commands whose work several processes share."""
 
 EPILOG = """\
