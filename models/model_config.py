@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import processes
 from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
@@ -222,8 +223,8 @@ def usable_device(device: str) -> str:
     if device.startswith("mps"):  # decided on differences that float32 sums would lose
         say(f"the device {device} has no float64, in which scores are added up: computing on the CPU.", True)
         return "cpu"
-    if device == "cuda" and "LOCAL_RANK" in os.environ:  # which torchrun sets
-        device = f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
+    if device == "cuda" and processes.started() > 1:
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % max(1, torch.cuda.device_count())}"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
