@@ -79,7 +79,7 @@ CALLS = {
     "optimal_ablation": lambda task: algorithms.optimal_ablation(circuit_of(task), task, steps=3, batch=3),
     "patch_effects": lambda task: algorithms.patch_effects(circuit_of(task), task, n=2),
     "token_flow": lambda task: algorithms.token_flow(task, steps=2),
-    "token_flow, attribution": lambda task: algorithms.token_flow(task, by="attribution", steps=2),
+    "token_flow, gradient": lambda task: algorithms.token_flow(task, by="gradient", steps=2),
     "activation_patch": lambda task: algorithms.activation_patch(of_role(task), task, "z", tokens="role"),
     "path_patch": lambda task: algorithms.path_patch(of_role(task), task, sources="input"),
     "token_effect": lambda task: algorithms.token_effect(task, "patch", **FEW),
@@ -91,7 +91,7 @@ CALLS = {
     "tuned_lens": lambda task: algorithms.tuned_lens(task.vit, images_of(task), epochs=2, **FEW),
     "jacobian_lens": lambda task: algorithms.jacobian_lens(task.vit, images_of(task), **FEW),
     "probe": lambda task: algorithms.probe(
-        task.vit, images_of(task), torch.tensor([0, 1] * 4, device="cpu"), n_folds=2, n_shuffles=2
+        task.vit, images_of(task), [index % 2 for index in range(len(images_of(task)))], n_folds=2, n_shuffles=2
     ),
     "head_catalogue": lambda task: algorithms.head_catalogue(task.vit, images_of(task), n_shuffles=2, **FEW),
     "neuron_catalogue": lambda task: algorithms.neuron_catalogue(task.vit, images_of(task), n_shuffles=2),
@@ -104,9 +104,9 @@ CALLS = {
         compile_graph(task.vit), {"swap": task, "again": task}, n_random=1, **FEW
     ),
     "measure_stability": lambda task: algorithms.measure_stability(
-        "eap", compile_graph(task.vit), task, n_resamples=2, n_seeds=1, n_halvings=1
+        "eap", compile_graph(task.vit), task, size=20, n_resamples=2, n_seeds=1, n_halvings=1
     ),
-    "control_searches": lambda task: algorithms.control_searches("eap", compile_graph(task.vit), task, 20, **FEW),
+    "control_searches": lambda task: algorithms.control_searches("eap", compile_graph(task.vit), task, size=20, **FEW),
 }
 
 
