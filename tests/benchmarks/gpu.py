@@ -120,10 +120,10 @@ def first(task: Task, n: int) -> Task:
 
 
 def share_of_exact(graph: Graph, task: Task, memory: int, device: str, seconds: float) -> tuple[float, float, str]:
-    """All exact effects of as many pairs as a time allows, doubled from 1: seconds of all pairs, memory, what was done."""
+    """All exact effects of as many pairs as a time allows: seconds of all pairs, memory, and what was done."""
     n, total = 1, len(task.discovery)
     while True:
-        took, used = timed(device, lambda: exact_effects(graph, first(task, n), memory=memory))
+        took, used = timed(device, lambda n=n: exact_effects(graph, first(task, n), memory=memory))
         if n == total or took * 3 > seconds:  # the next costs twice as much
             return took * total / n, used, "" if n == total else f" (worked out from {n} of {total} pairs)"
         seconds -= took
