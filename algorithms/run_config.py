@@ -148,7 +148,7 @@ class RunConfig(Settings):
         return write_text_atomic(path, tomli_w.dumps(said))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting in plain values, as files and records have them; dtype and readout only where they are given."""
+        """Every setting in plain values, as files and records have them; dtype and readout only where given."""
         model = self.model.as_dict()
         rest = {name: model.pop(name) for name in _READOUT}
         search = self.discovery.as_dict() | {"algorithm": self.discovery.name}

@@ -82,7 +82,8 @@ class Baseline:
     def _others(self, pairs: Pairs) -> Tensor:
         assert self.reference is not None
         chosen = []
-        for clean, corrupt, pair in zip(pairs.clean, pairs.corrupt, pairs.pair_ids.tolist(), strict=True):
+        images = self.vit.check_images(pairs.clean), self.vit.check_images(pairs.corrupt)
+        for clean, corrupt, pair in zip(*images, pairs.pair_ids.tolist(), strict=True):
             at = int(
                 torch.randint(
                     len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0), device="cpu"
@@ -138,7 +139,7 @@ def make_baseline(
             f'Ablation("partner").'
         )
     if ablation.kind == "another":
-        return Baseline(vit, ablation, reference)
+        return Baseline(vit, ablation, vit.check_images(reference))
     mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
     if ablation.shifts is not None:
         mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values, device="cpu").to(mean))

@@ -209,7 +209,7 @@ class HookedViT:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """The module in evaluation mode with frozen weights, on as many threads, or by such kernels, as suit it; all is put back."""
+        """The module in evaluation mode with frozen weights, run as suits the device; all is put back."""
         both = (self.module, self.readout.head)  # the head may be another than the module's own
         learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:

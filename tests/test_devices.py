@@ -1,7 +1,7 @@
 """Tensors are made where the model is: under another default device, and with the model on another device.
 
-No GPU is needed. The other device is a pretended one: its tensors hold their numbers on the CPU, call themselves `meta`,
-and refuse to meet tensors of the CPU wherever a GPU's would.
+No GPU is needed. The other device is a pretended one: its tensors hold their numbers on the CPU, call themselves
+`meta`, and refuse to meet the CPU's where a GPU's would (`pretended.py`).
 """
 
 import dataclasses
@@ -11,11 +11,14 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from pretended import NAME, PretendedDevice
 from vitcircuits import algorithms, circuits
 from vitcircuits.algorithms import ALGORITHMS, run_algorithm
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.models import load_vit
+from vitcircuits.models.devices import reproducible, share_of
 from vitcircuits.models.load import HookedViT
+from vitcircuits.models.model_config import usable_device
 
 SHORT = {
     "acdc": {"tau": 0.3},
@@ -31,6 +34,14 @@ def task():
     return class_contrast(load_vit("toy/digits-2l"), "digits", target=3, foil=8, n_discovery=8, n_evaluation=8)
 
 
+@pytest.fixture(scope="module")
+def elsewhere():
+    """The same task with the model on the other device."""
+    with PretendedDevice():
+        vit = load_vit("toy/digits-2l", device=NAME)
+        return class_contrast(vit, "digits", target=3, foil=8, n_discovery=8, n_evaluation=8)
+
+
 def of_role(task):
     return compile_graph(task.vit, tokens="role")
 
@@ -43,19 +54,20 @@ def circuit_of(task):
 
 
 def images_of(task):
-    return task.evaluation.clean
+    return task.evaluation.clean[:8]
+
+
+def search(name, task, kind="partner"):
+    """What an algorithm finds on a few pairs."""
+    few = dataclasses.replace(task, discovery=task.discovery.select(slice(6)))
+    return run_algorithm(name, of_role(task), few.with_ablation(kind), **SHORT.get(name, {}))
 
 
 CALLS = {
+    **{name: lambda task, name=name: search(name, task) for name in ALGORITHMS},
     **{
-        name: lambda task, name=name: run_algorithm(name, of_role(task), task, **SHORT.get(name, {}))
-        for name in ALGORITHMS
-    },
-    **{
-        f"{name}, {kind}": lambda task, name=name, kind=kind: run_algorithm(
-            name, of_role(task), task.with_ablation(kind), **SHORT.get(name, {})
-        )
-        for name in ("eap_ig", "exact_effects", "acdc", "learned_masks")
+        f"{name}, {kind}": lambda task, name=name, kind=kind: search(name, task, kind)
+        for name in ("eap_ig", "exact_effects", "acdc")
         for kind in ("mean", "noise", "another", "zero")
     },
     "eap_ig, each token": lambda task: algorithms.eap_ig(compile_graph(task.vit, tokens="each", ports="head"), task),
@@ -68,7 +80,7 @@ CALLS = {
         task,
         n_random=2,
         controls={"permuted_labels": circuit_of(task)},
-        checks=("consistency",),
+        checks=("completeness",),
         **FEW,
     ),
     "evaluate_spread": lambda task: circuits.evaluate_spread(circuit_of(task), task, **FEW),
@@ -76,7 +88,7 @@ CALLS = {
     "optimal_ablation": lambda task: algorithms.optimal_ablation(circuit_of(task), task, steps=3, batch=3),
     "patch_effects": lambda task: algorithms.patch_effects(circuit_of(task), task, n=2),
     "token_flow": lambda task: algorithms.token_flow(task, steps=2),
-    "token_flow, attribution": lambda task: algorithms.token_flow(task, by="attribution", steps=2),
+    "token_flow, gradient": lambda task: algorithms.token_flow(task, by="gradient", steps=2),
     "activation_patch": lambda task: algorithms.activation_patch(of_role(task), task, "z", tokens="role"),
     "path_patch": lambda task: algorithms.path_patch(of_role(task), task, sources="input"),
     "token_effect": lambda task: algorithms.token_effect(task, "patch", **FEW),
@@ -88,7 +100,7 @@ CALLS = {
     "tuned_lens": lambda task: algorithms.tuned_lens(task.vit, images_of(task), epochs=2, **FEW),
     "jacobian_lens": lambda task: algorithms.jacobian_lens(task.vit, images_of(task), **FEW),
     "probe": lambda task: algorithms.probe(
-        task.vit, images_of(task), torch.tensor([0, 1] * 4, device="cpu"), n_folds=2, n_shuffles=2
+        task.vit, images_of(task), [index % 2 for index in range(len(images_of(task)))], n_folds=2, n_shuffles=2
     ),
     "head_catalogue": lambda task: algorithms.head_catalogue(task.vit, images_of(task), n_shuffles=2, **FEW),
     "neuron_catalogue": lambda task: algorithms.neuron_catalogue(task.vit, images_of(task), n_shuffles=2),
@@ -101,9 +113,9 @@ CALLS = {
         compile_graph(task.vit), {"swap": task, "again": task}, n_random=1, **FEW
     ),
     "measure_stability": lambda task: algorithms.measure_stability(
-        "eap", compile_graph(task.vit), task, n_resamples=2, n_seeds=1, n_halvings=1
+        "eap", compile_graph(task.vit), task, size=20, n_resamples=2, n_seeds=1, n_halvings=1
     ),
-    "control_searches": lambda task: algorithms.control_searches("eap", compile_graph(task.vit), task, 20, **FEW),
+    "control_searches": lambda task: algorithms.control_searches("eap", compile_graph(task.vit), task, size=20, **FEW),
 }
 
 
@@ -137,3 +149,59 @@ def test_no_tensor_is_made_on_the_default_device_by_accident(name, task):
     for one, other in zip(found, wanted, strict=True):
         assert not isinstance(one, torch.Tensor) or one.device.type == "cpu"
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere):
+    wanted = numbers(CALLS[name](task))
+    with PretendedDevice():
+        found = [part.cpu() if isinstance(part, torch.Tensor) else part for part in numbers(CALLS[name](elsewhere))]
+    assert elsewhere.vit.device.type == NAME
+    assert len(wanted) == len(found) > 0
+    for one, other in zip((np.asarray(part, float) for part in found), map(np.asarray, wanted), strict=True):
+        scale = np.abs(np.nan_to_num(other.astype(float))).max(initial=1)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_the_pretended_device_is_as_strict_as_a_gpu():
+    with PretendedDevice():
+        there, here = torch.ones(3, device=NAME), torch.ones(3, device="cpu")
+        assert (there + 1).sum().item() == 6
+        assert there[torch.tensor([0, 2], device="cpu")].tolist() == [1, 1]
+        with pytest.raises(RuntimeError, match="meet"):
+            _ = there + here
+        with pytest.raises(RuntimeError, match="looked up"):
+            _ = here[torch.tensor([0], device=NAME)]
+        with pytest.raises((TypeError, RuntimeError)):
+            there.numpy()
+
+
+def test_a_gpu_s_share_of_memory_is_the_same_when_a_little_more_is_free():
+    total = 80_000_000_000
+    assert share_of(total - 3_000_000_000, total) == share_of(total - 1_000_000_000, total) == 42_000_000_000
+    assert share_of(total // 2, total) == 24_000_000_000
+    assert share_of(100, total) == 2_000_000_000
+
+
+def test_kernels_that_add_up_in_one_order_are_taken_inside_alone():
+    with reproducible():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.allow_tf32
+        with reproducible():
+            pass
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_mps_falls_back_to_the_cpu_and_says_so(capsys):
+    assert usable_device("mps") == "cpu"
+    assert "has no float64" in capsys.readouterr().err
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked = []
+    monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
+    assert usable_device("cuda") == "cuda:1" == asked[0]
+    assert usable_device("cuda:0") == "cuda:0"

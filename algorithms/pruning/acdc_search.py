@@ -133,7 +133,7 @@ class AcdcSearch:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = EdgeMask(plan.graph)
         self.decisions = _Decisions(np.zeros((3, len(plan.graph))), np.zeros(len(plan.graph), dtype=bool))
-        self.pace = AdaptiveBatch(pace(task.vit.device))
+        self.pace = AdaptiveBatch(pace(plan.task.vit.device))
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
         self._progress, self._n_kept, self._n_done = progress, 0, 0
