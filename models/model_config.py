@@ -5,6 +5,7 @@ Nothing here imports torch before a model is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import processes
 from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
@@ -199,7 +201,7 @@ def read_mask(text: str | None) -> Any:
 
 
 def usable_device(device: str) -> str:
-    """The device, if this machine has it.
+    """The device, if this machine has it; of several, `cuda` is the one of this process's place on its machine.
 
     Raises:
         TaskError: It has not.
@@ -208,6 +210,8 @@ def usable_device(device: str) -> str:
         return device
     import torch
 
+    if device == "cuda" and processes.started() > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
