@@ -247,8 +247,9 @@ class BudgetSearch:
         now, losses = self.measure.flips(mask, kept)
         order = np.argsort(losses, kind="stable")
         harm = np.maximum(losses[order] - now, 0)
-        most = max(1, min(int(self.plan.chosen.share * len(kept)), len(kept) - size))
-        least = 1 if exact or level is not None else max(1, most // 8)
+        share, room = int(self.plan.chosen.share * len(kept)), len(kept) - size
+        most = max(1, min(share, room))
+        least = 1 if exact or level is not None else max(1, min(share // 8, room))
         (last, bound), n = self.pace, most
         if not exact:
             n = max(least, min(most, 2 * last if now <= bound else last))
@@ -258,15 +259,15 @@ class BudgetSearch:
             found = prune(self.graph, found)
             allowed = now + max(SLACK, n**0.5) * harm[:n].sum() + FLOOR * self.measure.scale
             self.pace = n, float(allowed)
-            if n <= least and not exact and level is None:
+            if n <= least and not exact and level is None and (found.sum() >= size or n == 1):
                 return found
             loss, faithful = self.measure.judge(found)
             if loss <= allowed and found.sum() >= size and (level is None or faithful >= level):
                 self.pace = 2 * n, -np.inf
                 return found
-            if n <= least:
+            if n == 1:
                 return None if level is not None and faithful < level else found
-            n = max(least, n // 2)
+            n = max(least if n > least else 1, n // 2)
 
     # At a size.
 
