@@ -8,8 +8,8 @@ Measured on DeiT-Tiny, cats against dogs, held-out photographs: 60, 40 and 20% o
 under means, .96, .83 and .25 under class swap (docs/faithfulness.md, which tells apart what brought it).
 
 1. Every edge has a hard-concrete gate (`gates`), all open at first, or opened by scores (HAP: attribution first).
-2. At every step gates are drawn, anew for each of a few pairs, which are run under them, and the loss's derivative by
-   every gate is taken: through the gates, or on small graphs by flipping each edge under one draw for all.
+2. At every step a few pairs are run, every two of them under a draw of the gates, and the loss's derivative by every
+   gate is taken: through the gates, or on small graphs by flipping each edge under one draw for all.
 3. The gates move against the gradient; then all are shifted by one number that brings their density to the target.
 4. The target goes down from the largest size to the smallest and rests at each: one descent gives all of them.
 5. A circuit is what stays of the gates that are most often open, as many as leave the size that was asked for once
@@ -231,6 +231,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 
+ALIKE = 2  # pairs that meet the same gates, at least: one by one they take 8% longer and tell hardly more
 CACHE_SHARE = 0.3  # of the memory, for ablated values that would be computed again at every step
 
 
@@ -355,16 +356,15 @@ class Reparameterized:
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> StepGradient:
         """In chunks of pairs; what chance decides is drawn before, the same on all processes.
 
-        Pairs have gates of their own, small models' as many as share a chunk where memory does not matter: the
-        gradient then varies less from draw to draw.
+        Every two pairs, of small models more, have gates of their own: the gradient then varies less from draw to draw.
         """
-        vit, n_pairs = self.task.vit, len(clean)
-        alike = chunk_size(vit, n_pairs, n_pairs)
+        n_pairs = len(clean)
+        alike = max(ALIKE, chunk_size(self.task.vit, n_pairs, n_pairs))
         drawn = [draw_gates(log_alpha, generator) for _ in range(0, n_pairs, alike)]
         images, views, met = self._drawn(clean, partners, generator)
         graph, pairs = self.plan.graph, self.task.searched
         parts = parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs)
-        size, every = chunk_size(vit, n_pairs, self.at_once), np.arange(n_pairs)
+        size, every = min(alike, self.at_once), np.arange(n_pairs)
         chunks = [
             (part, rows[start : start + size])
             for part in parts
