@@ -306,26 +306,33 @@ class BudgetSearch:
         return mask
 
     def _add_many(self, mask: Bools, size: int) -> Bools | None:
-        """The mask with half of what is missing, the absent edges that are foreseen to lower the loss most."""
-        found, (now, absent) = mask.copy(), self._strongest(mask, (size - int(mask.sum())) // 2)
-        found[absent] = True
-        found = prune(self.graph, found)
-        better = self.measure.loss(found) < now - GAIN * self.measure.scale
-        return found if better and mask.sum() < found.sum() <= size else None
+        """The mask with up to half of what is missing: absent edges that are foreseen to lower the loss most."""
+        now, absent = self._strongest(mask, (size - int(mask.sum())) // 2)
+        while len(absent) > 1:
+            found = self._with(mask, absent, size)
+            if found is not None and self.measure.loss(found) < now - GAIN * self.measure.scale:
+                return found
+            absent = absent[: len(absent) // 2]
+        return None
 
     def _add(self, mask: Bools, size: int) -> Bools | None:
-        """The mask with the absent edge that lowers the loss most; None if none does."""
+        """The mask with the absent edge that lowers the loss most, or with several if they do better; None if none."""
         absent = np.flatnonzero(~mask) if self.plan.exact else self._strongest(mask, FORESEEN)[1]
         now, losses = self.measure.exact(mask, absent)
-        for place in np.argsort(losses, kind="stable"):
-            if losses[place] >= now - GAIN * self.measure.scale:
-                return None
-            found = mask.copy()
-            found[absent[place]] = True
-            found = prune(self.graph, found)
-            if mask.sum() < found.sum() <= size:
+        order = np.argsort(losses, kind="stable")
+        better = absent[order[losses[order] < now - GAIN * self.measure.scale]]
+        if not self.plan.exact and len(better) > 1:
+            found = self._with(mask, better[: size - int(mask.sum())], size)
+            if found is not None and self.measure.loss(found) < losses.min():
                 return found
-        return None
+        return next((found for edge in better if (found := self._with(mask, [edge], size)) is not None), None)
+
+    def _with(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp], size: int) -> Bools | None:
+        """The mask with some more edges; None if they are on no path, or more than fit."""
+        found = mask.copy()
+        found[edges] = True
+        found = prune(self.graph, found)
+        return found if mask.sum() < found.sum() <= size else None
 
     def _strongest(self, mask: Bools, n: int) -> tuple[float, NDArray[np.intp]]:
         """The loss, and the absent edges that are foreseen to lower it most."""
