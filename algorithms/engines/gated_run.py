@@ -80,7 +80,8 @@ def measure_slopes(
     def one(chunk: tuple[Part, Pairs]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         part, batch = chunk
         runner, kept, useful = on(part)
-        reference, embedded = batch.wanted(vit(batch.clean)), vit.embed(vit.check_images(batch.clean))
+        reference = batch.wanted(vit(batch.clean)) if metric.relative else None
+        embedded = vit.embed(vit.check_images(batch.clean))
         found = runner.apart(kept, embedded, baseline(batch), lambda logits: metric(logits, reference))
         slopes = np.zeros((len(batch), len(graph)))
         slopes[:, part.edges] = np.where(useful, found.gradient.double().cpu().numpy(), 0.0)

@@ -45,6 +45,7 @@ SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, an
 FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0
 GAIN = 1e-4  # of the empty circuit's loss: less is no improvement
 GROW = 0.5  # of a circuit's size is taken back in by a breath
+WORTH = 0.02  # of the loss: a breath that brings less is the last
 START_FACTOR = 8  # a start by scores holds so many times the largest size
 FEW = 4  # edges that a circuit lacks are added one by one, each the best of those measured
 FORESEEN = 16  # absent edges of large graphs that are measured when a circuit is filled up
@@ -98,27 +99,31 @@ class LossMeter:
         """Of a mask."""
         return self.judge(mask)[0]
 
-    def exact(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp]) -> Floats:
-        """The loss with each of some edges flipped, measured."""
+    def exact(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp]) -> tuple[float, Floats]:
+        """The loss, and with each of some edges flipped, measured."""
         plan, task = self.plan, self.plan.task
         found = measure_flips(
             task.vit, plan.graph, mask, edges, plan.judged, task.searched, self.baseline, memory=plan.memory
         )
         self.n_exact += found.runs // len(task.searched)
-        return self._loss(found.flipped, self.full)
+        return float(self._loss(found.now, self.full)), self._loss(found.flipped, self.full)
 
-    def foreseen(self, mask: Bools) -> Floats:
-        """The loss with each edge of the graph flipped, to first order."""
+    def foreseen(self, mask: Bools) -> tuple[float, Floats]:
+        """The loss, and with each edge of the graph flipped, to first order."""
         plan, task = self.plan, self.plan.task
         now, slopes = measure_slopes(
             task.vit, plan.graph, mask, plan.judged, task.searched, self.baseline, memory=plan.memory
         )
         self.n_slopes += 1
-        return self._loss(now + np.where(mask, -1, 1)[:, None] * slopes.T, self.full)
+        flipped = self._loss(now + np.where(mask, -1, 1)[:, None] * slopes.T, self.full)
+        return float(self._loss(now, self.full)), flipped
 
-    def flips(self, mask: Bools, edges: NDArray[np.intp]) -> Floats:
-        """The loss with each of some edges flipped, in the plan's way."""
-        return self.exact(mask, edges) if self.plan.exact else self.foreseen(mask)[edges]
+    def flips(self, mask: Bools, edges: NDArray[np.intp]) -> tuple[float, Floats]:
+        """The loss, and with each of some edges flipped, in the plan's way."""
+        if self.plan.exact:
+            return self.exact(mask, edges)
+        now, flipped = self.foreseen(mask)
+        return now, flipped[edges]
 
     def effects(self, mask: Bools) -> Floats:
         """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others.
@@ -149,6 +154,7 @@ class BudgetSearch:
     def __init__(self, plan: BudgetPlan, journal: str | Path | None, progress: bool | None) -> None:
         self.plan, self.graph, self.progress = plan, plan.graph, progress
         self.steps: dict[str, int] = {}
+        self.pace = len(self.graph), -np.inf  # edges that a drop tries first, and the loss below which twice as many
         self.measure = LossMeter(plan)
         self.journal = Journal(journal, plan.config())  # last, so that nothing can fail while it is open
         self._past: Iterator[dict[str, Any]] = iter(self.journal.steps)
@@ -178,14 +184,14 @@ class BudgetSearch:
         if step is None:
             found = compute(mask)
             step = {"step": kind, "kept": None if found is None else np.flatnonzero(found).tolist()}
-            step |= {"exact": self.measure.n_exact, "slopes": self.measure.n_slopes}
+            step |= {"exact": self.measure.n_exact, "slopes": self.measure.n_slopes, "pace": list(self.pace)}
             self.journal.append(step)
         elif step.get("step") != kind:
             raise FormatError(
                 "the journal does not fit this search: it was edited, or written by another version. Remove it to "
                 "start anew."
             )
-        self.measure.n_exact, self.measure.n_slopes = step["exact"], step["slopes"]
+        self.measure.n_exact, self.measure.n_slopes, self.pace = step["exact"], step["slopes"], tuple(step["pace"])
         if step["kept"] is None:
             return None
         after = np.zeros(len(self.graph), dtype=bool)
@@ -233,24 +239,35 @@ class BudgetSearch:
             mask = refined
 
     def _drop(self, mask: Bools, size: int, level: float | None = None) -> Bools | None:
-        """The mask without a batch of its least harmful edges, as many of them as do no more harm together."""
-        kept, (now, _) = np.flatnonzero(mask), self.measure.judge(mask)
-        losses = self.measure.flips(mask, kept)
+        """The mask without a batch of its least harmful edges, as many of them as do no more harm together.
+
+        With slopes as many as went last are tried first. The fewest go untried: how they did the next slopes say.
+        """
+        kept, exact = np.flatnonzero(mask), self.plan.exact
+        now, losses = self.measure.flips(mask, kept)
         order = np.argsort(losses, kind="stable")
         harm = np.maximum(losses[order] - now, 0)
-        most = max(1, min(int(self.plan.chosen.share * len(kept)), len(kept) - size))
-        least, n = 1 if self.plan.exact or level is not None else max(1, most // 8), most
+        share, room = int(self.plan.chosen.share * len(kept)), len(kept) - size
+        most = max(1, min(share, room))
+        least = 1 if exact or level is not None else max(1, min(share // 8, room))
+        (last, bound), n = self.pace, most
+        if not exact:
+            n = max(least, min(most, 2 * last if now <= bound else last))
         while True:
             found = mask.copy()
             found[kept[order[:n]]] = False
             found = prune(self.graph, found)
-            loss, faithful = self.measure.judge(found)
-            allowed = max(SLACK, n**0.5) * harm[:n].sum() + FLOOR * self.measure.scale
-            if loss - now <= allowed and found.sum() >= size and (level is None or faithful >= level):
+            allowed = now + max(SLACK, n**0.5) * harm[:n].sum() + FLOOR * self.measure.scale
+            self.pace = n, float(allowed)
+            if n <= least and not exact and level is None and (found.sum() >= size or n == 1):
                 return found
-            if n <= least:
+            loss, faithful = self.measure.judge(found)
+            if loss <= allowed and found.sum() >= size and (level is None or faithful >= level):
+                self.pace = 2 * n, -np.inf
+                return found
+            if n == 1:
                 return None if level is not None and faithful < level else found
-            n = max(least, n // 2)
+            n = max(least if n > least else 1, n // 2)
 
     # At a size.
 
@@ -263,9 +280,11 @@ class BudgetSearch:
                 grown = self._step("grow", grown, lambda now: self._grow(now, size))
                 assert grown is not None
             shrunk = self._fill(self._descend(grown, size), size)
-            if self.measure.loss(shrunk) >= self.measure.loss(mask) - GAIN * self.measure.scale:
+            before, after = self.measure.loss(mask), self.measure.loss(shrunk)
+            if after < before:
+                mask = shrunk
+            if after >= before - max(GAIN * self.measure.scale, WORTH * before):
                 break
-            mask = shrunk
         swaps = 0
         while swaps < self.plan.chosen.swaps or (self.plan.exact and self.plan.chosen.swaps):
             found = self._step("swap", mask, lambda now: self._swap(now, size))
@@ -287,58 +306,75 @@ class BudgetSearch:
         return mask
 
     def _add_many(self, mask: Bools, size: int) -> Bools | None:
-        """The mask with half of what is missing, the absent edges that are foreseen to lower the loss most."""
-        found = mask.copy()
-        found[self._strongest(mask, (size - int(mask.sum())) // 2)] = True
-        found = prune(self.graph, found)
-        better = self.measure.loss(found) < self.measure.loss(mask) - GAIN * self.measure.scale
-        return found if better and mask.sum() < found.sum() <= size else None
-
-    def _add(self, mask: Bools, size: int) -> Bools | None:
-        """The mask with the absent edge that lowers the loss most; None if none does."""
-        now, absent = self.measure.loss(mask), np.flatnonzero(~mask)
-        if not self.plan.exact:
-            absent = self._strongest(mask, FORESEEN)
-        losses = self.measure.exact(mask, absent)
-        for place in np.argsort(losses, kind="stable"):
-            if losses[place] >= now - GAIN * self.measure.scale:
-                return None
-            found = mask.copy()
-            found[absent[place]] = True
-            found = prune(self.graph, found)
-            if mask.sum() < found.sum() <= size:
+        """The mask with up to half of what is missing: absent edges that are foreseen to lower the loss most."""
+        now, absent = self._strongest(mask, (size - int(mask.sum())) // 2)
+        while len(absent) > 1:
+            found = self._with(mask, absent, size)
+            if found is not None and self.measure.loss(found) < now - GAIN * self.measure.scale:
                 return found
+            absent = absent[: len(absent) // 2]
         return None
 
-    def _strongest(self, mask: Bools, n: int) -> np.ndarray:
-        """The absent edges that are foreseen to lower the loss most."""
-        absent = np.flatnonzero(~mask)
-        return absent[np.argsort(self.measure.foreseen(mask)[absent], kind="stable")[:n]]
+    def _add(self, mask: Bools, size: int) -> Bools | None:
+        """The mask with the absent edge that lowers the loss most, or with several if they do better; None if none."""
+        absent = np.flatnonzero(~mask) if self.plan.exact else self._strongest(mask, FORESEEN)[1]
+        now, losses = self.measure.exact(mask, absent)
+        order = np.argsort(losses, kind="stable")
+        better = absent[order[losses[order] < now - GAIN * self.measure.scale]]
+        if not self.plan.exact and len(better) > 1:
+            found = self._with(mask, better[: size - int(mask.sum())], size)
+            if found is not None and self.measure.loss(found) < losses.min():
+                return found
+        return next((found for edge in better if (found := self._with(mask, [edge], size)) is not None), None)
+
+    def _with(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp], size: int) -> Bools | None:
+        """The mask with some more edges; None if they are on no path, or more than fit."""
+        found = mask.copy()
+        found[edges] = True
+        found = prune(self.graph, found)
+        return found if mask.sum() < found.sum() <= size else None
+
+    def _strongest(self, mask: Bools, n: int) -> tuple[float, NDArray[np.intp]]:
+        """The loss, and the absent edges that are foreseen to lower it most."""
+        now, losses = self.measure.foreseen(mask)
+        return now, _lowest(losses, ~mask)[:n]
 
     def _grow(self, mask: Bools, size: int) -> Bools:
         """The mask with the absent edges that lower the loss most, one by one, half a breath of them."""
         absent = np.flatnonzero(~mask)
-        losses = self.measure.flips(mask, absent)
+        _, losses = self.measure.flips(mask, absent)
         found = mask.copy()
         found[absent[np.argsort(losses, kind="stable")[: max(1, int(GROW * size / 2))]]] = True
         return found
 
     def _swap(self, mask: Bools, size: int) -> Bools | None:
         """The first swap that lowers the loss, weakest kept edges first, each with its best partner."""
-        measure, plan = self.measure, self.plan
-        now, kept = measure.loss(mask), np.flatnonzero(mask)
-        losses = measure.flips(mask, kept)
-        weakest = kept[np.argsort(losses, kind="stable")]
-        absent = np.flatnonzero(~mask) if plan.exact else self._strongest(mask, plan.chosen.swaps)
-        for gone in weakest if plan.exact else weakest[: plan.chosen.swaps]:
+        if not self.plan.exact:
+            return self._exchange(mask, size)
+        kept, absent = np.flatnonzero(mask), np.flatnonzero(~mask)
+        now, losses = self.measure.exact(mask, kept)
+        for gone in kept[np.argsort(losses, kind="stable")]:
             without = mask.copy()
             without[gone] = False
-            losses = measure.exact(without, absent)
+            _, losses = self.measure.exact(without, absent)
             best = int(np.argmin(losses))
             without[absent[best]] = True
             found = prune(self.graph, without)
-            if losses[best] < now - GAIN * measure.scale and found.sum() <= size:
+            if losses[best] < now - GAIN * self.measure.scale and found.sum() <= size:
                 return found
+        return None
+
+    def _exchange(self, mask: Bools, size: int) -> Bools | None:
+        """The mask with its weakest edges exchanged for the strongest absent ones, as many as lower the loss."""
+        now, losses = self.measure.foreseen(mask)
+        weakest, strongest, n = _lowest(losses, mask), _lowest(losses, ~mask), self.plan.chosen.swaps
+        while n:
+            found = mask.copy()
+            found[weakest[:n]], found[strongest[:n]] = False, True
+            found = prune(self.graph, found)
+            if found.sum() <= size and self.measure.loss(found) < now - GAIN * self.measure.scale:
+                return found
+            n //= 2
         return None
 
     # The result.
@@ -411,6 +447,12 @@ class BudgetPlan:
         """Everything that decides a decision or its last bit."""
         same = search_identity(self.graph, self.task, memory=self.memory)
         return {**self.options, **same, "judged": [self.judged.kind, *same["judged"]]}
+
+
+def _lowest(losses: Floats, among: Bools) -> NDArray[np.intp]:
+    """Edges among some, that with the lowest loss first."""
+    edges = np.flatnonzero(among)
+    return edges[np.argsort(losses[edges], kind="stable")]
 
 
 Loss = Callable[[Floats, Floats], Floats]

@@ -9,10 +9,11 @@ ACDC's threshold bounds each step, not their sum. Here the loss of the whole cir
 1. Foresee the loss without each kept edge: measured exactly (`engines/flips`), or on large graphs to first order, pair
    by pair, from one forward and one backward pass of the pruned run (`engines/gated_run`).
 2. Drop the least harmful, a share of them at once; if together they do much more harm than one by one (redundancy),
-   half as many. Edges that lost their path go with them.
+   half as many; on large graphs the next round starts from as many, or from twice that if they did no more harm. Edges
+   that lost their path go with them.
 3. At the size asked for: fill up with the absent edges that lower the loss most; on large graphs take half as many
-   edges back in as there are and prune again, as long as that helps; then swap a kept edge for an absent one until no
-   swap helps.
+   edges back in as there are and prune again, as long as that lowers the loss by 2%; then swap a kept edge for an
+   absent one (on large graphs several at once) until no swap helps.
 
 Pruning while the behaviour is kept is Vi-CD's idea (arXiv 2604.14477); re-measuring attributions in the pruned run is
 iterative pruning as known from weights (Han et al. 2015).
@@ -59,7 +60,7 @@ def budgeted_pruning(
     """The circuit of a size (or the smallest found at a level of faithfulness) that stays nearest to the full model.
 
     Its scores are the effects of the kept edges around the circuit (exact, or slopes where those are used); edges
-    outside score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 6
+    outside score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 4
     forward passes over all discovery pairs, whatever the number of edges.
 
     Weak spots: greedy, so a set of edges that only helps together is not found once it has been pruned away (a dead
@@ -80,7 +81,7 @@ def budgeted_pruning(
         share: Of the kept edges that a round drops, at most.
         regrow_rounds: At each size, at most so many times edges are taken back in and pruned anew (only with slopes).
         swaps: 0 for none. With exact measures all kept edges are tried against all absent ones until no swap helps;
-            with slopes at most so many swaps are made, among as many of the weakest kept and strongest absent edges.
+            with slopes at most so many times up to as many of the weakest are exchanged for the strongest absent ones.
         journal: A file that every step is written to. The same call goes on from what is there.
         memory: Bytes to hold at once.
         progress: Show a bar on stderr; None where somebody watches.

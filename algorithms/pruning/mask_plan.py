@@ -1,11 +1,11 @@
 """What decides the result of learned masks: the options, the schedule of densities, and which pairs a step sees.
 
-Photographs changed a little at every step of a descent, so that few of them do not come to be known by heart.
+Photographs are changed a little in a descent, so that few of them do not come to be known by heart.
 
 With forty photographs of each class the gates fit the discovery images far better than others (DeiT-Tiny, 20% of the
 edges under means, 200 steps: a squared difference of .12 of the metric's variance on discovery images, .30 on held-out
 ones). What is learned is to follow the full model, which needs no label: so each image is mirrored half of the time and
-cropped to 80 to 100% of its area at every step, and the full model answers anew.
+cropped to 80 to 100% of its area, in four ways that steps choose from, and the full model answers each.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .gates import LARGEST, Edges, with_density
 from .journal import scores_digest, search_identity
 
 LEAST_AREA = 0.8
+VIEWS = 4  # of each photograph
 LEAST_SIDE = 64
 """Pixels of the shorter side from which images are taken for photographs, which may be mirrored."""
 
@@ -123,7 +124,7 @@ class MaskPlan:
 
     @property
     def augments(self) -> bool:
-        """Whether photographs are mirrored and cropped anew at every step."""
+        """Whether photographs are mirrored and cropped."""
         if self.chosen.augment != "auto":
             return self.chosen.augment == "yes"
         aligned = self.task.ablation.kind == "partner" and self.task.info.get("corruption") not in SWAPS
@@ -194,6 +195,10 @@ class MaskPlan:
         if not self.shuffles:
             return rows, rows
         return rows, np.random.default_rng([seed, 1, step]).permutation(n)[:size]
+
+    def view_generator(self, row: int, view: int) -> torch.Generator:
+        """Chance for one of the ways in which a pair's photograph is changed."""
+        return torch.Generator().manual_seed((self.chosen.seed * 1_000_003 + row) * VIEWS + view)
 
     def generator(self, step: int) -> torch.Generator:
         """Chance for the gates of one step, whatever was drawn before."""

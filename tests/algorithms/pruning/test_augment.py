@@ -7,12 +7,15 @@ from vitcircuits.algorithms.pruning.masks import Goal, Reparameterized
 from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.models import load_vit
+from vitcircuits.models import HookedViT, load_vit
 
 
 def plan_of(graph, task, sizes, memory, **options):
     usual = {"polish": "no", "batch": 4, "objective": "both", "derivative": "pathwise"}
     return MaskPlan(graph, task, sizes, "none", memory, chosen("learned_masks", usual, **options))
+
+
+run = HookedViT.__call__
 
 
 def generator(seed=0):
@@ -54,6 +57,23 @@ def test_the_full_model_answers_anew_and_its_own_gates_reach_it():
         wide_open = torch.full((len(graph),), 60.0, dtype=torch.float64)
         told = tell(wide_open, plan.generator(0), *plan.pairs_of(0))
     assert plan.augments and told.loss < 1e-8
+
+
+def test_the_full_model_answers_each_view_once_and_the_same_in_every_step(monkeypatch):
+    vit = load_vit("toy/digits-2l")
+    task, graph = class_contrast(vit, "digits", target=3, foil=8, n_discovery=3, n_evaluation=4), compile_graph(vit)
+    plan = plan_of(graph, task, [20], 2_000_000_000, steps=5, batch=4, augment="yes")
+    baseline, images = make_baseline(vit, task.ablation), []
+    goal = Goal.of(graph, task, "both", baseline, memory=plan.memory)
+    with torch.no_grad(), vit.borrowed():
+        tell = Reparameterized(plan, goal, baseline)
+        monkeypatch.setattr(type(vit), "__call__", lambda vit, some: images.append(some) or run(vit, some))
+        for step in range(30):
+            tell(plan.first_log_alpha(), plan.generator(step), *plan.pairs_of(step))
+    assert len(images) == len(tell._answers) <= mask_plan.VIEWS * len(task.searched)
+    row, view = next(iter(tell._answers))
+    seen = augmented(task.searched.clean[[row]], plan.view_generator(row, view))
+    assert torch.equal(images[0], seen)
 
 
 def test_photographs_on_crossed_tasks_are_changed_and_digits_are_not():

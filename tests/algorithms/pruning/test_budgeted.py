@@ -78,6 +78,30 @@ def test_every_objective_starts_from_scores_too(objective):
     assert 0 < len(circuit) <= 13 and circuit.provenance["steps"]["start"] == 1
 
 
+@pytest.fixture(scope="module")
+def digit_pairs():
+    return made("planted/digit-pairs", n=4)
+
+
+def test_rounds_by_slopes_are_no_smaller_near_the_size(digit_pairs):
+    """Each takes an eighth of the share or more, or what is left to go."""
+    graph, task = digit_pairs
+    size, share = 60, 0.4
+    plain = {"measure": "slopes", "share": share, "regrow_rounds": 0, "swaps": 0}
+    rounds = budgeted_pruning(graph, task, size=size, **plain).provenance["steps"]["drop"]
+    assert rounds <= np.ceil(np.log(size / len(graph)) / np.log1p(-share / 8)) + 1
+
+
+def test_what_is_exchanged_and_taken_back_in_lowers_the_loss(digit_pairs):
+    graph, task = digit_pairs
+    options = {"size": 40, "measure": "slopes", "share": 0.3}
+    losses = [
+        budgeted_pruning(graph, task, **options, regrow_rounds=rounds, swaps=swaps).provenance["loss"]
+        for rounds, swaps in ((0, 0), (0, 6), (2, 0))
+    ]
+    assert losses[1] <= losses[0] and losses[2] <= losses[0] and min(losses) < losses[0]
+
+
 class KilledError(Exception):
     """The process is gone."""
 

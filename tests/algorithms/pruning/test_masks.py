@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import eap, learned_masks
 from vitcircuits.algorithms.pruning import masks
-from vitcircuits.algorithms.pruning.gates import draw_masks
+from vitcircuits.algorithms.pruning.gates import draw_gates, draw_masks
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
 from vitcircuits.algorithms.pruning.masks import FiniteDifference, Goal
 from vitcircuits.algorithms.registry import chosen
@@ -186,6 +186,28 @@ def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with
 
     for edge in range(0, len(graph), 7):
         assert abs(float(told.gradient[edge]) - (loss(edge, True) - loss(edge, False))) < 1e-5
+
+
+def test_a_step_is_the_sum_over_pairs_under_gates_of_their_own(digits, graph, monkeypatch):
+    monkeypatch.setattr(masks, "chunk_size", lambda *_: 1)  # as of a large model
+    plan = plan_of(graph, digits, [20], 2_000_000_000, steps=30)
+    vit, baseline, log_alpha = digits.vit, make_baseline(digits.vit, digits.ablation), torch.zeros(len(graph)).double()
+    goal = Goal.of(graph, digits, "metric", baseline, memory=plan.memory)
+    clean, partners, generator = np.array([4, 0, 7, 2]), np.array([1, 4, 2, 0]), plan.generator(3)
+    drawn, wanted, met = [draw_gates(log_alpha, generator) for _ in range(2)], 0.0, digits.searched
+    with torch.no_grad(), vit.borrowed():
+        told = masks.Reparameterized(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
+        for at, (gates, slope) in zip(([0, 1], [2, 3]), drawn, strict=True):
+            full, ablated = goal.full[clean[at]].to(vit.dtype), baseline(met.select(partners[at].tolist()))
+            found = masks.GatedRunner(vit, graph)(
+                gates,
+                vit.embed(met.clean[clean[at]]),
+                ablated,
+                lambda logits, full=full: goal.distance(logits, full).sum() / (4 * goal.scale),
+            )
+            wanted = wanted + found.gradient.double() * slope
+    assert torch.allclose(told.gradient, wanted, rtol=1e-5, atol=1e-9)
+    assert not torch.equal(*(gates for gates, _ in drawn))
 
 
 def test_swaps_only_bring_a_circuit_closer(digits, graph):
