@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models import processes
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
 from .graph import first_head
-from .memory import batch_size_for
+from .memory import batch_size_for, chunk_size
 from .tasks.task import Pairs
 from .tokens import group_tokens
 
@@ -139,7 +140,7 @@ def make_baseline(
     mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
     if ablation.shifts is not None:
         mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values).to(mean))
-    return Baseline(vit, ablation, reference, mean, std if ablation.kind == "noise" else None)
+    return Baseline(vit, ablation, reference, mean, std)
 
 
 def shifts_of_tokens(
@@ -167,21 +168,26 @@ def _require_learned(vit: HookedViT, ablation: Ablation) -> None:
         )
 
 
-def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every source, summed in float64, shape (source, 1, token, model)."""
-    total, squares, count = 0.0, 0.0, 0
+def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: int) -> tuple[Tensor, Tensor | None]:
+    """Mean of every source, and for noise its standard deviation, summed in float64, (source, 1, token, model)."""
     axes = (1, 2) if ablation.over == "tokens" else (1,)
+    size = chunk_size(vit, len(reference), batch_size_for(vit, memory, copies=4))
+
+    def one(images: Tensor) -> list[Tensor]:
+        values = source_values(vit, images).double()
+        powers = (values, values.square()) if ablation.kind == "noise" else (values,)
+        return [power.sum(axes, keepdim=True).cpu() for power in powers]
+
+    totals: list[Tensor] = []
     with torch.no_grad(), vit.borrowed():
-        for images in reference.split(batch_size_for(vit, memory, copies=4)):
-            values = source_values(vit, images).double()
-            total = total + values.sum(axes, keepdim=True)
-            squares = squares + values.square().sum(axes, keepdim=True)
-            count += len(images) * (values.shape[2] if ablation.over == "tokens" else 1)
-    assert isinstance(total, Tensor) and isinstance(squares, Tensor)
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+        for sums in processes.in_order(one, reference.split(size)):
+            totals = [total.add_(own) for total, own in zip(totals, sums, strict=True)] if totals else sums
+    count = len(reference) * (vit.cfg.tokens.n_tokens if ablation.over == "tokens" else 1)
     shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
-    return mean.to(vit.dtype).expand(shape), std.to(vit.dtype).expand(shape)
+    mean, *squares = (total / count for total in totals)
+    std = (squares[0] - mean.square()).clamp_min(0).sqrt() if squares else None
+    place = {"dtype": vit.dtype, "device": vit.device}
+    return mean.to(**place).expand(shape), None if std is None else std.to(**place).expand(shape)
 
 
 def source_values(

@@ -1,4 +1,4 @@
-"""Per-pair scores of a batch, and over batches their mean, mean of absolute values and standard error, in float64."""
+"""Per-pair scores of a chunk, and over chunks their mean, mean of absolute values and standard error, in float64."""
 
 from __future__ import annotations
 
@@ -16,8 +16,38 @@ from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
-from ...circuits.token_parts import Part, Rows
+from ...circuits.token_parts import Part
 from ...models.hooked import HookedViT
+
+
+class ChunkSums:
+    """Sums over the pairs of one chunk, from zero, one entry per edge of their part's graph.
+
+    Args:
+        graph: The part's graph.
+        signs: What scores are multiplied by, (pair,); None leaves them as they are.
+    """
+
+    def __init__(self, graph: Graph, signs: Float[Tensor, " pair"] | None) -> None:
+        self.sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
+        self.drop = 0.0  # of m(clean) - m(the run from the ablated input), where it was measured
+        self.signs = signs
+        self._seen: dict[tuple[str, int], int] = {}  # pairs whose scores of a block have come
+
+    def add(self, block: EdgeBlock, scores: Float[Tensor, "pair row group column"]) -> None:
+        """Adds scores of one edge block, of all pairs or of the next few of them."""
+        values = scores.double()
+        if self.signs is not None:
+            first = self._seen.get(block.key, 0)
+            self._seen[block.key] = first + len(values)
+            signs = self.signs[first : first + len(values)]
+            values = values * signs.to(values)[:, None, None, None]
+        for total, dense in zip(self.sums, (values, values.abs(), values.square()), strict=True):
+            total[block.start : block.stop] += dense.sum(0).cpu().numpy()[block.exists]
+
+    def add_drop(self, drops: Float[Tensor, " pair"]) -> None:
+        """Adds the drops of the metric, each with its pair's sign as its scores have it."""
+        self.drop += float((drops.double() if self.signs is None else drops.double() * self.signs.to(drops)).sum())
 
 
 class Moments:
@@ -27,33 +57,18 @@ class Moments:
         self._graph = graph
         self._sums = np.zeros((3, len(graph)))  # of scores, of absolute scores, of squares
         self._counts = np.zeros(len(graph) if graph.groups.per_pair else 1, dtype=np.intp)
-        self._edges: Rows = slice(None)  # of the part that the batch is of
-        self.n_pairs = 0
-        self.signs: Tensor | None = None  # of the batch's pairs, which scores are multiplied by
-        self._seen: dict[tuple[str, int], int] = {}  # pairs of the batch whose scores of a block have come
+        self.n_pairs, self.drop = 0, 0.0
 
-    def of_part(self, part: Part) -> None:
-        """The batches that follow are of a part's pairs, and their scores of its edges."""
-        self._edges = part.edges
-        self._counts[self._edges] += len(part.pairs)
-        self.n_pairs += len(part.pairs)
+    def chunk(self, part: Part, signs: Float[Tensor, " pair"]) -> ChunkSums:
+        """What takes the scores of some pairs of a part."""
+        return ChunkSums(part.graph, signs)
 
-    def begin(self, signs: Float[Tensor, " pair"] | None) -> None:
-        """A new batch, whose scores are multiplied by a sign for each pair (None: left as they are)."""
-        self.signs, self._seen = signs, {}
-
-    def add(self, block: EdgeBlock, scores: Float[Tensor, "pair row group column"]) -> None:
-        """Adds scores of one edge block, of a batch's pairs or of the next few of them."""
-        values = scores.double()
-        if self.signs is not None:
-            first = self._seen.get(block.key, 0)
-            self._seen[block.key] = first + len(values)
-            signs = self.signs[first : first + len(values)]
-            values = values * signs.to(values)[:, None, None, None]
-        own = slice(block.start, block.stop)
-        edges = own if isinstance(self._edges, slice) else self._edges[own]
-        for total, dense in zip(self._sums, (values, values.abs(), values.square()), strict=True):
-            total[edges] += dense.sum(0).cpu().numpy()[block.exists]
+    def take(self, part: Part, n_pairs: int, chunk: ChunkSums) -> None:
+        """Adds what was summed over some pairs of a part."""
+        self._sums[:, part.edges] += chunk.sums
+        self._counts[part.edges] += n_pairs
+        self.n_pairs += n_pairs
+        self.drop += chunk.drop
 
     @property
     def total(self) -> np.ndarray:
@@ -165,7 +180,7 @@ class Totals:
             done[block.key] += len(scores)
             self[block][first : first + len(scores), ..., columns] += scores[..., columns]
 
-    def into(self, moments: Moments) -> None:
+    def into(self, sums: ChunkSums) -> None:
         """Hands the sums over."""
         for block in self._graph.blocks:
-            moments.add(block, self[block])
+            sums.add(block, self[block])

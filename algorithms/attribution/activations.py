@@ -27,9 +27,9 @@ from ...circuits.tasks.task import Pairs, Task
 from ...models.blocks import OpenBlock
 from ...models.hooked import HookedViT
 from ..registry import Range, algorithm, chosen
-from .accumulate import Totals
+from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients
-from .plan import Found, Plan, path_points
+from .plan import Plan, path_points
 from .tape import Deltas, Rules, Tape, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import inside_scores
 
@@ -68,7 +68,7 @@ def eap_ig_activations(
     """
     points, options = path_points(steps, rule), chosen("eap_ig_activations", locals()).record()
     plan = _Levels(graph, task, freeze_norm, memory, progress, "eap_ig_activations", points)
-    return plan.run().moments.scores(task, "eap_ig_activations", options)
+    return plan.run().scores(task, "eap_ig_activations", options)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Levels(Plan):
         """Pairs of one batch: gradients are summed over levels and points, beside the clean keys and values."""
         return super().pairs_at_once(points=max(2, len(self.points)), kept=kept + 2 * self.inside)
 
-    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: ChunkSums) -> None:
         """Adds a batch's scores, level by level."""
         vit = self.task.vit
         ablated = make_ablated(vit, batch, baseline, inside=self.inside)
@@ -93,7 +93,7 @@ class _Levels(Plan):
             if blocks.inside is not None:
                 scores = run.inside(layer, clean.keys_values[layer], ablated.keys_values[layer])
                 totals.add([(blocks.inside, scores)])
-        totals.into(found.moments)
+        totals.into(found)
 
 
 @dataclass(frozen=True, eq=False)

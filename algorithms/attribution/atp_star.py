@@ -41,9 +41,9 @@ from ...circuits.tasks.task import Pairs, Task
 from ...models.errors import ModelError, TaskError
 from ...models.hooked import HookedViT
 from ..registry import algorithm, chosen
-from .accumulate import Totals
+from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients, slices
-from .plan import Found, Plan, require_slope_at_clean
+from .plan import Plan, require_slope_at_clean
 from .tape import PLAIN, Deltas, LayerTape, Rules, Tape, make_ablated, make_deltas, record_tape
 from .token_edges import Grouped, exchanged, grouped, inside_scores, without_each
 
@@ -219,7 +219,7 @@ def atp_star(
             "grad_drop=False."
         )
     plan = _Star(graph, task, freeze_norm, memory, progress, "atp_star", grad_drop)
-    return plan.run().moments.scores(task, "atp_star", chosen("atp_star", locals()).record())
+    return plan.run().scores(task, "atp_star", chosen("atp_star", locals()).record())
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class _Star(Plan):
         """Pairs of one batch: beside a tape with all that heads need, the gradient at z of every pass."""
         return super().pairs_at_once(points=points, kept=kept + 10 + len(self.passes))
 
-    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: ChunkSums) -> None:
         """Adds a batch's scores."""
         vit = self.task.vit
         ablated = make_ablated(vit, batch, baseline, inside=self.inside)
@@ -250,11 +250,11 @@ class _Star(Plan):
             totals.add(self._weighed(self._first_order(tape, contraction, deltas, ablated.keys_values)))
         assert tape is not None and deltas is not None
         if self.grad_drop:
-            found.moments.begin(None)  # means of absolute values have no sign
+            found.signs = None  # means of absolute values have no sign
         for layer in range(self.graph.cfg.n_layers):
             gradients = torch.stack([of_layer[layer] for of_layer in at_z])
             self._recompute(layer, tape, gradients, deltas, totals)
-        totals.into(found.moments)
+        totals.into(found)
 
     def _first_order(
         self, tape: Tape, contraction: Contraction, deltas: Deltas, ablated: list[tuple[Tensor, Tensor]]

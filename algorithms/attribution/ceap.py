@@ -34,9 +34,9 @@ from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Pairs, Task
 from ..registry import Range, algorithm, chosen
-from .accumulate import Totals
+from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients
-from .plan import Found, Plan
+from .plan import Plan
 from .tape import Ablated, Writes, make_deltas, record_tape, record_writes
 from .token_edges import inside_scores
 
@@ -101,11 +101,11 @@ def ceap(
     """
     options = chosen("ceap", locals()).record()
     found = _Conductance(graph, task, freeze_norm, memory, progress, "ceap", steps).run()
-    drop = found.drop / found.moments.n_pairs
+    drop = found.drop / found.n_pairs
     diagnostics = {"metric_drop": drop}
     if not freeze_norm:
-        diagnostics["completeness_gap"] = completeness(graph, found.moments.total / found.moments.n_pairs, drop)
-    return found.moments.scores(task, "ceap", options, diagnostics=diagnostics)
+        diagnostics["completeness_gap"] = completeness(graph, found.total / found.n_pairs, drop)
+    return found.scores(task, "ceap", options, diagnostics=diagnostics)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Conductance(Plan):
         """Pairs of one batch: beside a tape, what the runs at both ends of a step wrote."""
         return super().pairs_at_once(points=points, kept=kept + 6)
 
-    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: ChunkSums) -> None:
         """Adds a batch's scores and the metric's drop along the path."""
         vit = self.task.vit
         clean, ablated = vit.embed(vit.check_images(batch.clean)), baseline.start(batch)
@@ -130,7 +130,7 @@ class _Conductance(Plan):
             after = last if step == self.steps - 1 else record_writes(vit, end, keys_values=self.inside)
             totals.add(self._step(contraction, middle, metric, before, after))
             before = after
-        totals.into(found.moments)
+        totals.into(found)
 
     def _step(
         self,

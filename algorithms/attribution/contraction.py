@@ -17,6 +17,7 @@ more than the products themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -115,6 +116,12 @@ class Contraction:
         self._vit, self._graph, self._chunk_bytes = vit, graph, chunk_bytes
         self._read_weights = [_folded_weight(block) for block in vit.blocks]
         self._write_weights = [block.out_weight for block in vit.blocks]
+
+    def over(self, graph: Graph) -> Contraction:
+        """The same over another graph of the model."""
+        found = copy(self)
+        found._graph = graph
+        return found
 
     def __call__(
         self, gradients: Gradients, deltas: Deltas

@@ -31,17 +31,18 @@ from torch import Tensor
 
 from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, source_values
 from ...circuits.graph import Graph, compile_graph
-from ...circuits.memory import batch_size_for
+from ...circuits.memory import batch_size_for, chunk_size
 from ...circuits.nodes import node_names
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
-from ...circuits.tasks.task import Task
-from ...circuits.token_parts import parts_of
+from ...circuits.tasks.task import Pairs, Task
+from ...circuits.token_parts import Part, parts_of
+from ...models import processes
 from ...models.errors import TaskError
 from ...models.hooked import HookedViT
 from ...models.watching import progress_bar
-from .accumulate import Moments, sum_groups
+from .accumulate import ChunkSums, Moments, sum_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +94,22 @@ def direct_logit_attribution(
     require_model(vit, graph)
     _require_linear(task.metric)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    moments = Moments(graph)
-    with vit.borrowed(), torch.no_grad(), progress_bar("direct_logit_attribution", len(pairs), progress) as bar:
-        for part in parts_of(graph, pairs):
-            moments.of_part(part)
-            for batch in part.pairs.batches(batch_size_for(vit, memory, copies=4)):
-                values = source_values(vit, vit.check_images(batch.clean))
-                gradient, _ = _readout_gradient(vit, values, task.metric)
-                products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
-                moments.begin(task.signs(batch))
-                moments.add(part.graph.logits, sum_groups(products, part.graph)[:, None])
-                bar.update(len(batch))
+    moments, size = Moments(graph), chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=4))
+    chunks = [(part, batch) for part in parts_of(graph, pairs) for batch in part.pairs.batches(size)]
+
+    def one(chunk: tuple[Part, Pairs]) -> ChunkSums:
+        part, batch = chunk
+        values, sums = source_values(vit, vit.check_images(batch.clean)), moments.chunk(part, task.signs(batch))
+        gradient, _ = _readout_gradient(vit, values, task.metric)
+        products = torch.einsum("ubtd,btd->btu", values - baseline(batch), gradient)
+        sums.add(part.graph.logits, sum_groups(products, part.graph)[:, None])
+        bar.update(len(batch))
+        return sums
+
+    total = len(pairs) // processes.count()
+    with vit.borrowed(), torch.no_grad(), progress_bar("direct_logit_attribution", total, progress) as bar:
+        for (part, batch), sums in zip(chunks, processes.in_order(one, chunks), strict=True):
+            moments.take(part, len(batch), sums)
     return moments.scores(task, "direct_logit_attribution", {})
 
 

@@ -29,11 +29,13 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.graph import Graph, compile_graph
+from ...circuits.memory import chunk_size
 from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import where_occurring
+from ...models import processes
 from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
@@ -71,7 +73,8 @@ def exact_effects(
     """
     require_model(task.vit, graph)
     every = np.arange(len(graph))
-    with progress_bar("exact_effects", len(graph) * len(task.searched), progress, "run") as bar:
+    total = len(graph) * len(task.searched) // processes.count()
+    with progress_bar("exact_effects", total, progress, "run") as bar:
         effects = single_effects(graph, task, every, direction=direction, memory=memory, done=bar.update)
     return scores_of(graph, task, "exact_effects", {"direction": direction}, spread(effects), exact=True)
 
@@ -137,18 +140,22 @@ def node_effects(graph: Graph, task: Task, *, memory: int = DEFAULT_MEMORY, prog
     whole = np.ones(len(run_on), dtype=bool)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     nodes = np.flatnonzero(graph.source_exists)[1:].tolist()
-    _, size = trial_sizes(vit, run_on, whole, baseline, len(pairs), memory)
-    effects, total = [], len(nodes) * len(pairs)
+    _, most = trial_sizes(vit, run_on, whole, baseline, len(pairs), memory)
+    chunks = list(pairs.batches(chunk_size(vit, len(pairs), most)))
+
+    def one(batch: Pairs) -> NDArray[np.float64]:
+        run = make_run(vit, run_on, whole, Ends.of(vit, batch, baseline), memory)
+        wanted = batch.wanted(run.logits)
+        moved = np.zeros((len(batch), graph.n_sources))
+        for source, logits in run.without_each(nodes):
+            found = task.metric(run.logits, wanted) - task.metric(logits, wanted)
+            moved[:, source] = found.double().cpu().numpy()
+            bar.update(len(batch))
+        return task.signs(batch).numpy()[:, None] * moved[:, nodes]
+
+    total = len(nodes) * len(pairs) // processes.count()
     with torch.no_grad(), vit.borrowed(), progress_bar("node_effects", total, progress, "run") as bar:
-        for batch in pairs.batches(size):
-            run = make_run(vit, run_on, whole, Ends.of(vit, batch, baseline), memory)
-            wanted = batch.wanted(run.logits)
-            moved = np.zeros((len(batch), graph.n_sources))
-            for source, logits in run.without_each(nodes):
-                found = task.metric(run.logits, wanted) - task.metric(logits, wanted)
-                moved[:, source] = found.double().cpu().numpy()
-                bar.update(len(batch))
-            effects.append(task.signs(batch).numpy()[:, None] * moved[:, nodes])
+        effects = list(processes.in_order(one, chunks))
     found = spread(np.concatenate(effects))
     info = dict(task.info)
     return NodeScores(graph, found.values, found.std_err, True, len(pairs), "node_effects", {}, task.ablation, info)

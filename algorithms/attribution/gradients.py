@@ -53,7 +53,7 @@ def eap(
     require_slope_at_clean(task, "eap")
     options = chosen("eap", locals()).record()
     plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap", form=softmax)
-    return plan.run().moments.scores(task, "eap", options)
+    return plan.run().scores(task, "eap", options)
 
 
 @algorithm
@@ -92,9 +92,9 @@ def eap_ig(
     """
     options = chosen("eap_ig", locals()).record()
     plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap_ig", points=path_points(steps, rule))
-    found = plan.run()
-    moments, diagnostics = found.moments, plan.completeness(found)
+    moments = plan.run()
+    diagnostics = plan.completeness(moments)
     if report_error:
-        finer = replace(plan, points=path_points(2 * steps, rule)).run().moments.mean
+        finer = replace(plan, points=path_points(2 * steps, rule)).run().mean
         diagnostics["error_vs_double"] = float(np.abs(moments.mean - finer).sum() / max(np.abs(finer).sum(), 1e-30))
     return moments.scores(task, "eap_ig", options, diagnostics=diagnostics)

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, source_values
 from ...circuits.graph import Graph
-from ...circuits.memory import batch_size_for
+from ...circuits.memory import batch_size_for, chunk_size
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
-from ...circuits.tasks.task import Task
+from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import groups_of
+from ...models import processes
 from ...models.watching import progress_bar
 from ..engines.flips import measure_flips
 from ..registry import Range, algorithm, chosen, run_algorithm
@@ -113,16 +114,27 @@ class _Doubts:
     def _zero_sources(self) -> None:
         """Edges whose source writes what it carries when it is removed, on every pair, have no effect."""
         vit, graph = self.task.vit, self.graph
-        largest = np.zeros((graph.n_sources, len(graph.groups)))
-        with torch.no_grad(), vit.borrowed():
-            for batch in self.task.searched.batches(batch_size_for(vit, self.memory, copies=3)):
-                moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
-                moved = moved.abs().amax(-1).double().cpu().numpy()  # source, pair, token
-                for group in range(len(graph.groups)):
-                    at = np.broadcast_to((groups_of(graph, batch) == group).numpy(), moved.shape[1:])
-                    largest[:, group] = np.maximum(largest[:, group], moved[:, at].max(1, initial=0))
         if self.baseline.images(self.task.searched.select(slice(0, 1))) is None:
             return  # cutting a source off changes what it writes, whatever its inputs differ by
+
+        def one(batch: Pairs) -> NDArray[np.float64]:
+            moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
+            largest, groups = (
+                moved.abs().amax(-1).double().cpu().numpy(),
+                groups_of(graph, batch),
+            )  # source, pair, token
+            return np.stack(
+                [
+                    np.where((groups == group).numpy(), largest, 0).max((1, 2), initial=0)
+                    for group in range(len(graph.groups))
+                ],
+                1,
+            )
+
+        pairs = self.task.searched
+        size = chunk_size(vit, len(pairs), batch_size_for(vit, self.memory, copies=3))
+        with torch.no_grad(), vit.borrowed():
+            largest = np.max(list(processes.in_order(one, list(pairs.batches(size)))), 0)
         for block in graph.blocks:
             if block.kind != "inside":
                 still = np.broadcast_to((largest[: block.width] == 0).T[None], block.dense_shape)

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.graph import Graph
-from ...circuits.memory import element_bytes, pairs_within
+from ...circuits.memory import chunk_size, element_bytes, pairs_within
 from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
-from ...circuits.token_parts import parts_of
+from ...circuits.token_parts import Part, parts_of
+from ...models import processes
 from ...models.errors import TaskError
 from ...models.watching import progress_bar
-from .accumulate import Moments
+from .accumulate import ChunkSums, Moments
 from .contraction import CHUNK_BYTES, Contraction, Gradients
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import Form, inside_scores
@@ -35,19 +36,6 @@ AT_CLEAN = (1.0,)
 
 TENSOR_SHARE = 0.7
 """Share of the budget that tensors may take; the rest is what the allocator keeps from those it has freed."""
-
-
-@dataclass
-class Found:
-    """Scores, and the sum over pairs of m(clean) - m(the run from the ablated input) where it was measured."""
-
-    moments: Moments
-    drop: float = 0.0
-
-    def add_drop(self, drops: Float[Tensor, " pair"]) -> None:
-        """Adds a batch's drops of the metric, each with its pair's sign as its scores have it."""
-        signs = self.moments.signs
-        self.drop += float((drops.double() if signs is None else drops.double() * signs.to(drops.device)).sum())
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class Plan(ABC):
         """Whether the graph has edges inside heads."""
         return len(self.graph.groups) > 1
 
-    def run(self, moments: Moments | None = None, pairs: Pairs | None = None) -> Found:
+    def run(self, moments: Moments | None = None, pairs: Pairs | None = None) -> Moments:
         """The running sums over all discovery pairs.
 
         Args:
@@ -94,20 +82,28 @@ class Plan(ABC):
                 f"metric='logit_difference'."
             )
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
-        found = Found(moments or Moments(self.graph))
-        with vit.borrowed(), torch.no_grad(), progress_bar(self.name, len(pairs), self.progress) as bar:
-            for part in parts_of(self.graph, pairs):
-                plan, contraction = replace(self, graph=part.graph), Contraction(vit, part.graph)
-                found.moments.of_part(part)
-                for batch in part.pairs.batches(plan.pairs_at_once()):
-                    found.moments.begin(self.task.signs(batch))
-                    plan.score(batch, baseline, contraction, found)
-                    bar.update(len(batch))
-        return found
+        taken = moments or Moments(self.graph)
+        plans = [(replace(self, graph=part.graph), part) for part in parts_of(self.graph, pairs)]
+        sizes = [chunk_size(vit, len(pairs), plan.pairs_at_once()) for plan, _ in plans]
+        chunks = [(*own, batch) for own, size in zip(plans, sizes, strict=True) for batch in own[1].pairs.batches(size)]
+
+        def one(chunk: tuple[Plan, Part, Pairs]) -> ChunkSums:
+            plan, part, batch = chunk
+            sums = taken.chunk(part, self.task.signs(batch))
+            plan.score(batch, baseline, contraction.over(part.graph), sums)
+            bar.update(len(batch))
+            return sums
+
+        total = len(pairs) // processes.count()
+        with vit.borrowed(), torch.no_grad(), progress_bar(self.name, total, self.progress) as bar:
+            contraction = Contraction(vit, self.graph)
+            for (_, part, batch), sums in zip(chunks, processes.in_order(one, chunks), strict=True):
+                taken.take(part, len(batch), sums)
+        return taken
 
     @abstractmethod
-    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
-        """Adds a batch's scores to what was found."""
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: ChunkSums) -> None:
+        """Adds a chunk's scores to its sums."""
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
         """Pairs whose tapes, deltas and gradients fit into memory above the model and the images; at least 1.
@@ -177,7 +173,7 @@ class PathPlan(Plan):
         """Pairs of one batch, whose gradients are held for all points."""
         return super().pairs_at_once(points=len(self.points), kept=kept + self.kept)
 
-    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: Found) -> None:
+    def score(self, batch: Pairs, baseline: Baseline, contraction: Contraction, found: ChunkSums) -> None:
         """Adds a batch's scores, and where there is a path the metric's drop along it."""
         vit = self.task.vit
         ablated = make_ablated(vit, batch, baseline, inside=self.inside)
@@ -193,8 +189,8 @@ class PathPlan(Plan):
             for point in self.points:
                 self._point(torch.lerp(ablated.embedded, embedded, point), metric, gradients, between, clean)
         for block, scores in contraction(gradients, make_deltas(vit, clean, ablated)):
-            found.moments.add(block, scores)
-        between.into(found.moments)
+            found.add(block, scores)
+        between.into(found)
 
     def _point(
         self,
@@ -222,11 +218,11 @@ class PathPlan(Plan):
             logits = vit.readout.logits(vit.run_blocks(ablated.embedded))
         return metric(vit.readout(clean.read)) - metric(logits)
 
-    def completeness(self, found: Found) -> dict[str, float]:
+    def completeness(self, found: Moments) -> dict[str, float]:
         """How far the scores of edges that leave the input are from the metric's drop (unfrozen norms only)."""
-        mean = found.moments.total / found.moments.n_pairs
+        mean = found.total / found.n_pairs
         total = sum(float(block.unpack(mean)[:, :, 0].sum()) for block in self.graph.blocks if block.kind != "inside")
-        drop = found.drop / found.moments.n_pairs
+        drop = found.drop / found.n_pairs
         diagnostics = {"input_total": total, "metric_drop": drop}
         if not self.freeze_norm:
             diagnostics["completeness_gap"] = abs(total - drop) / max(abs(drop), 1e-30)
@@ -251,8 +247,8 @@ class TokenEdgeScores:
             else:
                 self._sums.append(scores)
 
-    def into(self, moments: Moments) -> None:
+    def into(self, sums: ChunkSums) -> None:
         """Hands the scores over."""
         for blocks, scores in zip(self._graph.layers, self._sums, strict=False):
             if blocks.inside is not None:
-                moments.add(blocks.inside, scores)
+                sums.add(blocks.inside, scores)

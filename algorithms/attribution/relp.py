@@ -202,4 +202,4 @@ def relp(
     patterns = graph.cfg.n_heads * graph.cfg.tokens.n_tokens / graph.cfg.d_model  # one layer's, in residuals
     kept = 3 + 3 * patterns if attention == "half" else 0.0
     plan = PathPlan(graph, task, True, memory, progress, "relp", form=attention, rules=rules, kept=kept)
-    return plan.run().moments.scores(task, "relp", chosen("relp", locals()).record())
+    return plan.run().scores(task, "relp", chosen("relp", locals()).record())

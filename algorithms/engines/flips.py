@@ -9,7 +9,7 @@ that are needed. Edges whose source is not alive, or whose destination leads now
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -21,17 +21,19 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
-from ...circuits.memory import pairs_within, width_of
+from ...circuits.memory import CHUNKS, chunk_size, pairs_within, width_of
 from ...circuits.reach import reach
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
-from ...circuits.token_parts import parts_of, rows_of
+from ...circuits.token_parts import parts_of
+from ...models import processes
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask
 from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial
 from .source_deltas import Ends
 
 DELTAS_BYTES = 64_000_000  # of sources' writes that are held between destinations
+WORTH = 1000  # changes whose runs outweigh those that a job starts with, about three forward passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,30 +80,85 @@ def measure_flips(
         memory: Bytes to hold at once.
         done: Called with edges x pairs as they are finished.
     """
-    groups, parts = [np.atleast_1d(group) for group in edges], parts_of(graph, pairs)
-    now, flipped, runs = [], [], 0
+    groups, whole = [np.atleast_1d(group) for group in edges], len(edges) * len(pairs)
+    jobs = _jobs(vit, graph, mask, groups, pairs, baseline, memory)
+
+    def one(job: _Job) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        ends = Ends.of(vit, job.pairs, baseline)
+        run = make_run(vit, job.graph, job.mask, ends.swapped() if restore else ends, memory)
+        reference = job.pairs.wanted(_clean_logits(run, job.pairs, restore))
+        now, flipped = _numbers(metric(run.logits, reference)), np.zeros((len(job.changes), len(job.pairs)))
+        for some, logits in measure_changes(run, job.changes, max(1, job.at_once // len(job.pairs))):
+            flipped[some] = _numbers(metric(logits, reference.expand_as(logits)))
+            done(len(some) * len(job.pairs))
+        return now, flipped
+
     with torch.no_grad(), vit.borrowed():
-        for part in parts:
-            kept, own = mask[part.edges], [part.own(group) for group in groups]
-            able = changeable(part.graph, kept)
-            matters = np.array([able[group].any() for group in own], dtype=bool)
-            places = np.flatnonzero(matters)
-            changes = [tuple(own[place].tolist()) for place in places]
-            at_once, size = trial_sizes(vit, part.graph, kept, baseline, len(part.pairs), memory)
-            for batch in part.pairs.batches(size):
-                ends = Ends.of(vit, batch, baseline)
-                run = make_run(vit, part.graph, kept, ends.swapped() if restore else ends, memory)
-                reference = batch.wanted(_clean_logits(run, batch, restore))
-                now.append(_numbers(metric(run.logits, reference)))
-                found = np.repeat(now[-1][None], len(groups), 0)
-                for some, logits in measure_changes(run, changes, max(1, at_once // len(batch))):
-                    found[places[some]] = _numbers(metric(logits, reference.expand_as(logits)))
-                    done(len(some) * len(batch))
-                done(int((~matters).sum()) * len(batch))
-                flipped.append(found)
-            runs += int(matters.sum()) * len(part.pairs)
-    rows = rows_of(parts)
-    return Flips(np.concatenate(now)[rows], np.concatenate(flipped, 1)[:, rows], runs)
+        found = list(processes.in_order(one, jobs))
+    runs = sum(len(job.changes) * len(job.pairs) for job in jobs)
+    done((whole - runs) // processes.count())
+    now = np.empty(len(pairs))
+    for job, (own, _) in zip(jobs, found, strict=True):
+        now[job.rows] = own
+    flipped = np.repeat(now[None], len(groups), 0)
+    for job, (_, own) in zip(jobs, found, strict=True):
+        flipped[np.ix_(job.flips, job.rows)] = own
+    return Flips(now, flipped, runs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Some flips on some pairs of one part, which one process measures.
+
+    Args:
+        graph: The part's graph.
+        mask: Its kept edges.
+        pairs: The pairs.
+        rows: Which pairs they are.
+        changes: Edges that flip together, and change something.
+        flips: Which flips they are.
+        at_once: Changes x pairs that are computed at once.
+    """
+
+    graph: Graph
+    mask: Bools
+    pairs: Pairs
+    rows: NDArray[np.intp]
+    changes: list[tuple[int, ...]]
+    flips: NDArray[np.intp]
+    at_once: int
+
+
+def _jobs(
+    vit: HookedViT,
+    graph: Graph,
+    mask: Bools,
+    groups: Sequence[NDArray[np.intp]],
+    pairs: Pairs,
+    baseline: Baseline,
+    memory: int,
+) -> list[_Job]:
+    """Chunks of pairs; where they are few, the flips of each are cut as well, as long as each cut has many."""
+    shares, every = [], np.arange(len(pairs))
+    for part in parts_of(graph, pairs):
+        kept, own = mask[part.edges], [part.own(group) for group in groups]
+        able = changeable(part.graph, kept)
+        flips = np.flatnonzero([able[group].any() for group in own])
+        at_once, most = trial_sizes(vit, part.graph, kept, baseline, len(part.pairs), memory)
+        size, rows = chunk_size(vit, len(pairs), most), every[part.rows]
+        changes = [tuple(own[flip].tolist()) for flip in flips]
+        for start in range(0, len(rows), size):
+            at = slice(start, start + size)
+            shares.append(_Job(part.graph, kept, part.pairs.select(at), rows[at], changes, flips, at_once))
+    return [cut for job in shares for cut in _cuts(job, -(-CHUNKS // len(shares)))]
+
+
+def _cuts(job: _Job, n: int) -> Iterator[_Job]:
+    """A job in up to n cuts, which cost about the same: destinations are dealt out in turn."""
+    dealt = _by_destination(job.graph, job.changes)
+    for cut in range(n := max(1, min(n, len(job.changes) // WORTH))):
+        some = sorted(change for alike in dealt[cut::n] for change in alike)
+        yield replace(job, changes=[job.changes[change] for change in some], flips=job.flips[some])
 
 
 def _clean_logits(run: PrunedRun, batch: Pairs, restored: bool) -> Float[Tensor, "pair class"]:
@@ -130,6 +187,20 @@ def measure_changes(
         at_once: Changes in a batch.
     """
     graph = run.graph
+    reached = graph.n_places
+    for alike in _by_destination(graph, changes):
+        block = next(block for block in graph.blocks if block.start <= changes[alike[0]][0] < block.stop)
+        place = graph.place_of(block)
+        for passed in range(reached - 1, place - 1, -1):
+            run.begin(passed)
+        reached = place
+        for start in range(0, len(alike), at_once):
+            some = alike[start : start + at_once]
+            yield some, run.measure(block, [Trial(changes[change]) for change in some])
+
+
+def _by_destination(graph: Graph, changes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Places among the changes of those into the same rows, from the logits back."""
     starts = np.array([block.start for block in graph.blocks])
 
     def destination(change: int) -> tuple[int, int, tuple[int, ...]]:
@@ -138,14 +209,7 @@ def measure_changes(
         block = graph.blocks[found]
         return -graph.place_of(block), found, tuple(sorted({block.locate(edge)[0] for edge in edges}))
 
-    reached = graph.n_places
-    for (place, block, _), group in groupby(sorted(range(len(changes)), key=destination), key=destination):
-        for passed in range(reached - 1, -place - 1, -1):
-            run.begin(passed)
-        reached, alike = -place, list(group)
-        for start in range(0, len(alike), at_once):
-            some = alike[start : start + at_once]
-            yield some, run.measure(graph.blocks[block], [Trial(changes[change]) for change in some])
+    return [list(alike) for _, alike in groupby(sorted(range(len(changes)), key=destination), key=destination)]
 
 
 def changeable(graph: Graph, mask: Bools) -> Bools:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,12 +29,13 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
-from ...circuits.memory import pairs_within
+from ...circuits.memory import chunk_size, pairs_within
 from ...circuits.reach import Reach, reach
 from ...circuits.run import rows_of_heads
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
-from ...circuits.token_parts import parts_of, rows_of
+from ...circuits.token_parts import Part, parts_of, rows_of
+from ...models import processes
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask, RowKind, Sources, blend
 from .flips import changeable
@@ -66,20 +68,26 @@ def measure_slopes(
         baseline: What removed edges carry.
         memory: Bytes to hold at once.
     """
-    now, slopes, parts = [], [], parts_of(graph, pairs)
+    parts = parts_of(graph, pairs)
+    sizes = [chunk_size(vit, len(pairs), min(8, GatedRunner.pairs_within(vit, part.graph, memory))) for part in parts]
+    chunks = [(part, batch) for part, size in zip(parts, sizes, strict=True) for batch in part.pairs.batches(size)]
+
+    @lru_cache(maxsize=1)  # chunks of one part share the runner's buffers
+    def on(part: Part) -> tuple[GatedRunner, Bools, Bools]:
+        kept = mask[part.edges]
+        return GatedRunner(vit, part.graph), kept, changeable(part.graph, kept)
+
+    def one(chunk: tuple[Part, Pairs]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        part, batch = chunk
+        runner, kept, useful = on(part)
+        reference, embedded = batch.wanted(vit(batch.clean)), vit.embed(vit.check_images(batch.clean))
+        found = runner.apart(kept, embedded, baseline(batch), lambda logits: metric(logits, reference))
+        slopes = np.zeros((len(batch), len(graph)))
+        slopes[:, part.edges] = np.where(useful, found.gradient.double().cpu().numpy(), 0.0)
+        return found.loss.double().cpu().numpy(), slopes
+
     with vit.borrowed(), torch.no_grad():
-        for part in parts:
-            kept, runner = mask[part.edges], GatedRunner(vit, part.graph)
-            useful = changeable(part.graph, kept)
-            for batch in part.pairs.batches(min(8, runner.pairs_within(vit, part.graph, memory))):
-                reference = batch.wanted(vit(batch.clean))
-                embedded = vit.embed(vit.check_images(batch.clean))
-                found = runner.apart(
-                    kept, embedded, baseline(batch), lambda logits, wanted=reference: metric(logits, wanted)
-                )
-                now.append(found.loss.double().cpu().numpy())
-                slopes.append(np.zeros((len(batch), len(graph))))
-                slopes[-1][:, part.edges] = np.where(useful, found.gradient.double().cpu().numpy(), 0.0)
+        now, slopes = zip(*processes.in_order(one, chunks), strict=True)
     return np.concatenate(now)[rows_of(parts)], np.concatenate(slopes)[rows_of(parts)]
 
 

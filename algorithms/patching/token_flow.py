@@ -37,7 +37,7 @@ from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import Part, parts_of, rows_of
 from ...models.errors import GraphError, TaskError
 from ...models.watching import progress_bar
-from ..attribution.accumulate import Moments
+from ..attribution.accumulate import ChunkSums, Moments
 from ..attribution.plan import PathPlan, path_points
 from ..engines.flips import changeable, make_run, measure_changes, trial_sizes
 from ..engines.pruned_run import PrunedRun
@@ -353,33 +353,43 @@ def _changed(
     return out
 
 
+class _ChunkScores(ChunkSums):
+    """Scores of the edges inside heads, pair by pair."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, None)
+        self.layers: dict[int, list[NDArray[np.float64]]] = {}
+
+    def add(self, block: EdgeBlock, scores: Tensor) -> None:
+        """Adds scores of one edge block, of all pairs or of the next few of them."""
+        if block.kind == "inside":
+            self.layers.setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
+
+
 class _PairScores(Moments):
-    """Scores of the edges inside heads, summed over each flow, pair by pair."""
+    """The same summed over each flow."""
 
     def __init__(self, flows: _Flows) -> None:
         super().__init__(flows.graph)
         self._flows = flows
-        self._found: list[tuple[Part, dict[int, list[NDArray[np.float64]]]]] = []
+        self._found: list[tuple[Part, NDArray[np.float64]]] = []
 
-    def of_part(self, part: Part) -> None:
-        """The batches that follow are of a part's pairs."""
-        super().of_part(part)
-        self._found.append((part, {}))
+    def chunk(self, part: Part, signs: Tensor) -> ChunkSums:
+        """What takes the scores of some pairs of a part."""
+        return _ChunkScores(part.graph)
 
-    def add(self, block: EdgeBlock, scores: Tensor) -> None:
-        """Adds scores of one edge block, of a batch's pairs or of the next few of them."""
-        if block.kind == "inside":
-            self._found[-1][1].setdefault(block.layer, []).append(scores.double().cpu().numpy()[:, block.exists])
+    def take(self, part: Part, n_pairs: int, chunk: ChunkSums) -> None:
+        """Adds those of some pairs of a part."""
+        assert isinstance(chunk, _ChunkScores)
+        layers = {layer: np.concatenate(some) for layer, some in chunk.layers.items()}
+        start = {blocks.inside.layer: blocks.inside.start for blocks in part.graph.layers if blocks.inside}
+        own = ((layer, part.own(edges) - start[layer]) for (layer, *_), edges in self._flows.edges.items())
+        self._found.append((part, np.stack([layers[layer][:, edges].sum(1) for layer, edges in own], 1)))
 
     def values(self) -> NDArray[np.float64]:
         """Of each flow, unturned, (pair, flow)."""
-        parts = []
-        for part, found in self._found:
-            layers = {layer: np.concatenate(some) for layer, some in found.items()}
-            start = {blocks.inside.layer: blocks.inside.start for blocks in part.graph.layers if blocks.inside}
-            own = ((layer, part.own(edges) - start[layer]) for (layer, *_), edges in self._flows.edges.items())
-            parts.append(np.stack([layers[layer][:, edges].sum(1) for layer, edges in own], 1))
-        return np.concatenate(parts)[rows_of([part for part, _ in self._found])]
+        parts = list(dict.fromkeys(part for part, _ in self._found))
+        return np.concatenate([found for _, found in self._found])[rows_of(parts)]
 
 
 def _by_gradient(
