@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from . import processes
 from .errors import FormatError, ModelError, VitCircuitsError
 from .settings import short
 
@@ -25,12 +26,15 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> Path:
     """Writes a file and returns its path; whoever reads it meets the old content or the new, never a part.
 
     The data goes to a temporary file in the same folder that then takes the name. Missing folders are made. What is no
-    file, such as /dev/stdout, is written to and stays what it is.
+    file, such as /dev/stdout, is written to and stays what it is. Of processes that share their work only the first
+    writes.
 
     Raises:
         FormatError: The file cannot be written. An earlier file of that name is left as it was.
     """
     path = Path(path)
+    if not processes.writes():
+        return path
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") if path.name else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 Every process runs the same program on the same data. Where it comes to a list of jobs, such as chunks of pairs of
 images, job i is done by process i mod N alone, and all are handed every result, in the jobs' order. So all add up the
 same numbers in the same order, and decide the same from the same bits, on any number of processes: as long as no job
-depends on that number.
+depends on that number. The first process alone writes files and shows progress.
 
 `torchrun` starts processes, and `joined` lets them find one another; a program that has called
 `torch.distributed.init_process_group` is joined already. Results go through gloo, as they are sums on the CPU.
@@ -13,34 +13,40 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
-from torch import distributed
-
 from .errors import VitCircuitsError
-from .watching import show_progress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _LONGEST = timedelta(days=1)  # that processes wait for one another; one that dies is noticed at once
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_over: list[bool] = []  # true once a process has ended, and nobody may be waited for
+
+
+class LostProcessError(VitCircuitsError):
+    """A process of this run has died, and could not tell the others why."""
+
+
+def started() -> int:
+    """Processes that `torchrun` started, by the environment; they need not be joined."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def count() -> int:
     """Processes that share the work: 1 unless several are joined, and inside `alone`."""
-    together = distributed.is_available() and distributed.is_initialized() and not _alone.get()
-    return distributed.get_world_size() if together else 1
+    return _group().get_world_size() if _group() and not _alone.get() else 1
 
 
 def place() -> int:
     """Which of the joined processes this is, from 0."""
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    return _group().get_rank() if _group() else 0
 
 
 def is_first() -> bool:
@@ -48,25 +54,42 @@ def is_first() -> bool:
     return place() == 0
 
 
+def writes() -> bool:
+    """Whether files are written here: by the first process, and by one that works alone."""
+    return count() == 1 or is_first()
+
+
+def _group() -> Any:
+    """torch's distributed module if processes are joined; without torch, which takes long to import, none are."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
 @contextmanager
 def joined() -> Iterator[None]:
-    """Joins the processes that `torchrun` started, if it did; only the first of them shows progress.
+    """Joins the processes that `torchrun` started, if it did; what ends one of them ends all, with the same error.
 
     Raises:
         VitCircuitsError: The others cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+    if started() == 1:
         yield
         return
+    import torch
+    from torch import distributed
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         distributed.init_process_group(backend, timeout=_LONGEST)
     except (RuntimeError, ValueError) as error:
         raise VitCircuitsError(f"the processes could not join: {error}. Start them with torchrun.") from error
-    if not is_first():
-        show_progress(False)
+    _over.clear()
     try:
         yield
+        _end(None)
+    except Exception as error:
+        _end(_sendable(error))
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -95,25 +118,30 @@ def in_order(compute: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[
         yield from map(compute, jobs)
         return
     for start in range(0, len(jobs), count()):
-        own = start + place()
-        with alone():
-            done = _attempt(compute, jobs[own]) if own < len(jobs) else (None, None)
-        for result, error in _gathered(done)[: len(jobs) - start]:
-            if error is not None:
-                raise error
-            yield result
+        yield from _exchanged(compute, jobs[start : start + count()])
+
+
+def at_once(compute: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    """The same in a single exchange: for results that are small, all of which are held."""
+    return list(map(compute, jobs) if count() == 1 else _exchanged(compute, jobs))
 
 
 def from_first(compute: Callable[[], Result]) -> Result:
     """What the first process computes, handed to all: a file's content, or what a clock decides."""
-    if count() == 1:
-        return compute()
+    return at_once(lambda _: compute(), [None])[0]
+
+
+def _exchanged(compute: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    """The results in order, after one exchange."""
+    n = count()
     with alone():
-        done = _attempt(lambda _: compute(), None) if is_first() else (None, None)
-    result, error = _gathered(done)[0]
-    if error is not None:
-        raise error
-    return result
+        done = [_attempt(compute, job) for job in jobs[place() :: n]]
+    by_place = _gathered(done)
+    for job in range(len(jobs)):
+        result, error = by_place[job % n][job // n]
+        if error is not None:
+            raise error
+        yield result
 
 
 def _attempt(compute: Callable[[Job], Result], job: Job) -> tuple[Any, Exception | None]:
@@ -121,22 +149,48 @@ def _attempt(compute: Callable[[Job], Result], job: Job) -> tuple[Any, Exception
     try:
         return compute(job), None
     except Exception as error:  # the other processes wait for this one, and are to end with its reason
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # an error of any library, with parts that cannot be sent
-            return None, VitCircuitsError(f"{type(error).__name__} on process {place()}: {error}")
-        return None, error
+        return None, _sendable(error)
 
 
-def _gathered(done: tuple[Any, Exception | None]) -> list[Any]:
-    """What each process has done, by place."""
-    found: list[Any] = [None] * count()
+def _sendable(error: Exception) -> Exception:
+    """An error as other processes can be sent it: one of another library may have parts that cannot be."""
     try:
-        distributed.all_gather_object(found, done)
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return VitCircuitsError(f"{type(error).__name__} on process {place()}: {error}")
+    return error
+
+
+def _gathered(message: list[tuple[Any, Exception | None]] | Exception | None) -> list[Any]:
+    """What each process says, by place: what it has done, what ended it, or None where it came to its end.
+
+    Raises:
+        Exception: What ended one of them.
+        LostProcessError: One of them is gone.
+    """
+    found: list[Any] = [None] * _group().get_world_size()
+    try:
+        _group().all_gather_object(found, message)
     except RuntimeError as error:
+        _over[:] = [True]
         reason = str(error).splitlines()[0]
-        raise VitCircuitsError(
-            f"another process of this run has ended ({reason}): its own message says why. What was found is in the "
-            f"journal; the same command goes on from there."
+        raise LostProcessError(
+            f"another process of this run has ended ({reason}): the same command goes on from what is finished."
         ) from error
+    for ended in found:
+        if isinstance(ended, Exception):
+            _over[:] = [True]
+            raise ended
+        if type(ended) is not type(message):
+            _over[:] = [True]
+            raise VitCircuitsError(
+                "the processes did not take the same steps: call the same functions on all of them, or what one does "
+                "by itself inside processes.alone()."
+            )
     return found
+
+
+def _end(error: Exception | None) -> None:
+    """Tells the other processes that this one is at its end, and raises what ended one of them."""
+    if not _over:
+        _gathered(error)

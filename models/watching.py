@@ -1,6 +1,6 @@
 """What whoever waits sees on stderr: bars and lines, on where somebody watches, off in scripts.
 
-Somebody watches a terminal and a notebook. `show_progress` says otherwise for everything that is not told itself by
+Somebody watches a terminal and a notebook; of several processes only the first is heard. `show_progress` says otherwise for everything that is not told itself by
 `progress=`, and so does `VITCIRCUITS_PROGRESS=1` or `0` in the environment, for commands as well.
 """
 
@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from . import processes
 from .errors import VitCircuitsError
 
 VARIABLE = "VITCIRCUITS_PROGRESS"
@@ -35,7 +36,7 @@ def show_progress(shown: bool | None) -> None:
 
 
 def watched(shown: bool | None = None) -> bool:
-    """Whether bars are shown.
+    """Whether bars are shown: on the first of several processes only.
 
     Args:
         shown: What a caller asked for; None where nothing was said.
@@ -43,6 +44,8 @@ def watched(shown: bool | None = None) -> bool:
     Raises:
         VitCircuitsError: The environment says something else than 0 or 1.
     """
+    if not processes.is_first():
+        return False
     if shown is not None:
         return shown
     if _said:

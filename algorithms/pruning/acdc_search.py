@@ -1,10 +1,14 @@
-"""The search behind `acdc`: batches of speculative trials, decided up to the first surprise."""
+"""The search behind `acdc`: batches of speculative trials, decided up to the first surprise.
+
+Pairs are held in chunks, each by one process (`models/processes`); a batch's figures are exchanged once, so that all
+decide the same.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +23,14 @@ from torch import Tensor
 from ...circuits.baseline import Baseline, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
-from ...circuits.memory import width_of
+from ...circuits.memory import chunk_size, width_of
 from ...circuits.reach import prune
-from ...circuits.run import run_pairs
+from ...circuits.run import run_masks
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...circuits.token_parts import Rows, occurring, parts_of, rows_of
+from ...models import processes
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
@@ -70,7 +75,7 @@ class Sizes:
     """How much is held at once. Beside these, all pairs' writes and shadows are held: 4 tensors per layer, and 4.
 
     Args:
-        pairs: Pairs of one state.
+        pairs: Pairs of one state, a chunk.
         trials: Bytes of a batch of trials.
         cache: Bytes of everything else.
         place: Bytes of one (pair, token, model) tensor of one pair.
@@ -93,7 +98,7 @@ class Sizes:
         carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise", "optimal") else 0
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
-        pairs = min(n_pairs, max(1, memory // 8 // trial))
+        pairs = chunk_size(task.vit, n_pairs, max(1, memory // 8 // trial))
         cache = int(memory * TENSOR_SHARE) - state - max(memory // 8, pairs * trial)
         if cache < 0:
             wanted = (state + max(memory // 8, pairs * trial)) / TENSOR_SHARE
@@ -141,7 +146,7 @@ class AcdcSearch:
         with torch.no_grad(), task.vit.borrowed(), self.journal, bar as self._bar:
             self._open()
             for place in reversed(range(self.graph.n_places)):
-                for run in self.runs:
+                for run in self.runs.values():
                     run.begin(place)
                 for destination, after in pairwise([*self._destinations(place), None]):
                     assert destination is not None
@@ -151,29 +156,40 @@ class AcdcSearch:
         return Circuit(self.graph, mask, self._scores(), task.ablation, dict(task.info), provenance)
 
     def _open(self) -> None:
-        """The state of the full model, in batches of pairs."""
+        """The state of the full model, in chunks of pairs, of which this process holds its own."""
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
         sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
         parts = parts_of(self.graph, task.searched)
-        batches = [(part, batch) for part in parts for batch in part.pairs.batches(sizes.pairs)]
-        cache, self._rows = sizes.cache // len(batches), rows_of(parts)
+        chunks = [(part, batch) for part in parts for batch in part.pairs.batches(sizes.pairs)]
+        cache, self._rows, self._n_chunks = sizes.cache // len(chunks), rows_of(parts), len(chunks)
         self._occurs = occurring(self.graph, task.searched)
-        self.runs: list[PrunedRun | PartRun] = [
-            PartRun(vit, self.kept, part, Ends.of(vit, batch, self.baseline), cache)
-            if self.graph.groups.per_pair
-            else PrunedRun(vit, self.kept, Ends.of(vit, batch, self.baseline), cache, commits=True)
-            for part, batch in batches
-        ]
-        logits = [run.logits for run in self.runs]
-        self._wanted = [batch.wanted(own).double() for (_, batch), own in zip(batches, logits, strict=True)]
-        self.now = self._metric(logits).numpy()
+        self.runs: dict[int, PrunedRun | PartRun] = {}  # by chunk
+        self._wanted: dict[int, Tensor] = {}
+
+        def start(chunk: int) -> Tensor:
+            part, batch = chunks[chunk]
+            ends = Ends.of(vit, batch, self.baseline)
+            self.runs[chunk] = run = (
+                PartRun(vit, self.kept, part, ends, cache)
+                if self.graph.groups.per_pair
+                else PrunedRun(vit, self.kept, ends, cache, commits=True)
+            )
+            logits = run.logits
+            self._wanted[chunk] = batch.wanted(logits).double()
+            return logits
+
+        self.now = self._metric(start).numpy()
         self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
-    def _metric(self, logits: list[Tensor]) -> Float[Tensor, "*variant pair"]:
-        """The watched metric per pair, in float64."""
-        parts, judged = zip(logits, self._wanted, strict=True), self.plan.judged
-        return torch.cat([judged(part.double(), wanted) for part, wanted in parts], -1).cpu()[..., self._rows]
+    def _metric(self, logits_of: Callable[[int], Tensor]) -> Float[Tensor, "*variant pair"]:
+        """The watched metric per pair, in float64, from each chunk's logits."""
+
+        def one(chunk: int) -> Tensor:
+            logits = logits_of(chunk).double()
+            return self.plan.judged(logits, self._wanted[chunk]).cpu()
+
+        return torch.cat(processes.at_once(one, range(self._n_chunks)), -1)[..., self._rows]
 
     def _destinations(self, place: int) -> Iterator[Destination]:
         blocks = [self.graph.block_at(place)]
@@ -189,7 +205,7 @@ class AcdcSearch:
         todo = self.plan.arrange(destination, self.kept.candidates(destination))
         stays: set[int] = set()  # columns that are expected to stay
         if todo:
-            for run in self.runs:
+            for run in self.runs.values():
                 run.open(destination)
         n_dropped, work, most = 0, self._work(self.graph.place_of(destination.block)), self._most()
         while todo:
@@ -210,10 +226,10 @@ class AcdcSearch:
         """The state after a destination's decisions."""
         self._behind = self._behind or dropped
         if settle and dropped:
-            for run in self.runs:
+            for run in self.runs.values():
                 run.settle(destination)
         elif self._behind and not settle:
-            self.now = self._metric([run.commit(destination) for run in self.runs]).numpy()
+            self.now = self._metric(lambda chunk: self.runs[chunk].commit(destination)).numpy()
             self._behind = False
         self.kept.finish(destination)
 
@@ -242,7 +258,7 @@ class AcdcSearch:
             goes: Whether each is expected to go.
         """
         trials = [Trial((destination.edge(column),), lasts) for column, lasts in zip(columns, goes, strict=True)]
-        values = self._metric([run.measure(destination.block, trials) for run in self.runs]).numpy()
+        values = self._metric(lambda chunk: self.runs[chunk].measure(destination.block, trials)).numpy()
         losses = _losses(self.now, values, goes)  # each on the expected state before it
         edges, dropped, ties, surprised = [], [], 0, False
         counts = [self._counted(destination, column) for column in columns]
@@ -300,10 +316,9 @@ class AcdcSearch:
 
     def _canonical(self, mask: NDArray[np.bool_], counted: Rows) -> float:
         """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
-        vit, pairs, plan = self.task.vit, self.task.searched, self.plan
-        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
-        clean = pairs.wanted(torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)])).double()
-        return float(plan.judged(logits, clean)[counted].mean())
+        pairs, plan, said = self.task.searched, self.plan, {"memory": self.plan.memory // 8, "progress": False}
+        runs = run_masks(self.task.vit, self.graph, [mask], plan.judged, pairs, self.baseline, n_logits=1, **said)
+        return float(plan.judged(runs.logits[0], pairs.wanted(runs.clean_logits))[counted].mean())
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""
@@ -311,7 +326,7 @@ class AcdcSearch:
         dropped = [column for column, edge in zip(tried, decided, strict=False) if not edge[1]]
         if dropped:
             self.kept.drop(destination, dropped)
-            for run in self.runs:
+            for run in self.runs.values():
                 run.drop(destination, dropped)
         self.now = np.array(step["metric"])
         for edge, _, *figures in decided:

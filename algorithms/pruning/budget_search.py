@@ -24,12 +24,14 @@ from ...circuits.baseline import make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import Resamples
+from ...circuits.memory import chunk_size
 from ...circuits.reach import prune
 from ...circuits.run import run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...circuits.token_parts import where_occurring
+from ...models import processes
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import scores_of, spread
@@ -71,9 +73,11 @@ class LossMeter:
         self.scale: float = self.loss(~everything)
 
     def _clean_logits(self) -> torch.Tensor:
-        pairs = self.plan.task.searched
+        vit, pairs = self.plan.task.vit, self.plan.task.searched
+        batches = list(pairs.batches(chunk_size(vit, len(pairs), 32)))
         with torch.no_grad():
-            return pairs.wanted(torch.cat([self.plan.task.vit(batch.clean) for batch in pairs.batches(32)]))
+            logits = processes.in_order(lambda batch: vit(batch.clean).cpu(), batches)
+            return pairs.wanted(torch.cat(list(logits)).to(vit.device))
 
     def _logits(self, mask: Bools) -> torch.Tensor:
         plan = self.plan

@@ -2,6 +2,8 @@
 
 The first line says what the search is; every other line is one step, whole or not there. A line that was cut off when
 the process died is dropped when the journal is opened again. A journal of another search is refused.
+
+Of several processes the first reads and writes it. Nothing in it depends on how many there are.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ...circuits.graph import Graph
 from ...circuits.run_folder import versions
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task, objects_digest
+from ...models import processes
 from ...models.errors import FormatError
 from ...models.files import write_text_atomic
 
@@ -42,21 +45,25 @@ class Journal:
         self._handle = None
         if path is None:
             return
-        header = {"schema": SCHEMA, "config": plain(config)}
-        file = Path(path)
-        self._path, self._header = file, header
+        self._path, self._header = Path(path), {"schema": SCHEMA, "config": plain(config)}
+        self.steps = processes.from_first(self._open)
+
+    def _open(self) -> list[dict[str, Any]]:
+        """The steps that are there; more can be written from now on."""
+        file = self._path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
             whole = text[: text.rfind("\n") + 1]
-            self.steps = _read(file, whole, header) if whole else []
+            steps = _read(file, whole, self._header) if whole else []
             self._handle = file.open("r+b" if file.exists() else "w+b")
             self._handle.truncate(len(whole.encode()))
             self._handle.seek(0, os.SEEK_END)
         except OSError as error:
             raise FormatError(f"cannot write the journal {str(file)!r}: {error.strerror or error}.") from error
         if not whole:
-            self.append(header)
+            self.append(self._header)
+        return steps
 
     def append(self, step: Mapping[str, Any]) -> None:
         """Writes one step; once this returns, it survives the process."""
@@ -100,9 +107,11 @@ def _read(path: Path, text: str, header: dict[str, Any]) -> list[dict[str, Any]]
     differing = [key for key in header["config"] if found["config"].get(key) != header["config"][key]]
     if differing or found["config"].keys() != header["config"].keys():
         name = (differing or ["its keys"])[0]
+        before = found["config"].get(name)
+        repair = f"Set OMP_NUM_THREADS={before} to go on with it" if name == "threads" else "Pass another file"
         raise FormatError(
-            f"{str(path)!r} is the journal of another search: {name} was {found['config'].get(name)!r} and is "
-            f"{header['config'].get(name)!r}. Pass another file, or remove it to start anew."
+            f"{str(path)!r} is the journal of another search: {name} was {before!r} and is "
+            f"{header['config'].get(name)!r}. {repair}, or remove it to start anew."
         )
     return steps
 
