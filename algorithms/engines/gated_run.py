@@ -26,7 +26,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import chunk_size, pairs_within
@@ -69,7 +69,8 @@ def measure_slopes(
         memory: Bytes to hold at once.
     """
     parts = parts_of(graph, pairs)
-    sizes = [chunk_size(vit, len(pairs), min(8, GatedRunner.pairs_within(vit, part.graph, memory))) for part in parts]
+    left = memory - constants(vit, baseline.ablation)
+    sizes = [chunk_size(vit, len(pairs), min(8, GatedRunner.pairs_within(vit, part.graph, left))) for part in parts]
     chunks = [(part, batch) for part, size in zip(parts, sizes, strict=True) for batch in part.pairs.batches(size)]
 
     @lru_cache(maxsize=1)  # chunks of one part share the runner's buffers

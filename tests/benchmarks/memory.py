@@ -90,7 +90,9 @@ def peak_over_budget(name: str, model: str, memory: int, ablation: str = "partne
     threads = torch.get_num_threads()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         peak = pool.submit(_peak, name, model, memory, ablation, threads).result()
-    shown = f"{name}, {model}, {FEW[name][0]} pairs, {ablation}, to its end: {peak / 1e6:,.0f} MB above model and images"
+    shown = (
+        f"{name}, {model}, {FEW[name][0]} pairs, {ablation}, to its end: {peak / 1e6:,.0f} MB above model and images"
+    )
     return Row(shown, f"memory={memory:,} bytes", (peak / memory,), threads)
 
 
