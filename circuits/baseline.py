@@ -27,6 +27,9 @@ DEFAULT_MEMORY = 2_000_000_000
 """Bytes that a run may hold at once, unless told otherwise."""
 
 
+ROUNDING = 1e-12  # of the mean square: what sums of squares in float64, less the mean's, don't tell from 0
+
+
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """What sources carry on removed edges, for any batch of pairs.
@@ -192,9 +195,16 @@ def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: i
     count = len(reference) * (vit.cfg.tokens.n_tokens if ablation.over == "tokens" else 1)
     shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
     mean, *squares = (total.div_(count) for total in totals)
-    std = squares[0].sub_(mean.square()).clamp_min_(0).sqrt_() if squares else None
+    std = _deviation(mean, squares[0]) if squares else None
     place = {"dtype": vit.dtype, "device": vit.device}
     return mean.to(**place).expand(shape), None if std is None else std.to(**place).expand(shape)
+
+
+def _deviation(mean: Tensor, squares: Tensor) -> Tensor:
+    """From means of values and of squares, which are used up; 0 where the variance is nothing but rounding."""
+    rounding = ROUNDING * squares
+    variance = squares.sub_(mean.square())
+    return variance.masked_fill_(variance < rounding, 0).sqrt_()
 
 
 def constants(vit: HookedViT, ablation: Ablation) -> int:

@@ -59,6 +59,11 @@ class Plan(ABC):
     name: str
 
     @property
+    def chunk_bytes(self) -> int:
+        """What the sum over edges may take for the factors that it makes."""
+        return min(CHUNK_BYTES, self.memory // 8)
+
+    @property
     def inside(self) -> bool:
         """Whether the graph has edges inside heads."""
         return len(self.graph.groups) > 1
@@ -99,7 +104,7 @@ class Plan(ABC):
 
         total = len(pairs) // processes.count()
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, total, self.progress) as bar:
-            contraction = Contraction(vit, self.graph)
+            contraction = Contraction(vit, self.graph, chunk_bytes=self.chunk_bytes)
             for (_, part, batch), sums in zip(chunks, processes.in_order(one, chunks), strict=True):
                 taken.take(part, len(batch), sums)
         return taken
@@ -124,7 +129,7 @@ class Plan(ABC):
         weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element_bytes(vit)
         return pairs_within(
             vit,
-            TENSOR_SHARE * (self.memory - constants(vit, self.task.ablation)) - CHUNK_BYTES - weights,
+            TENSOR_SHARE * (self.memory - constants(vit, self.task.ablation)) - self.chunk_bytes - weights,
             residuals=arrays * cfg.n_layers + drawn,
             hidden=cfg.n_layers,
             patterns=8 * self.inside,  # of one block
