@@ -29,19 +29,19 @@ DEIT, VIT_B = "deit_tiny_patch16_224", "vit_base_patch16_224"
 BUDGETS = (1_000_000_000, 2_000_000_000)
 
 FEW: dict[str, tuple[int, dict[str, Any]]] = {  # pairs, and options with which it ends soon
-    "eap": (32, {}),
-    "eap_ig": (32, {"steps": 2}),
-    "eap_ig_activations": (16, {"steps": 1}),
-    "ceap": (16, {"steps": 1}),
-    "relp": (32, {}),
+    "eap": (16, {}),
+    "eap_ig": (16, {"steps": 2}),
+    "eap_ig_activations": (2, {"steps": 1}),
+    "ceap": (8, {"steps": 1}),
+    "relp": (16, {}),
     "atp_star": (2, {}),
     "rank_ensemble": (2, {}),
     "direct_logit_attribution": (16, {}),
     "hybrid": (2, {"budget": 0.05}),
     "exact_effects": (2, {}),
-    "acdc": (2, {"tau": 1e-4}),
-    "learned_masks": (8, {"steps": 3, "size": 0.3, "batch": 8}),
-    "budgeted_pruning": (2, {"size": 0.3, "regrow_rounds": 1, "swaps": 1}),
+    "acdc": (2, {"tau": 1e-3}),
+    "learned_masks": (4, {"steps": 2, "size": 0.3, "batch": 4}),
+    "budgeted_pruning": (2, {"size": 0.3, "share": 0.5, "regrow_rounds": 1, "swaps": 1}),
     "evaluate": (4, {"n_random": 2, "curve": False}),
 }
 
