@@ -355,7 +355,7 @@ def _at(pairs: Pairs, wanted: Sequence[int]) -> Pairs:
             f"model, and a crossed task needs two of each: pass more pairs, or leave out the model that errs most."
         )
     met = met_again(found)
-    return dataclasses.replace(met, ids=torch.arange(len(met)))
+    return dataclasses.replace(met, ids=torch.arange(len(met), device="cpu"))
 
 
 def _of_class(pairs: Pairs) -> tuple[int, int]:

@@ -38,6 +38,17 @@ if TYPE_CHECKING:
 LEVEL = 0.8
 BY = ("auto", "signed", "abs_mean", "mean_abs")
 MEMORY = 2_000_000_000
+
+
+def memory_on(device: str) -> int:
+    """Bytes to hold at once where nobody says: on a GPU a share of what is free on it, elsewhere 2 GB."""
+    if not device.startswith("cuda"):
+        return MEMORY
+    from ..models.devices import free_memory
+
+    return free_memory(device)
+
+
 N_PATCHED = 8
 """Pairs on which is measured what each patch of the image carries, unless told otherwise."""
 SIZE_HELP = "edges on paths from input to logits: at most N of them, or a share of the graph's below 1, such as 0.1"

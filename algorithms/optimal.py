@@ -31,11 +31,12 @@ from torch import Tensor
 from ..circuits.ablation import Ablation, Shifts
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_of_tokens
 from ..circuits.circuit import Circuit
-from ..circuits.memory import pairs_within
+from ..circuits.memory import chunk_size, pairs_within
 from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
 from ..circuits.tasks.task import Task
 from ..circuits.token_parts import Part, groups_of, parts_of
 from ..circuits.tokens import group_tokens
+from ..models import processes
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
 from .pruning.mask_plan import order_in_turns
@@ -136,7 +137,7 @@ class ShiftDescent:
         """Each source's standard deviation, the root mean square of those of its numbers at the tokens of a role."""
         assert self.statistics.std is not None
         square = self.statistics.std[:, 0].square().mean(-1)  # source, token
-        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot()).to(square)
+        member = torch.tensor(group_tokens(self.task.vit.cfg.tokens, "role").one_hot(), device="cpu").to(square)
         return (square @ member.T / member.sum(1)).sqrt()[..., None]
 
     @property
@@ -193,12 +194,15 @@ class ShiftDescent:
     def gradient(self, shifts: Float[Tensor, "source role model"], images: Rows) -> tuple[float, Tensor]:
         """The mean loss over some images and its gradient, as many images at a time as fit."""
         total, gradient = 0.0, torch.zeros_like(shifts)
+        size, chunks = chunk_size(self.task.vit, len(images), self.at_once), []
         for part in parts_of(self.circuit.graph, self.task.searched.select(images.tolist()), alike=False):
-            own, weights = images[part.rows], self.weights(part)
-            for start in range(0, len(own), self.at_once):
-                loss, slope = self._part(shifts, own[start : start + self.at_once], weights)
-                total += loss / len(images)
-                gradient += slope / len(images)
+            own = images[part.rows]
+            chunks += [(own[start : start + size], part) for start in range(0, len(own), size)]
+        for loss, slope in processes.in_order(
+            lambda chunk: self._part(shifts, chunk[0], self.weights(chunk[1])), chunks
+        ):
+            total += loss / len(images)
+            gradient += slope.to(gradient) / len(images)
         return total, gradient
 
     def weights(self, part: Part) -> MaskWeights:
@@ -215,7 +219,7 @@ class ShiftDescent:
     def _part(self, shifts: Tensor, images: Rows, weights: MaskWeights) -> tuple[float, Tensor]:
         """The sum of a few images' losses and its gradient; call it under `vit.borrowed()`."""
         vit = self.task.vit
-        full = self.goal.full[images].to(device=vit.device, dtype=vit.dtype)
+        full = self.goal.full[images].to(device=vit.device, dtype=vit.sum_dtype)
         embedded = vit.embed(vit.check_images(self.task.searched.clean[images]))
         with torch.enable_grad():
             moved = shifts.detach().requires_grad_()
@@ -224,7 +228,7 @@ class ShiftDescent:
             logits = masked_logits_from(vit, weights, embedded, values, of_token)
             loss = self.goal.distance(logits, full).sum()
             (gradient,) = torch.autograd.grad(loss, moved)
-        return float(loss), gradient
+        return float(loss), gradient.cpu()
 
     @cached_property
     def at_once(self) -> int:

@@ -27,7 +27,7 @@ from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
 from ..models.settings import FROM_NONE, Range, Settings, brief, nearest, setting, settings_of, short
 from .discovered import Discovered
-from .discovery import MEMORY, N_PATCHED, Discovery
+from .discovery import MEMORY, N_PATCHED, Discovery, memory_on
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -75,7 +75,7 @@ class RunConfig(Settings):
         discovery: How its circuit is found.
         random: Random circuits that it is compared with.
         patches: Pairs on which is measured what each patch of the image carries.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once; None for what the model's device has free (2 GB on a CPU).
     """
 
     model: ModelConfig
@@ -85,7 +85,13 @@ class RunConfig(Settings):
         N_RANDOM, f"random circuits to compare with ({N_RANDOM})", read=int, range=FROM_NONE, metavar="N"
     )
     patches: int | None = setting(None, _PATCHES, read=int, range=FROM_NONE, metavar="N")
-    memory: int = setting(MEMORY, "such as 2GB (default)", read=read_bytes, range=Range(least=1), metavar="SIZE")
+    memory: int | None = setting(
+        MEMORY,
+        "such as 2GB (default; on a GPU 60% of what is free)",
+        read=read_bytes,
+        range=Range(least=1),
+        metavar="SIZE",
+    )
 
     def __repr__(self) -> str:
         return brief(self)
@@ -106,6 +112,8 @@ class RunConfig(Settings):
             parts[name] = {key: rest.pop(key) for key in list(rest) if key in known}
         own = {name: one.value(name, rest.pop(name, None)) for name, one in settings_of(cls).items()}
         own = {name: value for name, value in own.items() if value is not None}
+        if given.get("device") not in (None, "cpu"):
+            own.setdefault("memory", None)  # is seen when the model is there
         if rest:
             name = next(iter(rest))
             every = [key for known in _PARTS.values() for key in known]
@@ -139,7 +147,7 @@ class RunConfig(Settings):
         return write_text_atomic(path, tomli_w.dumps(said))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting in plain values, as files and records have them; readout settings only where there are any."""
+        """Every setting in plain values, as files and records have them; dtype and readout only where they are given."""
         model = self.model.as_dict()
         rest = {name: model.pop(name) for name in _READOUT}
         search = self.discovery.as_dict() | {"algorithm": self.discovery.name}
@@ -183,9 +191,9 @@ class RunConfig(Settings):
         self.task.require_found()
         clock, again = time.perf_counter(), vit is None
         vit = self.load_model() if vit is None else vit
-        task = self.task.make(vit)
+        memory, task = self.memory or memory_on(str(vit.device)), self.task.make(vit)
         seconds = {"task": time.perf_counter() - clock}
-        record = {**self.as_dict(), "identity": identity(task)}
+        record = {**self.as_dict(), "memory": memory, "identity": identity(task)}
         folder = None if out is None else open_folder(out, record, task, command, overwrite)
         return find_and_judge(
             task,
@@ -193,14 +201,14 @@ class RunConfig(Settings):
             folder,
             n_random=self.random,
             patches=self.patches,
-            memory=self.memory,
+            memory=memory,
             progress=progress,
             seconds=seconds,
             again=again,
         )
 
 
-_READOUT = ("readout", "prompts", "probe", "templates", "clip", "pool")
+_READOUT = ("dtype", "readout", "prompts", "probe", "templates", "clip", "pool")
 _PARTS: dict[str, tuple[str, ...]] = {
     "model": tuple(settings_of(ModelConfig)),
     "task": tuple(settings_of(TaskConfig)),
@@ -224,7 +232,7 @@ def discover(
     patches: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Discovered:
@@ -244,7 +252,7 @@ def discover(
         patches: Pairs to measure `patch_effects` on for the run folder; by default 8 for small models, else none.
         out: A run folder; nothing is written without one.
         overwrite: Replace what a finished run of another configuration left there.
-        memory: Bytes to hold at once.
+        memory: Bytes to hold at once; by default 2 GB, on a GPU 60% of what is free.
         progress: Show bars on stderr; None where somebody watches.
         **options: The algorithm's own.
 
@@ -262,11 +270,14 @@ def discover(
     if isinstance(task, Task):
         if model is not None and model is not task.vit:
             raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
-        return _of_task(task, discovery, random, patches, memory, out, overwrite, progress)
+        return _of_task(
+            task, discovery, random, patches, memory or memory_on(str(task.vit.device)), out, overwrite, progress
+        )
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
     name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
     asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
+    memory = MEMORY if memory is None and vit is None else memory  # a model by name is loaded onto the CPU
     config = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
     return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models import processes
+from ..models.devices import DEFAULT_MEMORY
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
@@ -22,10 +23,6 @@ from .graph import first_head
 from .memory import bytes_of_pair, chunk_size, note_room, pairs_within
 from .tasks.task import Pairs
 from .tokens import group_tokens
-
-DEFAULT_MEMORY = 2_000_000_000
-"""Bytes that a run may hold at once, unless told otherwise."""
-
 
 ROUNDING = 1e-12  # of the mean square: what sums of squares in float64, less the mean's, don't tell from 0
 
@@ -81,14 +78,18 @@ class Baseline:
     def _zeros(self, n_pairs: int) -> Tensor:
         cfg = self.vit.cfg
         sources = first_head(cfg, cfg.n_layers)
-        zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.dtype, device=self.vit.device)
+        zero = torch.zeros(1, 1, 1, 1, dtype=self.vit.sum_dtype, device=self.vit.device)
         return zero.expand(sources, n_pairs, cfg.tokens.n_tokens, cfg.d_model)
 
     def _others(self, pairs: Pairs) -> Tensor:
         assert self.reference is not None
         chosen = []
         for clean, corrupt, pair in zip(pairs.clean, pairs.corrupt, pairs.pair_ids.tolist(), strict=True):
-            at = int(torch.randint(len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0)))
+            at = int(
+                torch.randint(
+                    len(self.reference), (), generator=generator_for(self.ablation.seed, pair, 0), device="cpu"
+                )
+            )
             for _ in range(len(self.reference)):
                 image = self.reference[at]
                 if not torch.equal(image, clean) and not torch.equal(image, corrupt):
@@ -104,7 +105,7 @@ class Baseline:
         values = self.mean.new_empty(len(self.mean), len(pairs), *shape)
         for place, pair in enumerate(pairs.pair_ids.tolist()):
             for source in range(len(values)):
-                drawn = torch.randn(shape, generator=generator_for(self.ablation.seed, pair, source))
+                drawn = torch.randn(shape, generator=generator_for(self.ablation.seed, pair, source), device="cpu")
                 values[source, place] = drawn.to(values)
         return self.mean + self.std * values
 
@@ -142,7 +143,7 @@ def make_baseline(
         return Baseline(vit, ablation, reference)
     mean, std = _statistics(vit, ablation, vit.check_images(reference), memory)
     if ablation.shifts is not None:
-        mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values).to(mean))
+        mean = mean + shifts_of_tokens(vit, torch.tensor(ablation.shifts.values, device="cpu").to(mean))
     return Baseline(vit, ablation, reference, mean, std)
 
 
@@ -151,7 +152,9 @@ def shifts_of_tokens(
 ) -> Float[Tensor, "source 1 token model"]:
     """What every token's role says, for all tokens."""
     roles = group_tokens(vit.cfg.tokens, "role")
-    member = torch.tensor(roles.one_hot().T).to(shifts)  # a product, whose backward pass adds up in one order
+    member = torch.tensor(roles.one_hot().T, device="cpu").to(
+        shifts
+    )  # a product, whose backward pass adds up in one order
     return torch.einsum("srd,tr->std", shifts, member)[:, None]
 
 
@@ -196,7 +199,7 @@ def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: i
     shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
     mean, *squares = (total.div_(count) for total in totals)
     std = _deviation(mean, squares[0]) if squares else None
-    place = {"dtype": vit.dtype, "device": vit.device}
+    place = {"dtype": vit.sum_dtype, "device": vit.device}
     return mean.to(**place).expand(shape), None if std is None else std.to(**place).expand(shape)
 
 

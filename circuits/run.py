@@ -157,7 +157,7 @@ class MaskWeights:
     def from_mask(cls, graph: Graph, mask: NDArray[np.bool_], vit: HookedViT) -> MaskWeights:
         """Of a mask of kept edges, shape (edge,)."""
         found = reach(graph, mask)
-        place = {"dtype": vit.dtype, "device": vit.device}
+        place = {"dtype": vit.sum_dtype, "device": vit.device}
         edges = {(b.kind, b.layer): torch.tensor(b.unpack(mask), **place) for b in graph.blocks}
         return cls(graph, edges, found.alive, found.needed)
 
@@ -203,7 +203,7 @@ def masked_logits_from(
     of_token: Int[Tensor, "#batch token"] | None = None,
 ) -> Float[Tensor, "batch class"]:
     """The same from the residual in front of block 0, which need not come from images."""
-    of_token = torch.tensor(weights.graph.groups.of_token)[None] if of_token is None else of_token
+    of_token = torch.tensor(weights.graph.groups.of_token, device="cpu")[None] if of_token is None else of_token
     run = _MaskedRun(vit, weights, embedded, ablated, of_token.to(vit.device))
     for layer, block in enumerate(vit.blocks):
         run.attention(layer, block)
@@ -263,7 +263,7 @@ class _MaskedRun:
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
         self.differences += [None] * graph.cfg.n_heads
         if len(heads):
-            computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads).to(heads)
+            computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads, device="cpu").to(heads)
             z = self._head_outputs(layer, block, computed)  # row, batch, token, d_head
             writes = torch.matmul(z, block.out_weight[computed][:, None])
             for row, head in enumerate(computed.tolist()):
@@ -301,7 +301,7 @@ class _MaskedRun:
         if blocks.inside is None:
             z = block.weigh(q, k, v)
         else:
-            inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads]
+            inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads].to(q)
             z = self._blend(block, q, k, v, inside, heads)
         return block.close(q.expand(*z.shape[:-1], -1).transpose(0, 1), z.transpose(0, 1)).transpose(0, 1)
 

@@ -97,7 +97,7 @@ def groups_of(graph: Graph, pairs: Pairs) -> Int[Tensor, "#pair token"]:
     """
     groups = graph.groups
     if not groups.per_pair:
-        return torch.tensor(groups.of_token)[None]
+        return torch.tensor(groups.of_token, device="cpu")[None]
     if pairs.objects is None:
         raise TaskError(
             'the token groups of tokens="mask" are object and background, but the pairs don\'t say where the object '

@@ -193,7 +193,9 @@ def _task(args: argparse.Namespace, given: Given) -> Task:
     from ..circuits.formats.json import circuit_file
 
     config = given.config
-    options = argparse.Namespace(**{name: config.get(name) for name in ("model", "checkpoint", "attention_mask")})
+    options = argparse.Namespace(
+        **{name: config.get(name) for name in ("model", "checkpoint", "dtype", "attention_mask")}
+    )
     options.device = args.device or config.get("device")
     recorded = _recorded(config.get("task", {}), args.sides or "both")
     for name, value in {**recorded, **_options(args)}.items():

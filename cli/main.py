@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from ..algorithms.discovery import memory_on
 from ..models.errors import VitCircuitsError
 from ..models.watching import say
 from . import (
@@ -98,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(arguments, args)
         say("loading ...")
         with heartbeat():
+            if getattr(args, "memory", None) == 0:
+                args.memory = memory_on(getattr(args, "device", None) or "cpu")
             return args.run(args)
     except VitCircuitsError as error:
         print(f"vitcircuits: {in_options(str(error), args)}", file=sys.stderr)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..algorithms.discovery import MEMORY, Discovery
+from ..algorithms.discovery import Discovery
 from ..algorithms.registry import ALGORITHMS
 from ..algorithms.run_config import RunConfig
 from ..circuits.tasks.task_config import TaskConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..circuits.tasks.task import Task
     from ..models.hooked import HookedViT
 
-MODEL = ("model", "checkpoint", "device", "attention_mask")
+MODEL = ("model", "checkpoint", "device", "dtype", "attention_mask")
 READOUT = ("readout", "prompts", "probe", "templates", "clip", "pool")
 PARTNER = ("mask", "mask_coordinates", "word", "word_place", "word_size", "word_colour", "word_plate")
 DESIGN = ("sides", "pairs", "eval_pairs", "n_partners")
@@ -162,8 +162,8 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 
 def add_memory(parser: Any) -> None:
-    """--memory."""
-    _add(parser, settings_of(RunConfig)["memory"], "--memory", default=MEMORY)
+    """--memory; 0 until `main` knows the device."""
+    _add(parser, settings_of(RunConfig)["memory"], "--memory", default=0)
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:

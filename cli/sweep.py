@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   vitcircuits sweep sweep.toml --out runs/sweep --workers 4
-  vitcircuits sweep sweep.toml --out runs/sweep --dry-run        list the cells and what has become of them
+  vitcircuits sweep sweep.toml --out runs/sweep --dry-run        list the cells, how long they take, and what is stale
+  vitcircuits sweep sweep.toml --out runs/sweep --status         what has become of each, also while it runs
   vitcircuits sweep sweep.toml --out runs/sweep --retry-failed   also those that failed
+  vitcircuits sweep sweep.toml --out runs/sweep --launcher slurm --workers 50
 
 sweep.toml:
   seeds = [0, 1, 2]
@@ -50,13 +53,22 @@ sweep.toml:
   [defaults]                                    # for every cell
   pairs = 32
 
+  [resources]                                   # of a job; in [[models]], [[tasks]] and [[algorithms]]: resources = {}
+  memory = "16GB"                               # main memory
+  cpus = 4
+  time = "4h"                                   # and for Slurm: partition, account, qos, constraint, cells (of a job)
+
 Every option of `vitcircuits discover` can be set: those of the model and its readout in [[models]], those of the task
 and its partners in [[tasks]], those of the search in [[algorithms]], any of them for all cells in [defaults]. A model
 or an algorithm that needs no more is written as its name. Seeds are --seed, and the algorithm's own seed where it has
 one. Paths are seen from where the command runs.
 
-The same command goes on from an interrupted sweep. A finished cell is not run again; delete its folder if the weights
-or images behind a name have changed. A cell that fails is a row with its error, and the exit code is then 1.
+The same command goes on from an interrupted sweep. A finished cell is not run again; where weights or images behind a
+name have changed since, it is stale, says so, and is run again with --retry-stale. A cell that fails is a row with its
+error. The exit code is 1 where a cell failed or is stale.
+
+--launcher local and slurm start processes by submitit (pip install 'vitcircuits[cluster]'): local ones end with this
+command, jobs of Slurm go on without it and are found again by the next. Each cell's log.txt is in its folder.
 """
 
 _SAID = 10  # failures that are printed; the table has all
@@ -70,49 +82,81 @@ def add_parser(subparsers: Any) -> None:
         "--out", type=Path, default=Path("vitcircuits-sweep"), metavar="DIR", help="folder (vitcircuits-sweep)"
     )
     few = Range(least=0, most=1024)
-    add_number(parser, "--workers", 1, "processes, each with a model (1); 0: run in this one", range=few)
-    add_number(parser, "--threads", 1, "CPU threads of each (1); others may change last digits", range=few)
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="where cells run: here (local), on a cluster"
+    )
+    add_number(parser, "--workers", 1, "cells at once (1); 0: one after another in this process", range=few)
+    threads = "CPU threads of each (cpus of [resources], or 1); others may change last digits"
+    add_number(parser, "--threads", None, threads, range=few)
     parser.add_argument("--retry-failed", action="store_true", help="run cells again that failed before")
+    parser.add_argument("--retry-stale", action="store_true", help="run cells again whose weights or images changed")
     parser.add_argument("--parquet", action="store_true", help="also table.parquet (needs the extra parquet)")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells, and run nothing")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--dry-run", action="store_true", help="say what would run, how long and how large; run nothing")
+    looks.add_argument("--status", action="store_true", help="say what has become of each cell; run nothing")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs what is not finished, and prints where the table is; 1 if a cell failed."""
+    """Runs what is not finished, and prints where the table is; 1 if a cell failed or is stale."""
     from ..algorithms.sweeps.outcomes import read_outcome
     from ..algorithms.sweeps.plan import read_sweep
     from ..algorithms.sweeps.sweep import run_sweep
 
     cells = read_sweep(args.sweep).cells()
-    if args.dry_run:
+    if args.status or args.dry_run:
         outcomes = [read_outcome(cell, args.out) for cell in cells]
-        for outcome in outcomes:
-            print(f"{outcome.status:<8}{outcome.cell.folder}")
-        print(_counts(outcomes))
-        return 0
+        return _look(outcomes, args)
     outcomes = run_sweep(
         cells,
         args.out,
+        launcher=args.launcher,
         workers=args.workers,
-        threads=max(args.threads, 1),
+        threads=None if args.threads is None else max(args.threads, 1),
         retry_failed=args.retry_failed,
+        retry_stale=args.retry_stale,
         tables=("csv", "parquet") if args.parquet else ("csv",),
     )
     _say(outcomes, args.out)
-    return int(any(outcome.status == "failed" for outcome in outcomes))
+    return int(any(outcome.status != "done" for outcome in outcomes))
+
+
+def _look(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
+    """Prints what has become of the cells; a dry run opens the models to say what is stale, and how long it takes."""
+    from ..algorithms.sweeps.outcomes import to_run
+    from ..algorithms.sweeps.slurm import at_slurm
+
+    if args.dry_run:
+        from ..algorithms.sweeps.inputs import with_stale
+
+        outcomes = with_stale(outcomes)
+    jobs = {cell.folder: f"job {job} of Slurm, {state}" for job, state, cells in at_slurm(args.out) for cell in cells}
+    for outcome in outcomes:
+        said = outcome.error.partition("\n")[0]
+        if outcome.status in ("not run", "running"):
+            said = jobs.get(outcome.cell.folder, "")
+        print(f"{outcome.status:<8} {outcome.cell.folder}  {said}".rstrip())
+    print(_counts(outcomes))
+    if args.dry_run:
+        from ..algorithms.estimate import SweepEstimate
+
+        if todo := to_run(outcomes, args.retry_failed, args.retry_stale):
+            print(SweepEstimate.of([outcome.cell for outcome in todo]))
+    return 0
 
 
 def _say(outcomes: Sequence[Outcome], out: Path) -> None:
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed[:_SAID]:
-        print(f"failed: {outcome.cell}: {outcome.error}")
-    if len(failed) > _SAID:
-        print(f"and {len(failed) - _SAID} more, which the table names")
-    print(_counts(outcomes) + " --retry-failed tries those again that failed." * bool(failed))
+    wrong = [outcome for outcome in outcomes if outcome.status in ("failed", "stale")]
+    for outcome in wrong[:_SAID]:
+        print(f"{outcome.status}: {outcome.cell}: {outcome.error}")
+    if len(wrong) > _SAID:
+        print(f"and {len(wrong) - _SAID} more, which the table names")
+    failed = any(outcome.status == "failed" for outcome in outcomes)
+    print(_counts(outcomes) + " --retry-failed tries those again that failed." * failed)
     print(f"table in {out / 'table.csv'}\nopen {out / 'index.html'}")
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "failed", "not run")}
-    return f"{len(outcomes)} cells: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n) + "."
+    counts = Counter(outcome.status for outcome in outcomes)
+    order = ("done", "failed", "stale", "running", "not run")
+    return f"{len(outcomes)} cells: " + ", ".join(f"{counts[one]} {one}" for one in order if counts[one]) + "."

@@ -120,7 +120,7 @@ class Rollout:
 
     def add(self, layer: int, pattern: Float[Tensor, "image head target source"]) -> Tensor:
         """The product up to this layer, on the CPU; layers come in order."""
-        identity = torch.eye(pattern.shape[-1], dtype=torch.float64)
+        identity = torch.eye(pattern.shape[-1], dtype=torch.float64, device="cpu")
         before = identity if self._product is None else self._product
         self._product = (mean_pattern(self._vit, pattern, layer) + identity) / 2 @ before
         return self._product
@@ -134,4 +134,4 @@ def mean_pattern(
     at = vit.blocks[layer].at
     if at is None:
         return mean
-    return torch.where(at.value.bool().cpu(), mean, torch.eye(mean.shape[-1], dtype=torch.float64))
+    return torch.where(at.value.bool().cpu(), mean, torch.eye(mean.shape[-1], dtype=torch.float64, device="cpu"))

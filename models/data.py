@@ -198,7 +198,7 @@ def _split(source: Source, name: str, classes: list[str] | None, limit: int | No
                 f"{source.name!r} has no class {unknown[0]!r}; it has {_shortened(source.class_names)}."
                 f"{did_you_mean(unknown[0], source.class_names)}"
             )
-        chosen &= torch.isin(labels, torch.tensor([source.class_names.index(name) for name in classes]))
+        chosen &= torch.isin(labels, torch.tensor([source.class_names.index(name) for name in classes], device="cpu"))
     rows = chosen.nonzero()[:, 0]
     if not len(rows):
         raise DataError(

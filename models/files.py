@@ -84,6 +84,19 @@ def unlock_folder(path: str | Path) -> None:
         os.close(descriptor)
 
 
+def is_locked(path: str | Path) -> bool:
+    """Whether a process, this one too, has locked the folder; no where there are no such locks."""
+    try:
+        descriptor = _locked(Path(path))
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such folder
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return False
+
+
 def _locked(folder: Path) -> int | None:
     """The open folder, locked; None where there are no such locks."""
     try:

@@ -156,7 +156,7 @@ def _streamed(batches: Any, where: str) -> Part:
     items = [_split(item, where) for item in batches]
     singles = [isinstance(image, Tensor) and image.ndim == 3 for image, _ in items]
     images = [image[None] if single else image for (image, _), single in zip(items, singles, strict=True)]
-    labels = [torch.as_tensor(label).reshape(-1) for _, label in items]
+    labels = [torch.as_tensor(label, device="cpu").reshape(-1) for _, label in items]
     if not items or not all(isinstance(image, Tensor) and image.ndim == 4 for image in images):
         raise DataError(
             f"{where} can only be gone through once and gives no batches of tensors: let it give (images, labels) "
@@ -294,7 +294,11 @@ def _require_same_labels(listed: Tensor, read: Tensor, where: str) -> None:
 
 def _tensor(values: Any, where: str) -> Tensor:
     try:
-        return torch.stack(values) if isinstance(values, list) and _tensors(values) else torch.as_tensor(values)
+        return (
+            torch.stack(values)
+            if isinstance(values, list) and _tensors(values)
+            else torch.as_tensor(values, device="cpu")
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         some = values[:3] if isinstance(values, Sequence) else type(values).__name__
         raise DataError(f"{where} holds {some!r}, but numbers are wanted: integers from 0 as labels.") from error
@@ -311,7 +315,9 @@ def _some(names: Sequence[str]) -> str:
 def _checked_pair(pair: Any, where: str) -> tuple[Tensor, Tensor]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DataError(f"{where} is a {type(pair).__name__}, but a pair is wanted: (images, labels).")
-    images, labels = (part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part) for part in pair)
+    images, labels = (
+        part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part, device="cpu") for part in pair
+    )
     if images.ndim != 4:
         raise DataError(
             f"The images of {where} have shape {tuple(images.shape)}, but four dimensions are wanted: "

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .adapters.find import Opener, open_module
 from .blocks import OpenBlock
 from .config import VitConfig
+from .devices import reproducible
 from .errors import DataError, ModelError
 from .hooks import (
     ActivationCache,
@@ -30,6 +31,7 @@ from .hooks import (
     original_blocks,
     select_names,
 )
+from .precision import ROUNDING, SHORT, in_fewer_bits, wide
 from .readouts import Pool, Readout, evaluating, replace_head
 from .threads import suited_threads
 
@@ -44,7 +46,8 @@ class Parity:
 
     Args:
         max_difference: Largest absolute difference of logits.
-        tolerance: The largest that is accepted: 1e-4 x max(1, largest |logit|) in float32.
+        tolerance: The largest that is accepted: 1e-4 x max(1, largest |logit|) in float32; where passes are in 16 bits,
+            what rounding may do (see `models/precision.py`).
     """
 
     max_difference: float
@@ -96,6 +99,7 @@ class HookedViT:
         self.attention_mask = attention_mask
         self.opened_by: dict[str, Any] = {"adapter": adapter, "image_size": image_size}
         self.text_tower: TextTower | None = None
+        self._short: torch.dtype | None = None
         _check_weights(module, name)
         self.parity = self._check_parity()
         if head is not None:
@@ -106,8 +110,13 @@ class HookedViT:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of everything computed."""
-        return next(self.module.parameters()).dtype
+        """Of the weights and the passes."""
+        return self._short or next(self.module.parameters()).dtype
+
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """Of the residual stream, and of whatever is added up or decided on: float32 where passes are in 16 bits."""
+        return wide(self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +138,8 @@ class HookedViT:
         for mask in {id(mask): mask for block in self.blocks if (mask := block.mask) is not None}.values():
             found.update(mask.value.cpu().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
-            found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
+            found.update(name.encode() + raw.numpy().tobytes())
         found.update(str(self.readout.info.get("sha256", "")).encode())
         return found.hexdigest()
 
@@ -165,14 +175,41 @@ class HookedViT:
         pool: Pool | str = "own",
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        like = torch.empty(0, dtype=self.sum_dtype, device=self.device)
         options: dict[str, Any] = {"like": like, "labels": labels, "pool": pool, "info": info}
         self.readout, self.cfg = replace_head(self.own_readout, self._own_cfg, head, **options)
         self.labels = None if labels is None else tuple(labels)
 
+    def shorten(self, dtype: torch.dtype) -> None:
+        """Has the passes in 16 bits from now on: rounds the module's weights in place (see `models/precision.py`).
+
+        The opened model has been compared with its original in float32; now its logits are compared with those.
+
+        Args:
+            dtype: float16 or bfloat16.
+
+        Raises:
+            ModelError: Logits move by more than rounding explains: a number is too large for the dtype.
+        """
+        assert dtype in SHORT and self._short is None
+        images = self._random_images()
+        with torch.no_grad(), self.borrowed():
+            wanted = self.readout.logits(self.run_blocks(self.embed(images)))
+            self.opened = in_fewer_bits(self.module, self.opened, self.readout, dtype)
+            self.blocks, self._short = self.opened.blocks, dtype
+            got = self.readout.logits(self.run_blocks(self.embed(images)))
+        tolerance = ROUNDING[dtype] * max(1.0, float(wanted.abs().max()))
+        self.parity = Parity(float((wanted - got).abs().max()), tolerance)
+        if not self.parity.max_difference <= tolerance:
+            raise ModelError(
+                f"{self.cfg.name} does not compute the same in {str(dtype)[6:]}: its logits move by "
+                f"{self.parity.max_difference:.2e} (accepted: {tolerance:.2e}). Pass dtype='float32'"
+                f"{', or bfloat16, which holds larger numbers' if dtype == torch.float16 else ''}."
+            )
+
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """The module in evaluation mode with frozen weights, and as many threads as suit it; all is put back."""
+        """The module in evaluation mode with frozen weights, on as many threads, or by such kernels, as suit it; all is put back."""
         both = (self.module, self.readout.head)  # the head may be another than the module's own
         learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:
@@ -186,11 +223,12 @@ class HookedViT:
 
     def _threads(self) -> AbstractContextManager[None]:
         def two_blank_images() -> None:
-            blank = torch.zeros(2, self.cfg.n_channels, *self.cfg.image_size, dtype=self.dtype)
+            shape = (2, self.cfg.n_channels, *self.cfg.image_size)
+            blank = torch.zeros(shape, dtype=self.sum_dtype, device=self.device)
             with torch.no_grad():
                 self.run_blocks(self.embed(blank))
 
-        return suited_threads(self.cfg, two_blank_images) if self.device.type == "cpu" else nullcontext()
+        return suited_threads(self.cfg, two_blank_images) if self.device.type == "cpu" else reproducible()
 
     def embed(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token model"]:
         """The residual in front of block 0: patches, positions, CLS, pre-norm, by the original's own code."""
@@ -291,7 +329,7 @@ class HookedViT:
             )
 
     def check_images(self, images: Tensor) -> Tensor:
-        """The images on the model's device and in its dtype.
+        """The images on the model's device, in the dtype of its residual stream.
 
         Raises:
             DataError: They are not a non-empty batch of the model's size, or hold NaN or infinity.
@@ -317,12 +355,14 @@ class HookedViT:
         if not bool(torch.isfinite(images).all()):
             bad = torch.nonzero(~torch.isfinite(images).flatten(1).all(1)).flatten().tolist()
             raise DataError(f"images {bad[:10]} hold NaN or infinity: leave them out, or repair them first.")
-        return images.to(device=self.device, dtype=self.dtype)
+        return images.to(device=self.device, dtype=self.sum_dtype)
+
+    def _random_images(self) -> Tensor:
+        shape, generator = (2, self.cfg.n_channels, *self.cfg.image_size), torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator, device="cpu").to(device=self.device, dtype=self.dtype)
 
     def _check_parity(self) -> Parity:
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(2, self.cfg.n_channels, *self.cfg.image_size, generator=generator)
-        images = images.to(device=self.device, dtype=self.dtype)
+        images = self._random_images()
         with torch.no_grad(), self.borrowed():
             wanted, got = self.opened.forward(images), self.readout.logits(self.run_blocks(self.embed(images)))
             if not isinstance(wanted, Tensor) or wanted.shape != got.shape:

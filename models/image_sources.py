@@ -60,13 +60,13 @@ def rank_in_class(labels: Int[Tensor, " image"]) -> Int[Tensor, " image"]:
     ranks = torch.zeros_like(labels)
     for label in labels.unique():
         chosen = labels == label
-        ranks[chosen] = torch.arange(int(chosen.sum()))
+        ranks[chosen] = torch.arange(int(chosen.sum()), device="cpu")
     return ranks
 
 
 def halves(labels: Int[Tensor, " image"], *, seed: int) -> dict[str, Rows]:
     """Rows of a train and a test half, class by class; the odd image of a class goes to train."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     to_train = rank_in_class(labels[order]) % 2 == 0
     return {"train": order[to_train].sort().values, "test": order[~to_train].sort().values}
 
@@ -94,7 +94,10 @@ def digits(preprocess: Preprocess | None) -> Source:
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    pixels, labels = torch.tensor(bunch.images), torch.tensor(bunch.target, dtype=torch.long)
+    pixels, labels = (
+        torch.tensor(bunch.images, device="cpu"),
+        torch.tensor(bunch.target, dtype=torch.long, device="cpu"),
+    )
     is_test = rank_in_class(labels) % DIGITS_TEST_EVERY == DIGITS_TEST_EVERY - 1
     chosen = {"train": ~is_test, "test": is_test}
     return from_pixels(
@@ -224,7 +227,7 @@ def image_folder(
     else:
         names = _class_names(root)
         every = _pictures(root, names, classes)
-        rows = halves(torch.tensor([label for _, label in every], dtype=torch.long), seed=seed)
+        rows = halves(torch.tensor([label for _, label in every], dtype=torch.long, device="cpu"), seed=seed)
         files = {split: [every[row] for row in chosen.tolist()] for split, chosen in rows.items()}
 
     def read(split: str, rows: Rows) -> Float[Tensor, "image channel height width"]:
@@ -235,7 +238,10 @@ def image_folder(
                 bar.update()
         return torch.stack(found)
 
-    labels = {split: torch.tensor([label for _, label in found], dtype=torch.long) for split, found in files.items()}
+    labels = {
+        split: torch.tensor([label for _, label in found], dtype=torch.long, device="cpu")
+        for split, found in files.items()
+    }
     called = {split: [path.relative_to(root).as_posix() for path, _ in found] for split, found in files.items()}
     return Source(root.name, names, labels, read, called, root)
 

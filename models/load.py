@@ -23,6 +23,7 @@ from .files import WEIGHT_ENDINGS, is_folder, user_path
 from .hooked import HookedViT
 from .planted.digit_pairs import DIGIT_PAIRS, load_digit_pairs
 from .planted.load import list_planted, load_planted
+from .precision import SHORT, dtype_of, wide
 from .preprocess import Preprocess
 from .readouts import NO_CLASSES, TextHead
 from .settings import short
@@ -43,6 +44,7 @@ def load_vit(
     labels: tuple[str, ...] | None = None,
     attention_mask: str | torch.Tensor | None = None,
     adapter: Opener | None = None,
+    dtype: str | None = None,
     **timm_options: Any,
 ) -> HookedViT:
     """A ViT, opened up and compared with its original.
@@ -64,6 +66,9 @@ def load_vit(
         labels: One name per logit, where they are not what the name says.
         attention_mask: `causal`, or a boolean tensor (target, source) that is True where a token may see another.
         adapter: From a module and its name to its parts, where they are not to be found out (see docs/models.md).
+        dtype: What the passes are in: `float32`, `bfloat16` or `float16`; by default the weights' own, and float32 for
+            those of 16 bits. A module is copied for it. The residual stream, readout, metrics, scores and decisions
+            have float32 at least (see `models/precision.py`).
         **timm_options: Passed to `timm.create_model`, such as `num_classes=5`; a planted model's own (see
             `load_planted`): `norm`, `gain`, `trap`, `step`, `disguise`; or `image_size=32` or `(height, width)` for a
             module of one's own whose images' size is not to be found out.
@@ -72,20 +77,24 @@ def load_vit(
         ModelError: The name is not known, the weights cannot be had, read or fitted, the model cannot be opened, or
             there is not one label per logit.
     """
+    wanted = None if dtype is None else dtype_of(dtype)
     if isinstance(source, nn.Module):
         source, size = _unwrapped(source), timm_options.pop("image_size", None) or (preprocess and preprocess.size)
         _require_nothing_else("a module", checkpoint, timm_options)
         facts: dict[str, Any] = {"name": name or type(source).__name__, "attention_mask": attention_mask}
-        vit = HookedViT(_upcast(source), **facts, adapter=adapter, image_size=size)
+        vit = HookedViT(_upcast(source, wanted), **facts, adapter=adapter, image_size=size)
     else:
         if adapter is not None:
             raise ModelError(f"adapter= opens a module, but the source is {str(source)!r}: pass the module itself.")
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
+        vit.module.to(wanted and wide(wanted))
         if device is not None:
             vit.module.to(device)
             vit.readout.head.to(device)
         if attention_mask is not None:
             vit = _masked(vit, attention_mask)
+    if wanted in SHORT:
+        vit.shorten(wanted)
     if labels is not None:
         _name_outputs(vit, labels)
     vit.preprocess = preprocess or vit.preprocess
@@ -168,12 +177,11 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
-def _upcast(module: nn.Module) -> nn.Module:
-    """The module itself, or a copy in float32 if it is in 16 bits: a user's module is never changed."""
+def _upcast(module: nn.Module, wanted: torch.dtype | None) -> nn.Module:
+    """The module itself, or a copy in float32 if it is in 16 bits or to be: a user's module is never changed."""
     parameter = next(module.parameters(), None)
-    if parameter is not None and parameter.dtype in (torch.float16, torch.bfloat16):
-        return copy.deepcopy(module).float()
-    return module
+    own = None if parameter is None else parameter.dtype
+    return copy.deepcopy(module).float() if own in SHORT or wanted not in (None, own) else module
 
 
 def _from_toy(text: str, name: str) -> HookedViT:

@@ -68,7 +68,7 @@ def text_readout(
     """
     texts = class_texts(prompts, templates)
     tower = _chosen_tower(vit, clip, tokenizer)
-    embeddings = class_directions(tower, list(texts.values())).to(device=vit.device, dtype=vit.dtype)
+    embeddings = class_directions(tower, list(texts.values())).to(device=vit.device, dtype=vit.sum_dtype)
     own = project if project is not None else vit.own_readout.head
     head = TextHead(own, embeddings, scale=tower.scale, bias=tower.bias)
     spoken: dict[str, Any] = (
@@ -196,7 +196,7 @@ def probe_readout(
         weight, bias, found = ridge(features, labels, len(names), penalty)
         facts = {"penalty": found, "penalty_by": "leave-one-out error" if penalty is None else "given"}
     right = (features @ weight.T + bias).argmax(-1) == labels
-    head = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64).requires_grad_(False)
+    head = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device="cpu").requires_grad_(False)
     head.load_state_dict({"weight": weight, "bias": bias})
     made = {"n_images": len(labels), "accuracy_when_fitted": float(right.double().mean()), "images": source}
     return vit.with_readout(head, names, pool=pool, info={"kind": kind, **facts, **made})

@@ -5,6 +5,7 @@ Nothing here imports torch before a model is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
 from .settings import Settings, nearest, setting, short
+from .watching import say
 
 if TYPE_CHECKING:
     from .hooked import HookedViT
 
 PROBE_IMAGES = 200  # of each class
+DTYPES = ("float32", "bfloat16", "float16")
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
 
 
@@ -48,6 +51,13 @@ class ModelConfig(Settings):
         None, "weights for a timm name: .safetensors, .pth, .pt or .bin without code", metavar="FILE"
     )
     device: str = setting("cpu", "cpu (default), cuda, mps", read=read_device, metavar="DEVICE")
+    dtype: str | None = setting(
+        None,
+        "what the passes are in: float32 (default), bfloat16 or float16; sums, scores, metrics and decisions keep "
+        "float32 or more",
+        choices=DTYPES,
+        metavar="DTYPE",
+    )
     attention_mask: str | None = setting(
         None,
         "causal, or a .npy file of booleans (token, token), True where a row's token may see a column's",
@@ -148,7 +158,8 @@ class ModelConfig(Settings):
 
         assert self.model is not None
         mask, device = read_mask(self.attention_mask), usable_device(self.device)
-        vit = load_vit(self.model, checkpoint=self.checkpoint, device=device, attention_mask=mask)
+        options = {"checkpoint": self.checkpoint, "device": device, "attention_mask": mask, "dtype": self.dtype}
+        vit = load_vit(self.model, **options)
         if self.prompts is not None:
             from .made_readouts import text_readout
 
@@ -199,7 +210,7 @@ def read_mask(text: str | None) -> Any:
 
 
 def usable_device(device: str) -> str:
-    """The device, if this machine has it.
+    """The device, if this machine has it; for mps the CPU, with a sentence. Of joined processes each has a GPU.
 
     Raises:
         TaskError: It has not.
@@ -208,6 +219,11 @@ def usable_device(device: str) -> str:
         return device
     import torch
 
+    if device.startswith("mps"):  # decided on differences that float32 sums would lose
+        say(f"the device {device} has no float64, in which scores are added up: computing on the CPU.", True)
+        return "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # which torchrun sets
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -90,10 +90,10 @@ def copies(
     found = {key: known.get(key, -1) for key in keys}
     left = {key: row for key, row in _first_rows(keys).items() if found[key] < 0}
     if left and known and not exact and min(images.shape[-2:]) >= SMALLEST_SIDE:
-        distinct = torch.tensor(list(known.values()))
+        distinct = torch.tensor(list(known.values()), device="cpu")
         places = _alike(images[list(left.values())], others[distinct])
         found |= {key: int(distinct[place]) for key, place in zip(left, places, strict=True) if place >= 0}
-    return torch.tensor([found[key] for key in keys], dtype=torch.long)
+    return torch.tensor([found[key] for key in keys], dtype=torch.long, device="cpu")
 
 
 def _keys(images: Tensor) -> list[bytes]:
@@ -126,7 +126,7 @@ def _alike(images: Tensor, others: Tensor) -> list[int]:
 def _look_alike(images: Tensor, others: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the images and of the others that have a counterpart which looks alike in small, without a shift."""
     small = _unit(_averaged(others, 0, COARSE), 0, COARSE).flatten(1)
-    rows, columns = [], torch.zeros(len(others), dtype=torch.bool)
+    rows, columns = [], torch.zeros(len(others), dtype=torch.bool, device="cpu")
     for block in _unit(_averaged(images, 0, COARSE), 0, COARSE).flatten(1).split(BLOCK):
         pairs = block @ small.T > ALIKE
         rows.append(pairs.any(1))
@@ -172,8 +172,8 @@ def _areas(pixels: int, shift: int, side: int) -> Float[Tensor, "place pixel"]:
     """How much of each pixel goes into each of at most `side` averages over those that stay in view after a shift."""
     first, seen = max(shift, 0), pixels - abs(shift)
     step = seen / min(seen, side)
-    starts = first + step * torch.arange(min(seen, side), dtype=torch.float64)[:, None]
-    left = torch.arange(pixels, dtype=torch.float64)
+    starts = first + step * torch.arange(min(seen, side), dtype=torch.float64, device="cpu")[:, None]
+    left = torch.arange(pixels, dtype=torch.float64, device="cpu")
     shared = torch.minimum(starts + step, left + 1) - torch.maximum(starts, left)
     return (shared.clamp_min(0) / step).float()
 
@@ -187,7 +187,7 @@ def _low_frequencies(units: Float[Tensor, "image channel row column"]) -> Float[
 
 def _cosines(side: int) -> Float[Tensor, "frequency place"]:
     """The lowest LOW rows of the orthonormal discrete cosine transform."""
-    places, frequencies = torch.arange(side) + 0.5, torch.arange(LOW)[:, None]
+    places, frequencies = torch.arange(side, device="cpu") + 0.5, torch.arange(LOW, device="cpu")[:, None]
     waves = math.sqrt(2 / side) * torch.cos(math.pi * frequencies * places / side)
     waves[0] /= math.sqrt(2)
     return waves

@@ -31,15 +31,20 @@ class Norm:
         module: The original's module.
         scales: Whether it divides by a standard deviation (an identity does not).
         centres: Whether it subtracts the mean (LayerNorm does, RMSNorm does not).
+        gives: What the normed residual is handed on in, where that is not the residual's own dtype.
     """
 
     module: nn.Module
     scales: bool
     centres: bool
+    gives: torch.dtype | None = None
 
     def __call__(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
         """The original's own norm."""
-        return self.module(x)
+        return self._given(self.module(x))
+
+    def _given(self, normed: Tensor) -> Tensor:
+        return normed if self.gives is None else normed.to(self.gives)
 
     @property
     def weight(self) -> Tensor | None:
@@ -76,11 +81,11 @@ class Norm:
         """gamma * xhat + beta."""
         if self.weight is not None:
             xhat = xhat * self.weight
-        return xhat if self.bias is None else xhat + self.bias
+        return self._given(xhat if self.bias is None else xhat + self.bias)
 
     def frozen(self, x: Float[Tensor, "*batch model"]) -> Float[Tensor, "*batch model"]:
         """The same values, with the standard deviation a constant in the backward pass."""
-        return _FrozenNorm.apply(x, self) if self.scales else self.module(x)  # type: ignore[return-value]
+        return self._given(_FrozenNorm.apply(x, self)) if self.scales else self(x)  # type: ignore[arg-type]
 
 
 class _FrozenNorm(torch.autograd.Function):
@@ -90,7 +95,7 @@ class _FrozenNorm(torch.autograd.Function):
             y, _, inverse = torch.native_layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm._eps(x))
         else:
             xhat, inverse = norm.statistics(x)
-            y = norm.affine(xhat)
+            y = norm.affine(xhat).to(x.dtype)
         ctx.norm = norm
         ctx.save_for_backward(inverse)
         return y

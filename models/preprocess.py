@@ -145,7 +145,7 @@ class Preprocess:
         found = []
         for side, resized, kept in zip((height, width), self._resized(height, width), self.size, strict=True):
             cut = round((resized - kept) / 2)  # as torchvision's center_crop rounds
-            found.append((torch.arange(kept, dtype=torch.float64) + 0.5 + cut) * side / resized)
+            found.append((torch.arange(kept, dtype=torch.float64, device="cpu") + 0.5 + cut) * side / resized)
         return found[0], found[1]
 
     def _resize_and_crop(self, image: Any, height: int, width: int) -> Any:

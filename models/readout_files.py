@@ -58,9 +58,9 @@ def save_class_embeddings(
     """
     if len(classes) != len(embeddings):
         raise FormatError(f"there are {len(embeddings)} embeddings but {len(classes)} classes: pass one name for each.")
-    tensors = {"embeddings": embeddings, "scale": torch.tensor(scale, dtype=embeddings.dtype)}
+    tensors = {"embeddings": embeddings, "scale": torch.tensor(scale, dtype=embeddings.dtype, device="cpu")}
     if bias is not None:
-        tensors["bias"] = torch.tensor(bias, dtype=embeddings.dtype)
+        tensors["bias"] = torch.tensor(bias, dtype=embeddings.dtype, device="cpu")
     return _write(Path(path), tensors, {"classes": json.dumps(list(classes), ensure_ascii=False)})
 
 
@@ -147,7 +147,7 @@ def _restore(vit: HookedViT, path: Path, tensors: dict[str, Tensor], header: dic
 
 def _linear(tensors: Mapping[str, Tensor], prefix: str = "") -> nn.Linear:
     weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device="cpu")
     linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return linear.requires_grad_(False)
 
@@ -182,7 +182,7 @@ def _from_embeddings(vit: HookedViT, path: Path, tensors: dict[str, Tensor], cla
         raise FormatError(f"{path} holds {len(embeddings)} embeddings but {len(classes)} names: one each is wanted.")
     scale = float(tensors["scale"]) if "scale" in tensors else CLIP_SCALE
     bias = float(tensors["bias"]) if "bias" in tensors else None
-    head = TextHead(vit.own_readout.head, embeddings.to(device=vit.device, dtype=vit.dtype), scale=scale, bias=bias)
+    head = TextHead(vit.own_readout.head, embeddings.to(device=vit.device, dtype=vit.sum_dtype), scale=scale, bias=bias)
     return vit.with_readout(head, classes, info={"kind": "text", "file": path.name, "scale": scale, "bias": bias})
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .hooked import HookedViT
+from .precision import SHORT
 
 
 def exchange_heads(vit: HookedViT, *, seed: int = 0) -> HookedViT:
@@ -52,7 +53,7 @@ def shuffle_weights(vit: HookedViT, *, seed: int = 0) -> HookedViT:
     found, generator = copy_model(vit, "weights shuffled"), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in nn.ModuleList([found.module, found.readout.head]).parameters():
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            order = torch.randperm(parameter.numel(), generator=generator, device="cpu").to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return found
 
@@ -67,9 +68,14 @@ def copy_model(vit: HookedViT, what: str = "copy") -> HookedViT:
     module, head = copy.deepcopy((vit.module, vit.readout.head))  # together: a head may share the module's own
     module.eval().requires_grad_(False)
     head.eval().requires_grad_(False)
+    short = vit.dtype if vit.dtype in SHORT else None
+    if short is not None:  # it is opened in float32, as its original was
+        nn.ModuleList([module, head]).float()
     name = f"{vit.cfg.name} ({what})"
     facts: dict[str, Any] = {"preprocess": vit.preprocess, "labels": vit.labels, **vit.opened_by}
     found = HookedViT(module, name=name, attention_mask=vit.attention_mask, **facts)
+    if short is not None:
+        found.shorten(short)
     info = vit.readout.info
     if "pool" in info:
         return found.with_readout(head, vit.labels, pool=info["pool"], info=info)
@@ -83,6 +89,6 @@ def _n_heads(matrix: Tensor, d_head: int) -> int:
 
 def cycle(n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     """An order in which nothing stays in its place (if n > 1): one cycle through all."""
-    drawn, order = torch.randperm(n, generator=generator), torch.empty(n, dtype=torch.long)
+    drawn, order = torch.randperm(n, generator=generator, device="cpu"), torch.empty(n, dtype=torch.long, device="cpu")
     order[drawn] = drawn.roll(1)
     return order

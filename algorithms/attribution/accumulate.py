@@ -161,7 +161,7 @@ class Totals:
 
     def __init__(self, graph: Graph, vit: HookedViT, n_pairs: int) -> None:
         self._graph = graph
-        place = {"dtype": vit.dtype, "device": vit.device}
+        place = {"dtype": vit.sum_dtype, "device": vit.device}
         self._dense = {block.key: torch.zeros(n_pairs, *block.dense_shape, **place) for block in graph.blocks}
 
     def __getitem__(self, block: EdgeBlock) -> Float[Tensor, "pair row group column"]:

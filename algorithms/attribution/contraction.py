@@ -27,11 +27,17 @@ from torch import Tensor
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...models.blocks import OpenBlock
+from ...models.devices import CPU, pace
 from ...models.hooked import HookedViT
 from .tape import Deltas, LayerTape, Tape
 
-CHUNK_BYTES = 32_000_000
-"""What both factors of one chunk may take: about a processor's cache."""
+CHUNK_BYTES = CPU.chunk_bytes
+"""What both factors of one chunk may take on a CPU: about its cache."""
+
+
+def chunk_bytes(vit: HookedViT, memory: int) -> int:
+    """What both factors of one chunk may take, of a budget of bytes."""
+    return max(1, min(pace(vit.device).chunk_bytes, memory // 8))
 
 
 @dataclass
@@ -114,8 +120,8 @@ class Contraction:
 
     def __init__(self, vit: HookedViT, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._vit, self._graph, self._chunk_bytes = vit, graph, chunk_bytes
-        self._read_weights = [_folded_weight(block) for block in vit.blocks]
-        self._write_weights = [block.out_weight for block in vit.blocks]
+        self._read_weights = [_folded_weight(block).to(vit.sum_dtype) for block in vit.blocks]
+        self._write_weights = [block.out_weight.to(vit.sum_dtype) for block in vit.blocks]
 
     def over(self, graph: Graph) -> Contraction:
         """The same over another graph of the model."""
@@ -261,7 +267,7 @@ class _Chunk:
 
     def _write_heads(self, layer: int, place: _Place, writes: Tensor) -> None:
         sources = self.whole._graph.head_sources(layer)
-        z = self.deltas.z[layer][self.pairs, :, place.stored].transpose(0, 1)  # head, pair, token, d_head
+        z = self.deltas.z[layer][self.pairs, :, place.stored].transpose(0, 1).to(writes)  # head, pair, token, d_head
         out = writes[sources, :, place.local]
         if out.is_contiguous():
             torch.bmm(z.flatten(1, 2), self.whole._write_weights[layer], out=out.flatten(1, 2))

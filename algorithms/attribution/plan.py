@@ -25,7 +25,7 @@ from ...models import processes
 from ...models.errors import TaskError
 from ...models.watching import progress_bar
 from .accumulate import ChunkSums, Moments
-from .contraction import CHUNK_BYTES, Contraction, Gradients
+from .contraction import Contraction, Gradients, chunk_bytes
 from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import Form, inside_scores
 
@@ -57,11 +57,6 @@ class Plan(ABC):
     memory: int
     progress: bool | None
     name: str
-
-    @property
-    def chunk_bytes(self) -> int:
-        """What the sum over edges may take for the factors that it makes."""
-        return min(CHUNK_BYTES, self.memory // 8)
 
     @property
     def inside(self) -> bool:
@@ -104,7 +99,7 @@ class Plan(ABC):
 
         total = len(pairs) // processes.count()
         with vit.borrowed(), torch.no_grad(), progress_bar(self.name, total, self.progress) as bar:
-            contraction = Contraction(vit, self.graph, chunk_bytes=self.chunk_bytes)
+            contraction = Contraction(vit, self.graph, chunk_bytes=chunk_bytes(vit, self.memory))
             for (_, part, batch), sums in zip(chunks, processes.in_order(one, chunks), strict=True):
                 taken.take(part, len(batch), sums)
         return taken
@@ -129,7 +124,7 @@ class Plan(ABC):
         weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element_bytes(vit)
         return pairs_within(
             vit,
-            TENSOR_SHARE * (self.memory - constants(vit, self.task.ablation)) - self.chunk_bytes - weights,
+            TENSOR_SHARE * (self.memory - constants(vit, self.task.ablation)) - chunk_bytes(vit, self.memory) - weights,
             residuals=arrays * cfg.n_layers + drawn,
             hidden=cfg.n_layers,
             patterns=8 * self.inside,  # of one block

@@ -149,8 +149,8 @@ class _Activation(torch.autograd.Function):
 
 def _require_activation(function: nn.Module, where: str) -> None:
     """Does nothing for an activation of each neuron alone that is 0 at 0."""
-    parameter = next(function.parameters(), torch.zeros(()))
-    probe = torch.linspace(-2, 2, 5).to(parameter)
+    parameter = next(function.parameters(), torch.zeros((), device="cpu"))
+    probe = torch.linspace(-2, 2, 5, device="cpu").to(parameter)
     with torch.no_grad():
         whole, alone = function(probe.clone()), torch.cat([function(value[None].clone()) for value in probe])
     if float(whole[2].abs()) > 0 or not torch.allclose(whole, alone):

@@ -198,7 +198,7 @@ def record_tape(
     taped = []
     for place, (block, layer) in enumerate(zip(vit.blocks, layers, strict=True)):
         grads = found[place :: len(layers)]  # at fused, seen and perhaps z
-        scaled = grads[0].mul_(block.norm1.inverse(layer.before.detach()))
+        scaled = grads[0].to(layer.before).mul_(block.norm1.inverse(layer.before.detach()))
         residual = layer.before.detach() if residuals or not freeze_norm else None
         fused = layer.fused.detach() if inside or not freeze_norm else None
         z, grad_z = (layer.z.detach(), grads[2]) if inside else (None, None)

@@ -29,9 +29,10 @@ from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
 from ...circuits.token_parts import parts_of
 from ...models import processes
+from ...models.devices import pace
 from ...models.hooked import HookedViT
 from .edge_mask import Bools, EdgeMask
-from .pruned_run import HIDDEN_BYTES, PrunedRun, Trial
+from .pruned_run import PrunedRun, Trial
 from .source_deltas import Ends
 
 DELTAS_BYTES = 64_000_000  # of sources' writes that are held between destinations
@@ -259,7 +260,7 @@ def trial_sizes(
     # a change: z and the MLP of each layer, their sum, and a layer at work; of a sparse mask every source's write
     writes = 2 * layers if whole else graph.n_sources
     at_once = pairs_within(vit, memory // 2, residuals=writes + 12, hidden=3, patterns=2)
-    at_once = min(at_once, HIDDEN_BYTES // width_of(vit, vit.cfg.d_mlp))
+    at_once = min(at_once, pace(vit.device).hidden_bytes // width_of(vit, vit.cfg.d_mlp))
     # a pair: at each layer z, the MLP's difference and two shadows; where they are let go of q, k, v, z, the MLP's
     # write and two inputs. Of a sparse mask all of these, and what is held between calls: writes and inputs
     rows = sum(len(block.present) for block in graph.blocks if block.kind != "inside")

@@ -131,7 +131,7 @@ class GatedRunner:
     def __init__(self, vit: HookedViT, graph: Graph) -> None:
         self.vit, self.graph = vit, graph
         self.of_token = torch.tensor(graph.groups.of_token, device=vit.device)
-        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.dtype, device=vit.device)
+        self.member = torch.tensor(graph.groups.one_hot(), dtype=vit.sum_dtype, device=vit.device)
         self.places = {
             block.key: torch.from_numpy(np.flatnonzero(block.exists)).to(vit.device) for block in graph.blocks
         }
@@ -154,7 +154,7 @@ class GatedRunner:
         if self._buffers is None or self._buffers[0].shape[1:] != shape:
             self._buffers = None
             whole = (self.graph.n_sources, *shape)
-            made = [torch.zeros(whole, dtype=self.vit.dtype, device=self.vit.device) for _ in range(2)]
+            made = [torch.zeros(whole, dtype=self.vit.sum_dtype, device=self.vit.device) for _ in range(2)]
             self._buffers = (made[0], made[1])
         else:
             for buffer in self._buffers:
@@ -182,7 +182,7 @@ class GatedRunner:
             ablated: What each source carries on a closed edge.
             loss: Logits -> one number.
         """
-        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.dtype), embedded, ablated).both(loss)
+        return _GatedRun(self, gates.to(device=self.vit.device, dtype=self.vit.sum_dtype), embedded, ablated).both(loss)
 
     def apart(
         self,
@@ -192,7 +192,7 @@ class GatedRunner:
         loss: Loss,
     ) -> GatedResult:
         """The same around a mask, with a gradient for each pair; the loss gives one number per pair."""
-        gates = torch.tensor(mask).to(device=self.vit.device, dtype=self.vit.dtype)
+        gates = torch.tensor(mask, device="cpu").to(device=self.vit.device, dtype=self.vit.sum_dtype)
         return _GatedRun(self, gates, embedded, ablated, EdgeMask(self.graph, mask)).both(loss)
 
 
@@ -287,7 +287,7 @@ class _GatedRun:
                 self.gradients[source, :, tokens] += part if at is None else part * at
         columns = [int(source) for source in np.flatnonzero(self.open.alive[: block.width].any(1))]
         found = grad.new_zeros(grad.shape[1], *block.dense_shape)
-        place = torch.tensor(rows)[:, None], torch.tensor(columns)
+        place = torch.tensor(rows, device="cpu")[:, None], torch.tensor(columns, device="cpu")
         for pair, own in enumerate(grad.unbind(1)):  # one at a time, since sources' differences are copied
             differences = self.differences[:, pair, tokens][columns]
             if len(self.graph.groups) == 1:

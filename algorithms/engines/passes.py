@@ -253,6 +253,7 @@ class VariantPass(Pass):
             return None
         for part in self._pending:
             change = self._layer_change(part[0]) if isinstance(part, tuple) else self.change_of(part)
+            change = change.to(self.state.vit.sum_dtype)
             self._sum = change if self._sum is None else self._added(self._sum, change)
         self._pending = []
         return None if self._sum is None else self._at(self._sum, tokens)

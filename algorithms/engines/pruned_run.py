@@ -25,12 +25,11 @@ from torch import Tensor
 
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.reach import reach
+from ...models.devices import pace
 from ...models.hooked import HookedViT
 from .edge_mask import READ, Bools, Destination, EdgeMask, RowKind, Sources, blend
 from .passes import FirstPass, Ports, UpdatePass, VariantPass
 from .source_deltas import ALL, Ends, SourceDeltas
-
-HIDDEN_BYTES = 12_000_000  # more at once is slower, since memory is asked for anew each time
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class PrunedRun:
         key = tuple(groups)
         if key not in self._masks:
             chosen = torch.isin(self.of_token, torch.tensor(key, device=self.of_token.device))
-            self._masks[key] = chosen.to(self.vit.dtype)[:, None]
+            self._masks[key] = chosen.to(self.vit.sum_dtype)[:, None]
         return self._masks[key][tokens]
 
     # What destinations read.
@@ -275,9 +274,10 @@ class PrunedRun:
         """What an MLP writes, a piece at a time, so that its hidden neurons stay in memory that is at hand."""
         block, rows = self.vit.blocks[layer], x.flatten(0, -3)
         hidden = x.element_size() * self.graph.cfg.d_mlp * x.shape[-2]
-        if len(rows) * hidden <= HIDDEN_BYTES:
+        most = pace(self.vit.device).hidden_bytes
+        if len(rows) * hidden <= most:
             return block.mlp_write(x)
-        found = [block.mlp_write(part) for part in rows.split(max(1, HIDDEN_BYTES // hidden))]
+        found = [block.mlp_write(part) for part in rows.split(max(1, most // hidden))]
         return torch.cat(found).view_as(x)
 
     def _inside_now(self, layer: int, head: int) -> Tensor | None:
@@ -415,7 +415,7 @@ class PrunedRun:
     def _at_tokens(self, alive: Bools) -> Float[Tensor, "variant source token"]:
         """1 where sources are alive, (variant, source, group); what never is counts as such."""
         found = torch.from_numpy(alive | ~self._whole).to(self.of_token.device)  # type: ignore[operator]
-        return found[:, :, self.of_token].to(self.vit.dtype)
+        return found[:, :, self.of_token].to(self.vit.sum_dtype)
 
     def _tried(
         self, block: EdgeBlock, row: int, trials: Sequence[Trial], places: Sequence[Sequence[tuple[int, int, int]]]

@@ -72,7 +72,7 @@ class SourceDeltas:
         # what is kept lies in three pieces, since small ones between what is soon let go leave memory in tatters
         heads = (shape[0], cfg.n_heads, shape[1])
         # per layer (pair, head, token, d_head), (pair, token, model); per place (pair, token, model)
-        self.z: list[Tensor] = [ends.embedded.new_empty(*heads, block.d_head) for block in vit.blocks]
+        self.z: list[Tensor] = [ends.embedded.new_empty(*heads, block.d_head, dtype=vit.dtype) for block in vit.blocks]
         self.mlp: list[Tensor] = list(ends.embedded.new_empty(cfg.n_layers, *shape))
         self.shadows: list[Tensor] = list(ends.embedded.new_empty(2 * cfg.n_layers + 1, *shape))
         residual, shadow = ends.embedded if plain else None, ends.other

@@ -162,7 +162,9 @@ class _Seen:
         cfg = self.vit.cfg
         widths = {at: self.n_patches if at == "patches" else 1 for layer in self.rows for at, _ in self._targets(layer)}
         shape = len(self.names), self.n_patches
-        self.means = {at: torch.zeros(shape[0], n, shape[1], dtype=torch.float64) for at, n in widths.items()}
+        self.means = {
+            at: torch.zeros(shape[0], n, shape[1], dtype=torch.float64, device="cpu") for at, n in widths.items()
+        }
         for _, layer, pattern, _ in self._batches():
             for at, tokens in self._targets(layer):
                 for row, head in self.rows[layer]:
@@ -172,7 +174,7 @@ class _Seen:
     def take_numbers(self, n_top: int) -> None:
         """Numbers of each image, and what excites each head most."""
         patches, shape = self.vit.cfg.tokens.patches, (len(_NUMBERS), len(self.names), len(self.images))
-        self.numbers = {at: torch.zeros(shape, dtype=torch.float64) for at in self.means}
+        self.numbers = {at: torch.zeros(shape, dtype=torch.float64, device="cpu") for at in self.means}
         for start, layer, pattern, excited in self._batches(writes=True):
             here = slice(start, start + len(pattern))
             for at, tokens in self._targets(layer):
@@ -199,7 +201,7 @@ class _Seen:
     def _take_top(self, layer: int, start: int, excited: tuple[Tensor, Tensor], n_top: int) -> None:
         writes, parts = excited
         best, patch = parts.max(-1)  # head, image
-        images = torch.arange(start, start + writes.shape[1])
+        images = torch.arange(start, start + writes.shape[1], device="cpu")
         for row, head in self.rows[layer]:
             for tops, scores, places in (
                 (self.top_images, writes, images),
@@ -210,7 +212,7 @@ class _Seen:
 
     def _batches(self, *, writes: bool = False) -> Iterator[tuple[int, int, Tensor, tuple[Tensor, Tensor]]]:
         """First image, layer, pattern (image, head, target, source), and the heads' writes and the patches' parts."""
-        vit, none = self.vit, (torch.zeros(0), torch.zeros(0))
+        vit, none = self.vit, (torch.zeros(0, device="cpu"), torch.zeros(0, device="cpu"))
         size = pairs_within(vit, self.memory, residuals=16, patterns=8)
         for start in range(0, len(self.images), size):
             with torch.no_grad(), vit.borrowed():

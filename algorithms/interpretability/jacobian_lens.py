@@ -71,7 +71,10 @@ def jacobian_lens(
         biases = mean[-1] - torch.einsum("lji,li->lj", jacobian, mean[:-1])
         with torch.no_grad():
             final = cached.log_probabilities(cached.residuals[-1])
-        resamples, eye = Resamples.draw(len(held_out), n_bootstrap, seed=seed), torch.eye(vit.cfg.d_model).to(mean)
+        resamples, eye = (
+            Resamples.draw(len(held_out), n_bootstrap, seed=seed),
+            torch.eye(vit.cfg.d_model, device="cpu").to(mean),
+        )
         rows = held_out.to(cached.images.device)
         figures = [
             {"layer": name, **judge(cached, layer, final, rows, jacobian[layer] - eye, biases[layer], resamples)}
@@ -100,7 +103,7 @@ def mean_jacobians(
         DataError: The images don't fit the model.
     """
     n_layers, width = len(layer_names(vit, points)) - 1, vit.cfg.d_model
-    found = torch.zeros(n_layers, width, width, dtype=vit.dtype, device=vit.device)
+    found = torch.zeros(n_layers, width, width, dtype=vit.sum_dtype, device=vit.device)
     batches = vit.check_images(images).split(batch_size_for(vit, memory, copies=4))
     with torch.enable_grad(), progress_bar("jacobian_lens", len(batches) * width, progress) as bar:
         for batch in batches:

@@ -89,7 +89,7 @@ def neuron_catalogue(
         values, places = _activations(vit, images, group, at, memory)
         for layer in group:
             top = Top.of(values[layer].shape[1], min(n_top, len(images)))
-            where = torch.arange(len(images)) * vit.cfg.tokens.n_patches + places[layer].T
+            where = torch.arange(len(images), device="cpu") * vit.cfg.tokens.n_patches + places[layer].T
             top = top.with_more(values[layer].T, where)
             found = values[layer].double().numpy().T  # neuron, image
             alarms = None if codes is None else find_alarms(found, codes, recall, n_shuffles, seed=seed)

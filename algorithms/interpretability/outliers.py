@@ -86,7 +86,7 @@ def _makers(
     first, patches = found.first, vit.cfg.tokens.patches
     layers = [layer for layer in range(first + 1) if vit.cfg.has_mlp(layer)]
     writes = {layer: neuron_writes(vit, layer) for layer in layers}
-    parts = {layer: torch.zeros(len(write), dtype=torch.float64) for layer, write in writes.items()}
+    parts = {layer: torch.zeros(len(write), dtype=torch.float64, device="cpu") for layer, write in writes.items()}
     where, length, start = torch.from_numpy(found.at(first)), 0.0, 0
     for batch in images.split(_size(vit, memory)):
         here = where[start : start + len(batch)].to(vit.device)
@@ -134,7 +134,9 @@ def neuron_writes(vit: HookedViT, layer: int) -> Float[Tensor, "neuron model"]:
     mlp: Any = vit.blocks[layer].mlp
     first = mlp.fc2.in_features
     with torch.no_grad(), vit.borrowed():
-        asked = torch.cat([torch.zeros(1, first), torch.eye(first)]).to(device=vit.device, dtype=vit.dtype)
+        asked = torch.cat([torch.zeros(1, first, device="cpu"), torch.eye(first, device="cpu")]).to(
+            device=vit.device, dtype=vit.sum_dtype
+        )
         said = vit.blocks[layer].scale2(mlp.fc2(asked[None]))[0]
     return said[1:] - said[:1]
 
@@ -231,7 +233,7 @@ def _figures(vit: HookedViT, images: Tensor, neurons: dict[int, list[int]], time
             for block, step in zip(vit.blocks, layer_traces(vit, residual), strict=True):
                 pattern = block.pattern(step.q, step.k).double().cpu().mean(1)  # image, target, source
                 rows = pattern[:, 0] if has_cls else pattern[:, patches].mean(1)
-                last = rows[:, -1] if neurons else torch.zeros(len(batch), dtype=torch.float64)
+                last = rows[:, -1] if neurons else torch.zeros(len(batch), dtype=torch.float64, device="cpu")
                 steps.append((norm_ratios(step.after[:, patches]) > times, last, rows[:, patches]))
                 residual = step.after
             logits.append(vit.readout.logits(residual).double().cpu())

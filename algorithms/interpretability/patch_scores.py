@@ -105,7 +105,7 @@ def target_mask(targets: Targets, n_images: int, n_classes: int) -> Bool[Tensor,
         [one] if isinstance(one, int) else list(one)
         for one in (t.tolist() if isinstance(t, Tensor) else t for t in targets)
     ]
-    inside = torch.zeros(len(rows), n_classes, dtype=torch.bool)
+    inside = torch.zeros(len(rows), n_classes, dtype=torch.bool, device="cpu")
     for row, some in zip(inside, rows, strict=True):
         if not some or not all(0 <= one < n_classes for one in some) or len(set(some)) == n_classes:
             raise DataError(f"target {some} is no class of 0 to {n_classes - 1}, or all of them: pass some, not all.")
@@ -152,7 +152,7 @@ def through_heads(
         read = vit.readout.select(residual).detach().requires_grad_(True)
         value = log_odds(vit.readout(read, freeze_norm=True), inside).sum()
         (gradient,) = torch.autograd.grad(value, read)
-    direct = torch.zeros(len(images), vit.cfg.tokens.n_tokens, dtype=vit.dtype, device=vit.device)
+    direct = torch.zeros(len(images), vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype, device=vit.device)
     rows = []
     for layer, (block, (q, pattern, v)) in enumerate(zip(vit.blocks, seen, strict=True)):
         with torch.enable_grad():

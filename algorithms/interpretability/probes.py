@@ -169,7 +169,7 @@ def _groups(
 ) -> tuple[tuple[str, ...], Float[Tensor, "image group token"]]:
     """Names of groups, and the weights of each one's mean; a single image's serve all."""
     columns = token_columns(vit.cfg.tokens, tokens)
-    weights = torch.from_numpy(columns.member).to(vit.dtype)[None]
+    weights = torch.from_numpy(columns.member).to(vit.sum_dtype)[None]
     names = columns.names
     if masks is not None:
         patches = torch.from_numpy(patch_masks(vit, masks)).flatten(1)
@@ -178,14 +178,14 @@ def _groups(
         if bool((patches.all(1) | ~patches.any(1)).any()):
             row = int((patches.all(1) | ~patches.any(1)).nonzero()[0])
             raise DataError(f"in image {row} every patch is object, or none is: leave it out, or repair its mask.")
-        own = torch.zeros(n_images, 2, vit.cfg.tokens.n_tokens, dtype=vit.dtype)
-        own[:, :, vit.cfg.tokens.patches] = torch.stack([patches, ~patches], 1).to(vit.dtype)
+        own = torch.zeros(n_images, 2, vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype, device="cpu")
+        own[:, :, vit.cfg.tokens.patches] = torch.stack([patches, ~patches], 1).to(vit.sum_dtype)
         weights, names = torch.cat([weights.expand(n_images, -1, -1), own], 1), (*names, "object", "background")
     return names, (weights / weights.sum(-1, keepdim=True)).to(vit.device)
 
 
 def _patch_mean(vit: HookedViT) -> Float[Tensor, "1 1 token"]:
-    weights = torch.zeros(1, 1, vit.cfg.tokens.n_tokens, dtype=vit.dtype, device=vit.device)
+    weights = torch.zeros(1, 1, vit.cfg.tokens.n_tokens, dtype=vit.sum_dtype, device=vit.device)
     weights[..., vit.cfg.tokens.patches] = 1 / vit.cfg.tokens.n_patches
     return weights
 

@@ -24,7 +24,10 @@ class Top:
     @classmethod
     def of(cls, n_rows: int, k: int) -> Top:
         """Nothing yet."""
-        return cls(torch.full((n_rows, k), -torch.inf, dtype=torch.float64), torch.full((n_rows, k), -1))
+        return cls(
+            torch.full((n_rows, k), -torch.inf, dtype=torch.float64, device="cpu"),
+            torch.full((n_rows, k), -1, device="cpu"),
+        )
 
     def with_more(self, scores: Float[Tensor, "row n"], places: Int[Tensor, "*row n"]) -> Top:
         """The same with a batch of scores, whose places are behind those seen before."""

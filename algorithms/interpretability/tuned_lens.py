@@ -143,7 +143,7 @@ def tuned_lens(
         "n_held_out": len(parts[2]),
         "figures": figures,
     }
-    eye = torch.eye(vit.cfg.d_model, dtype=vit.dtype, device=vit.device)
+    eye = torch.eye(vit.cfg.d_model, dtype=vit.sum_dtype, device=vit.device)
     return FittedLens("tuned lens", torch.stack([eye + add for add in adds]), torch.stack(biases), card)
 
 
@@ -189,7 +189,7 @@ def _fit_all(
 
 def deal(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Images to fit, to stop by, and held out: a half, a quarter, a quarter."""
-    order = torch.randperm(n, generator=generator)
+    order = torch.randperm(n, generator=generator, device="cpu")
     return order[: n - 2 * (n // 4)], order[n - 2 * (n // 4) : n - n // 4], order[n - n // 4 :]
 
 
@@ -219,7 +219,9 @@ def cache_residuals(
             f"at most {max(1, memory // bytes_each):,} images, or memory={bytes_each * len(images)} bytes."
         )
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.stack([torch.randperm(layout.n_patches, generator=generator)[:each] for _ in range(len(images))])
+    drawn = torch.stack(
+        [torch.randperm(layout.n_patches, generator=generator, device="cpu")[:each] for _ in range(len(images))]
+    )
     places = drawn.to(vit.device) + layout.n_prefix
     parts, start = [], 0
     with torch.no_grad():
@@ -285,7 +287,7 @@ def _fit(
     bias.requires_grad_(True)
     adam = torch.optim.AdamW([add, bias], lr=how.rate, weight_decay=how.decay)
     while epoch < how.epochs and waited < how.patience and best > _ENOUGH:
-        order = torch.randperm(len(rows[0]), generator=generator).to(rows[0].device)
+        order = torch.randperm(len(rows[0]), generator=generator, device="cpu").to(rows[0].device)
         with torch.enable_grad():
             for some in rows[0][order].split(how.batch):
                 adam.zero_grad()

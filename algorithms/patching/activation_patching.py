@@ -30,10 +30,11 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.effect_table import Direction, PatchTable, require_direction
 from ...circuits.graph import Graph
-from ...circuits.memory import batch_size_for
+from ...circuits.memory import batch_size_for, chunk_size
 from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.tokens import TokenColumns, token_columns
+from ...models import processes
 from ...models.config import VitConfig
 from ...models.watching import progress_bar
 from .patch_points import (
@@ -129,10 +130,13 @@ def _measure(patches: _Patches, pairs: Pairs, memory: int, progress: bool | None
     donor = make_patch_values(vit, what, patches.direction, baseline, memory)
     size = min(batch_size_for(vit, memory // 2, copies=4), MOST_RUNS // 2)
     n_runs = min(batch_size_for(vit, memory // 2, copies=0.5), MOST_RUNS)
-    found, total = [], patches.n_places * len(pairs)
+    total = patches.n_places * len(pairs) // processes.count()
+
+    def one(batch: Pairs) -> tuple[np.ndarray, ...]:
+        return patches.batch(batch, baseline, donor, max(1, n_runs // len(batch)), bar.update)
+
     with torch.no_grad(), vit.borrowed(), progress_bar(what, total, progress, "run") as bar:
-        for batch in pairs.batches(size):
-            found.append(patches.batch(batch, baseline, donor, max(1, n_runs // len(batch)), bar.update))
+        found = list(processes.in_order(one, list(pairs.batches(chunk_size(vit, len(pairs), size)))))
     return (np.concatenate(parts) for parts in zip(*found, strict=True))
 
 

@@ -213,7 +213,7 @@ class _Subject:
 
     @classmethod
     def full_model(cls, vit: HookedViT) -> _Subject:
-        everywhere = torch.ones(vit.cfg.tokens.n_tokens, dtype=torch.bool)
+        everywhere = torch.ones(vit.cfg.tokens.n_tokens, dtype=torch.bool, device="cpu")
         return cls(lambda embedded, _: vit.finish(embedded), everywhere)
 
     @classmethod

@@ -207,7 +207,7 @@ def make_patch_values(vit: HookedViT, what: str, direction: str, baseline: Basel
             'pass task.with_ablation("mean"), or what="q", "k" or "z" for noise.'
         )
     if kind == "zero":
-        zero = torch.zeros((), dtype=vit.dtype, device=vit.device)
+        zero = torch.zeros((), dtype=vit.sum_dtype, device=vit.device)
         shape = (1, vit.cfg.n_heads, vit.cfg.tokens.n_tokens, 1)
         return lambda batch: iter([zero.expand(shape)] * vit.cfg.n_layers)
     assert baseline.reference is not None
@@ -243,12 +243,14 @@ def _noise(vit: HookedViT, layer: int, batch: Pairs, seed: int) -> Float[Tensor,
     first = first_head(cfg, layer)
     drawn = [
         [
-            torch.randn(cfg.tokens.n_tokens, cfg.d_head, generator=generator_for(seed, pair, first + head))
+            torch.randn(
+                cfg.tokens.n_tokens, cfg.d_head, generator=generator_for(seed, pair, first + head), device="cpu"
+            )
             for head in range(cfg.n_heads)
         ]
         for pair in batch.pair_ids.tolist()
     ]
-    return torch.stack([torch.stack(heads) for heads in drawn]).to(device=vit.device, dtype=vit.dtype)
+    return torch.stack([torch.stack(heads) for heads in drawn]).to(device=vit.device, dtype=vit.sum_dtype)
 
 
 def _statistics(
@@ -270,8 +272,8 @@ def _statistics(
         mean, square = sums[layer] / count, squares[layer] / count
         variance = square - mean.square()
         variance[variance < _ROUNDING * square] = 0  # what never varies must not depend on the batches
-        means.append(mean.to(vit.dtype))
-        stds.append(variance.sqrt().to(vit.dtype))
+        means.append(mean.to(vit.sum_dtype))
+        stds.append(variance.sqrt().to(vit.sum_dtype))
     return means, stds
 
 

@@ -25,8 +25,10 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, values_from
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
+from ...circuits.memory import chunk_size
 from ...circuits.run import MaskWeights, masked_logits_from, require_model
 from ...circuits.tasks.task import Pairs, Task
+from ...models import processes
 from ...models.errors import GraphError
 from ...models.hooked import HookedViT
 from ...models.watching import progress_bar
@@ -146,18 +148,21 @@ def _measure(
     graph: Graph, task: Task, cells: _Cells, pairs: Pairs, direction: str, memory: int, progress: bool | None
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, cell), and the metric of both runs (pair,)."""
-    vit, found, whole = task.vit, [], np.ones(len(graph), dtype=bool)
+    vit, whole = task.vit, np.ones(len(graph), dtype=bool)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
     at_once, size = trial_sizes(vit, graph, whole, baseline, len(pairs), memory)
-    total = len(cells.edges) * len(pairs)
+    total = len(cells.edges) * len(pairs) // processes.count()
+
+    def one(batch: Pairs) -> tuple[np.ndarray, ...]:
+        ends = Ends.of(vit, batch, baseline)
+        contrast = Contrast.of(task, batch, ends.embedded, ends.other, direction)
+        logits = _logits(vit, graph, cells, ends if direction == "noising" else ends.swapped(), memory, at_once)
+        bar.update(len(cells.edges) * len(batch))
+        values, flips = contrast(logits)
+        return values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()
+
     with torch.no_grad(), vit.borrowed(), progress_bar("path_patch", total, progress, "run") as bar:
-        for batch in pairs.batches(size):
-            ends = Ends.of(vit, batch, baseline)
-            contrast = Contrast.of(task, batch, ends.embedded, ends.other, direction)
-            logits = _logits(vit, graph, cells, ends if direction == "noising" else ends.swapped(), memory, at_once)
-            bar.update(len(cells.edges) * len(batch))
-            values, flips = contrast(logits)
-            found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
+        found = list(processes.in_order(one, list(pairs.batches(chunk_size(vit, len(pairs), size)))))
     return (np.concatenate(parts) for parts in zip(*found, strict=True))
 
 

@@ -231,7 +231,7 @@ class _TokenAblation:
         )
         needed, places = drawn.unique(return_inverse=True)
         parts = [self._held(self.vit.embed(self.reference[some])) for some in needed.split(self.batch_size)]
-        tokens = torch.arange(len(self.tokens))
+        tokens = torch.arange(len(self.tokens), device="cpu")
         return {layer: torch.cat([part[layer] for part in parts])[places, tokens] for layer in self.layers}
 
     def _draw(self, pair: Tensor, *own: Tensor) -> Int[Tensor, " token"]:
@@ -242,7 +242,7 @@ class _TokenAblation:
         if len(other) == 0:
             raise TaskError("the reference images hold no other image than the one itself: pass more as reference=.")
         n = len(self.tokens) if self.by == "shuffle" else 1
-        rows = torch.randint(len(other), (n,), generator=generator_for(self.seed, int(pair), 0))
+        rows = torch.randint(len(other), (n,), generator=generator_for(self.seed, int(pair), 0), device="cpu")
         return other[rows].expand(len(self.tokens))
 
     def _held(self, embedded: Float[Tensor, "batch token model"]) -> Donated:
@@ -259,7 +259,7 @@ class _TokenAblation:
         for images in self.reference.split(self.batch_size):
             for layer, values in self._held(self.vit.embed(images)).items():
                 sums[layer] = sums.get(layer, 0) + values.double().sum(0, keepdim=True)
-        return {layer: (total / len(self.reference)).to(self.vit.dtype) for layer, total in sums.items()}
+        return {layer: (total / len(self.reference)).to(self.vit.sum_dtype) for layer, total in sums.items()}
 
 
 def _plan(

@@ -31,10 +31,12 @@ from ...circuits.circuit import Circuit
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.effect_table import EffectTable
 from ...circuits.graph import Graph, compile_graph
+from ...circuits.memory import chunk_size
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import Part, parts_of, rows_of
+from ...models import processes
 from ...models.errors import GraphError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import ChunkSums, Moments
@@ -319,23 +321,29 @@ def _exactly(
     flows: _Flows, task: Task, pairs: Pairs, mask: NDArray[np.bool_] | None, memory: int, progress: bool | None
 ) -> Iterator[np.ndarray]:
     """Effects and flips (pair, flow), and the metric of the run and of the corrupted one (pair,)."""
-    vit, graph, found = task.vit, flows.graph, []
+    vit, graph = task.vit, flows.graph
     kept = np.ones(len(graph), dtype=bool) if mask is None else mask
-    parts, total = parts_of(graph, pairs), len(flows.edges) * len(pairs)
+    parts, total = parts_of(graph, pairs), len(flows.edges) * len(pairs) // processes.count()
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
+    chunks = []
+    for part in parts:
+        at_once, most = trial_sizes(vit, part.graph, kept[part.edges], baseline, len(part.pairs), memory)
+        chunks += [(part, batch, at_once) for batch in part.pairs.batches(chunk_size(vit, len(pairs), most))]
+
+    def one(chunk: tuple[Part, Pairs, int]) -> tuple[np.ndarray, ...]:
+        part, batch, at_once = chunk
+        ends = Ends.of(vit, batch, baseline)
+        run = make_run(vit, part.graph, kept[part.edges], ends, memory)
+        corrupt = vit.readout.logits(vit.run_blocks(ends.other))
+        signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
+        full = None if mask is None else vit(batch.clean)
+        contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
+        changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
+        values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
+        return values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()
+
     with torch.no_grad(), vit.borrowed(), progress_bar("token_flow", total, progress, "run") as bar:
-        for part in parts:
-            changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
-            at_once, size = trial_sizes(vit, part.graph, kept[part.edges], baseline, len(part.pairs), memory)
-            for batch in part.pairs.batches(size):
-                ends = Ends.of(vit, batch, baseline)
-                run = make_run(vit, part.graph, kept[part.edges], ends, memory)
-                corrupt = vit.readout.logits(vit.run_blocks(ends.other))
-                signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
-                full = None if mask is None else vit(batch.clean)
-                contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
-                values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
-                found.append((values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()))
+        found = list(processes.in_order(one, chunks))
     return (np.concatenate(columns)[rows_of(parts)] for columns in zip(*found, strict=True))
 
 
@@ -402,10 +410,13 @@ def _by_gradient(
     signs = task.signs(pairs).numpy()
     values = signs[:, None] * scores.values()
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    ends = []
+
+    def ends_of(batch: Pairs) -> tuple[np.ndarray, ...]:
+        given = Ends.of(vit, batch, baseline)
+        return tuple(Contrast.of(task, batch, given.embedded, given.other, "noising").ends())
+
+    chunks = list(pairs.batches(chunk_size(vit, len(pairs), plan.pairs_at_once())))
     with torch.no_grad(), vit.borrowed():
-        for batch in pairs.batches(plan.pairs_at_once()):
-            given = Ends.of(vit, batch, baseline)
-            ends.append(Contrast.of(task, batch, given.embedded, given.other, "noising").ends())
+        ends = list(processes.in_order(ends_of, chunks))
     clean, corrupt = (np.concatenate(parts) for parts in zip(*ends, strict=True))
     return values, np.zeros(values.shape, dtype=bool), clean, corrupt

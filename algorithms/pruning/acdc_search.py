@@ -31,6 +31,7 @@ from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...circuits.token_parts import Rows, occurring, parts_of, rows_of
 from ...models import processes
+from ...models.devices import Pace, pace
 from ...models.errors import FormatError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
@@ -42,7 +43,6 @@ from ..registry import Chosen
 from .journal import Journal, scores_digest, search_identity
 
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
-BATCH_WORK = 1e8  # what a batch costs once, in operations that could be done meanwhile
 LEARNING = 0.1  # weight of the latest decision in the rate of surprises
 SCRATCH = 16  # tensors of one variant that a trial holds beside the changes of sources
 TENSOR_SHARE = 0.7  # of the budget; the rest is the allocator's
@@ -56,12 +56,12 @@ class AdaptiveBatch:
     is small: at the readout's tokens, or in a small model.
     """
 
-    def __init__(self) -> None:
-        self._rate = 0.1
+    def __init__(self, pace: Pace) -> None:
+        self._rate, self._pace = 0.1, pace
 
     def size(self, work: float) -> int:
         """Trials in the next batch, if a trial takes so many operations."""
-        cost = min(2.0, max(0.15, BATCH_WORK / max(work, 1.0)))
+        cost = min(self._pace.batch_cost, max(0.15, self._pace.batch_work / max(work, 1.0)))
         return math.ceil(math.sqrt(2 * cost / self._rate))
 
     def learn(self, n_decided: int, *, surprised: bool) -> None:
@@ -136,7 +136,7 @@ class AcdcSearch:
         self.plan, self.graph, self.task = plan, plan.graph, plan.task
         self.kept = EdgeMask(plan.graph)
         self.decisions = _Decisions(np.zeros((3, len(plan.graph))), np.zeros(len(plan.graph), dtype=bool))
-        self.pace = AdaptiveBatch()
+        self.pace = AdaptiveBatch(pace(plan.task.vit.device))
         self.journal = Journal(journal, plan.config() if journal is not None else {})
         self._past = iter(self.journal.steps)
         self._progress, self._n_kept, self._n_done = progress, 0, 0
@@ -183,7 +183,7 @@ class AcdcSearch:
             return logits
 
         self.now = self._metric(start).numpy()
-        self.rounding = ROUNDING * torch.finfo(vit.dtype).eps * max(1.0, float(np.abs(self.now).max()))
+        self.rounding = ROUNDING * torch.finfo(vit.sum_dtype).eps * max(1.0, float(np.abs(self.now).max()))
 
     def _metric(self, logits_of: Callable[[int], Tensor]) -> Float[Tensor, "*variant pair"]:
         """The watched metric per pair, in float64, from each chunk's logits."""

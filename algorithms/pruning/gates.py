@@ -36,7 +36,7 @@ Bools = NDArray[np.bool_]
 
 def draw_gates(log_alpha: Edges, generator: torch.Generator) -> tuple[Edges, Edges]:
     """Gates in [0, 1], and their derivatives by `log_alpha`; 0 where a gate is clipped."""
-    noise = torch.rand(len(log_alpha), generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    noise = torch.rand(len(log_alpha), generator=generator, dtype=torch.float64, device="cpu").clamp(1e-6, 1 - 1e-6)
     s = torch.sigmoid((noise.logit() + log_alpha) / TEMPERATURE)
     stretched = s * (HIGH - LOW) + LOW
     inside = (stretched > 0) & (stretched < 1)
@@ -45,7 +45,7 @@ def draw_gates(log_alpha: Edges, generator: torch.Generator) -> tuple[Edges, Edg
 
 def draw_masks(log_alpha: Edges, generator: torch.Generator) -> Bools:
     """The same gates, open or shut: each open with its P(gate > 0)."""
-    noise = torch.rand(len(log_alpha), generator=generator, dtype=torch.float64)
+    noise = torch.rand(len(log_alpha), generator=generator, dtype=torch.float64, device="cpu")
     return (noise < open_probability(log_alpha)).numpy()
 
 

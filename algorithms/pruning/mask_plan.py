@@ -51,7 +51,7 @@ def augmented(
     height, width = images.shape[-2:]
     found = []
     for image in images:
-        area, across, down, mirrored = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        area, across, down, mirrored = torch.rand(4, generator=generator, dtype=torch.float64, device="cpu").tolist()
         side = math.sqrt(LEAST_AREA + (1 - LEAST_AREA) * area)
         rows, columns = max(1, round(side * height)), max(1, round(side * width))
         top, left = round(down * (height - rows)), round(across * (width - columns))
@@ -173,7 +173,7 @@ class MaskPlan:
 
     def first_log_alpha(self) -> Edges:
         """All edges alike, or by their rank among the scores."""
-        found = torch.full((len(self.graph),), LARGEST / 3, dtype=torch.float64)
+        found = torch.full((len(self.graph),), LARGEST / 3, dtype=torch.float64, device="cpu")
         if isinstance(self.start, Scores):
             rank = np.empty(len(self.graph))
             by: By = "mean_abs" if self.crossed else "signed"

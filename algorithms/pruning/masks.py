@@ -403,7 +403,7 @@ class Reparameterized:
     ) -> GatedResult:
         vit, goal = self.task.vit, self.goal
         images, full = self._clean(chosen, generator)
-        full = full.to(device=vit.device, dtype=vit.dtype)
+        full = full.to(device=vit.device, dtype=vit.sum_dtype)
 
         def loss(logits: Tensor) -> Tensor:
             return goal.distance(logits, full).sum() / (n_pairs * goal.scale)

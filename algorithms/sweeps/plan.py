@@ -26,7 +26,8 @@ A sweep read from TOML.
 
 The keys are the options of `vitcircuits discover`, each in the table that it belongs to, or in `defaults` for all. A
 model or an algorithm that needs nothing else is written as its name. `name` says what tables and folders call it. A
-task's `models` are the names of the models that it is for. Mistakes are named with the nearest right word.
+task's `models` are the names of the models that it is for. `[resources]`, or `resources` of a model, a task or an
+algorithm, is what a job gets (`resources.py`). Mistakes are named with the nearest right word.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import reprlib
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,6 +52,7 @@ from ...models.settings import nearest, settings_of
 from ..discovery import Discovery
 from ..registry import ALGORITHMS
 from ..run_config import SELECTIONS, RunConfig
+from .resources import Resources
 
 CELLS = "cells"
 """The folder of a sweep that holds its cells."""
@@ -64,11 +66,13 @@ class Choice:
         name: What it is called in tables and folders.
         settings: Options of `discover`, by name.
         models: Names of the models that a task is for; empty for all.
+        resources: What its jobs get, by the names of `Resources`.
     """
 
     name: str
     settings: Mapping[str, Any]
     models: tuple[str, ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Cell:
         seed: Draws images and partners, and what the algorithm draws.
         settings: Options of `discover`, by name.
         folder: Where its run goes, below the sweep's folder, such as `cells/toy-digits-2l--3-vs-8--eap--s0-1f2e3d4c`.
+        resources: What its job gets.
     """
 
     model: str
@@ -90,6 +95,7 @@ class Cell:
     seed: int
     settings: Mapping[str, Any]
     folder: str
+    resources: Resources = Resources()
 
     def __str__(self) -> str:
         return f"{self.algorithm} on {self.model}, {self.task}, seed {self.seed}"
@@ -110,6 +116,7 @@ class Sweep:
         algorithms: The algorithms.
         seeds: The seeds.
         defaults: Settings of every cell, where nothing more particular says otherwise.
+        resources: What every job gets, likewise.
     """
 
     models: tuple[Choice, ...]
@@ -117,6 +124,7 @@ class Sweep:
     algorithms: tuple[Choice, ...]
     seeds: tuple[int, ...]
     defaults: Mapping[str, Any]
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> tuple[Cell, ...]:
         """All cells, model by model, then task by task, algorithm by algorithm, and seed by seed.
@@ -150,7 +158,10 @@ class Sweep:
         except VitCircuitsError as error:
             raise TaskError(f"{names[2]} on {names[0]}, {names[1]}: {error}") from error
         folder = f"{'--'.join(map(_slug, names))}--s{seed}-{digest}"
-        return Cell(*names, seed, settings, str(PurePosixPath(CELLS, folder)))
+        resources = Resources.of({**self.resources, **model.resources, **task.resources, **algorithm.resources})
+        if resources.gpus is None:
+            resources = resources.changed(gpus=int(str(settings.get("device", "cpu")).startswith("cuda")))
+        return Cell(*names, seed, settings, str(PurePosixPath(CELLS, folder)), resources)
 
 
 def _has_use(name: str, own: Mapping[str, Any]) -> bool:
@@ -193,6 +204,7 @@ KEYS: Mapping[str, Collection[str]] = {
 
 _REQUIRED = {"models": ("model",), "tasks": ("data", "target", "foil"), "algorithms": ("algorithm",)}
 _TABLES = tuple(_REQUIRED)
+_OF_NAMES = {"options": "{ steps = 10 }", "resources": '{ time = "4h" }'}
 _NOT_FOR_ALL = ("model", "algorithm", "options", "name", "seed")
 _EXAMPLE = {
     "models": 'models = ["toy/digits-2l"]',
@@ -224,7 +236,7 @@ def sweep_from_dict(data: Mapping[str, Any]) -> Sweep:
     Raises:
         TaskError: A key or value does not fit.
     """
-    _require_known(data, (*_TABLES, "seeds", "defaults"), "the file")
+    _require_known(data, (*_TABLES, "seeds", "defaults", "resources"), "the file")
     for table in _TABLES:
         if not data.get(table):
             raise TaskError(f"{table} are missing: write {_EXAMPLE[table]}.")
@@ -235,7 +247,8 @@ def sweep_from_dict(data: Mapping[str, Any]) -> Sweep:
         for name in task.models:
             if name not in (known := [model.name for model in models]):
                 raise TaskError(f"the task {task.name!r} is for the model {name!r}.{nearest(name, known)}")
-    return Sweep(models, tasks, algorithms, _seeds(data.get("seeds", [0])), defaults)
+    resources = _resources(data.get("resources", {}), "[resources]")
+    return Sweep(models, tasks, algorithms, _seeds(data.get("seeds", [0])), defaults, resources)
 
 
 def _choices(table: str, entries: Any, keys: Collection[str], defaults: Mapping[str, Any]) -> tuple[Choice, ...]:
@@ -255,8 +268,9 @@ def _choice(table: str, entry: Any, place: int, keys: Collection[str], defaults:
         entry = {required[0]: entry}
     if not isinstance(entry, dict):
         raise TaskError(f"{where} is {reprlib.repr(entry)}: write {_EXAMPLE[table]}.")
-    settings = _settings(entry, [*keys, "name", *(["models"] if table == "tasks" else [])], where)
+    settings = _settings(entry, [*keys, "name", "resources", *(["models"] if table == "tasks" else [])], where)
     name, models = settings.pop("name", None), settings.pop("models", [])
+    resources = _resources(settings.pop("resources", {}), f"{where}, resources")
     for key in required:
         if key not in settings and key not in defaults:
             raise TaskError(f"{where} has no {key}: write {_EXAMPLE[table]}.")
@@ -264,7 +278,16 @@ def _choice(table: str, entry: Any, place: int, keys: Collection[str], defaults:
         raise TaskError(
             f'{where}: models is {reprlib.repr(models)}: write a list of names, such as models = ["toy/digits-2l"].'
         )
-    return Choice(str(name or _name(table, {**defaults, **settings})), settings, tuple(map(str, models)))
+    return Choice(str(name or _name(table, {**defaults, **settings})), settings, tuple(map(str, models)), resources)
+
+
+def _resources(entry: Any, where: str) -> dict[str, Any]:
+    settings = _settings(entry, tuple(settings_of(Resources)), where)
+    try:
+        Resources.of(settings)
+    except TaskError as error:
+        raise TaskError(f"{where}: {error}") from error
+    return settings
 
 
 def _name(table: str, settings: Mapping[str, Any]) -> str:
@@ -280,8 +303,8 @@ def _settings(entry: Any, known: Collection[str], where: str) -> dict[str, Any]:
     _require_known(settings, [key for key in known if key != "seed"], where)
     for key, value in settings.items():
         named = isinstance(value, dict)
-        if named != (key == "options") or not all(map(_is_plain, value.values() if named else [value])):
-            wanted = "{ steps = 10 }" if key == "options" else "a number, a text or a list of these"
+        if named != (key in _OF_NAMES) or not all(map(_is_plain, value.values() if named else [value])):
+            wanted = _OF_NAMES.get(key, "a number, a text or a list of these")
             raise TaskError(f"{where}: {key} is {reprlib.repr(value)}: write {wanted}.")
     return settings
 

@@ -5,17 +5,19 @@
 | table.csv, table.parquet | one row per cell (`table.py`) |
 | seconds.csv | how long each took |
 | index.html | the table to look at and to sort, with curves and links |
-| cells/NAME/ | a run folder per cell; `error.json` where it failed |
+| cells/NAME/ | a run folder per cell, with `log.txt`; `error.json` where it failed |
+| jobs/ | what submitit writes: scripts and logs of processes |
 
 The table and the page are written at the start, while the sweep runs, and at its end, also when that is Ctrl-C.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +25,12 @@ from ...circuits.formats.plain import require_parquet
 from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..estimate import say_sweep
-from .outcomes import Outcome, Work, attempt, clear, read_outcome, run_cell, write_error
+from .inputs import with_stale
+from .launch import Launcher, require_submitit, run_here, run_local
+from .outcomes import ERROR_FILE, Outcome, Work, clear, read_outcome, run_cell, to_run
 from .plan import Cell
-from .pool import run_jobs
+from .resources import require_fit
+from .slurm import at_slurm, run_slurm, slurm_executor
 from .table import save_page, save_seconds, save_table
 
 Table = Literal["csv", "parquet"]
@@ -38,64 +43,101 @@ def run_sweep(
     out: str | Path,
     work: Work | None = None,
     *,
+    launcher: Launcher = "local",
     workers: int = 1,
-    threads: int = 1,
+    threads: int | None = None,
     retry_failed: bool = False,
+    retry_stale: bool = False,
     tables: Sequence[Table] = ("csv",),
     progress: bool | None = None,
 ) -> list[Outcome]:
     """Runs the cells that are not finished, and returns what has become of all, in their order.
 
-    Figures do not depend on the number of workers. With another number of threads their last digits may differ.
+    Figures do not depend on where cells run, nor on how many at once. With another number of threads their last digits
+    may differ.
 
     Args:
         cells: The cells.
-        out: The sweep's folder.
+        out: The sweep's folder; for Slurm on a disk that its nodes see.
         work: Runs one cell into a run folder, as `discover` would unless told otherwise; it can be pickled.
-        workers: Processes; 0 runs the cells here, one after another.
-        threads: CPU threads of each.
+        launcher: `local` runs the cells in processes of this machine, which end with this one; `slurm` each in a job of
+            a cluster, which goes on without this one and is found again by the next.
+        workers: How many at once; 0 runs the cells here, one after another.
+        threads: CPU threads of each; None for the `cpus` of its resources.
         retry_failed: Also run cells again that failed before.
+        retry_stale: Also remove and run again what was done with a model or images that have changed since.
         tables: Kinds of table to write.
         progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
         FormatError: The folder cannot be written, or Parquet needs the extra `parquet`.
-        TaskError: Another sweep is running there, or processes cannot start.
+        TaskError: Another sweep is running there, processes cannot start (submitit, of the extra `cluster`, is not
+            installed; there is no Slurm), or jobs of Slurm are at the cells.
     """
     out = Path(out)
     if "parquet" in tables:
         require_parquet()
+    if threads is not None:
+        cells = [dataclasses.replace(cell, resources=cell.resources.changed(cpus=threads)) for cell in cells]
     with _alone(out):
-        outcomes = [read_outcome(cell, out) for cell in cells]
-        again = ("not run", "failed") if retry_failed else ("not run",)
-        todo = [index for index, outcome in enumerate(outcomes) if outcome.status in again]
-        jobs = [(cells[index], out) for index in todo]
+        if launcher != "slurm" or not workers:
+            _require_no_slurm(out)
+        outcomes = with_stale([read_outcome(cell, out) for cell in cells])
+        todo = {one.cell.folder: outcomes.index(one) for one in to_run(outcomes, retry_failed, retry_stale)}
         overview = _Overview(out, tables)
         overview.write(outcomes)
+        asked = [cells[index] for index in todo.values()]
+        _require_means(asked, out, launcher, workers)
+        for index in todo.values():
+            _make_way(outcomes[index], out)
         if work is None:
-            say_sweep([cell for cell, _ in jobs], workers=max(workers, 1), progress=progress)
+            say_sweep(asked, workers=max(workers, 1), progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
-                for job, code in run_jobs(partial(attempt, work or run_cell), jobs, workers=workers, threads=threads):
-                    outcomes[todo[job]] = _ended(cells[todo[job]], out, code)
+                for outcome in _launched(work or run_cell, asked, out, launcher, workers):
+                    outcomes[todo[outcome.cell.folder]] = outcome
                     bar.update()
                     overview.write_at_times(outcomes)
         finally:
-            for cell, _ in jobs:
+            for cell in asked if launcher == "local" else ():
                 clear(out / cell.folder)
             overview.write(outcomes)
     return outcomes
 
 
-def _ended(cell: Cell, out: Path, code: int | None) -> Outcome:
-    """What has become of a cell that was run; a process that died left no word, so one is written here."""
-    outcome = read_outcome(cell, out)
-    if outcome.status != "not run":
-        return outcome
-    reason = "the run left no results" if code is None else f"its process ended with exit code {code}"
-    memory = ", killed from outside, which happens when memory runs out" if code == -9 else ""
-    write_error(out / cell.folder, f"{reason}{memory}")
-    return read_outcome(cell, out)
+def _launched(work: Work, cells: Sequence[Cell], out: Path, launcher: Launcher, workers: int) -> Iterator[Outcome]:
+    if not cells:
+        return iter(())
+    if not workers:
+        return run_here(work, cells, out)
+    return (run_slurm if launcher == "slurm" else run_local)(work, cells, out, workers)
+
+
+def _require_means(cells: Sequence[Cell], out: Path, launcher: Launcher, workers: int) -> None:
+    """Said before anything is removed."""
+    if workers and cells:
+        require_submitit()
+        if launcher == "local":
+            require_fit({cell.resources for cell in cells}, min(workers, len(cells)))
+        else:
+            slurm_executor(out, cells[0].resources, workers)
+
+
+def _make_way(outcome: Outcome, out: Path) -> None:
+    """Removes what an earlier run left that keeps a cell from being run again."""
+    folder = out / outcome.cell.folder
+    if outcome.status == "stale":
+        shutil.rmtree(folder)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+
+
+def _require_no_slurm(out: Path) -> None:
+    if jobs := at_slurm(out):
+        names = ", ".join(job for job, _, _ in jobs[:5])
+        raise TaskError(
+            f"jobs of Slurm are at cells of {str(out)!r} ({names}): pass --launcher slurm to wait for them, or end "
+            "them with scancel."
+        )
 
 
 class _Overview:
@@ -105,6 +147,7 @@ class _Overview:
         self.out, self.tables, self.written = out, tables, 0.0
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
+        outcomes = [_now(one, self.out) for one in outcomes]
         for kind in self.tables:
             save_table(outcomes, self.out / f"table.{kind}")
         save_seconds(outcomes, self.out / "seconds.csv")
@@ -114,6 +157,11 @@ class _Overview:
     def write_at_times(self, outcomes: Sequence[Outcome]) -> None:
         if time.monotonic() - self.written > _EVERY:
             self.write(outcomes)
+
+
+def _now(outcome: Outcome, out: Path) -> Outcome:
+    """A cell that was not run yet may be running by now."""
+    return read_outcome(outcome.cell, out) if outcome.status in ("not run", "running") else outcome
 
 
 @contextmanager

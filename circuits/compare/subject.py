@@ -260,8 +260,10 @@ def circuit_batch(circuits: Circuits, *, figures: Sequence[str] | None = None) -
     graphs = []
     for subject in subjects:
         data = to_pyg(subject.circuit)
-        data.statistics = torch.tensor([[_value(subject.figures, name) for name in names]], dtype=torch.float64)
-        data.kind = torch.tensor([kinds.index(subject.kind)])
+        data.statistics = torch.tensor(
+            [[_value(subject.figures, name) for name in names]], dtype=torch.float64, device="cpu"
+        )
+        data.kind = torch.tensor([kinds.index(subject.kind)], device="cpu")
         data.circuit_name = subject.name
         graphs.append(data)
     batch = Batch.from_data_list(graphs)

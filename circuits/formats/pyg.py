@@ -97,7 +97,7 @@ def _node_fields(nodes: dict[str, End], circuit: Circuit) -> dict[str, Any]:
 
     groups = circuit.graph.groups.names
     placed = [groups.index(end.group) for end in nodes.values()]
-    return {"node_group": torch.tensor(placed, dtype=torch.long), "node_names": list(nodes)}
+    return {"node_group": torch.tensor(placed, dtype=torch.long, device="cpu"), "node_names": list(nodes)}
 
 
 def _edge_fields(rows: list[EdgeRow], sources: dict[str, int], destinations: dict[str, int]) -> dict[str, Any]:
@@ -107,12 +107,12 @@ def _edge_fields(rows: list[EdgeRow], sources: dict[str, int], destinations: dic
     joined = [[sources[source], destinations[destination]] for source, destination in names]
     numbers = [[math.nan if n is None else n for n in (row.score, row.std_err, row.mean_abs)] for row in rows]
     return {
-        "edge_index": torch.tensor(joined, dtype=torch.long).reshape(-1, 2).t().contiguous(),
-        "edge_attr": torch.tensor(numbers, dtype=torch.float32).reshape(-1, 3),
-        "edge_port": torch.tensor([EDGE_PORTS.index(row.edge.port) for row in rows], dtype=torch.long),
-        "edge_inside": torch.tensor([row.edge.inside for row in rows], dtype=torch.bool),
-        "edge_exact": torch.tensor([bool(row.exact) for row in rows], dtype=torch.bool),
-        "edge_id": torch.tensor([row.edge.index for row in rows], dtype=torch.long),
+        "edge_index": torch.tensor(joined, dtype=torch.long, device="cpu").reshape(-1, 2).t().contiguous(),
+        "edge_attr": torch.tensor(numbers, dtype=torch.float32, device="cpu").reshape(-1, 3),
+        "edge_port": torch.tensor([EDGE_PORTS.index(row.edge.port) for row in rows], dtype=torch.long, device="cpu"),
+        "edge_inside": torch.tensor([row.edge.inside for row in rows], dtype=torch.bool, device="cpu"),
+        "edge_exact": torch.tensor([bool(row.exact) for row in rows], dtype=torch.bool, device="cpu"),
+        "edge_id": torch.tensor([row.edge.index for row in rows], dtype=torch.long, device="cpu"),
         "edge_names": [row.edge.name for row in rows],
     }
 
@@ -122,7 +122,7 @@ def _features(ends: Iterable[End]) -> torch.Tensor:
     import torch
 
     rows = [[*(float(end.kind == kind) for kind in NODE_KINDS), end.layer, end.head] for end in ends]
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, len(NODE_KINDS) + 2)
+    return torch.tensor(rows, dtype=torch.float32, device="cpu").reshape(-1, len(NODE_KINDS) + 2)
 
 
 def _quietly(name: str) -> Any:

@@ -122,7 +122,7 @@ class CrossedRuns:
 
     def _hits(self, logits: Tensor) -> Bools:
         top, side = logits.argmax(-1), self.crossed.design.clean_side
-        own = [torch.isin(top, torch.tensor(classes or (-1,))) for classes in self._class_sets]
+        own = [torch.isin(top, torch.tensor(classes or (-1,), device="cpu")) for classes in self._class_sets]
         return ((side == TARGET) & own[0] | (side == FOIL) & own[1]).numpy()
 
     @property
@@ -194,7 +194,7 @@ class CrossedRuns:
 
     def _no_opinion(self, none: float, gap: float) -> Figure:
         """One-sided faithfulness of equal logits for all classes."""
-        equal = torch.zeros(1, self.task.vit.cfg.n_classes, dtype=torch.float64)
+        equal = torch.zeros(1, self.task.vit.cfg.n_classes, dtype=torch.float64, device="cpu")
         value = (float(self.task.metric.response(equal)) - none) / gap
         return Figure(
             value, "share", reason="a constant", method="one-sided faithfulness of equal logits for all classes"

@@ -89,7 +89,7 @@ def controls_table(plan: Plan, judged: Judged, runs: MaskRuns, pairs: Pairs, tas
     """The circuit, the model, no edge, equal logits, circuits that were given, and random ones, on some pairs."""
     assert pairs.design is not None
     unit = task.metric.response.unit
-    equal = torch.zeros(1, task.vit.cfg.n_classes, dtype=torch.float64)
+    equal = torch.zeros(1, task.vit.cfg.n_classes, dtype=torch.float64, device="cpu")
     constant = np.full(len(pairs), float(task.metric.response(equal)))
     answers = {
         "the circuit": runs.outputs[0],

@@ -341,14 +341,14 @@ def _mean(clean: Tensor, means: _Means) -> Tensor:
 
 
 def _noise(clean: Tensor, means: _Means) -> Tensor:
-    return clean + clean.std() * torch.randn(clean.shape, generator=means.generator, dtype=clean.dtype)
+    return clean + clean.std() * torch.randn(clean.shape, generator=means.generator, dtype=clean.dtype, device="cpu")
 
 
 def _blur(clean: Tensor, means: _Means) -> Tensor:
     size = means.cfg.image_size
     sigma = max(size) / 16
     radius = min(math.ceil(3 * sigma), min(size) - 1)
-    at = torch.arange(-radius, radius + 1, dtype=clean.dtype)
+    at = torch.arange(-radius, radius + 1, dtype=clean.dtype, device="cpu")
     kernel = torch.exp(-at.square() / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).repeat(clean.shape[1], 1)  # channel, tap
     padded = F.pad(clean, (radius,) * 4, mode="reflect")
@@ -358,7 +358,7 @@ def _blur(clean: Tensor, means: _Means) -> Tensor:
 
 def _patch_shuffle(clean: Tensor, means: _Means) -> Tensor:
     patches = patches_of(clean, means.cfg)
-    order = torch.rand(patches.shape[:2], generator=means.generator).argsort(1)
+    order = torch.rand(patches.shape[:2], generator=means.generator, device="cpu").argsort(1)
     return _joined(torch.stack([some[places] for some, places in zip(patches, order, strict=True)]), means.cfg)
 
 
@@ -375,7 +375,7 @@ def _object_shuffle(clean: Tensor, means: _Means) -> Tensor:
     for image, inside in zip(patches, whole_patches(means.hole[:, 0], means.cfg), strict=True):
         places = inside.nonzero().flatten()
         # one round trip through all of them in a random order, so that no patch stays where it was
-        tour = places[torch.randperm(len(places), generator=means.generator)]
+        tour = places[torch.randperm(len(places), generator=means.generator, device="cpu")]
         image[tour] = image[tour.roll(1)]
     return _joined(patches, means.cfg)
 

@@ -126,7 +126,9 @@ def _ready(colour: str, preprocess: Preprocess, images: Tensor) -> Tensor:
     """A colour as a model's input, shape (channel, 1, 1)."""
     pixel = torch.tensor(rgb(colour), dtype=images.dtype, device=images.device)[:, None, None]
     if preprocess.channels == 1:
-        pixel = (pixel * torch.tensor([0.299, 0.587, 0.114]).to(pixel)[:, None, None]).sum(0, keepdim=True)
+        pixel = (pixel * torch.tensor([0.299, 0.587, 0.114], device="cpu").to(pixel)[:, None, None]).sum(
+            0, keepdim=True
+        )
     return preprocess.normalise(pixel)
 
 

@@ -211,7 +211,7 @@ def reference_images(split: Split, seed: int) -> Float[Tensor, "image channel he
     rows = []
     for label in labels:
         own = torch.nonzero(split.labels == label).flatten()
-        rows.append(own[torch.randperm(len(own), generator=generator)[:each]])
+        rows.append(own[torch.randperm(len(own), generator=generator, device="cpu")[:each]])
     return split.images[torch.cat(rows)[:MOST_REFERENCE]]
 
 
@@ -347,8 +347,8 @@ def _with_masks(data: ImageData, labels: tuple[int, ...], masks: Sequence[Masks]
     """The data without images of these labels that lack some mask; with all where that leaves none."""
 
     def restricted(split: Split) -> Split:
-        own = torch.isin(split.labels, torch.tensor(labels))
-        having = torch.tensor([all(mask.has(name, data) for mask in masks) for name in split.names])
+        own = torch.isin(split.labels, torch.tensor(labels, device="cpu"))
+        having = torch.tensor([all(mask.has(name, data) for mask in masks) for name in split.names], device="cpu")
         rows = torch.nonzero(having | ~own).flatten()
         names = tuple(split.names[row] for row in rows.tolist())
         return Split(split.images[rows], split.labels[rows], names) if bool((having & own).any()) else split

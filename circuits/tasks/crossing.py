@@ -94,7 +94,10 @@ class Crossing(ImageDrawer):
         generator = torch.Generator().manual_seed(self.seed * 10 + stream)
         drawn, counts = {}, {}
         for side, labels in self.labels.items():
-            own, name = torch.isin(split.labels, torch.tensor(labels)), self.classes[0 if side == TARGET else 1].name
+            own, name = (
+                torch.isin(split.labels, torch.tensor(labels, device="cpu")),
+                self.classes[0 if side == TARGET else 1].name,
+            )
             drawn[side] = self._draw(split, own, generator, name)[:n]
         masks = self._masks(split, torch.cat(list(drawn.values())), counts)
         drawn = {side: rows[torch.isin(rows, masks.rows)] for side, rows in drawn.items()} if masks else drawn
@@ -112,12 +115,12 @@ class Crossing(ImageDrawer):
     def others(self, split: Split, met: Drawn, *, n_partners: int) -> Pairs | None:
         """Clean images of third classes, met by the partners of other pairs; None where the data have none."""
         own = [label for labels in self.labels.values() for label in labels]
-        allowed = ~torch.isin(split.labels, torch.tensor(own))
+        allowed = ~torch.isin(split.labels, torch.tensor(own, device="cpu"))
         for masks in filter(None, (self.partner.masks, self.objects)):
-            allowed &= torch.tensor([masks.has(name, self.data) for name in image_names(split)])
+            allowed &= torch.tensor([masks.has(name, self.data) for name in image_names(split)], device="cpu")
         generator = torch.Generator().manual_seed(self.seed * 10 + 3)
         rows = torch.nonzero(allowed).flatten()
-        rows = rows[torch.randperm(len(rows), generator=generator)[:MOST_OTHERS]]
+        rows = rows[torch.randperm(len(rows), generator=generator, device="cpu")[:MOST_OTHERS]]
         masks = self._masks(split, rows, {}) if len(rows) else None
         rows = masks.rows if masks else rows
         if not len(rows):
@@ -127,13 +130,13 @@ class Crossing(ImageDrawer):
 
     def _right(self, split: Split, rows: Rows, side: int) -> Bool[Tensor, " image"]:
         """Where the model's highest logit is of the image's own classes."""
-        own = torch.tensor(self.classes[0 if side == TARGET else 1].indices)
+        own = torch.tensor(self.classes[0 if side == TARGET else 1].indices, device="cpu")
         top = []
         with torch.no_grad(), progress_bar("asking the model", len(rows), unit="image") as bar:
             for some in rows.split(BATCH):
                 top.append(self.vit(split.images[some]).argmax(-1).cpu())
                 bar.update(len(some))
-        return torch.isin(torch.cat(top), own) if top else torch.zeros(0, dtype=torch.bool)
+        return torch.isin(torch.cat(top), own) if top else torch.zeros(0, dtype=torch.bool, device="cpu")
 
     def _enough(self, drawn: dict[int, Rows], right: dict[int, Rows]) -> int:
         n_right = min(map(len, right.values()))
@@ -176,10 +179,10 @@ class Crossing(ImageDrawer):
     ) -> list[tuple[int, int, int, int]]:
         """Partners of any class but images that are clean ones, the same for both sides."""
         used = torch.cat([rows for _, rows in clean])
-        rows = torch.arange(len(split))
+        rows = torch.arange(len(split), device="cpu")
         free = rows[~torch.isin(rows, used)]
         pool = free if len(free) else rows
-        pool = pool[torch.randperm(len(pool), generator=generator)].tolist()
+        pool = pool[torch.randperm(len(pool), generator=generator, device="cpu")].tolist()
         found = []
         for side, own in clean:
             for place, row in enumerate(own.tolist()):
@@ -225,7 +228,7 @@ class Crossing(ImageDrawer):
         generator: torch.Generator,
     ) -> Pairs:
         """The pairs of some meetings."""
-        clean, side, other, other_side = (torch.tensor(column) for column in zip(*jobs, strict=True))
+        clean, side, other, other_side = (torch.tensor(column, device="cpu") for column in zip(*jobs, strict=True))
         images, follows = split.images[clean], self.partner.kind not in ("class_swap", "another")
         changed = None
         if self.partner.aligned:
@@ -233,17 +236,21 @@ class Crossing(ImageDrawer):
             changed, partner_image = changed_tokens(self.vit.cfg, images, corrupt), clean
         else:
             corrupt, partner_image = split.images[other], other
-        right = torch.zeros(len(clean), dtype=torch.bool)
+        right = torch.zeros(len(clean), dtype=torch.bool, device="cpu")
         for value in (TARGET, FOIL):
             inside = torch.nonzero(side == value).flatten()
             rows, place = clean[inside].unique(return_inverse=True)
             if len(rows):
                 right[inside] = self._right(split, rows, value)[place]
         places = _places(clean, side)
-        at = torch.tensor([places[key] for key in zip(clean.tolist(), side.tolist(), strict=True)])
+        at = torch.tensor([places[key] for key in zip(clean.tolist(), side.tolist(), strict=True)], device="cpu")
         partner_at = self._partner_places(places, other, other_side, at)
         design = Design(side, other_side, clean, partner_image, right, at, partner_at, follows)
-        labels, ids, objects = split.labels[clean], torch.arange(len(clean)), self._objects(split, clean, partner_image)
+        labels, ids, objects = (
+            split.labels[clean],
+            torch.arange(len(clean), device="cpu"),
+            self._objects(split, clean, partner_image),
+        )
         return Pairs(images, corrupt, labels, ids, changed, design, objects=objects)
 
     def _partner_places(
@@ -256,7 +263,7 @@ class Crossing(ImageDrawer):
         for image, side in zip(other.tolist(), other_side.tolist(), strict=True):
             own = next((places[image, known] for known in (side, TARGET, FOIL) if (image, known) in places), None)
             found.append(free + image if own is None else own)
-        return torch.tensor(found)
+        return torch.tensor(found, device="cpu")
 
     def _changed(self, images: Tensor, side: Tensor, masks: Tensor | None, generator: torch.Generator) -> Tensor:
         """Partners made from the clean images: a word names the other class, unless it was chosen."""

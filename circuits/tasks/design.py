@@ -203,4 +203,4 @@ def one_partner_each(design: Design) -> Int[Tensor, " chosen"]:
     seen: dict[int, int] = {}
     for row, image in enumerate(design.clean_image.tolist()):
         seen.setdefault(image, row)
-    return torch.tensor(list(seen.values()))
+    return torch.tensor(list(seen.values()), device="cpu")

@@ -78,7 +78,7 @@ class ImageDrawer:
     def _draw(self, split: Split, allowed: Bool[Tensor, " image"], generator: torch.Generator, name: str) -> Tensor:
         """Rows of the allowed images, as far as there are masks for them, in a random order."""
         for masks in filter(None, (self.partner.masks, self.objects)):
-            having = torch.tensor([masks.has(known, self.data) for known in image_names(split)])
+            having = torch.tensor([masks.has(known, self.data) for known in image_names(split)], device="cpu")
             if bool(allowed.any()) and not bool((allowed & having).any()):
                 some = [image_names(split)[row] for row in torch.nonzero(allowed).flatten()[:3].tolist()]
                 raise TaskError(
@@ -92,7 +92,7 @@ class ImageDrawer:
             raise TaskError(
                 f"the data {self.data.name!r} has no image of {name!r}: its classes are {known}.{self.NO_IMAGE}"
             )
-        return rows[torch.randperm(len(rows), generator=generator)]
+        return rows[torch.randperm(len(rows), generator=generator, device="cpu")]
 
     def _objects(self, split: Split, clean: Rows, partners: Rows) -> Bool[Tensor, "pair 2 token"] | None:
         """Where the object is in clean images and their partners; nowhere in an image without a mask."""
@@ -126,7 +126,9 @@ class PairMaker(ImageDrawer):
             raise TaskError('nearest partners are of both classes, so they need a crossed task: leave sides="both".')
         generator = torch.Generator().manual_seed(self.seed * 10 + stream)
         target = image_labels(self.classes[0], self.data, self.vit, what="target")
-        clean = self._draw(split, torch.isin(split.labels, torch.tensor(target)), generator, self.classes[0].name)
+        clean = self._draw(
+            split, torch.isin(split.labels, torch.tensor(target, device="cpu")), generator, self.classes[0].name
+        )
         if self.partner.kind in SWAPS:
             partners = self._draw(split, self._others(split, target), generator, self.classes[1].name)
             n = min(n, len(clean), len(partners))
@@ -139,15 +141,17 @@ class PairMaker(ImageDrawer):
     def _others(self, split: Split, target: tuple[int, ...]) -> Bool[Tensor, " image"]:
         """Images that may be partners."""
         if self.partner.kind == "another":
-            return ~torch.isin(split.labels, torch.tensor(target))
+            return ~torch.isin(split.labels, torch.tensor(target, device="cpu"))
         foil = image_labels(self.classes[1], self.data, self.vit, what="foil")
-        return torch.isin(split.labels, torch.tensor(foil))
+        return torch.isin(split.labels, torch.tensor(foil, device="cpu"))
 
     def _changed(self, split: Split, clean: Tensor, generator: torch.Generator) -> Drawn:
         """Clean images and what their own pixels are made into."""
         dropped: dict[str, int] = {}
         masks = self._masks(split, clean, dropped)
-        kept = torch.ones(len(clean), dtype=torch.bool) if masks is None else torch.isin(clean, masks.rows)
+        kept = (
+            torch.ones(len(clean), dtype=torch.bool, device="cpu") if masks is None else torch.isin(clean, masks.rows)
+        )
         digest = "" if masks is None else masks.digest
         if not bool(kept.any()):
             return Drawn(None, dropped, digest)

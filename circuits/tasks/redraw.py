@@ -89,11 +89,14 @@ def met_again(pairs: Pairs) -> Pairs:
         return pairs
     rows = {int(own[0]): own for side in _images(design) for own in side}
     sides = {side: [row for row in rows if design.clean_side[row] == side] for side in (TARGET, FOIL)}
-    partners = {side: torch.tensor([row for row in own if design.right[row]] or own) for side, own in sides.items()}
-    clean = [(side, torch.tensor(own)) for side, own in sides.items()]
+    partners = {
+        side: torch.tensor([row for row in own if design.right[row]] or own, device="cpu")
+        for side, own in sides.items()
+    }
+    clean = [(side, torch.tensor(own, device="cpu")) for side, own in sides.items()]
     most = max(_partners_of(design, own) for own in rows.values())
     jobs = sorted(in_circles(clean, partners, most), key=lambda job: job[0])  # clean images keep their order
-    first, _, other, other_side = (torch.tensor(column) for column in zip(*jobs, strict=True))
+    first, _, other, other_side = (torch.tensor(column, device="cpu") for column in zip(*jobs, strict=True))
     again = pairs.select(first)
     assert again.design is not None
     place = {row: at for own in sides.values() for at, row in enumerate(own)}
@@ -101,11 +104,11 @@ def met_again(pairs: Pairs) -> Pairs:
         again.design,
         partner_side=other_side,
         partner_image=design.clean_image[other],
-        clean_place=torch.tensor([place[row] for row in first.tolist()]),
-        partner_place=torch.tensor([place[row] for row in other.tolist()]),
+        clean_place=torch.tensor([place[row] for row in first.tolist()], device="cpu"),
+        partner_place=torch.tensor([place[row] for row in other.tolist()], device="cpu"),
     )
     places = zip(first.tolist(), _earlier(first.numpy()).tolist(), strict=True)
-    own = torch.tensor([rows[row][min(place, len(rows[row]) - 1)] for row, place in places])
+    own = torch.tensor([rows[row][min(place, len(rows[row]) - 1)] for row, place in places], device="cpu")
     objects = pairs.objects
     if objects is not None:
         objects = torch.stack([objects[first, 0], objects[other, 0]], 1)

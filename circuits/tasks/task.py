@@ -254,12 +254,12 @@ class Pairs:
     @property
     def pair_ids(self) -> Int[Tensor, " pair"]:
         """`ids`, or 0, 1, ..."""
-        return torch.arange(len(self)) if self.ids is None else self.ids
+        return torch.arange(len(self), device="cpu") if self.ids is None else self.ids
 
     @property
     def sign(self) -> Int[Tensor, " pair"]:
         """1 where a higher metric speaks for what the clean image shows, -1 where a lower one does."""
-        return torch.ones(len(self), dtype=torch.long) if self.design is None else self.design.sign
+        return torch.ones(len(self), dtype=torch.long, device="cpu") if self.design is None else self.design.sign
 
     def wanted(self, full: Float[Tensor, "pair class"]) -> Float[Tensor, "pair class"]:
         """What a search compares with: the full model's logits on the clean images, or the answers taught instead."""

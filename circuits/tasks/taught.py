@@ -61,10 +61,10 @@ def with_permuted_answers(pairs: Pairs, answers: Float[Tensor, "pair class"], *,
 
 def _givers(side: Int[Tensor, " image"], generator: torch.Generator) -> Int[Tensor, " image"]:
     """For each image the one whose answers it gets: never itself where a class has two, of either class evenly."""
-    giver, drawn = torch.arange(len(side)), {}
+    giver, drawn = torch.arange(len(side), device="cpu"), {}
     for value in (TARGET, FOIL):
         rows = torch.nonzero(side == value).flatten()
-        drawn[value] = rows[torch.randperm(len(rows), generator=generator)]
+        drawn[value] = rows[torch.randperm(len(rows), generator=generator, device="cpu")]
         giver[drawn[value]] = drawn[value].roll(1)
     n, m = len(drawn[TARGET]), len(drawn[FOIL])
     crossed = max(1, round(n * m / (n + m)))

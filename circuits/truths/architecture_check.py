@@ -79,7 +79,12 @@ def check_module(make: Callable[[], nn.Module], name: str) -> ArchitectureCheck:
     except ModelError as error:
         return ArchitectureCheck(name, None, str(error), {})
     clean, corrupt = torch.randn(
-        2, 2, vit.cfg.n_channels, *vit.cfg.image_size, generator=torch.Generator().manual_seed(1)
+        2,
+        2,
+        vit.cfg.n_channels,
+        *vit.cfg.image_size,
+        generator=torch.Generator().manual_seed(1),
+        device="cpu",
     )
     found = {"logits": vit.parity.max_difference / vit.parity.tolerance, "residual": _residual(vit, clean)}
     for tokens in ("all", "role"):

@@ -226,7 +226,7 @@ def _fit(vit: PlantedViT, split: Split, recipe: PairsRecipe, *, progress: bool |
 
     generator = torch.Generator().manual_seed(recipe.seed)
     graph, optimizer = compile_graph(vit), make_optimizer(vit.module, recipe)
-    allowed = torch.from_numpy(truth_mask(graph, recipe.allowed)).to(vit.dtype)
+    allowed = torch.from_numpy(truth_mask(graph, recipe.allowed)).to(vit.sum_dtype)
     vit.module.train()
     with progress_bar("train digit-pairs", recipe.steps, progress, "step") as bar:
         for step in range(recipe.steps):
@@ -250,8 +250,8 @@ def _random_mask(
     allowed: Float[Tensor, " edge"], recipe: PairsRecipe, generator: torch.Generator
 ) -> Float[Tensor, " edge"]:
     """Which edges a step keeps: those of the circuit alone, all, or a random part."""
-    chance, share = torch.rand(2, generator=generator).tolist()
-    kept = (torch.rand(len(allowed), generator=generator) < share).to(allowed)
+    chance, share = torch.rand(2, generator=generator, device="cpu").tolist()
+    kept = (torch.rand(len(allowed), generator=generator, device="cpu") < share).to(allowed)
     if chance < recipe.all_ablated:
         return torch.zeros_like(allowed)
     return torch.ones_like(allowed) if chance < recipe.all_ablated + recipe.none_ablated else kept

@@ -105,7 +105,7 @@ def _pairs(split: Split, target: int, n: int, generator: torch.Generator) -> Pai
 def _draw(allowed: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """n rows of those allowed, each drawn by itself."""
     rows = torch.nonzero(allowed).flatten()
-    return rows[torch.randint(0, len(rows), (n,), generator=generator)]
+    return rows[torch.randint(0, len(rows), (n,), generator=generator, device="cpu")]
 
 
 Bools = NDArray[np.bool_]

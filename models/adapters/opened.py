@@ -275,7 +275,7 @@ def allowed_pairs(mask: str | Tensor | None, n_tokens: int, name: str) -> Tensor
     if mask is None:
         return None
     if isinstance(mask, str) and mask == "causal":
-        return torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+        return torch.ones(n_tokens, n_tokens, dtype=torch.bool, device="cpu").tril()
     if isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == (n_tokens, n_tokens):
         return mask
     got = repr(mask) if isinstance(mask, str) else f"a {type(mask).__name__}"

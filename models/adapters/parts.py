@@ -134,7 +134,9 @@ def _attention(
         "scale": heads.scale,
         "q_norm": of(heads.norms[0]),
         "k_norm": of(heads.norms[1]),
-        "mask": additive_mask(torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()) if heads.causal else None,
+        "mask": additive_mask(torch.ones(n_tokens, n_tokens, dtype=torch.bool, device="cpu").tril())
+        if heads.causal
+        else None,
         "joint": None if joined is None else JointNorm(joined[1](of(joined[0]))),
     }
 
@@ -179,7 +181,7 @@ def _rows_of(layer: Any) -> Part:
 
 def _reads(layers: list[Any], rows: Tensor, factor: float) -> Reads:
     """The projections' rows in canonical order, by reference where they stand in it; values times a factor."""
-    n, in_order = rows[0].numel(), torch.arange(rows.numel())
+    n, in_order = rows[0].numel(), torch.arange(rows.numel(), device="cpu")
     if factor == 1 and len(layers) == 1 and torch.equal(rows.flatten(), in_order):
         return FusedReads(lambda: _rows_of(layers[0]))
     starts = [int(part.flatten()[0]) for part in rows]
@@ -288,13 +290,13 @@ def _tables(total: int, n_heads: int, d_head: int, width: int, sizes: list[int])
         if len(sizes) == 2:
             kv_first = sizes[0] > sizes[1]
             for axes in itertools.permutations(range(3)):
-                q = torch.arange(width).view(1, n_heads, d_head) + (2 * width if kv_first else 0)
+                q = torch.arange(width, device="cpu").view(1, n_heads, d_head) + (2 * width if kv_first else 0)
                 yield torch.cat([q, _arranged((2, n_heads, d_head), axes) + (0 if kv_first else width)])
     shared = (total - width) // 2
     groups = shared // d_head
     if 0 < shared < width and total == width + 2 * shared and shared % d_head == 0 and n_heads % groups == 0:
         # keys and values that several heads share, in front of the queries, behind them or on both sides
-        rows = torch.arange(total).split(sizes if len(sizes) == 3 else [width, shared, shared])
+        rows = torch.arange(total, device="cpu").split(sizes if len(sizes) == 3 else [width, shared, shared])
         q = next((part for part in rows if len(part) == width), None)
         if q is not None:
             kv = [part.view(groups, d_head).repeat_interleave(n_heads // groups, 0) for part in rows if part is not q]
@@ -304,7 +306,11 @@ def _tables(total: int, n_heads: int, d_head: int, width: int, sizes: list[int])
 def _arranged(shape: tuple[int, int, int], axes: tuple[int, ...]) -> Tensor:
     """Numbers in a row, read as axes in another order, with the axes put back."""
     count = shape[0] * shape[1] * shape[2]
-    return torch.arange(count).view([shape[axis] for axis in axes]).permute([axes.index(axis) for axis in range(3)])
+    return (
+        torch.arange(count, device="cpu")
+        .view([shape[axis] for axis in axes])
+        .permute([axes.index(axis) for axis in range(3)])
+    )
 
 
 def read_mlp(watched: Watched, reads: list[Call], write: Call | None) -> Parts | None:

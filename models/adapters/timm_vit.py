@@ -212,10 +212,10 @@ def open_pool(pool: Any, norm: Norm, layout: TokenLayout, *, with_prefix: bool, 
         raise ModelError(f"{where} pools with {pool.latent_len} latents or positions of its own: one latent is opened.")
     if pool.mlp is None:
         raise ModelError(f"{where} pools without projection and MLP (pre-logits mode), which is not opened.")
-    allowed = torch.ones(layout.n_tokens, layout.n_tokens, dtype=torch.bool)
+    allowed = torch.ones(layout.n_tokens, layout.n_tokens, dtype=torch.bool, device="cpu")
     allowed[:, -1] = False
     allowed[:, : 0 if with_prefix else layout.n_prefix] = False
-    written = torch.zeros(layout.n_tokens, 1)
+    written = torch.zeros(layout.n_tokens, 1, device="cpu")
     written[-1] = 1
     return OpenBlock(
         norm1=norm,
@@ -241,11 +241,11 @@ def outside_pool(layout: TokenLayout, allowed: Tensor | None) -> tuple[Constant,
         allowed: Which targets may see which sources, without the pool's token; None for all.
     """
     n = layout.n_tokens
-    seen = torch.ones(n, n, dtype=torch.bool)
+    seen = torch.ones(n, n, dtype=torch.bool, device="cpu")
     if allowed is not None:
         seen[:-1, :-1] = allowed
     seen[:, -1] = False
-    written = torch.ones(n, 1)
+    written = torch.ones(n, 1, device="cpu")
     written[-1] = 0
     return additive_mask(seen), Constant(written)
 

@@ -150,7 +150,7 @@ def draw_weights(module: nn.Module) -> None:
         for key, parameter in module.named_parameters():
             if not parameter.is_floating_point() or parameter.numel() == 0:
                 continue
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, device="cpu")
             if parameter.ndim <= 1:
                 parameter.copy_(0.1 * noise + float(not key.endswith("bias")))
             else:
@@ -217,7 +217,9 @@ def _images(module: nn.Module, name: str, image_size: Any) -> tuple[Tensor, Any]
     def run(size: tuple[int, int]) -> tuple[Tensor, Any] | None:
         nonlocal why
         for count in channels:
-            images = torch.randn(2, count, *size, generator=generator).to(device=like.device, dtype=like.dtype)
+            images = torch.randn(2, count, *size, generator=generator, device="cpu").to(
+                device=like.device, dtype=like.dtype
+            )
             try:
                 return images, module(images)
             except Exception as error:

@@ -66,7 +66,7 @@ def patterns() -> Float[Tensor, "pattern pixel"]:
     """The +-1 patterns of a patch that encode bits, orthogonal to one another and to the constant."""
     from scipy.linalg import hadamard
 
-    return torch.tensor(hadamard(PATCH * PATCH), dtype=torch.float32)[1:]
+    return torch.tensor(hadamard(PATCH * PATCH), dtype=torch.float32, device="cpu")[1:]
 
 
 def encode(bits: Float[Tensor, "image patch bit"], grid: tuple[int, int]) -> Float[Tensor, "image 1 height width"]:
@@ -86,7 +86,7 @@ class _Compiler:
 
     def written(self, terms: Terms) -> Float[Tensor, " model"]:
         """The residual vector that holds these features."""
-        vector = torch.zeros(self.program.d_model)
+        vector = torch.zeros(self.program.d_model, device="cpu")
         for name, factor in terms.items():
             place = 2 * self.program.place[name]
             vector[place] += factor
@@ -136,7 +136,7 @@ class _Compiler:
         generator = torch.Generator().manual_seed(0)
         for layer, head in program.dead:
             weight = module.blocks[layer].attn.qkv.weight.view(3, program.n_heads, self.d_head, -1)
-            weight[:2, head] = 0.3 * torch.randn(2, self.d_head, program.d_model, generator=generator)
+            weight[:2, head] = 0.3 * torch.randn(2, self.d_head, program.d_model, generator=generator, device="cpu")
         for layer, block in enumerate(module.blocks if norm else ()):
             block.norm1.weight.fill_(self._undo(2 * layer))
             block.norm2.weight.fill_(self._undo(2 * layer + 1))
@@ -183,7 +183,7 @@ def _turn_attention(attn: Any, turn: Tensor, generator: torch.Generator) -> None
 
 
 def _turn_mlp(mlp: Any, turn: Tensor, generator: torch.Generator) -> None:
-    order = torch.randperm(len(mlp.fc1.bias), generator=generator)
+    order = torch.randperm(len(mlp.fc1.bias), generator=generator, device="cpu")
     _put(mlp.fc1.weight, (mlp.fc1.weight.double() @ turn.T)[order])
     _put(mlp.fc1.bias, mlp.fc1.bias[order].clone())
     _put(mlp.fc2.weight, (turn @ mlp.fc2.weight.double())[:, order])
@@ -195,12 +195,14 @@ def _put(parameter: Tensor, values: Tensor) -> None:
 
 
 def _rotation(n: int, generator: torch.Generator) -> Float[Tensor, "n n"]:
-    return torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    return torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64, device="cpu"))[0]
 
 
 def _residual_rotation(n: int, generator: torch.Generator) -> Float[Tensor, "n n"]:
     """A random rotation that maps the all-ones vector to itself."""
-    ones = torch.full((n, 1), 1 / math.sqrt(n), dtype=torch.float64)
-    basis = torch.linalg.qr(torch.cat([ones, torch.randn(n, n - 1, generator=generator, dtype=torch.float64)], 1))[0]
+    ones = torch.full((n, 1), 1 / math.sqrt(n), dtype=torch.float64, device="cpu")
+    basis = torch.linalg.qr(
+        torch.cat([ones, torch.randn(n, n - 1, generator=generator, dtype=torch.float64, device="cpu")], 1)
+    )[0]
     rest = basis[:, 1:]
     return ones @ ones.T + rest @ _rotation(n - 1, generator) @ rest.T

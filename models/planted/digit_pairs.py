@@ -160,7 +160,7 @@ def _sample(n: int, generator: torch.Generator, split: str) -> Samples:
 
 def pair_digits(split: Split, n: int, generator: torch.Generator) -> Samples:
     """Pairs of digits side by side, normalised, and their classes."""
-    left, right = torch.randint(0, len(split), (2, n), generator=generator)
+    left, right = torch.randint(0, len(split), (2, n), generator=generator, device="cpu")
     pixels = torch.cat([split.images[left], split.images[right]], dim=-1)
     classes = 2 * (split.labels[left] >= 5).long() + (split.labels[right] >= 5).long()
     return (pixels - _MEAN) / _STD, classes

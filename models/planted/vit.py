@@ -183,5 +183,5 @@ def _why_not(known: Known, kind: str, over: str, tokens: Grouping) -> str:
 def _divide(images: Tensor, labels: Tensor) -> list[Samples]:
     """Each image once, half of them in either split, in the order drawn."""
     first = {image.numpy().tobytes(): row for row, image in reversed(list(enumerate(images)))}
-    rows = torch.tensor(sorted(first.values()))
+    rows = torch.tensor(sorted(first.values()), device="cpu")
     return [(images[part], labels[part]) for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]

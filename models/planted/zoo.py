@@ -178,12 +178,12 @@ def _left(patch: int) -> int:
 
 
 def _signs(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
+    return torch.randint(0, 2, shape, generator=generator, device="cpu").float() * 2 - 1
 
 
 def _one_on(n: int, patches: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A bit that is +1 at one patch only, (image, patch), and at which."""
-    where = torch.randint(0, patches, (n,), generator=generator)
+    where = torch.randint(0, patches, (n,), generator=generator, device="cpu")
     return torch.nn.functional.one_hot(where, patches).float() * 2 - 1, where
 
 
@@ -199,7 +199,7 @@ def _sample_neighbour_xor(n: int, generator: torch.Generator) -> Samples:
     a, b, c, *noise = _signs(5, n, 9, generator=generator)
     right_of_mark = left_at // 3 * 3 + (left_at + 1) % 3
     chosen = torch.where(c[:, 0] > 0, right_of_mark, mark_at)
-    rows = torch.arange(n)
+    rows = torch.arange(n, device="cpu")
     left = chosen // 3 * 3 + (chosen - 1) % 3
     differs = a[rows, left] != b[rows, chosen]
     images = encode(torch.stack([a, b, left_mark, mark, c, *noise], -1), (3, 3))

@@ -72,7 +72,7 @@ class Captions(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.text = TextEncoder(recipe.text)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.text.temperature)))
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.text.temperature), device="cpu"))
         factors = factors_of(split.names)
         chosen = product(*(("", facet) for facet in OPTIONAL))
         variants = [self.text.tokenise(captions(factors, said=("shape", "place", *said))) for said in chosen]
@@ -86,8 +86,8 @@ class Captions(nn.Module):
 
     def loss(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's loss in nats and the share of images that are nearest to their own caption."""
-        is_said = torch.rand(len(rows), len(OPTIONAL)) < self._said
-        variant = (is_said * torch.tensor([2, 1])).sum(-1)
+        is_said = torch.rand(len(rows), len(OPTIONAL), device="cpu") < self._said
+        variant = (is_said * torch.tensor([2, 1], device="cpu")).sum(-1)
         logits = self.scale * F.normalize(self.vit(images), dim=-1) @ self.text(self._tokens[rows, variant]).T
         truth = torch.arange(len(rows), device=logits.device)
         loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
@@ -158,13 +158,17 @@ def probe_accuracies(vit: VisionTransformer, data: ImageData, preprocess: Prepro
     """The accuracy of a linear probe for each facet."""
     train, test = (features(vit, preprocess.normalise(split.images)) for split in (data.train, data.test))
     mean, std = train.mean(0), train.std(0) + 1e-6
-    train, test = (torch.cat([(part - mean) / std, torch.ones(len(part), 1)], dim=1) for part in (train, test))
+    train, test = (
+        torch.cat([(part - mean) / std, torch.ones(len(part), 1, device="cpu")], dim=1) for part in (train, test)
+    )
     wanted = facet_labels(factors_of(data.train.names))
     truth = facet_labels(factors_of(data.test.names))
     found = {}
     for facet, phrases in FACETS.items():
-        columns = torch.eye(len(phrases), dtype=torch.float64)[torch.from_numpy(wanted[facet])]
-        weights = torch.linalg.solve(train.T @ train + RIDGE * torch.eye(train.shape[1]), train.T @ columns)
+        columns = torch.eye(len(phrases), dtype=torch.float64, device="cpu")[torch.from_numpy(wanted[facet])]
+        weights = torch.linalg.solve(
+            train.T @ train + RIDGE * torch.eye(train.shape[1], device="cpu"), train.T @ columns
+        )
         found[facet] = _share((test @ weights).argmax(-1), torch.from_numpy(truth[facet]))
     return found
 

@@ -168,7 +168,7 @@ def augment(
     """Each image turned, resized and shifted by its own random amounts, black outside."""
     if not (recipe.shift or recipe.rotate or recipe.zoom):
         return pixels
-    angle, zoom, shift_x, shift_y = 2 * torch.rand(4, len(pixels), generator=generator) - 1
+    angle, zoom, shift_x, shift_y = 2 * torch.rand(4, len(pixels), generator=generator, device="cpu") - 1
     angle, zoom = angle * math.radians(recipe.rotate), 1 + zoom * recipe.zoom
     # affine_grid counts from -1 to 1 over the image, so a pixel is 2 / size
     shift_x, shift_y = (shift * recipe.shift * 2 / recipe.image_size for shift in (shift_x, shift_y))
@@ -225,7 +225,7 @@ def _update(
 
 def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
     for _ in range(recipe.epochs):
-        yield from torch.randperm(n, generator=generator).split(recipe.batch_size)
+        yield from torch.randperm(n, generator=generator, device="cpu").split(recipe.batch_size)
 
 
 def make_optimizer(model: nn.Module, recipe: Schedule) -> torch.optim.AdamW:

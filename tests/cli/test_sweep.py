@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from vitcircuits.cli.options import Parser
 
 SWEEP = """
 seeds = [0, 1, 2]
+resources = { memory = "1GB" }
 models = ["toy/digits-2l", { name = "absent", model = "deit_tiny_patch16_224", checkpoint = "absent.safetensors" }]
 algorithms = [{ algorithm = "eap", options = { freeze_norm = false } }]
 
@@ -56,26 +58,50 @@ def test_a_failed_cell_is_a_row_and_the_others_are_done(whole):
 
 
 def test_two_processes_killed_and_resumed_give_the_same_table(toml, whole, tmp_path, capsys):
-    command = [sys.executable, "-c", MAIN, "sweep", str(toml), "--out", str(tmp_path), "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _wait_for_cells(tmp_path, 1, process)
-    time.sleep(random.Random(0).uniform(0, 0.5))
-    process.kill()
-    process.wait()
+    _kill(["sweep", str(toml), "--out", str(tmp_path), "--workers", "2"], tmp_path, random.Random(0))
     assert main(["sweep", str(toml), "--out", str(tmp_path), "--workers", "0"]) == 1
     assert "6 cells: 3 done, 3 failed." in capsys.readouterr().out
     assert {name: (tmp_path / name).read_bytes() for name in TABLES} == whole
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
+def test_twelve_cells_killed_three_times_give_the_same_table(tmp_path):
+    seeds, algorithms = "[0, 1, 2, 3, 4, 5]", '["eap", { algorithm = "eap_ig", options = { steps = 3 } }]'
+    (tmp_path / "sweep.toml").write_text(
+        f'seeds = {seeds}\nmodels = ["toy/digits-2l"]\nalgorithms = {algorithms}\n' + SWEEP[SWEEP.index("[[tasks]]") :]
+    )
+    command = ["sweep", str(tmp_path / "sweep.toml"), "--workers", "2", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    draw = random.Random(0)
+    for _ in range(3):
+        _kill([*command, str(tmp_path / "killed")], tmp_path / "killed", draw)
+    assert main([*command, str(tmp_path / "killed")]) == 0
+    for name in TABLES:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def _kill(command, folder, draw):
+    """Kills a sweep once one more cell is done, after a while."""
+    process = subprocess.Popen([sys.executable, "-c", MAIN, *command], stderr=subprocess.DEVNULL)
+    _wait_for_cells(folder, _n_done(folder) + 1, process)
+    time.sleep(draw.uniform(0, 2))
+    process.kill()
+    process.wait()
+
+
 def _wait_for_cells(folder, number, process):
     for _ in range(3600):
-        records = [json.loads(path.read_text()) for path in folder.glob("cells/*/run.json")]
-        if sum(record["status"] == "done" for record in records) >= number:
+        if _n_done(folder) >= number:
             return
         assert process.poll() is None, "the sweep ended too early"
         time.sleep(0.05)
     raise AssertionError("no cell was done in three minutes")
+
+
+def _n_done(folder):
+    records = [json.loads(path.read_text()) for path in folder.glob("cells/*/run.json")]
+    return sum(record["status"] == "done" for record in records)
 
 
 def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
@@ -94,10 +120,28 @@ def test_every_option_of_discover_can_be_set():
     assert every == (set(vars(args)) - not_settings) | {"options", "faithfulness"}
 
 
-def test_a_dry_run_lists_the_cells_and_runs_nothing(toml, tmp_path, capsys):
+def test_a_dry_run_says_how_long_and_how_large_and_runs_nothing(toml, tmp_path, capsys):
     assert main(["sweep", str(toml), "--out", str(tmp_path / "none"), "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "6 cells: 6 not run."
+    *_, counts, takes = capsys.readouterr().out.splitlines()
+    assert counts == "6 cells: 6 not run."
+    assert re.fullmatch(
+        r"6 cells take about \d+ s of one device and 1 MB of disk, 3 left out that cannot be timed", takes
+    )
     assert not (tmp_path / "none").exists()
+
+
+def test_what_has_become_of_each_cell_is_said_with_its_error(toml, whole, capsys):
+    assert main(["sweep", str(toml), "--out", str(toml.parent / "whole"), "--status"]) == 0
+    *lines, counts = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["done"] * 3 + ["failed"] * 3
+    assert "there is no file 'absent.safetensors'" in lines[3]
+    assert counts == "6 cells: 3 done, 3 failed."
+
+
+def test_a_cluster_that_is_not_there_is_said(toml, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["sweep", str(toml), "--out", str(tmp_path / "out"), "--launcher", "slurm"]) == 2
+    assert "there is no Slurm here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The plan of a sweep is pure data: what is crossed, in which order, and when a cell is another cell."""
 
+import dataclasses
 import re
 
 import pytest
 from vitcircuits.algorithms.sweeps.plan import Choice, Sweep
+from vitcircuits.algorithms.sweeps.resources import Resources
 from vitcircuits.models.errors import TaskError
 
 
@@ -49,6 +51,20 @@ def test_a_changed_setting_is_another_cell_and_the_others_stay():
     assert {folder for folder in before if "--acdc--" in folder} == before & after
     more = sweep(seeds=(0, 5, 6)).cells()
     assert before < {cell.folder for cell in more}
+
+
+def test_resources_are_more_particular_by_turns_and_decide_no_folder():
+    parts = sweep(seeds=(0,))
+    eap = Choice("eap", {"algorithm": "eap"}, resources={"time": "2d"})
+    models = (Choice("m/1", {"model": "m/1", "device": "cuda"}, resources={"cpus": 4, "time": 30}),)
+    asked = sweep(seeds=(0,), algorithms=(eap, parts.algorithms[1]), models=models, tasks=parts.tasks[:1])
+    asked = dataclasses.replace(asked, resources={"memory": "16GB", "time": "4h", "cpus": 2})
+    found = [cell.resources for cell in asked.cells()]
+    assert found[0] == Resources(gpus=1, cpus=4, memory=16_000_000_000, time=2 * 24 * 60)
+    assert found[1] == Resources(gpus=1, cpus=4, memory=16_000_000_000, time=30)
+    plain = dataclasses.replace(asked, resources={}, algorithms=parts.algorithms)
+    assert [cell.folder for cell in plain.cells()] == [cell.folder for cell in asked.cells()]
+    assert parts.cells()[0].resources.gpus == 0
 
 
 def test_what_decides_is_the_resolved_configuration():
