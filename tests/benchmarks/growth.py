@@ -47,7 +47,7 @@ GROWS: dict[str, tuple[Size, ...]] = {
 RUNS: dict[str, Callable[[Graph, Task], object]] = {
     "EAP": eap,
     "all exact effects": exact_effects,
-    "ACDC": lambda graph, task: acdc(graph, task, tau=1e-3),
+    "ACDC": lambda graph, task: acdc(graph, task, tau=0.005, metric="task", worsening="absolute"),
     "masks, 4 steps": lambda graph, task: learned_masks(
         graph, task, size=0.5, steps=4, batch=len(task.discovery), derivative="pathwise", polish="no"
     ),

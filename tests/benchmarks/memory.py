@@ -7,26 +7,21 @@ that it ends soon, but it ends: what is held at the last moment counts as much a
 """
 
 import argparse
-import gc
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-from measure import Row
+from measure import Row, peak_memory, random_task
 from vitcircuits.algorithms import run_algorithm
-from vitcircuits.algorithms.registry import ALGORITHMS
 from vitcircuits.algorithms.run_config import read_bytes
-from vitcircuits.circuits import Ablation, Circuit, Graph, Pairs, Task, compile_graph, evaluate
-from vitcircuits.circuits.tasks.metrics import Metric
-from vitcircuits.models import load_vit
+from vitcircuits.circuits import Circuit, Graph, Task, compile_graph, evaluate
 
-DEIT, VIT_B = "deit_tiny_patch16_224", "vit_base_patch16_224"
-BUDGETS = (1_000_000_000, 2_000_000_000)
+VIT_B = "vit_base_patch16_224"
+BUDGETS = (1_500_000_000, 2_000_000_000)
+ABLATIONS = ("partner", "mean")
 
 FEW: dict[str, tuple[int, dict[str, Any]]] = {  # pairs, and options with which it ends soon
     "eap": (16, {}),
@@ -46,43 +41,12 @@ FEW: dict[str, tuple[int, dict[str, Any]]] = {  # pairs, and options with which 
 }
 
 
-def random_task(name: str, n_pairs: int, ablation: str = "partner") -> Task:
-    """A timm model with random weights and random images."""
-    torch.manual_seed(0)
-    vit = load_vit(timm.create_model(name).eval().requires_grad_(False), name=name)
-    clean, corrupt, other = (torch.randn(n, 3, 224, 224) for n in (n_pairs, n_pairs, 2))
-    return Task(
-        vit,
-        Metric("logit_difference", (0,), (1,)),
-        Pairs(clean, corrupt),
-        Pairs(other[:1], other[1:]),
-        ablation=Ablation(ablation),
-    )
-
-
 def run(name: str, graph: Graph, task: Task, memory: int, options: dict[str, Any]) -> object:
     """An algorithm by name, or the judgement of half of the edges."""
     if name != "evaluate":
         return run_algorithm(name, graph, task, memory=memory, progress=False, **options)
     half = Circuit(graph, np.arange(len(graph)) % 2 == 0)
     return evaluate(half, task, pairs=task.discovery, memory=memory, progress=False, **options)
-
-
-def peak_memory(work: Callable[[], object]) -> int:
-    """Bytes that this process holds at most while `work` runs, less what it held before; on Linux.
-
-    Meant for a fresh process: memory that an earlier run has freed but kept would not be counted.
-    """
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    work()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines[name].split()[0])
 
 
 def peak_over_budget(name: str, model: str, memory: int, ablation: str = "partner") -> Row:
@@ -104,19 +68,27 @@ def _peak(name: str, model: str, memory: int, ablation: str, threads: int) -> in
     return peak_memory(lambda: run(name, graph, task, memory, options))
 
 
+def rows(
+    model: str, budgets: Sequence[int], names: Sequence[str] = tuple(FEW), ablations: Sequence[str] = ABLATIONS
+) -> Iterator[Row]:
+    """One row for each algorithm, budget and ablation, as they are measured."""
+    for name in names:
+        for memory in budgets:
+            for ablation in ablations:
+                yield peak_over_budget(name, model, memory, ablation)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(FEW), help=f"of {', '.join(FEW)}")
     parser.add_argument("--memory", default=",".join(map(str, BUDGETS)), help="budgets, such as 1GB,2GB")
     parser.add_argument("--model", default=VIT_B)
-    parser.add_argument("--ablation", default="partner,mean")
+    parser.add_argument("--ablation", default=",".join(ABLATIONS))
     options = parser.parse_args()
-    assert set(ALGORITHMS) < set(FEW)
-    for name in options.only.split(","):
-        for memory in map(read_bytes, options.memory.split(",")):
-            for ablation in options.ablation.split(","):
-                print(peak_over_budget(name, options.model, memory, ablation), flush=True)
+    budgets = [read_bytes(text) for text in options.memory.split(",")]
+    for row in rows(options.model, budgets, options.only.split(","), options.ablation.split(",")):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
