@@ -9,8 +9,8 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from edge_attribution import DEIT, random_task
-from measure import Row, paired
+from edge_attribution import DEIT
+from measure import Row, paired, random_task
 from vitcircuits.algorithms import acdc, exact_effects
 from vitcircuits.algorithms.engines.pruned_run import PrunedRun
 from vitcircuits.circuits import Task, class_contrast, compile_graph

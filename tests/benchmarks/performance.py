@@ -7,7 +7,7 @@ A measurement is a function of the number of rounds that returns rows; MEASUREME
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import edge_attribution
@@ -22,7 +22,7 @@ from measure import Row
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
-MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
+MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "eap": lambda rounds: [edge_attribution.eap_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
     "eap-each": lambda rounds: [edge_attribution.eap_at_each_token_time(DEIT, 8, rounds=rounds)],
     "eap-ig": lambda rounds: [edge_attribution.eap_ig_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
