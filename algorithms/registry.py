@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ..models import settings
-from ..models.errors import TaskError
+from ..models.errors import MemoryTooSmallError, TaskError
 from ..models.settings import Range, short
 
 if TYPE_CHECKING:
@@ -283,6 +283,20 @@ def run_algorithm(name: str, graph: Graph, task: Task, **options: Any) -> Scores
             known = ", ".join(entry.options) or "none"
             raise TaskError(f"{name} has no option {option!r}: its options are {known}.")
     return getattr(import_module(entry.module, __package__), name)(graph, task, **options)
+
+
+def least_memory(name: Scores | str, graph: Graph, task: Task, **options: Any) -> int:
+    """The least budget in bytes that an algorithm called by name takes: it says so before it runs anything.
+
+    0 where scores are at hand, or a word stands for none. Arguments are those of `run_algorithm`.
+    """
+    if not isinstance(name, str) or name not in ALGORITHMS:
+        return 0
+    try:
+        run_algorithm(name, graph, task, memory=0, progress=False, **options)
+    except MemoryTooSmallError as error:
+        return error.least
+    return 0
 
 
 def scored_by(name: Scores | str, option: str, other: str, graph: Graph, task: Task, **shared: Any) -> Any:

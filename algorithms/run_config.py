@@ -325,6 +325,7 @@ def find_and_judge(
 
     with nullcontext() if folder is None else folder:
         say_estimate(task, discovery, n_random=n_random, progress=progress)
+        _require_memory(task, discovery, memory)
         written = [] if folder is None else folder.save_readout(task.vit)
         clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
         found = _searched(task, discovery, folder, memory, progress)
@@ -344,6 +345,21 @@ def find_and_judge(
         seconds["files"] = time.perf_counter() - clock
         files.append(folder.finish(seconds))
         return Discovered(task, circuit, report, files, seconds, again)
+
+
+def _require_memory(task: Task, discovery: Discovery, memory: int) -> None:
+    """Refuses a budget that the search or the judgement after it would refuse, before either."""
+    from ..circuits.memory import require_memory
+    from ..circuits.run import masks_sizes
+    from .discovery import under_means
+    from .registry import least_memory
+
+    least = 0
+    if discovery.entry is not None:
+        least = least_memory(discovery.name, discovery.graph(task.vit), under_means(task), **discovery.options)
+    require_memory(
+        memory, f"{discovery.name} of {task.vit.cfg.name}", *masks_sizes(task.vit, task.ablation), least=least
+    )
 
 
 def _searched(

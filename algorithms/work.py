@@ -2,11 +2,15 @@
 
 Work is counted in floating-point operations of matrix products, convolutions and attention, forward and backward,
 wherever they happen, over those of one plain forward pass of the task's model on all its discovery pairs. So neither
-what an algorithm leaves out (a last block's unread tokens) nor what it adds is missed.
+what an algorithm leaves out (a last block's unread tokens) nor what it adds is missed. Memory is counted in bytes of
+tensors, from the operation that makes one until nothing holds it: the same on every machine, without what an allocator
+keeps, and without what an operation takes and gives back inside.
 """
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from ..circuits.tasks.task import Task
@@ -57,6 +62,57 @@ class _Counter(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+@dataclass
+class Held:
+    """Bytes of the tensors made inside a block that were held at once, at most."""
+
+    peak: int = 0
+
+
+@contextmanager
+def counted_memory() -> Iterator[Held]:
+    """Counts the bytes of tensors that are made inside the block and held at the same time."""
+    held = Held()
+    gc.collect()
+    with _Storages(held):
+        yield held
+
+
+class _Storages(TorchDispatchMode):
+    """Every storage that an operation makes is counted until it is gone."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__()
+        self._held, self._now = held, 0
+        self._known: dict[int, Any] = {}  # address of a storage -> what tells when it is gone
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given: set[int] | None = None
+        for storage in _storages(out):
+            if storage._cdata in self._known:
+                continue
+            given = {own._cdata for own in _storages((args, kwargs))} if given is None else given
+            if storage._cdata not in given:  # else a view of what was there before
+                self._take(storage)
+        return out
+
+    def _take(self, storage: Any) -> None:
+        address, size = storage._cdata, storage.nbytes()
+
+        def gone(_: object) -> None:
+            self._now -= size
+            del self._known[address]
+
+        self._known[address] = weakref.ref(storage, gone)
+        self._now += size
+        self._held.peak = max(self._held.peak, self._now)
+
+
+def _storages(values: object) -> Iterator[Any]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
 
 
 def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object) -> int:

@@ -20,9 +20,11 @@ from ..models.errors import TaskError
 from ..models.hooked import HookedViT
 from .ablation import Ablation
 from .graph import first_head
-from .memory import batch_size_for, chunk_size
+from .memory import bytes_of_pair, chunk_size, note_room, pairs_within
 from .tasks.task import Pairs
 from .tokens import group_tokens
+
+ROUNDING = 1e-12  # of the mean square: what sums of squares in float64, less the mean's, don't tell from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,24 +177,55 @@ def _require_learned(vit: HookedViT, ablation: Ablation) -> None:
 
 def _statistics(vit: HookedViT, ablation: Ablation, reference: Tensor, memory: int) -> tuple[Tensor, Tensor | None]:
     """Mean of every source, and for noise its standard deviation, summed in float64, (source, 1, token, model)."""
-    axes = (1, 2) if ablation.over == "tokens" else (1,)
-    size = chunk_size(vit, len(reference), batch_size_for(vit, memory, copies=4))
+    axes = (0, 1) if ablation.over == "tokens" else (0,)  # of one source's values
+    memory -= reference.numel() * reference.element_size()  # often a copy
+    size = chunk_size(vit, len(reference), images_at_once(vit, ablation, memory))
 
     def one(images: Tensor) -> list[Tensor]:
-        values = source_values(vit, images).double()
-        powers = (values, values.square()) if ablation.kind == "noise" else (values,)
-        return [power.sum(axes, keepdim=True).cpu() for power in powers]
+        values, found = source_values(vit, images), []
+        for power in (1, 2) if ablation.kind == "noise" else (1,):
+            n_tokens = 1 if ablation.over == "tokens" else values.shape[2]
+            sums = values.new_empty(len(values), 1, n_tokens, values.shape[3], dtype=torch.float64)
+            for own, total in zip(values, sums, strict=True):  # all in float64 at once would be twice the values
+                torch.sum(own.double().pow_(power), axes, keepdim=True, out=total)
+            found.append(sums.cpu())
+        return found
 
     totals: list[Tensor] = []
     with torch.no_grad(), vit.borrowed():
         for sums in processes.in_order(one, reference.split(size)):
             totals = [total.add_(own) for total, own in zip(totals, sums, strict=True)] if totals else sums
+            del sums  # before the next are made
     count = len(reference) * (vit.cfg.tokens.n_tokens if ablation.over == "tokens" else 1)
     shape = (-1, -1, vit.cfg.tokens.n_tokens, -1)
-    mean, *squares = (total / count for total in totals)
-    std = (squares[0] - mean.square()).clamp_min(0).sqrt() if squares else None
+    mean, *squares = (total.div_(count) for total in totals)
+    std = _deviation(mean, squares[0]) if squares else None
     place = {"dtype": vit.sum_dtype, "device": vit.device}
     return mean.to(**place).expand(shape), None if std is None else std.to(**place).expand(shape)
+
+
+def _deviation(mean: Tensor, squares: Tensor) -> Tensor:
+    """From means of values and of squares, which are used up; 0 where the variance is nothing but rounding."""
+    rounding = ROUNDING * squares
+    variance = squares.sub_(mean.square())
+    return variance.masked_fill_(variance < rounding, 0).sqrt_()
+
+
+def constants(vit: HookedViT, ablation: Ablation) -> int:
+    """Bytes of the statistics that an ablation holds as long as it is used."""
+    arrays = {"mean": 1, "optimal": 1, "noise": 2}.get(ablation.kind, 0)
+    every = arrays * bytes_of_pair(vit, residuals=first_head(vit.cfg, vit.cfg.n_layers))
+    return int(every if ablation.over == "token" or ablation.kind == "optimal" else every // vit.cfg.tokens.n_tokens)
+
+
+def images_at_once(vit: HookedViT, ablation: Ablation, memory: int) -> int:
+    """Reference images whose sources are held while statistics are taken, beside two sums in float64; at least 1."""
+    held = constants(vit, ablation)
+    if held == 0:
+        return 1
+    note_room(memory > 4 * held)
+    sources = first_head(vit.cfg, vit.cfg.n_layers)
+    return pairs_within(vit, memory - 4 * held, residuals=sources + 3 * vit.cfg.n_heads + 8, hidden=3)
 
 
 def source_values(

@@ -2,19 +2,27 @@
 
 A pair of images takes so many arrays of a residual's size (token x model), of an MLP's hidden neurons (token x d_mlp),
 of patterns (head x token x token), and so many numbers beside. Callers say how many of each they hold.
+
+What is asked for pairs never gets none: one pair at least is held, whatever the budget. So that this keeps the budget,
+whoever starts says first what it will ask (`require_memory`), and is refused if one pair is too much.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextvars import ContextVar
 
 import torch
 
+from ..models.errors import MemoryTooSmallError
 from ..models.hooked import HookedViT
 from ..models.threads import work
 from .graph import first_head
 
 Count = float | int
+
+_asked: ContextVar[list[bool] | None] = ContextVar("asked", default=None)  # whether each question found room
 
 CHUNKS = 8
 """Pairs are cut into so many chunks or more, which as many processes can share."""
@@ -68,8 +76,9 @@ def pairs_within(
     numbers: Count = 0,
 ) -> int:
     """Pairs that fit into `memory` bytes; at least 1. See `bytes_of_pair`."""
-    each = bytes_of_pair(vit, residuals=residuals, hidden=hidden, patterns=patterns, numbers=numbers)
-    return max(1, int(memory // max(each, 1.0)))
+    each = max(1.0, bytes_of_pair(vit, residuals=residuals, hidden=hidden, patterns=patterns, numbers=numbers))
+    note_room(memory >= each)
+    return max(1, int(memory // each))
 
 
 def batch_size_for(vit: HookedViT, memory: int, copies: float | int = 1.0) -> int:
@@ -89,3 +98,47 @@ def chunk_size(vit: HookedViT, n_pairs: int, most: int) -> int:
     worth = math.ceil(LEAST_WORK / (work(vit.cfg) * vit.cfg.n_layers))
     size = max(1, min(most, max(worth, math.ceil(n_pairs / CHUNKS))))
     return math.ceil(n_pairs / max(1, math.ceil(n_pairs / size)))
+
+
+def note_room(enough: bool) -> None:
+    """Notes whether a budget holds what is needed at once, for whoever asks beforehand."""
+    asked = _asked.get()
+    if asked is not None:
+        asked.append(enough)
+
+
+def require_memory(memory: int, what: str, *sizes: Callable[[int], object], least: int = 0) -> None:
+    """Does nothing if a budget is enough.
+
+    Args:
+        memory: The budget, in bytes.
+        what: What it is for, such as `acdc of 32 pairs on deit_tiny_patch16_224`.
+        sizes: What will be asked of a budget: functions of bytes that call `pairs_within` and the like.
+        least: What something else needs that comes before or after.
+
+    Raises:
+        MemoryTooSmallError: It is not; it says the least that is.
+    """
+    if memory >= least and _has_room(memory, sizes):
+        return
+    enough = max(1, least)
+    while not _has_room(enough, sizes):
+        enough *= 2
+    low = max(least, enough // 2)
+    while enough - low > 1:
+        middle = (low + enough) // 2
+        low, enough = (low, middle) if _has_room(middle, sizes) else (middle, enough)
+    raise MemoryTooSmallError(
+        f"memory={memory} bytes don't hold {what}: pass memory={enough} or more, or a smaller model.", enough
+    )
+
+
+def _has_room(memory: int, sizes: tuple[Callable[[int], object], ...]) -> bool:
+    found: list[bool] = []
+    before = _asked.set(found)
+    try:
+        for size in sizes:
+            size(memory)
+    finally:
+        _asked.reset(before)
+    return all(found)

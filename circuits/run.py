@@ -18,8 +18,9 @@ the clean run itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from ..models.errors import GraphError
 from ..models.hooked import HookedViT
 from ..models.watching import progress_bar
 from .ablation import Ablation, as_ablation
-from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from .baseline import DEFAULT_MEMORY, Baseline, constants, images_at_once, make_baseline
 from .circuit import Circuit
 from .edge_blocks import EdgeBlock
 from .graph import Graph
@@ -111,7 +112,7 @@ def run_pairs(
 ) -> Float[Tensor, "pair class"]:
     """Logits under a mask of kept edges, in batches that fit into `memory` bytes."""
     parts = parts_of(graph, pairs, alike=False)
-    size = chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=3))
+    size = chunk_size(vit, len(pairs), masked_at_once(vit, baseline.ablation, memory))
 
     def one(chunk: tuple[Part, Pairs, MaskWeights]) -> Tensor:
         part, batch, weights = chunk
@@ -124,6 +125,16 @@ def run_pairs(
             (part, batch, own) for part, own in zip(parts, weights, strict=True) for batch in part.pairs.batches(size)
         ]
         return torch.cat(list(processes.in_order(one, chunks)))[rows_of(parts)].to(vit.device)
+
+
+def masked_at_once(vit: HookedViT, ablation: Ablation, memory: int) -> int:
+    """Pairs whose runs under a mask fit beside an ablation's constants; at least 1."""
+    return batch_size_for(vit, memory - constants(vit, ablation), copies=3)
+
+
+def masks_sizes(vit: HookedViT, ablation: Ablation) -> list[Callable[[int], int]]:
+    """What runs under masks ask of a budget, from the ablation's statistics on; see `require_memory`."""
+    return [partial(images_at_once, vit, ablation), partial(masked_at_once, vit, ablation)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,7 +382,7 @@ def run_masks(
     """
     distinct, place = _distinct(masks)
     parts = parts_of(graph, pairs, alike=False)
-    size = chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=3.0))
+    size = chunk_size(vit, len(pairs), masked_at_once(vit, baseline.ablation, memory))
     chunks = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
 
     def one(chunk: tuple[Part, Pairs]) -> tuple[Tensor, ...]:

@@ -30,6 +30,17 @@ class TaskError(VitCircuitsError):
     """A task's classes, pairs, metric or ablation don't make sense."""
 
 
+class MemoryTooSmallError(TaskError):
+    """A budget of bytes does not hold what is needed at once; `least` would."""
+
+    def __init__(self, message: str, least: int = 0) -> None:
+        super().__init__(message)
+        self.least = least
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.least)  # as another process is sent it
+
+
 class FormatError(VitCircuitsError):
     """A file cannot be read or written."""
 

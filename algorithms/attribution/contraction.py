@@ -37,7 +37,7 @@ CHUNK_BYTES = CPU.chunk_bytes
 
 def chunk_bytes(vit: HookedViT, memory: int) -> int:
     """What both factors of one chunk may take, of a budget of bytes."""
-    return max(CHUNK_BYTES, min(pace(vit.device).chunk_bytes, memory // 8))
+    return max(1, min(pace(vit.device).chunk_bytes, memory // 8))
 
 
 @dataclass

@@ -22,6 +22,7 @@ MLP and a constant (now with the value biases) are the logit difference again; t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, source_values
+from ...circuits.ablation import Ablation
+from ...circuits.baseline import DEFAULT_MEMORY, constants, images_at_once, make_baseline, source_values
 from ...circuits.graph import Graph, compile_graph
-from ...circuits.memory import batch_size_for, chunk_size
+from ...circuits.memory import batch_size_for, chunk_size, require_memory
 from ...circuits.nodes import node_names
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
@@ -93,8 +95,10 @@ def direct_logit_attribution(
     vit, pairs = task.vit, task.searched
     require_model(vit, graph)
     _require_linear(task.metric)
+    asked = partial(images_at_once, vit, task.ablation), partial(direct_at_once, vit, task.ablation)
+    require_memory(memory, f"direct_logit_attribution of {vit.cfg.name}", *asked)
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
-    moments, size = Moments(graph), chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=4))
+    moments, size = Moments(graph), chunk_size(vit, len(pairs), direct_at_once(vit, task.ablation, memory))
     chunks = [(part, batch) for part in parts_of(graph, pairs) for batch in part.pairs.batches(size)]
 
     def one(chunk: tuple[Part, Pairs]) -> ChunkSums:
@@ -111,6 +115,11 @@ def direct_logit_attribution(
         for (part, batch), sums in zip(chunks, processes.in_order(one, chunks), strict=True):
             moments.take(part, len(batch), sums)
     return moments.scores(task, "direct_logit_attribution", {})
+
+
+def direct_at_once(vit: HookedViT, ablation: Ablation, memory: int) -> int:
+    """Pairs whose sources are held in both runs, and their difference, beside an ablation's constants; at least 1."""
+    return batch_size_for(vit, memory - constants(vit, ablation), copies=4)
 
 
 def logit_attribution(

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.graph import Graph
+from ...circuits.memory import require_memory
 from ...circuits.scores import Scores
 from ...models.errors import TaskError
-from ..registry import ALGORITHMS, algorithm, run_algorithm
+from ..registry import ALGORITHMS, algorithm, least_memory, run_algorithm
 
 if TYPE_CHECKING:
     from ...circuits.tasks.task import Task
@@ -115,6 +116,8 @@ def rank_ensemble(
         GraphError: The graph was compiled for another model.
     """
     names = _names(of)
+    least = max(least_memory(name, graph, task) for name in names)
+    require_memory(memory, f"rank_ensemble of {graph.cfg.name}", least=least)
     ranked = mean_ranks([_run(name, graph, task, memory, progress) for name in names])
     return replace(ranked, algorithm="rank_ensemble", options={"of": of})
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ...circuits.graph import Graph, compile_graph
-from ...circuits.memory import chunk_size
+from ...circuits.memory import chunk_size, require_memory
 from ...circuits.nodes import NodeScores
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
@@ -37,7 +37,7 @@ from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import where_occurring
 from ...models import processes
 from ...models.watching import progress_bar
-from ..engines.flips import make_run, measure_flips, trial_sizes
+from ..engines.flips import flips_sizes, make_run, measure_flips, trial_sizes
 from ..engines.source_deltas import Ends
 from ..registry import algorithm
 from .accumulate import scores_of, spread
@@ -69,9 +69,11 @@ def exact_effects(
 
     Raises:
         GraphError: The graph was compiled for another model.
-        TaskError: The direction is not known.
+        TaskError: The direction is not known, or the memory is too little.
     """
     require_model(task.vit, graph)
+    asked = flips_sizes(task.vit, graph, task.ablation, len(task.searched))
+    require_memory(memory, f"exact_effects of {graph.cfg.name}", *asked)
     every = np.arange(len(graph))
     total = len(graph) * len(task.searched) // processes.count()
     with progress_bar("exact_effects", total, progress, "run") as bar:

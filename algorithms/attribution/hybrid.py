@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, source_values
 from ...circuits.graph import Graph
-from ...circuits.memory import batch_size_for, chunk_size
-from ...circuits.run import require_model
+from ...circuits.memory import chunk_size, require_memory
+from ...circuits.run import masked_at_once, masks_sizes, require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import groups_of
 from ...models import processes
 from ...models.watching import progress_bar
-from ..engines.flips import measure_flips
-from ..registry import Range, algorithm, chosen, run_algorithm
+from ..engines.flips import flips_sizes, measure_flips
+from ..registry import Range, algorithm, chosen, least_memory, run_algorithm
 from .accumulate import Spread, scores_of, spread
 from .exact import single_effects
 
@@ -80,10 +80,12 @@ def hybrid(
         progress: Show a bar on stderr; None where somebody watches.
 
     Raises:
-        TaskError: An option makes no sense, or the metric has no gradient.
+        TaskError: An option makes no sense, the metric has no gradient, or the memory is too little.
         GraphError: The graph was compiled for another model.
     """
     require_model(task.vit, graph)
+    asked = flips_sizes(task.vit, graph, task.ablation, len(task.searched)) + masks_sizes(task.vit, task.ablation)
+    require_memory(memory, f"hybrid of {graph.cfg.name}", *asked, least=least_memory(first, graph, task))
     scores = run_algorithm(first, graph, task, memory=memory, progress=progress)
     assert isinstance(scores, Scores)
     with progress_bar("hybrid", int(budget * len(graph)), progress, "run") as bar:
@@ -119,20 +121,12 @@ class _Doubts:
 
         def one(batch: Pairs) -> NDArray[np.float64]:
             moved = source_values(vit, vit.check_images(batch.clean)) - self.baseline(batch)
-            largest, groups = (
-                moved.abs().amax(-1).double().cpu().numpy(),
-                groups_of(graph, batch),
-            )  # source, pair, token
-            return np.stack(
-                [
-                    np.where((groups == group).numpy(), largest, 0).max((1, 2), initial=0)
-                    for group in range(len(graph.groups))
-                ],
-                1,
-            )
+            largest = moved.abs_().amax(-1).double().cpu().numpy()  # source, pair, token
+            at = [(groups_of(graph, batch) == group).numpy() for group in range(len(graph.groups))]
+            return np.stack([np.where(own, largest, 0).max((1, 2), initial=0) for own in at], 1)
 
         pairs = self.task.searched
-        size = chunk_size(vit, len(pairs), batch_size_for(vit, self.memory, copies=3))
+        size = chunk_size(vit, len(pairs), masked_at_once(vit, self.task.ablation, self.memory))
         with torch.no_grad(), vit.borrowed():
             largest = np.max(list(processes.in_order(one, list(pairs.batches(size)))), 0)
         for block in graph.blocks:

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...circuits.baseline import Baseline, make_baseline
+from ...circuits.baseline import Baseline, constants, images_at_once, make_baseline
 from ...circuits.graph import Graph
-from ...circuits.memory import chunk_size, element_bytes, pairs_within
+from ...circuits.memory import chunk_size, element_bytes, pairs_within, require_memory
 from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import Part, parts_of
@@ -72,7 +72,7 @@ class Plan(ABC):
 
         Raises:
             GraphError: The graph was compiled for another model.
-            TaskError: The metric has no gradient.
+            TaskError: The metric has no gradient, or the memory is too little.
         """
         vit, pairs = self.task.vit, pairs or self.task.searched
         require_model(vit, self.graph)
@@ -81,9 +81,12 @@ class Plan(ABC):
                 f"the metric {self.task.metric.kind} has no gradient: use exact_effects, or another metric such as "
                 f"metric='logit_difference'."
             )
+        plans = [(replace(self, graph=part.graph), part) for part in parts_of(self.graph, pairs)]
+        asked = [lambda memory, plan=plan: replace(plan, memory=memory).pairs_at_once() for plan, _ in plans]
+        statistics = partial(images_at_once, vit, self.task.ablation)
+        require_memory(self.memory, f"{self.name} of {vit.cfg.name}", statistics, *asked)
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
         taken = moments or Moments(self.graph)
-        plans = [(replace(self, graph=part.graph), part) for part in parts_of(self.graph, pairs)]
         sizes = [chunk_size(vit, len(pairs), plan.pairs_at_once()) for plan, _ in plans]
         chunks = [(*own, batch) for own, size in zip(plans, sizes, strict=True) for batch in own[1].pairs.batches(size)]
 
@@ -121,7 +124,7 @@ class Plan(ABC):
         weights = cfg.n_layers * 4 * cfg.d_model * cfg.n_heads * cfg.d_head * element_bytes(vit)
         return pairs_within(
             vit,
-            TENSOR_SHARE * self.memory - chunk_bytes(vit, self.memory) - weights,
+            TENSOR_SHARE * (self.memory - constants(vit, self.task.ablation)) - chunk_bytes(vit, self.memory) - weights,
             residuals=arrays * cfg.n_layers + drawn,
             hidden=cfg.n_layers,
             patterns=8 * self.inside,  # of one block

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -18,7 +19,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline
+from ...circuits.ablation import Ablation
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants, images_at_once
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import CHUNKS, chunk_size, pairs_within, width_of
@@ -254,7 +256,7 @@ def trial_sizes(
     vit: HookedViT, graph: Graph, mask: Bools, baseline: Baseline, n_pairs: int, memory: int
 ) -> tuple[int, int]:
     """Changes x pairs that are computed at once, and pairs whose runs are held."""
-    layers, whole = vit.cfg.n_layers, bool(mask.all())
+    layers, whole, memory = vit.cfg.n_layers, bool(mask.all()), memory - constants(vit, baseline.ablation)
     # a change: z and the MLP of each layer, their sum, and a layer at work; of a sparse mask every source's write
     writes = 2 * layers if whole else graph.n_sources
     at_once = pairs_within(vit, memory // 2, residuals=writes + 12, hidden=3, patterns=2)
@@ -267,6 +269,17 @@ def trial_sizes(
     inside = 2 * layers * (len(graph.groups) > 1)
     size = pairs_within(vit, memory // 4 if whole else memory // 2, residuals=held + drawn + inside)
     return max(1, at_once), max(1, min(n_pairs, size, at_once))
+
+
+def flips_sizes(
+    vit: HookedViT, graph: Graph, ablation: Ablation, n_pairs: int, *, whole: bool = True
+) -> list[Callable[[int], object]]:
+    """What flips around the whole graph, or around any mask, ask of a budget; see `require_memory`."""
+    mask, baseline = np.full(len(graph), whole), Baseline(vit, ablation)
+    return [
+        partial(images_at_once, vit, ablation),
+        lambda memory: trial_sizes(vit, graph, mask, baseline, n_pairs, memory),
+    ]
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
 from ...circuits.memory import chunk_size, pairs_within
@@ -69,7 +69,8 @@ def measure_slopes(
         memory: Bytes to hold at once.
     """
     parts = parts_of(graph, pairs)
-    sizes = [chunk_size(vit, len(pairs), min(8, GatedRunner.pairs_within(vit, part.graph, memory))) for part in parts]
+    left = memory - constants(vit, baseline.ablation)
+    sizes = [chunk_size(vit, len(pairs), min(8, GatedRunner.pairs_within(vit, part.graph, left))) for part in parts]
     chunks = [(part, batch) for part, size in zip(parts, sizes, strict=True) for batch in part.pairs.batches(size)]
 
     @lru_cache(maxsize=1)  # chunks of one part share the runner's buffers
@@ -139,12 +140,12 @@ class GatedRunner:
 
     @staticmethod
     def pairs_within(vit: HookedViT, graph: Graph, memory: int) -> int:
-        """Pairs whose run fits: two buffers and the ablated values, and what a block records and works with."""
+        """Pairs whose run fits: two buffers, the ablated values, and what blocks record and work with; at least 1."""
         layers, rows = graph.cfg.n_layers, int(graph.port_rows.max()) + 1
         return pairs_within(
             vit,
             memory,
-            residuals=3.5 * graph.n_sources + layers * (rows + 6) + 3 * rows,
+            residuals=4 * graph.n_sources + layers * (rows + graph.cfg.n_heads + 12) + 3 * rows,
             hidden=2 * (layers + 3),
             patterns=(4 * layers + 8) * (len(graph.groups) > 1),  # they are recorded
         )
@@ -286,17 +287,16 @@ class _GatedRun:
             for source, at in self._masked(kind.kept, tokens):
                 self.gradients[source, :, tokens] += part if at is None else part * at
         columns = [int(source) for source in np.flatnonzero(self.open.alive[: block.width].any(1))]
-        differences = self.differences[columns][:, :, tokens]
         found = grad.new_zeros(grad.shape[1], *block.dense_shape)
         place = torch.tensor(rows, device="cpu")[:, None], torch.tensor(columns, device="cpu")
-        if len(self.graph.groups) == 1:
-            found[:, place[0], 0, place[1]] = (
-                grad.transpose(0, 1).flatten(2) @ differences.transpose(0, 1).flatten(2).mT
-            )
-        else:
-            products = torch.einsum("rbtd,ubtd->brut", grad, differences)
+        for pair, own in enumerate(grad.unbind(1)):  # one at a time, since sources' differences are copied
+            differences = self.differences[:, pair, tokens][columns]
+            if len(self.graph.groups) == 1:
+                found[pair, place[0], 0, place[1]] = own.flatten(1) @ differences.flatten(1).T
+                continue
+            products = torch.einsum("rtd,utd->rut", own, differences)
             for group, member in enumerate(self.runner.member[:, tokens]):
-                found[:, place[0], group, place[1]] = products @ member
+                found[pair, place[0], group, place[1]] = products @ member
         self._note(block, found)
 
     def _spread_soft(self, block: EdgeBlock, rows: list[int], grad: Tensor, tokens: slice) -> None:

@@ -31,8 +31,8 @@ from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ...models.settings import COUNTS, Range
-from ..registry import algorithm, chosen, scored_by
-from .acdc_search import AcdcPlan, AcdcSearch
+from ..registry import algorithm, chosen, least_memory, scored_by
+from .acdc_search import AcdcPlan, AcdcSearch, require_acdc_memory
 
 
 @overload
@@ -85,6 +85,7 @@ def acdc(
     else:
         several, files = [float(tau)], [journal]
     require_model(task.vit, graph)
+    require_acdc_memory(graph, task, memory, least_memory(order, graph, task))
     ranked = scored_by(order, "order", "paper", graph, task, memory=memory, progress=progress)
     found = []
     for value, file in zip(several, files, strict=True):

@@ -20,19 +20,19 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import Baseline, make_baseline
+from ...circuits.baseline import Baseline, constants, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
-from ...circuits.memory import chunk_size, width_of
+from ...circuits.memory import chunk_size, note_room, require_memory, width_of
 from ...circuits.reach import prune
-from ...circuits.run import run_masks
+from ...circuits.run import masks_sizes, run_masks
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
 from ...circuits.token_parts import Rows, occurring, parts_of, rows_of
 from ...models import processes
 from ...models.devices import Pace, pace
-from ...models.errors import FormatError, TaskError
+from ...models.errors import FormatError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
@@ -88,30 +88,33 @@ class Sizes:
 
     @classmethod
     def of(cls, graph: Graph, task: Task, memory: int) -> Sizes:
-        """The sizes that a budget of bytes allows.
-
-        Raises:
-            TaskError: What all pairs need does not fit.
-        """
+        """The sizes that a budget of bytes allows."""
         cfg, n_pairs = task.vit.cfg, len(task.searched)
         place = width_of(task.vit, cfg.d_model)
-        carried = graph.n_sources if task.ablation.kind in ("mean", "zero", "noise", "optimal") else 0
+        memory -= constants(task.vit, task.ablation)
+        carried = graph.n_sources * (task.ablation.kind == "noise")  # drawn for each pair
         state = n_pairs * place * (4 * cfg.n_layers + 4 + carried)
         trial = place * (SCRATCH + graph.n_sources // 2)
         pairs = chunk_size(task.vit, n_pairs, max(1, memory // 8 // trial))
         cache = int(memory * TENSOR_SHARE) - state - max(memory // 8, pairs * trial)
-        if cache < 0:
-            wanted = (state + max(memory // 8, pairs * trial)) / TENSOR_SHARE
-            raise TaskError(
-                f"the runs of {n_pairs} pairs of {cfg.name} don't fit into memory={memory:,} bytes: pass "
-                f"memory={int(wanted) + 1:,} or more, or fewer pairs, such as "
-                f"replace(task, discovery=task.discovery.select(slice({max(1, n_pairs // 2)})))."
-            )
+        note_room(cache >= 0)
         return cls(pairs, memory // 8, cache, place)
 
     def variants(self, n_sources: int) -> int:
         """Trials that fit into a batch if so many sources behind the destination may change."""
         return max(1, self.trials // (self.pairs * self.place * (SCRATCH + n_sources)))
+
+
+def require_acdc_memory(graph: Graph, task: Task, memory: int, least: int = 0) -> None:
+    """Does nothing if a budget holds a search and the runs that judge what is too close; `least` is its order's.
+
+    Raises:
+        MemoryTooSmallError: It does not.
+    """
+    asked = [lambda some, size=size: size(some // 2) for size in masks_sizes(task.vit, task.ablation)]
+    n, sizes = len(task.searched), lambda some: Sizes.of(graph, task, some)
+    what = f"acdc of {n} {'pair' if n == 1 else 'pairs'} on {graph.cfg.name}, all of which are held"
+    require_memory(memory, what, sizes, *asked, least=least)
 
 
 @dataclass
@@ -325,7 +328,7 @@ class AcdcSearch:
             pairs,
             self.baseline,
             n_logits=2,
-            memory=plan.memory // 8,
+            memory=plan.memory // 2,
             progress=False,
         )
         found = plan.judged(runs.logits, pairs.wanted(runs.clean_logits).expand_as(runs.logits))[:, counted].mean(1)

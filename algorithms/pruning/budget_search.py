@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...circuits.baseline import make_baseline
+from ...circuits.baseline import constants, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import chunk_size
 from ...circuits.reach import prune
-from ...circuits.run import run_pairs
+from ...circuits.run import masks_sizes, run_pairs
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
@@ -36,8 +36,8 @@ from ...models.errors import FormatError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import scores_of, spread
 from ..engines.edge_mask import Bools
-from ..engines.flips import measure_flips
-from ..engines.gated_run import measure_slopes
+from ..engines.flips import flips_sizes, measure_flips
+from ..engines.gated_run import GatedRunner, measure_slopes
 from ..registry import Chosen, run_algorithm
 from .journal import Journal, search_identity
 
@@ -82,7 +82,7 @@ class LossMeter:
 
     def _logits(self, mask: Bools) -> torch.Tensor:
         plan = self.plan
-        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.searched, self.baseline, memory=plan.memory // 8)
+        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.searched, self.baseline, memory=plan.memory)
 
     def _values(self, metric: Metric, logits: torch.Tensor) -> Floats:
         return metric(logits, self.reference).double().cpu().numpy()
@@ -432,6 +432,15 @@ class BudgetPlan:
     def exact(self) -> bool:
         """Whether every candidate of every round is measured exactly."""
         return self.chosen.measure == "exact" or (self.chosen.measure == "auto" and len(self.graph) <= EXACT_UP_TO)
+
+    def asked(self) -> list[Callable[[int], object]]:
+        """What the search asks of a budget; see `require_memory`."""
+        vit, graph, ablation = self.task.vit, self.graph, self.task.ablation
+        n, left = len(self.task.searched), lambda memory: memory - constants(vit, ablation)
+        asked = masks_sizes(vit, ablation) + flips_sizes(vit, graph, ablation, n, whole=False)
+        if self.exact:
+            return asked + flips_sizes(vit, graph, ablation, n)
+        return [*asked, lambda memory: GatedRunner.pairs_within(vit, graph, left(memory))]
 
     @property
     def judged(self) -> Metric:

@@ -28,11 +28,12 @@ from typing import Annotated, Any, Literal, overload
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
+from ...circuits.memory import require_memory
 from ...circuits.run import require_model
 from ...circuits.sizes import Size, edges_of
 from ...circuits.tasks.task import Task
 from ...models.settings import FROM_NONE, Range
-from ..registry import algorithm, chosen
+from ..registry import algorithm, chosen, least_memory
 from .budget_search import BudgetPlan, BudgetSearch
 
 
@@ -95,5 +96,7 @@ def budgeted_pruning(
     sizes = edges_of(size, graph)
     require_model(task.vit, graph)
     plan = BudgetPlan(graph, task, sizes, memory, chosen("budgeted_pruning", locals()))
+    least = least_memory(start, graph, task)
+    require_memory(memory, f"budgeted_pruning of {graph.cfg.name}", *plan.asked(), least=least)
     found = BudgetSearch(plan, journal, progress).circuits()
     return found if several else found[0]

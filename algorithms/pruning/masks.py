@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,12 +45,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline
+from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants, make_baseline
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import FLOOR
-from ...circuits.memory import bytes_of_pair, chunk_size
-from ...circuits.run import require_model, run_masks
+from ...circuits.memory import bytes_of_pair, chunk_size, require_memory
+from ...circuits.run import masks_sizes, require_model, run_masks
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
@@ -61,9 +61,9 @@ from ...models.errors import TaskError
 from ...models.settings import COUNTS, SEEDS, Range
 from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
-from ..engines.flips import measure_flips
+from ..engines.flips import flips_sizes, measure_flips
 from ..engines.gated_run import GatedResult, GatedRunner
-from ..registry import algorithm, chosen, scored_by
+from ..registry import algorithm, chosen, least_memory, scored_by
 from .budget_search import EXACT_UP_TO, BudgetSearch
 from .gates import Edges, MirrorDescent, draw_gates, draw_masks, open_probability, with_density
 from .journal import Journal
@@ -130,11 +130,31 @@ def learned_masks(
     if start == "auto":
         warm = task.sides == "both" and len(graph) > EXACT_UP_TO and task.metric.kind not in ("kl", "accuracy")
         start = "eap_ig" if warm else "none"
+    plan = MaskPlan(graph, task, sizes, "none", memory, chosen("learned_masks", locals()))
+    what = f"learned_masks of {graph.cfg.name}"
+    require_memory(memory, what, *masks_asked(plan), least=least_memory(start, graph, task))
     first = scored_by(start, "start", "none", graph, task, memory=memory, progress=progress)
-    plan = MaskPlan(graph, task, sizes, first, memory, chosen("learned_masks", locals()))
+    plan = replace(plan, start=first)
     reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
     found = [_circuit(plan, n, reached[n], progress) for n in sizes]
     return found if isinstance(size, Sequence | np.ndarray) else found[0]
+
+
+def masks_asked(plan: MaskPlan) -> list[Callable[[int], object]]:
+    """What a descent asks of a budget, and the swaps after it; see `require_memory`."""
+    task, graph = plan.task, plan.graph
+    asked = masks_sizes(task.vit, task.ablation)
+    if plan.measures:
+        asked += flips_sizes(task.vit, graph, task.ablation, plan.chosen.batch, whole=False)
+    else:
+        asked.append(lambda memory: step_pairs(task, graph, memory))
+    return asked + (plan.swaps(1).asked() if plan.polishes else [])
+
+
+def step_pairs(task: Task, graph: Graph, memory: int) -> int:
+    """Pairs of a step that are run at once, beside ablated values that are kept; at least 1."""
+    left = int((1 - CACHE_SHARE) * (memory - constants(task.vit, task.ablation)))
+    return GatedRunner.pairs_within(task.vit, graph, left)
 
 
 def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool | None) -> Circuit:
@@ -328,8 +348,7 @@ class Reparameterized:
     def __init__(self, plan: MaskPlan, goal: Goal, baseline: Baseline) -> None:
         self.plan, self.task, self.goal, self.baseline = plan, plan.task, goal, baseline
         self.runner: GatedRunner | None = None
-        memory = int((1 - CACHE_SHARE) * plan.memory)
-        self.at_once = GatedRunner.pairs_within(plan.task.vit, plan.graph, memory)
+        self.at_once = step_pairs(plan.task, plan.graph, plan.memory)
         self._cached = None if plan.augments else self._cache()
         self._answers: dict[tuple[int, int], Tensor] = {}  # the full model's, to each view of a photograph
 

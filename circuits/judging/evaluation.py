@@ -32,9 +32,10 @@ from ..ablation import Ablation, as_ablation
 from ..baseline import DEFAULT_MEMORY, make_baseline
 from ..checks.mask_evaluator import Checks, CheckSettings, MaskEvaluator, add_checks, check_names
 from ..circuit import Circuit
+from ..memory import require_memory
 from ..nodes import granularity, kept_nodes, node_names
 from ..report import Report
-from ..run import require_model
+from ..run import masks_sizes, require_model
 from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR
 from .judgement import Judging, crossed_report, one_sided_report
@@ -85,11 +86,12 @@ def evaluate(
 
     Raises:
         GraphError: The circuit or a control belongs to another graph, or an option is out of range.
-        TaskError: There is no such check.
+        TaskError: There is no such check, or `memory` is too little; the least that is enough is said.
         DataError: The images don't fit the model.
     """
     require_model(task.vit, circuit.graph)
     names, chosen = check_names(checks), ablation_of(circuit, task, ablation)
+    require_memory(memory, f"the judgement of a circuit of {task.vit.cfg.name}", *masks_sizes(task.vit, chosen))
     which = {id(task.evaluation): "evaluation", id(task.discovery): "discovery"}.get(id(pairs), "given")
     which, pairs = ("evaluation", task.evaluation) if pairs is None else (which, pairs)
     every, pairs = None if pairs.design is None else pairs.right, pairs.under(chosen)

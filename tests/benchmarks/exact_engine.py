@@ -1,22 +1,17 @@
 """ACDC and exact effects against one plain forward pass per edge, what speculation brings, and where the time goes."""
 
-import _thread
-import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import torch
-from edge_attribution import DEIT, VIT_B, random_task
-from measure import Row, paired, peak_memory
-from vitcircuits.algorithms import acdc, budgeted_pruning, exact_effects
+from edge_attribution import DEIT
+from measure import Row, paired, random_task
+from vitcircuits.algorithms import acdc, exact_effects
 from vitcircuits.algorithms.engines.pruned_run import PrunedRun
 from vitcircuits.circuits import Task, class_contrast, compile_graph
 from vitcircuits.models import load_vit
@@ -112,45 +107,3 @@ def acdc_shares(name: str, tau: float, *, warm_up: bool) -> list[Row]:
     shares = {PHASES[phase]: seconds for phase, seconds in spent.items()} | rest
     over = f"ACDC altogether, {name}, tau {tau:g} ({whole:.1f} s)"
     return [Row(what, over, (seconds / whole,), torch.get_num_threads()) for what, seconds in shares.items()]
-
-
-def peak_of_the_first(seconds: float, algorithm: str, n_pairs: int, memory: int) -> Row:
-    """Peak memory over the budget on ViT-B/16 while the first seconds run, in a process of its own."""
-    threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        peak = pool.submit(_peak_of_the_first, seconds, algorithm, n_pairs, memory, threads).result()
-    shown = (
-        f"{algorithm}, {VIT_B}, {n_pairs} pairs, its first {seconds:.0f} s: peak memory of {peak / 1e6:,.0f} MB above "
-        f"model and images"
-    )
-    return Row(shown, f"memory={memory:,} bytes", (peak / memory,), threads)
-
-
-def _peak_of_the_first(seconds: float, algorithm: str, n_pairs: int, memory: int, threads: int) -> int:
-    torch.set_num_threads(threads)
-    task = random_task(VIT_B, n_pairs)
-    graph = compile_graph(task.vit)
-    run = {
-        "exact effects": lambda: exact_effects(graph, task, memory=memory),
-        "ACDC": lambda: acdc(graph, task, tau=3e-4, metric="logit_difference", memory=memory),
-        "budgeted pruning": lambda: budgeted_pruning(graph, task, memory=memory),
-    }[algorithm]
-
-    def work() -> None:
-        with _stopped_after(seconds):
-            run()
-
-    return peak_memory(work)
-
-
-@contextmanager
-def _stopped_after(seconds: float):
-    """Ends what runs inside when its time is over."""
-    timer = threading.Timer(seconds, _thread.interrupt_main)
-    timer.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        timer.cancel()

@@ -1,14 +1,17 @@
-"""What benchmarks share: paired rounds of two pieces of work, peak memory, and one row for each result."""
+"""What benchmarks share: paired rounds of two pieces of work, peak memory, a random task, a row for each result."""
 
 import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
+import timm
 import torch
+from vitcircuits.circuits import Ablation, Pairs, Task
+from vitcircuits.circuits.tasks.metrics import Metric
+from vitcircuits.models import load_vit
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,31 @@ def paired(
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """Bytes that the process holds at most while `work` runs, less what it held before.
+    """Bytes that this process holds at most while `work` runs, less what it held before; on Linux.
 
     Meant for a fresh process: memory that an earlier run has freed but kept would not be counted.
     """
     gc.collect()
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    peak = [before]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
 
-    def watch() -> None:
-        while not done.wait(0.002):
-            peak[0] = max(peak[0], process.memory_info().rss)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return peak[0] - before
+def _status(name: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines[name].split()[0])
+
+
+def random_task(name: str, n_pairs: int, ablation: str = "partner") -> Task:
+    """A timm model with random weights and random images."""
+    torch.manual_seed(0)
+    vit = load_vit(timm.create_model(name).eval().requires_grad_(False), name=name)
+    clean, corrupt, other = (torch.randn(n, 3, 224, 224) for n in (n_pairs, n_pairs, 2))
+    return Task(
+        vit,
+        Metric("logit_difference", (0,), (1,)),
+        Pairs(clean, corrupt),
+        Pairs(other[:1], other[1:]),
+        ablation=Ablation(ablation),
+    )

@@ -7,11 +7,12 @@ A measurement is a function of the number of rounds that returns rows; MEASUREME
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import edge_attribution
 import exact_engine
+import memory
 import psutil
 import timm
 import torch
@@ -21,26 +22,11 @@ from measure import Row
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
-MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {
+MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "eap": lambda rounds: [edge_attribution.eap_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
     "eap-each": lambda rounds: [edge_attribution.eap_at_each_token_time(DEIT, 8, rounds=rounds)],
     "eap-ig": lambda rounds: [edge_attribution.eap_ig_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
-    "memory": lambda rounds: (
-        [
-            edge_attribution.peak_over_budget(algorithm, VIT_B, 32, memory)
-            for algorithm, memory in (("EAP", 2_000_000_000), ("EAP-IG", 2_000_000_000))
-        ]
-        + [edge_attribution.peak_over_budget("EAP", VIT_B, 2, 200_000_000)]
-        + [
-            edge_attribution.peak_over_budget(algorithm, DEIT, 16, 500_000_000)
-            for algorithm in list(edge_attribution.RUNS)[2:]
-        ]
-        + [edge_attribution.peak_over_budget("learned masks, two steps", VIT_B, 4, 2_000_000_000)]
-        + [
-            exact_engine.peak_of_the_first(60, name, 32, 2_000_000_000)
-            for name in ("exact effects", "ACDC", "budgeted pruning")
-        ]
-    ),
+    "memory": lambda rounds: memory.rows(VIT_B, memory.BUDGETS),
     "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
     "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
     "acdc-deit": lambda rounds: [exact_engine.plain_over_acdc(CATS, tau, 1, warm_up=False) for tau in TAUS[CATS]],
@@ -61,10 +47,10 @@ def machine() -> str:
     found = Path("/proc/cpuinfo")
     lines = found.read_text().splitlines() if found.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    memory = psutil.virtual_memory().total / 2**30
+    whole = psutil.virtual_memory().total / 2**30
     return (
         f"Machine: {psutil.cpu_count(logical=True)} cores ({models[0] if models else platform.machine()}), "
-        f"{memory:.0f} GiB of memory; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{whole:.0f} GiB of memory; Python {platform.python_version()}, torch {torch.__version__}, "
         f"timm {timm.__version__}."
     )
 

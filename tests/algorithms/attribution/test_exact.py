@@ -5,6 +5,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import exact_effects
+from vitcircuits.algorithms.registry import least_memory
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
@@ -54,7 +55,8 @@ def test_law_6_micro_batched_is_whole(direction):
     task = make_task("partner")
     graph = compile_graph(task.vit, tokens="role")
     whole = exact_effects(graph, task, direction=direction)
-    micro = exact_effects(graph, task, direction=direction, memory=10_000)
+    least = least_memory("exact_effects", graph, task)
+    micro = exact_effects(graph, task, direction=direction, memory=least)
     np.testing.assert_allclose(micro.values, whole.values, rtol=0, atol=1e-9)
     np.testing.assert_allclose(micro.std_err, whole.std_err, rtol=0, atol=1e-9)
 

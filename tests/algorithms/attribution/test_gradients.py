@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vitcircuits.algorithms import eap, eap_ig, exact_effects
+from vitcircuits.algorithms.registry import least_memory
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
@@ -160,7 +161,8 @@ def test_batched_scores_equal_whole_ones(tokens):
     task = make_task(VARIANTS[2], "noise")
     graph = compile_graph(task.vit, tokens=tokens)
     for algorithm in (eap, eap_ig, exact_effects):
-        whole, single = algorithm(graph, task), algorithm(graph, task, memory=1)
+        least = least_memory(algorithm.__name__, graph, task)
+        whole, single = algorithm(graph, task), algorithm(graph, task, memory=least)
         for name in ("values", "mean_abs", "std_err"):
             np.testing.assert_allclose(getattr(single, name), getattr(whole, name), rtol=0, atol=1e-12)
 
@@ -214,11 +216,10 @@ def test_the_same_call_gives_the_same_bytes():
     assert first == second
 
 
-def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and_batches(monkeypatch):
+def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and_batches():
     """Oriented by what the clean image shows, and equal where pairs come a few at a time."""
     from dataclasses import replace
 
-    from vitcircuits.algorithms.attribution import contraction
     from vitcircuits.circuits import class_contrast
 
     vit = load_vit("toy/digits-2l")
@@ -231,7 +232,5 @@ def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and
         pairs = replace(task.discovery.select(rows), design=None)
         sides.append(sign * eap(graph, replace(task, discovery=pairs)).values)
     np.testing.assert_allclose(whole.values, np.mean(sides, 0), rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(contraction, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(contraction.Contraction.__init__, "__kwdefaults__", {"chunk_bytes": 200_000})
-    few = eap(graph, task, memory=2_000_000)
+    few = eap(graph, task, memory=least_memory("eap", graph, task))
     np.testing.assert_allclose(few.values, whole.values, rtol=1e-4, atol=1e-6)
