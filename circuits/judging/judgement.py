@@ -35,9 +35,10 @@ from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
 from .bootstrap import NAMES, Resamples, middle, share
-from .crossed_runs import FEWER_IMAGES, OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_runs import OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
+from .planned_runs import run_plan
 from .select import EVERY_SIZE_UP_TO
 from .transmission import Crossed
 
@@ -57,9 +58,9 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     )
     everything = measure(judging.pairs)
     right = everything.right or everything
-    part = fewer(right.pairs, FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE)
-    runs = run_masks(task.vit, graph, plan.masks, task.metric.response, part, baseline, **judging.options)
-    judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(part))
+    small = len(graph) <= EVERY_SIZE_UP_TO
+    part = fewer(right.pairs) if small else fewer(right.pairs, OF_LARGE, one_partner=True)
+    runs, judged, told = judging.run(task.metric.response, part)
     others = None if task.others is None else measure(task.others.under(baseline.ablation), label="others")
     means, unit = right.crossed.resamples.mean, task.metric.response.unit
     figures = {
@@ -74,7 +75,11 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
         **right.one_sided(),
     }
     method = {"sides": "both", "verdict": words(figures["transmission"]), **describe_images(everything), **method}
-    method |= {"n_curve_pairs": len(part), "aggregation": "ratio of differences of means over cells"}
+    method |= {
+        "n_curve_pairs": len(part),
+        "random_points": told,
+        "aggregation": "ratio of differences of means over cells",
+    }
     tables = {"controls": controls_table(plan, judged, runs, part, task), "images": image_table(everything)}
     found = Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method, {}, tables)
     return found, right.pairs
@@ -124,12 +129,9 @@ def _chance_figures(outputs: Floats, runs: MaskRuns, design: Design, judged: Jud
 
 def one_sided_report(judging: Judging, method: dict[str, Any]) -> Report:
     """Faithfulness first, with what random circuits of the same size get."""
-    task, plan, graph = judging.task, judging.plan, judging.circuit.graph
-    runs = run_masks(
-        task.vit, graph, plan.masks, task.metric, judging.pairs, judging.baseline, n_logits=1, **judging.options
-    )
-    judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(judging.pairs))
-    method = {"sides": "one", "sides_in_words": ONE_SIDED, **method}
+    plan, graph = judging.plan, judging.circuit.graph
+    runs, judged, told = judging.run(judging.task.metric, judging.pairs)
+    method = {"sides": "one", "sides_in_words": ONE_SIDED, "random_points": told, **method}
     figures = _figures(judging, runs, judged)
     return Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method)
 
@@ -330,6 +332,17 @@ class Judging:
     def resamples(self, pairs: Pairs) -> Resamples:
         """Draws of some pairs, or of their images."""
         return Resamples.of(pairs, self.n_bootstrap, seed=self.seed)
+
+    def run(self, metric: Metric, pairs: Pairs) -> tuple[MaskRuns, Judged, str]:
+        """The plan on some pairs, with the circuit's logits, and how many of its points were run, in words."""
+        vit, graph, masks, resamples = self.task.vit, self.circuit.graph, self.plan.masks, self.resamples(pairs)
+
+        def some(rows: list[int]) -> MaskRuns:
+            chosen = [masks[row] for row in rows]
+            return run_masks(vit, graph, chosen, metric, pairs, self.baseline, n_logits=1, **self.options)
+
+        runs, told = run_plan(self.plan, some, resamples)
+        return runs, Judged(runs.outputs, runs.clean_outputs, resamples), told
 
     @property
     def size(self) -> int:
