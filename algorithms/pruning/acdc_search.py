@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.memory import width_of
 from ...circuits.reach import prune
-from ...circuits.run import run_pairs
+from ...circuits.run import run_masks
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Task
@@ -291,19 +292,29 @@ class AcdcSearch:
         worsening = self._worsening(loss)
         if abs(worsening - self.plan.tau) > self.rounding:
             return worsening >= self.plan.tau, False
-        mask = self.kept.mask.copy()
-        mask[[destination.edge(gone) for gone in dropped]] = False
-        counted = self._counted(destination, column)
-        before = self._canonical(mask, counted)
-        mask[destination.edge(column)] = False
-        return self._worsening(before - self._canonical(mask, counted)) >= self.plan.tau, True
+        before = self.kept.mask.copy()
+        before[[destination.edge(gone) for gone in dropped]] = False
+        after = before.copy()
+        after[destination.edge(column)] = False
+        loss = self._canonical_loss(before, after, self._counted(destination, column))
+        return self._worsening(loss) >= self.plan.tau, True
 
-    def _canonical(self, mask: NDArray[np.bool_], counted: Rows) -> float:
-        """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
-        vit, pairs, plan = self.task.vit, self.task.searched, self.plan
-        logits = run_pairs(vit, self.graph, mask, pairs, self.baseline, memory=plan.memory // 8).double()
-        clean = pairs.wanted(torch.cat([vit(batch.clean) for batch in pairs.batches(self.sizes.pairs)])).double()
-        return float(plan.judged(logits, clean)[counted].mean())
+    def _canonical_loss(self, before: NDArray[np.bool_], after: NDArray[np.bool_], counted: Rows) -> float:
+        """What the watched metric loses between two masks, each in one whole run: the judge of what is too close."""
+        pairs, plan = self.task.searched, self.plan
+        runs = run_masks(
+            self.task.vit,
+            self.graph,
+            [before, after],
+            plan.judged,
+            pairs,
+            self.baseline,
+            n_logits=2,
+            memory=plan.memory // 8,
+            progress=False,
+        )
+        found = plan.judged(runs.logits, pairs.wanted(runs.clean_logits).expand_as(runs.logits))[:, counted].mean(1)
+        return float(found[0] - found[1])
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""
@@ -361,12 +372,18 @@ def _losses(now: NDArray[np.float64], values: NDArray[np.float64], goes: list[bo
 
 def _figures(losses: NDArray[np.float64], counted: Sequence[Rows]) -> list[list[float]]:
     """Each trial's mean over the pairs that count, mean of absolute values, and the mean's standard error."""
-    found = []
-    for loss, rows in zip(losses, counted, strict=True):
-        own = loss[rows]
-        spread = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else 0.0
-        found.append([float(own.mean()), float(np.abs(own).mean()), float(spread)] if len(own) else [0.0] * 3)
-    return found
+    if all(isinstance(rows, slice) for rows in counted):  # all pairs, for every trial
+        return _moments(losses).tolist() if len(losses) else []
+    return [_moments(loss[rows][None])[0].tolist() for loss, rows in zip(losses, counted, strict=True)]
+
+
+def _moments(own: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The three of each row, (trial, pair) -> (trial, 3)."""
+    n = own.shape[1]
+    if n == 0:
+        return np.zeros((len(own), 3))
+    spread = own.std(1, ddof=1) / n**0.5 if n > 1 else np.zeros(len(own))
+    return np.stack([own.mean(1), np.abs(own).mean(1), spread], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,7 +405,7 @@ class AcdcPlan:
         if isinstance(self.order, Scores):
             self.graph.require_same(self.order.graph, "scores")
 
-    @property
+    @cached_property
     def judged(self) -> Metric:
         """The metric that is watched.
 
