@@ -126,8 +126,9 @@ def judging_runs(task: Task, graph: Graph, *, n_random: int, curve: bool) -> int
     masks = n_masks(len(graph), n_random=n_random, curve=curve, every_kind=pairs.design is not None)
     if pairs.design is None:
         return masks * len(pairs)
-    images = FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE
-    share = 4 if pairs.design.crossed else 2  # a clean image's first partner of each class, or the image alone
+    small = len(graph) <= EVERY_SIZE_UP_TO
+    images = FEWER_IMAGES if small else OF_LARGE
+    share = 4 if pairs.design.crossed and small else 2  # a clean image's first partner of each class, or one alone
     others = 0 if task.others is None else len(task.others.under(task.ablation))
     return masks * min(share * images, len(pairs)) + 2 * (len(pairs) + others)
 

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models import processes
-from ..models.blocks import OpenBlock
+from ..models.blocks import ALL, OpenBlock
+from ..models.devices import pace
 from ..models.errors import GraphError
 from ..models.hooked import HookedViT
 from ..models.watching import progress_bar
@@ -38,8 +39,8 @@ from .ablation import Ablation, as_ablation
 from .baseline import DEFAULT_MEMORY, Baseline, constants, images_at_once, make_baseline
 from .circuit import Circuit
 from .edge_blocks import EdgeBlock
-from .graph import Graph
-from .memory import batch_size_for, chunk_size
+from .graph import Graph, first_head
+from .memory import batch_size_for, chunk_size, pairs_within
 from .reach import reach
 from .tasks.metrics import Metric
 from .tasks.task import Pairs
@@ -203,65 +204,114 @@ def masked_logits_from(
     of_token: Int[Tensor, "#batch token"] | None = None,
 ) -> Float[Tensor, "batch class"]:
     """The same from the residual in front of block 0, which need not come from images."""
-    of_token = torch.tensor(weights.graph.groups.of_token, device="cpu")[None] if of_token is None else of_token
-    run = _MaskedRun(vit, weights, embedded, ablated, of_token.to(vit.device))
+    return _run_mask(vit, weights, _Shared.of(vit, weights.graph, embedded, ablated, of_token))
+
+
+def _run_mask(vit: HookedViT, weights: MaskWeights, shared: _Shared) -> Float[Tensor, "batch class"]:
+    """Logits under a mask; its state is gone afterwards."""
+    run = _MaskedRun(vit, weights, shared)
     for layer, block in enumerate(vit.blocks):
         run.attention(layer, block)
-        run.mlp(layer, block)
-    return vit.readout.logits(run.read(weights[weights.graph.logits], weights.graph.n_sources)[0])
+        run.mlp(layer, block, vit.readout.read if layer == len(vit.blocks) - 1 else ALL)
+    return vit.readout.logits(run.read(-1, weights[weights.graph.logits], weights.graph.n_sources)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What masks on the same pairs have in common.
+
+    Args:
+        embedded: The residual in front of block 0.
+        ablated: What each source carries on a removed edge.
+        shadows: The ablated residual x' in front of each layer's heads and MLP, and of the logits.
+        of_token: Group of each token, (1 or batch, token).
+        buffer: Where differences a - a' are written; None where gradients flow through them.
+    """
+
+    embedded: Tensor
+    ablated: Sequence[Tensor] | Tensor
+    shadows: list[Tensor]
+    of_token: Tensor
+    buffer: Float[Tensor, "source batch token model"] | None
+
+    @classmethod
+    def of(cls, vit: HookedViT, graph: Graph, embedded: Tensor, ablated: Tensor, of_token: Tensor | None) -> _Shared:
+        """Of the ablated values of some pairs, groups of tokens being the graph's own unless they are given."""
+        of_token = torch.tensor(graph.groups.of_token, device="cpu")[None] if of_token is None else of_token
+        # learned values: unbound once, or every use of one source would send back an array of all
+        values = ablated.unbind() if ablated.requires_grad else ablated
+        shadows = [values[0]]
+        for layer, block in enumerate(vit.blocks):
+            heads = graph.head_sources(layer)
+            written = values[heads.start : heads.stop]
+            written = written if isinstance(written, Tensor) else torch.stack(written)
+            shadows.append(shadows[-1] + written.sum(0) + block.attn_bias)
+            shadows.append(shadows[-1] + values[graph.mlp_source(layer)])
+        buffer = None if torch.is_grad_enabled() else embedded.new_empty(len(values), *embedded.shape)
+        return cls(embedded, values, shadows, of_token.to(vit.device), buffer)
 
 
 class _MaskedRun:
-    """A masked run's state: the ablated residual x', this run's, and each source's difference to its ablated value."""
+    """A masked run's state: each source's difference to its ablated value, and the sum of them."""
 
-    def __init__(
-        self, vit: HookedViT, weights: MaskWeights, embedded: Tensor, ablated: Tensor, of_token: Tensor
-    ) -> None:
-        self.weights = weights
-        self.graph = weights.graph
-        self.of_token = of_token  # (1 or batch, token)
-        # learned values: unbound once, or every use of one source would send back an array of all
-        self.ablated = ablated.unbind() if ablated.requires_grad else ablated
-        self.x_ablated = ablated[0]
-        self.x_now = embedded
-        self.differences: list[Tensor | None] = [embedded - ablated[0]]  # None: carries its ablated value
-        self.mlp_reads = embedded  # of a parallel block, read before its heads write
+    def __init__(self, vit: HookedViT, weights: MaskWeights, shared: _Shared) -> None:
+        self.weights, self.graph, self.shared = weights, weights.graph, shared
+        self.of_token, self.ablated, self.buffer = shared.of_token, shared.ablated, shared.buffer
+        self.differences: list[Tensor | None] = []  # None: carries its ablated value
+        self.total = torch.zeros_like(shared.embedded)
+        self._skip(1)
+        self._record(0, shared.embedded)
+        self._advance(0, 1)
 
-    def read(self, kept: Tensor, n_sources: int) -> Float[Tensor, "row batch token model"]:
-        """x_r for the rows of a mask (row, group, source) that reads the first `n_sources` sources."""
+    def read(self, place: int, kept: Tensor, n_sources: int) -> Float[Tensor, "row batch token model"]:
+        """x_r for the rows of a mask (row, group, source) that stand at a place and read the first `n_sources`."""
         live = [source for source in range(n_sources) if self.differences[source] is not None]
-        kept = kept[:, :, live]
-        soft = kept.requires_grad
-        used = list(range(len(live))) if soft else torch.nonzero((kept != 0).any(0).any(0)).flatten().tolist()
-        dropped = list(range(len(live))) if soft else torch.nonzero((kept != 1).any(0).any(0)).flatten().tolist()
-        if not soft and len(dropped) < len(used):
-            return self.x_now - self._sum(1 - kept[:, :, dropped], [live[i] for i in dropped])
-        return self.x_ablated + self._sum(kept[:, :, used], [live[i] for i in used])
+        shadow, everywhere = self.shared.shadows[place], kept.flatten(0, 1)
+        if kept.requires_grad:
+            return self._plus(shadow, kept, live)
+        reads, lacks = (everywhere != 0).any(0).tolist(), (everywhere != 1).any(0).tolist()
+        used, dropped = ([source for source in live if some[source]] for some in (reads, lacks))
+        if len(dropped) < len(used):
+            return self._plus(shadow + self.total, kept - 1, dropped)
+        return self._plus(shadow, kept, used)
 
-    def _sum(self, factors: Tensor, sources: list[int]) -> Tensor:
-        """Sum over sources of factor x difference, (row, group, source) -> (row, batch, token, model)."""
+    def _plus(self, x: Tensor, factors: Tensor, sources: list[int]) -> Tensor:
+        """x plus the sum over sources of factor x difference, (row, group, source) -> (row, batch, token, model)."""
+        x = x.expand_as(self.total)
         if not sources:
-            return torch.zeros_like(self.x_now).expand(len(factors), *self.x_now.shape)
-        differences = torch.stack([self.differences[source] for source in sources])  # type: ignore[misc]
+            return x.expand(len(factors), *x.shape)
+        if self.buffer is not None and factors.shape[:2] == (1, 1):
+            x = x.clone()
+            for source, factor in zip(sources, factors[0, 0, sources].tolist(), strict=True):
+                x.add_(self.buffer[source], alpha=factor)
+            return x[None]
+        at, differences = self._stacked(sources)
+        factors = factors[:, :, at]
         if factors.shape[1] == 1:
-            return torch.tensordot(factors[:, 0], differences, dims=1)
+            return torch.addmm(x.reshape(1, -1), factors[:, 0], differences.flatten(1)).view(-1, *x.shape)
         factors = factors[:, self.of_token]  # row, 1 or batch, token, source
         if factors.shape[1] == 1:
-            return torch.einsum("rtu,ubtd->rbtd", factors[:, 0], differences)
-        return torch.einsum("rbtu,ubtd->rbtd", factors, differences)
+            return x + torch.einsum("rtu,ubtd->rbtd", factors[:, 0], differences)
+        return x + torch.einsum("rbtu,ubtd->rbtd", factors, differences)
+
+    def _stacked(self, sources: list[int]) -> tuple[slice | list[int], Float[Tensor, "source batch token model"]]:
+        """The differences of some sources; where they stand close together, without a copy of the buffer's part."""
+        if self.buffer is None:
+            return sources, torch.stack([self.differences[source] for source in sources])  # type: ignore[misc]
+        span = slice(sources[0], sources[-1] + 1)
+        at = span if 2 * len(sources) > span.stop - span.start else sources
+        return at, self.buffer[at]
 
     def attention(self, layer: int, block: OpenBlock) -> None:
         """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values."""
         graph, sources = self.graph, self.graph.head_sources(layer)
         first, stop = sources.start, sources.stop
-        if block.parallel:
-            self.mlp_reads = self._read_mlp(layer)
         live: NDArray[np.bool_] = np.logical_and(
             np.logical_or.reduce(self.weights.alive[first:stop], axis=1),
             np.logical_or.reduce(self.weights.needed[first:stop], axis=1),
         )
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
-        self.differences += [None] * graph.cfg.n_heads
+        self._skip(graph.cfg.n_heads)
         if len(heads):
             computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads, device="cpu").to(heads)
             z = self._head_outputs(layer, block, computed)  # row, batch, token, d_head
@@ -269,45 +319,53 @@ class _MaskedRun:
             for row, head in enumerate(computed.tolist()):
                 if live[head]:
                     self._record(first + head, writes[row])
-        written = self.ablated[first:stop]
-        written = written if isinstance(written, Tensor) else torch.stack(written)
-        self.x_ablated = self.x_ablated + written.sum(0) + block.attn_bias
-        self.x_now = self.x_now + block.attn_bias
-        self._advance(range(first, stop))
 
-    def _advance(self, sources: range) -> None:
-        """Adds what the sources wrote to this run's residual."""
-        for source in sources:
-            difference = self.differences[source]
-            self.x_now = self.x_now + self.ablated[source]
-            if difference is not None:
-                self.x_now = self.x_now + difference
+    def _advance(self, first: int, stop: int) -> None:
+        """Adds what the sources' differences come to."""
+        live = [source for source in range(first, stop) if self.differences[source] is not None]
+        if live:
+            self.total = self.total + self._stacked(live)[1].sum(0)
 
-    def _record(self, source: int, value: Tensor) -> None:
+    def _skip(self, n: int) -> None:
+        """The next sources carry their ablated values, unless they are recorded."""
+        if self.buffer is not None:
+            self.buffer[len(self.differences) : len(self.differences) + n].zero_()
+        self.differences += [None] * n
+
+    def _record(self, source: int, value: Tensor, tokens: slice = ALL) -> None:
+        """Notes what a source writes at some tokens; at others nothing will read it."""
         alive = self.weights.alive[source]
-        difference = value - self.ablated[source]
+        difference = value - self.ablated[source][:, tokens]
         if not alive.all():
             at = torch.from_numpy(alive).to(self.of_token.device)[self.of_token]
-            difference = difference * at[..., None]
+            difference = difference * at[:, tokens, None]
+        if self.buffer is not None:
+            self.buffer[source][:, tokens] = difference
+            difference = self.buffer[source]
+        elif tokens != ALL:
+            difference = torch.zeros_like(self.total).slice_scatter(difference, 1, tokens.start, tokens.stop)
         self.differences[source] = difference
 
     def _head_outputs(self, layer: int, block: OpenBlock, heads: Tensor) -> Tensor:
         blocks, rows = self.graph.layers[layer], self.graph.port_rows[heads.cpu().numpy()]
         needed_rows, places = np.unique(rows, return_inverse=True)
-        x = self.read(self.weights[blocks.attention][torch.from_numpy(needed_rows).to(heads)], blocks.attention.width)
-        normed = block.norm1(x)
+        kept = self.weights[blocks.attention][torch.from_numpy(needed_rows).to(heads)]
+        normed = block.norm1(self.read(2 * layer, kept, blocks.attention.width))
         places = places.reshape(rows.shape)
         q, k, v = (block.read_port(normed[rows_of_heads(places[:, p])], p, heads) for p in range(3))
         if blocks.inside is None:
             z = block.weigh(q, k, v)
         else:
             inside = self.weights[blocks.inside][torch.from_numpy(self.graph.inside_rows).to(heads)][heads].to(q)
-            z = self._blend(block, q, k, v, inside, heads)
+            z = self._blend(layer, block, (q, k, v), inside, heads)
         return block.close(q.expand(*z.shape[:-1], -1).transpose(0, 1), z.transpose(0, 1)).transpose(0, 1)
 
-    def _blend(self, block: OpenBlock, q: Tensor, k: Tensor, v: Tensor, inside: Tensor, heads: Tensor) -> Tensor:
+    def _blend(
+        self, layer: int, block: OpenBlock, ports: tuple[Tensor, Tensor, Tensor], inside: Tensor, heads: Tensor
+    ) -> Tensor:
         """Weighted values where a mask (head, keys or values, target group, source group) says what is this run's."""
-        normed = block.norm1(self.x_ablated)[None]
+        q, k, v = ports
+        normed = block.norm1(self.shared.shadows[2 * layer])[None]
         k_ablated, v_ablated = (block.read_port(normed, port, heads) for port in (1, 2))
         targets, sources = self.of_token[:, :, None], self.of_token[:, None, :]
         keys, values = inside[:, :, targets, sources].unbind(1)  # each (head, 1 or batch, target token, source token)
@@ -315,25 +373,29 @@ class _MaskedRun:
         pattern = block.masked(scores).softmax(-1)
         return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
 
-    def mlp(self, layer: int, block: OpenBlock) -> None:
-        """Runs a layer's MLP, unless it is cut off."""
-        source = self.graph.mlp_source(layer)
-        self.differences.append(None)
+    def mlp(self, layer: int, block: OpenBlock, tokens: slice) -> None:
+        """Runs a layer's MLP at some tokens, unless it is cut off; then heads and MLP are there for what follows."""
+        heads, source = self.graph.head_sources(layer), self.graph.mlp_source(layer)
+        if not block.parallel:
+            self._advance(heads.start, heads.stop)
+        self._skip(1)
         if self.weights.alive[source].any() and self.weights.needed[source].any():
-            x = self.mlp_reads if block.parallel else self._read_mlp(layer)
-            self._record(source, block.mlp_write(x))
-        self.x_ablated = self.x_ablated + self.ablated[source]
-        self._advance(range(source, source + 1))
-
-    def _read_mlp(self, layer: int) -> Float[Tensor, "batch token model"]:
-        edges = self.graph.layers[layer].mlp
-        return self.read(self.weights[edges], edges.width)[0]
+            edges = self.graph.layers[layer].mlp
+            x = self.read(2 * layer + (not block.parallel), self.weights[edges], edges.width)[0]
+            self._record(source, block.mlp_write(x[:, tokens]), tokens)
+        if block.parallel:
+            self._advance(heads.start, heads.stop)
+        self._advance(source, source + 1)
 
 
-def rows_of_heads(places: NDArray[np.intp]) -> list[int]:
-    """The row that each head reads, or a single row if all heads share it."""
+def rows_of_heads(places: NDArray[np.intp]) -> list[int] | slice:
+    """The row that each head reads, or a single row if all heads share it; a slice where they are evenly spaced."""
     rows = places.tolist()
-    return rows[:1] if len(set(rows)) == 1 else rows
+    if len(set(rows)) == 1:
+        return rows[:1]
+    step = rows[1] - rows[0]
+    even = step > 0 and rows == list(range(rows[0], rows[-1] + 1, step))
+    return slice(rows[0], rows[-1] + 1, step) if even else rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,7 +449,7 @@ def run_masks(
 
     def one(chunk: tuple[Part, Pairs]) -> tuple[Tensor, ...]:
         part, batch = chunk
-        reference, own = vit(batch.clean), [mask[part.edges] for mask in distinct]
+        reference, own = _clean_logits(vit, batch.clean), [mask[part.edges] for mask in distinct]
         wanted, found = batch.wanted(reference), _one_batch(vit, part.graph, own, batch, baseline, reference, bar)
         outputs, clean = metric(found, wanted.expand_as(found)), metric(reference, wanted)
         return _cpu(outputs), _cpu(found[place[:n_logits]]), _cpu(clean), _cpu(reference)
@@ -404,6 +466,13 @@ def run_masks(
     )
 
 
+def _clean_logits(vit: HookedViT, images: Tensor) -> Float[Tensor, "batch class"]:
+    """Logits of the whole model; an image that follows itself, as in pairs with several partners, runs once."""
+    new = [True, *(images[1:] != images[:-1]).flatten(1).any(1).tolist()]
+    first = torch.tensor(new, device=images.device)
+    return vit(images[first])[first.cumsum(0) - 1]
+
+
 def _one_batch(
     vit: HookedViT,
     graph: Graph,
@@ -415,14 +484,20 @@ def _one_batch(
 ) -> Float[Tensor, "mask batch class"]:
     """Logits of each mask on one batch."""
     found = reference.new_empty(len(masks), *reference.shape)
-    images, ablated, of_token = vit.check_images(batch.clean), baseline(batch), groups_of(graph, batch)
-    for row, mask in enumerate(masks):
-        if mask.all():
-            found[row] = reference
-        else:
-            found[row] = masked_logits(vit, MaskWeights.from_mask(graph, mask, vit), images, ablated, of_token)
-        bar.update()
+    weights = [None if mask.all() else MaskWeights.from_mask(graph, mask, vit) for mask in masks]
+    for rows in torch.arange(len(batch), device="cpu").split(_at_hand(vit)):
+        some = batch.select(rows)
+        embedded = vit.embed(vit.check_images(some.clean))
+        shared = _Shared.of(vit, graph, embedded, baseline(some), groups_of(graph, some))
+        for at, own in enumerate(weights):
+            found[at, rows] = reference[rows] if own is None else _run_mask(vit, own, shared)
+            bar.update(len(rows) / len(batch))
     return found
+
+
+def _at_hand(vit: HookedViT) -> int:
+    """Pairs at once: on a CPU as many as keep all that sources write in a cache."""
+    return pairs_within(vit, pace(vit.device).source_bytes, residuals=first_head(vit.cfg, vit.cfg.n_layers))
 
 
 def mask_key(mask: NDArray[np.bool_]) -> bytes:

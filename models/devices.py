@@ -32,22 +32,40 @@ class Pace:
     """How much at once suits a kind of device.
 
     Args:
-        hidden_bytes: Hidden neurons of an MLP.
+        hidden_bytes: Hidden neurons of an MLP, of a batch of trials.
+        piece_bytes: The same, of one product.
+        source_bytes: What all sources write.
         chunk_bytes: Both factors of the sum over edges, if memory allows.
         batch_work: What a batch costs once, in operations that could be done meanwhile.
         batch_cost: The most that a batch is taken to cost once, in trials.
     """
 
     hidden_bytes: int
+    piece_bytes: int
+    source_bytes: int
     chunk_bytes: int
     batch_work: float
     batch_cost: float
 
 
-CPU = Pace(hidden_bytes=12_000_000, chunk_bytes=32_000_000, batch_work=1e8, batch_cost=2.0)
-"""Measured: more hidden neurons are slower, since memory is asked for anew each time; chunks fit into a cache."""
+CPU = Pace(
+    hidden_bytes=12_000_000,
+    piece_bytes=6_000_000,
+    source_bytes=32_000_000,
+    chunk_bytes=32_000_000,
+    batch_work=1e8,
+    batch_cost=2.0,
+)
+"""Measured: more hidden neurons are slower, since memory is asked for anew each time; the rest fits into a cache."""
 
-GPU = Pace(hidden_bytes=1_000_000_000, chunk_bytes=1_000_000_000, batch_work=3e11, batch_cost=64.0)
+GPU = Pace(
+    hidden_bytes=1_000_000_000,
+    piece_bytes=1_000_000_000,
+    source_bytes=2**62,
+    chunk_bytes=1_000_000_000,
+    batch_work=3e11,
+    batch_cost=64.0,
+)
 """Estimated: some 1,500 kernels of a pass, 10 microseconds to start each, at 2e13 operations a second."""
 
 

@@ -362,11 +362,11 @@ class _GatedRun:
             x.requires_grad_(recorded)
             normed = block.norm1(x)
             at = torch.tensor(heads, device=self.gates.device)
-            normed_q = normed[_evenly(places[:, 0])]
+            normed_q = normed[rows_of_heads(places[:, 0])]
             if block.rope is None:  # else queries are turned by where they stand among all tokens
                 normed_q = normed_q[..., tokens, :]
             q = block.read_port(normed_q, 0, at)
-            k, v = (block.read_port(normed[_evenly(places[:, port])], port, at) for port in (1, 2))
+            k, v = (block.read_port(normed[rows_of_heads(places[:, port])], port, at) for port in (1, 2))
             ports = [q if block.rope is None else q[..., tokens, :], k, v]
             z, inside = self._attend(layer, ports, heads, recorded=recorded)
             writes = torch.matmul(z, block.out_weight[at][:, None])
@@ -434,12 +434,3 @@ class _GatedRun:
         if edges is not None and recorded.inside is not None:
             self._note(edges, grads[1])
         self._spread(block, recorded.rows, grads[0], ALL if block.kind == "attention" else recorded.tokens)
-
-
-def _evenly(places: NDArray[np.intp]) -> list[int] | slice:
-    """The row that each head reads; as a slice where they are evenly spaced, whose gradient costs no scatter."""
-    rows = rows_of_heads(places)
-    steps = set(np.diff(rows).tolist())
-    if len(steps) != 1 or min(steps) < 1:
-        return rows
-    return slice(rows[0], rows[-1] + 1, steps.pop())

@@ -274,7 +274,7 @@ class PrunedRun:
         """What an MLP writes, a piece at a time, so that its hidden neurons stay in memory that is at hand."""
         block, rows = self.vit.blocks[layer], x.flatten(0, -3)
         hidden = x.element_size() * self.graph.cfg.d_mlp * x.shape[-2]
-        most = pace(self.vit.device).hidden_bytes
+        most = pace(self.vit.device).piece_bytes
         if len(rows) * hidden <= most:
             return block.mlp_write(x)
         found = [block.mlp_write(part) for part in rows.split(max(1, most // hidden))]

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -390,12 +391,18 @@ def _losses(now: NDArray[np.float64], values: NDArray[np.float64], goes: list[bo
 
 def _figures(losses: NDArray[np.float64], counted: Sequence[Rows]) -> list[list[float]]:
     """Each trial's mean over the pairs that count, mean of absolute values, and the mean's standard error."""
-    found = []
-    for loss, rows in zip(losses, counted, strict=True):
-        own = loss[rows]
-        spread = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else 0.0
-        found.append([float(own.mean()), float(np.abs(own).mean()), float(spread)] if len(own) else [0.0] * 3)
-    return found
+    if all(isinstance(rows, slice) for rows in counted):  # all pairs, for every trial
+        return _moments(losses).tolist() if len(losses) else []
+    return [_moments(loss[rows][None])[0].tolist() for loss, rows in zip(losses, counted, strict=True)]
+
+
+def _moments(own: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The three of each row, (trial, pair) -> (trial, 3)."""
+    n = own.shape[1]
+    if n == 0:
+        return np.zeros((len(own), 3))
+    spread = own.std(1, ddof=1) / n**0.5 if n > 1 else np.zeros(len(own))
+    return np.stack([own.mean(1), np.abs(own).mean(1), spread], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,7 +424,7 @@ class AcdcPlan:
         if isinstance(self.order, Scores):
             self.graph.require_same(self.order.graph, "scores")
 
-    @property
+    @cached_property
     def judged(self) -> Metric:
         """The metric that is watched.
 

@@ -29,8 +29,15 @@ FEWER_IMAGES, OF_LARGE = 32, 16
 """Clean images of each class on which curves and controls are run; of large graphs, where a run takes long."""
 
 
-def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:
-    """The first clean images of each class that the model gets right, each with its first partner of each class."""
+def fewer(pairs: Pairs, most: int = FEWER_IMAGES, *, one_partner: bool = False) -> Pairs:
+    """The first clean images of each class that the model gets right, each with its first partner of each class.
+
+    Args:
+        pairs: Crossed pairs.
+        most: Clean images of each class.
+        one_partner: Each with a partner of one class alone, of either class at every other place: images that stand at
+            one place still meet the same partner, so what it adds still cancels in the clean contrast.
+    """
     design, seen, rows = pairs.design, {}, []
     assert design is not None
     sides, partners = design.clean_side.tolist(), design.partner_side.tolist()
@@ -43,7 +50,18 @@ def fewer(pairs: Pairs, most: int = FEWER_IMAGES) -> Pairs:
             rows.append(row)
             if image not in chosen:
                 chosen.append(image)
-    return pairs.select(rows)
+    return _alternating(pairs.select(rows)) if one_partner and design.crossed else pairs.select(rows)
+
+
+def _alternating(pairs: Pairs) -> Pairs:
+    """Pairs whose partners show the target at every other place of clean images, and the foil at those between."""
+    design = pairs.design
+    assert design is not None
+    place = torch.unique(design.clean_place, return_inverse=True)[1]
+    own = place % 2 == (design.partner_side == TARGET).long()
+    kept = pairs.select(torch.nonzero(own).flatten())
+    assert kept.design is not None
+    return kept if len(dict(kept.design.cells())) == len(dict(design.cells())) else pairs
 
 
 @dataclass(frozen=True, eq=False)

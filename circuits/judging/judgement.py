@@ -35,9 +35,10 @@ from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
 from .bootstrap import NAMES, Resamples, middle, share
-from .crossed_runs import FEWER_IMAGES, OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_runs import OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
+from .planned_runs import Planned, run_plan
 from .select import EVERY_SIZE_UP_TO
 from .transmission import Crossed
 
@@ -57,9 +58,9 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     )
     everything = measure(judging.pairs)
     right = everything.right or everything
-    part = fewer(right.pairs, FEWER_IMAGES if len(graph) <= EVERY_SIZE_UP_TO else OF_LARGE)
-    runs = run_masks(task.vit, graph, plan.masks, task.metric.response, part, baseline, **judging.options)
-    judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(part))
+    small = len(graph) <= EVERY_SIZE_UP_TO
+    part = fewer(right.pairs) if small else fewer(right.pairs, OF_LARGE, one_partner=True)
+    planned, judged = judging.run(task.metric.response, part, halve=not small)
     others = None if task.others is None else measure(task.others.under(baseline.ablation), label="others")
     means, unit = right.crossed.resamples.mean, task.metric.response.unit
     figures = {
@@ -74,8 +75,12 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
         **right.one_sided(),
     }
     method = {"sides": "both", "verdict": words(figures["transmission"]), **describe_images(everything), **method}
-    method |= {"n_curve_pairs": len(part), "aggregation": "ratio of differences of means over cells"}
-    tables = {"controls": controls_table(plan, judged, runs, part, task), "images": image_table(everything)}
+    method |= {
+        "n_curve_pairs": len(part),
+        "random_points": planned.told,
+        "aggregation": "ratio of differences of means over cells",
+    }
+    tables = {"controls": controls_table(plan, judged, planned, part, task), "images": image_table(everything)}
     found = Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method, {}, tables)
     return found, right.pairs
 
@@ -85,10 +90,10 @@ Floats = NDArray[np.float64]
 CONTROL_COLUMNS = ("what answers", "transmission", "R^2", "offset")
 
 
-def controls_table(plan: Plan, judged: Judged, runs: MaskRuns, pairs: Pairs, task: Task) -> Table:
+def controls_table(plan: Plan, judged: Judged, planned: Planned, pairs: Pairs, task: Task) -> Table:
     """The circuit, the model, no edge, equal logits, circuits that were given, and random ones, on some pairs."""
     assert pairs.design is not None
-    unit = task.metric.response.unit
+    unit, runs = task.metric.response.unit, planned.runs
     equal = torch.zeros(1, task.vit.cfg.n_classes, dtype=torch.float64, device="cpu")
     constant = np.full(len(pairs), float(task.metric.response(equal)))
     answers = {
@@ -103,34 +108,32 @@ def controls_table(plan: Plan, judged: Judged, runs: MaskRuns, pairs: Pairs, tas
         found = Crossed(pairs.design, values, runs.clean_outputs, runs.outputs[1], judged.resamples)
         rows.append((name, found.transmission(), found.reproduced(), found.offset(unit)))
     for name, at in plan.controls.items():
-        rows.append((name, *_chance_figures(runs.outputs[at], runs, pairs.design, judged)))
+        ran = np.flatnonzero(planned.ran[at].all(0))
+        own = (runs.outputs[at][:, ran], runs.clean_outputs[ran], pairs.design.select(ran.tolist()))
+        rows.append((name, *_chance_figures(*own)))
     return Table(CONTROL_COLUMNS, tuple(rows), f"on {len(pairs)} pairs that the model gets right")
 
 
-def _chance_figures(outputs: Floats, runs: MaskRuns, design: Design, judged: Judged) -> list[Figure]:
-    """Mean and middle 95% over circuits drawn by chance."""
-    whole = judged.resamples.whole
+def _chance_figures(outputs: Floats, clean: Floats, design: Design) -> list[Figure]:
+    """Mean and middle 95% over circuits drawn by chance, on the pairs that all of them ran on."""
+    whole = design.balanced(np.ones(len(clean)))
     contrast = design.contrast(whole) if design.sided else whole
-    clean = runs.clean_outputs
     spread = whole @ clean**2 - (whole @ clean) ** 2
     found = (
         (outputs @ contrast) / (clean @ contrast),
         1 - ((outputs - clean) ** 2 @ whole) / spread,
         (outputs - clean) @ whole,
     )
-    method = f"mean and middle 95% of {len(outputs)} circuits"
+    method = f"mean and middle 95% of {len(outputs)} circuits on {len(clean)} pairs"
     return [middle(values, unit, method) for values, unit in zip(found, ("share", "share", "logits"), strict=True)]
 
 
 def one_sided_report(judging: Judging, method: dict[str, Any]) -> Report:
     """Faithfulness first, with what random circuits of the same size get."""
-    task, plan, graph = judging.task, judging.plan, judging.circuit.graph
-    runs = run_masks(
-        task.vit, graph, plan.masks, task.metric, judging.pairs, judging.baseline, n_logits=1, **judging.options
-    )
-    judged = Judged(runs.outputs, runs.clean_outputs, judging.resamples(judging.pairs))
-    method = {"sides": "one", "sides_in_words": ONE_SIDED, **method}
-    figures = _figures(judging, runs, judged)
+    plan, graph = judging.plan, judging.circuit.graph
+    planned, judged = judging.run(judging.task.metric, judging.pairs)
+    method = {"sides": "one", "sides_in_words": ONE_SIDED, "random_points": planned.told, **method}
+    figures = _figures(judging, planned.runs, judged)
     return Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method)
 
 
@@ -330,6 +333,21 @@ class Judging:
     def resamples(self, pairs: Pairs) -> Resamples:
         """Draws of some pairs, or of their images."""
         return Resamples.of(pairs, self.n_bootstrap, seed=self.seed)
+
+    def run(self, metric: Metric, pairs: Pairs, *, halve: bool = False) -> tuple[Planned, Judged]:
+        """The plan on some pairs, with the circuit's logits; chance at first on half of them, where that is said."""
+        vit, graph, masks = self.task.vit, self.circuit.graph, self.plan.masks
+
+        def some(rows: list[int], which: NDArray[np.intp] | None) -> MaskRuns:
+            chosen, own = [masks[row] for row in rows], pairs if which is None else pairs.select(which.tolist())
+            return run_masks(vit, graph, chosen, metric, own, self.baseline, n_logits=1, **self.options)
+
+        def resample(which: NDArray[np.intp]) -> Resamples:
+            return self.resamples(pairs.select(which.tolist()))
+
+        planned = run_plan(self.plan, some, pairs.design if halve else None, resample)
+        runs = planned.runs
+        return planned, Judged(runs.outputs, runs.clean_outputs, self.resamples(pairs))
 
     @property
     def size(self) -> int:

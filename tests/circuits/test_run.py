@@ -6,8 +6,9 @@ import torch
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.run import run_circuit, run_masks
+from vitcircuits.circuits.run import MaskWeights, _clean_logits, masked_logits_from, run_circuit, run_masks
 from vitcircuits.circuits.tasks.task import Pairs
+from vitcircuits.circuits.token_parts import groups_of
 from vitcircuits.models.errors import GraphError, TaskError
 
 
@@ -159,3 +160,27 @@ def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports,
     close(found, case.clean)  # law 2
     with pytest.raises(TaskError, match="masks="):
         run(case, mask)
+
+
+@pytest.mark.parametrize("cache", [1, 10**9])
+def test_masks_that_run_together_are_what_each_is_alone_in_any_order(cache, case, monkeypatch, close):
+    """Also behind a mask of more edges, whose values the next one must not find; and with a gradient's own sums."""
+    monkeypatch.setattr("vitcircuits.circuits.run.CACHE", cache)
+    masks = [case.mask(share) for share in (0.9, 0.1, 0.5, 0.0, 0.3)]
+    for order in (masks, masks[::-1]):
+        runs = run_masks(case.vit, case.graph, order, case.task.metric, case.pairs, case.baseline, n_logits=5)
+        for mask, judged in zip(order, runs.logits, strict=True):
+            with case.vit.borrowed(), torch.enable_grad():
+                weights = MaskWeights.from_mask(case.graph, mask, case.vit)
+                wanted = masked_logits_from(case.vit, weights, *case.ends, groups_of(case.graph, case.pairs))
+            close(judged.to(wanted), wanted.detach())
+
+
+def test_clean_images_that_follow_themselves_run_once(case_of, monkeypatch, close):
+    case = case_of("plain")
+    images, seen = case.pairs.clean[[0, 0, 1, 1, 0]], []
+    whole = case.vit(images).detach()
+    embed = type(case.vit).embed
+    monkeypatch.setattr(type(case.vit), "embed", lambda vit, some: seen.append(len(some)) or embed(vit, some))
+    close(_clean_logits(case.vit, images).detach(), whole)
+    assert seen == [3]

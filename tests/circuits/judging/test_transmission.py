@@ -6,6 +6,7 @@ import torch
 from vitcircuits.circuits import compile_graph, evaluate, planted_task, truth_mask
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.judging.bootstrap import Resamples
+from vitcircuits.circuits.judging.crossed_runs import fewer
 from vitcircuits.circuits.judging.transmission import Crossed, reads, right_figures
 from vitcircuits.circuits.tasks.crossing import in_circles
 from vitcircuits.circuits.tasks.design import FOIL, NEITHER, TARGET, Design
@@ -195,3 +196,16 @@ def test_words_for_the_lower_bound():
     said = [reads(low) for low in (None, -0.2, 0.09, 0.1, 0.49, 0.5, 0.99)]
     assert said[1:3] == ["does not read the image"] * 2 and said[3:5] == ["reads it in part"] * 2
     assert said[5:] == ["reads the image"] * 2 and "not known" in said[0]
+
+
+@pytest.mark.parametrize(("n", "most"), [(12, 8), (9, 5), (4, 2)])
+def test_with_one_partner_each_a_leak_still_cancels(n, most):
+    """Every cell is there, and T of .7 m(x) + .4 m(x') is .7 exactly, from half of the pairs."""
+    design, images = circle(n, 2), torch.zeros(4 * n * 2, 1, 1, 1)
+    part = fewer(Pairs(images[: len(design)], images[: len(design)], design=design), most, one_partner=True).design
+    assert len(part) == part.n_images == 2 * most and part.crossed
+    m = np.random.default_rng(0).normal(size=2 * n) + np.repeat([4, -4], n)
+    clean, partner = m[part.clean_image.numpy()], m[part.partner_image.numpy()]
+    contrast = part.contrast(part.balanced(np.ones(len(part))))
+    found = (0.7 * clean + 0.4 * partner) @ contrast / (clean @ contrast)
+    assert found == pytest.approx(0.7, abs=1e-12 if most % 2 == 0 else 0.1)
