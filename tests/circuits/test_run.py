@@ -1,5 +1,7 @@
 """Law 2, and the masked run against plain loops over heads and tokens written from the definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import MaskWeights, _clean_logits, masked_logits_from, run_circuit, run_masks
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.circuits.token_parts import groups_of
+from vitcircuits.models import devices
 from vitcircuits.models.errors import GraphError, TaskError
 
 
@@ -165,7 +168,7 @@ def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports,
 @pytest.mark.parametrize("cache", [1, 10**9])
 def test_masks_that_run_together_are_what_each_is_alone_in_any_order(cache, case, monkeypatch, close):
     """Also behind a mask of more edges, whose values the next one must not find; and with a gradient's own sums."""
-    monkeypatch.setattr("vitcircuits.circuits.run.CACHE", cache)
+    monkeypatch.setattr(devices, "CPU", replace(devices.CPU, source_bytes=cache))
     masks = [case.mask(share) for share in (0.9, 0.1, 0.5, 0.0, 0.3)]
     for order in (masks, masks[::-1]):
         runs = run_masks(case.vit, case.graph, order, case.task.metric, case.pairs, case.baseline, n_logits=5)
