@@ -132,7 +132,7 @@ def sweep_page(outcomes: Sequence[Outcome]) -> str:
         "sweep.html",
         title=_title(outcomes),
         counts=_counts(outcomes),
-        columns=[*search, ("seed", "n"), *figures, ("curve", ""), ("status", "")],
+        columns=[*search, ("seed", "n"), ("status", ""), *figures, ("curve", "")],
         cells=[_page_row(outcome, names) for outcome in outcomes],
         seed_columns=[*search, ("seeds", "n"), *figures],
         seeds=_seeds(outcomes, names),
@@ -195,11 +195,11 @@ def _with_small(content: str, below: str, value: str) -> Cell:
 def _page_row(outcome: Outcome, names: Sequence[str]) -> list[Cell]:
     cell, report = outcome.cell, outcome.report
     named = [Cell(name, name) for name in (cell.model, cell.task, cell.algorithm)]
-    named.append(Cell(str(cell.seed), str(cell.seed), "n"))
+    named += [Cell(str(cell.seed), str(cell.seed), "n"), _status(outcome)]
     if report is None:
-        return [*named, *[Cell(NONE, "", "n")] * (1 + len(names)), Cell("", ""), _status(outcome)]
+        return [*named, *[Cell(NONE, "", "n")] * (1 + len(names)), Cell("", "")]
     figures = [_figure(figure_of(report, name)) for name in names]
-    return [*named, _size(report), *figures, Cell(markup(sparkline(report)), ""), _status(outcome)]
+    return [*named, _size(report), *figures, Cell(markup(sparkline(report)), "")]
 
 
 def _size(report: Report) -> Cell:
