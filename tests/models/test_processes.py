@@ -62,11 +62,11 @@ def test_what_one_process_raises_is_raised_on_all(on_processes, error):
     assert by_place == [([0], kind, text)] * 2
 
 
-def joined_anew(port, steps):
+def joined_anew(steps):
     distributed.destroy_process_group()
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     told = []
-    for step in steps:
+    for step, port in steps:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         try:
             with processes.joined():
                 if step == "fails" and processes.place() == 1:
@@ -80,12 +80,12 @@ def joined_anew(port, steps):
 
 
 def test_what_ends_one_process_ends_all_that_wait_for_it(on_processes):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    by_place = on_processes(2, joined_anew, port, ["works", "fails", "works", "leaves"])
-    done = ["0", "1", "2"]
-    assert by_place == [[done, "no such class", done, "the processes did not take the same steps"]] * 2
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [free.getsockname()[1] for free in (one, other)]
+    by_place = on_processes(2, joined_anew, list(zip(("fails", "leaves"), ports, strict=True)))
+    assert by_place == [["no such class", "the processes did not take the same steps"]] * 2
 
 
 def only_first_writes(folder):
