@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
     Raises:
         VitCircuitsError: The others cannot be reached.
     """
-    if started() == 1:
+    if started() == 1 or _group():
         yield
         return
     import torch
@@ -181,16 +181,17 @@ def _gathered(message: list[tuple[Any, Exception | None]] | Exception | None) ->
         raise LostProcessError(
             f"another process of this run has ended ({reason}): the same command goes on from what is finished."
         ) from error
-    for ended in found:
-        if isinstance(ended, Exception):
-            _over[:] = [True]
-            raise ended
-        if type(ended) is not type(message):
-            _over[:] = [True]
-            raise VitCircuitsError(
+    ended = [one for one in found if isinstance(one, Exception)]
+    if not ended and any(type(one) is not type(message) for one in found):
+        ended = [
+            VitCircuitsError(
                 "the processes did not take the same steps: call the same functions on all of them, or what one does "
                 "by itself inside processes.alone()."
             )
+        ]
+    if ended:
+        _over[:] = [True]
+        raise ended[0]
     return found
 
 

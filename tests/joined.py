@@ -41,7 +41,8 @@ def _serve(folder: Path, file: Path, function: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=place, world_size=count)
     found = getattr(module, function)(*pickle.loads((folder / "args.pkl").read_bytes()))
     (folder / f"{place}.pkl").write_bytes(pickle.dumps(found))
-    distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

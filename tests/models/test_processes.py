@@ -1,11 +1,15 @@
 """Work that is shared out comes back whole, in order, and with its reason where it fails."""
 
 import os
+import socket
 
 import numpy as np
 import pytest
+from torch import distributed
 from vitcircuits.models import processes
-from vitcircuits.models.errors import TaskError
+from vitcircuits.models.errors import TaskError, VitCircuitsError
+from vitcircuits.models.files import write_text_atomic
+from vitcircuits.models.watching import watched
 
 
 def shared():
@@ -56,6 +60,46 @@ def test_what_one_process_raises_is_raised_on_all(on_processes, error):
         ("TaskError", "no such class") if error else ("VitCircuitsError", "AwkwardError on process 1: cannot be sent")
     )
     assert by_place == [([0], kind, text)] * 2
+
+
+def joined_anew(steps):
+    distributed.destroy_process_group()
+    told = []
+    for step, port in steps:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        try:
+            with processes.joined():
+                if step == "fails" and processes.place() == 1:
+                    raise TaskError("no such class")
+                if step == "leaves" and processes.place() == 1:
+                    continue
+                told.append(list(processes.in_order(str, range(3))))
+        except VitCircuitsError as error:
+            told.append(str(error).partition(":")[0])
+    return told
+
+
+def test_what_ends_one_process_ends_all_that_wait_for_it(on_processes):
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [free.getsockname()[1] for free in (one, other)]
+    by_place = on_processes(2, joined_anew, list(zip(("fails", "leaves"), ports, strict=True)))
+    assert by_place == [["no such class", "the processes did not take the same steps"]] * 2
+
+
+def only_first_writes(folder):
+    path = write_text_atomic(f"{folder}/shared.txt", str(processes.place()))
+    with processes.alone():
+        write_text_atomic(f"{folder}/{processes.place()}.txt", "alone")
+    return str(path), watched(True)
+
+
+def test_of_processes_that_share_their_work_the_first_writes_and_is_heard(on_processes, tmp_path):
+    by_place = on_processes(2, only_first_writes, str(tmp_path))
+    assert by_place == [(str(tmp_path / "shared.txt"), first) for first in (True, False)]
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {"shared.txt": "0", "0.txt": "alone", "1.txt": "alone"}
 
 
 def test_one_process_does_each_job_when_it_is_asked_for():
