@@ -19,6 +19,7 @@ from ..circuits.judging.crossed_runs import FEWER_IMAGES, OF_LARGE
 from ..circuits.judging.plan import n_masks
 from ..circuits.judging.select import EVERY_SIZE_UP_TO, n_sizes
 from ..circuits.run import run_masks
+from ..models import processes
 from ..models.threads import is_small
 from ..models.watching import say, watched
 from .discovery import under_means
@@ -45,18 +46,21 @@ class Pace:
 
     @classmethod
     def of(cls, task: Task, graph: Graph) -> Pace:
-        """Timed on a few pairs of a task, the second time each."""
+        """Timed on a few pairs of a task by this process alone, the second time each, and shared by all of them."""
+        shared = processes.count()
         task = under_means(task)  # learned constants come later, and cost what means do
         most = _OF_SMALL if is_small(task.vit.cfg) else _TIMED_PAIRS
         pairs = task.searched.select(list(range(min(most, len(task.searched)))))
-        baseline = make_baseline(task.vit, task.ablation, task.reference[:most])
+        with processes.alone():
+            baseline = make_baseline(task.vit, task.ablation, task.reference[:most])
         half = np.arange(len(graph)) % 2 == 0
 
         def masked() -> None:
             run_masks(task.vit, graph, [half, ~half], task.metric, pairs, baseline, progress=False)
 
-        with torch.no_grad():
-            return cls(_timed(lambda: task.vit(pairs.clean)) / len(pairs), _timed(masked) / (2 * len(pairs)))
+        with torch.no_grad(), processes.alone():
+            seconds = _timed(lambda: task.vit(pairs.clean)), _timed(masked) / 2
+        return cls(*(one / (shared * len(pairs)) for one in seconds))
 
 
 def _timed(run: Callable[[], object]) -> float:

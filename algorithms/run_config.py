@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..circuits.formats.plain import json_text, plain
 from ..circuits.tasks.task_config import TaskConfig
+from ..models import processes
 from ..models.errors import FormatError, TaskError
 from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
@@ -238,6 +239,9 @@ def discover(
 ) -> Discovered:
     """Finds the circuit of a behaviour on discovery images, and judges it on others.
 
+    Joined processes (`torch.distributed.init_process_group`, gloo or nccl) that all call it share the work, find the
+    same, and the first of them writes.
+
     Args:
         model: An opened model, or its name as `load_vit` takes it; None for the model of a `Task`.
         task: A task, or what `TaskConfig` takes: {"data": "digits", "target": 3, "foil": 8}.
@@ -333,7 +337,11 @@ def find_and_judge(
             return Discovered(task, circuit, report, [], seconds, again)
         effects = effects_in_run(circuit, task, patches, memory=memory, progress=progress)
         seconds["patches"], clock = time.perf_counter() - clock, time.perf_counter()
-        files = [*written, *folder.write_all(circuit, report, gather(task, images=images_shown(report)), effects)]
+
+        def write() -> list[Path]:
+            return folder.write_all(circuit, report, gather(task, images=images_shown(report)), effects)
+
+        files = [*written, *processes.from_first(write)]
         seconds["files"] = time.perf_counter() - clock
         files.append(folder.finish(seconds))
         return Discovered(task, circuit, report, files, seconds, again)

@@ -1,7 +1,8 @@
 """What a run leaves behind: a folder that says what was run, resumes after an interruption, and is written atomically.
 
 `run.json` comes first, with status `running`, and is written again with status `done`. It alone holds what may differ
-between two runs of the same command (times, dates, the machine, versions): every other file has the same bytes again.
+between two runs of the same command (times, dates, the machine, versions): every other file has the same bytes again,
+on any number of processes, of which the first opens the folder and writes.
 
 | file | content |
 | --- | --- |
@@ -27,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models import processes
 from ..models.cards import READOUT_FILE
 from ..models.errors import FormatError
 from ..models.files import another_folder, lock_folder, unlock_folder
@@ -108,9 +110,12 @@ class RunFolder:
             FormatError: The folder cannot be written, holds a finished run of another configuration, or another process
                 is writing there.
         """
-        path = Path(path)
         facts = {"config": dict(config), "seed": seed, "device": device, "data_hash": data_hash}
         record = plain({**facts, "command": list(command), "versions": versions()}, non_finite="keep")
+        return processes.from_first(lambda: cls._locked(Path(path), record, overwrite))
+
+    @classmethod
+    def _locked(cls, path: Path, record: dict[str, Any], overwrite: bool) -> RunFolder:
         lock_folder(path)
         try:
             return cls._opened(path, record, overwrite)
@@ -185,6 +190,9 @@ class RunFolder:
 
     def load_scores_if_same(self) -> Scores | None:
         """The scores of an earlier run of the same configuration, if it got that far."""
+        return processes.from_first(self._load_scores)
+
+    def _load_scores(self) -> Scores | None:
         from .formats.json import load_scores
 
         path = self.path / SCORES
@@ -207,6 +215,11 @@ class RunFolder:
         Raises:
             FormatError: A file cannot be written.
         """
+        return processes.from_first(lambda: self._write_all(circuit, report, exhibit, patch_effects))
+
+    def _write_all(
+        self, circuit: Circuit, report: Report | None, exhibit: Exhibit | None, patch_effects: PatchEffects | None
+    ) -> list[Path]:
         written = [] if circuit.scores is None else [self.save_scores(circuit.scores)]
         if report is not None:
             written.append(report.save(self.path / "report.json"))

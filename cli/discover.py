@@ -47,6 +47,7 @@ examples:
 --prompts and --probe give a model other classes; their readout is saved in the run folder and used by `evaluate`.
 The run folder holds circuit.html to open in a browser. The same command goes on from an interrupted run, also with
 corrected options; only a finished run of other options is not replaced without --overwrite.
+Several processes share the work and find the same: torchrun --nproc-per-node 2 -m vitcircuits discover ...
 """
 
 

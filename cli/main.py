@@ -1,15 +1,23 @@
-"""`vitcircuits`: the command line. Each command is a file with `add_parser` and `run`; nothing heavy is imported."""
+"""`vitcircuits`: the command line. Each command is a file with `add_parser` and `run`; nothing heavy is imported.
+
+Under `torchrun` all processes run a command of `SHARED` and divide its work; of any other the first runs it alone. Only
+the first speaks, and its exit code tells what became of all.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ..algorithms.discovery import memory_on
-from ..models.errors import VitCircuitsError
+from ..models.errors import TaskError, VitCircuitsError
+from ..models.processes import LostProcessError, joined, started
 from ..models.watching import say
 from . import (
     benchmark,
@@ -51,6 +59,9 @@ COMMANDS = (
     train,
     doctor,
 )
+
+SHARED = (demo, discover, evaluate, stability, partners, compare)
+"""Commands whose work several processes share."""
 
 EPILOG = """\
 start here:
@@ -94,11 +105,47 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a mistake that its message repairs, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    place = int(os.environ.get("RANK", "0")) if started() > 1 else 0
+    return _told(arguments) if place == 0 else _beside_first(arguments, place)
+
+
+def _beside_first(arguments: list[str], place: int) -> int:
+    """The same on another process than the first: without a word, and with 0, as the first tells what became of all."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            args = make_parser().parse_args(arguments, argparse.Namespace(command_line=["vitcircuits", *arguments]))
+            with _together(args) as shared:
+                if shared:
+                    args.run(args)
+        except LostProcessError as error:
+            if place == 1:  # the first may be the one that died
+                print(f"vitcircuits: {error}", file=sys.__stderr__)
+            return 2
+        except (Exception, SystemExit, KeyboardInterrupt):
+            return 0
+    return 0
+
+
+@contextmanager
+def _together(args: argparse.Namespace) -> Iterator[bool]:
+    """Joins the processes, if there are several, for a command that they share; whether it is one.
+
+    Raises:
+        TaskError: The command starts processes itself.
+    """
+    if started() > 1 and args.run is sweep.run:
+        raise TaskError("sweep starts processes itself: call it without torchrun.")
+    shared = args.run in [command.run for command in SHARED]
+    with joined() if shared else nullcontext():
+        yield shared
+
+
+def _told(arguments: list[str]) -> int:
     args = argparse.Namespace(command_line=["vitcircuits", *arguments])
     try:
         args = make_parser().parse_args(arguments, args)
         say("loading ...")
-        with heartbeat():
+        with heartbeat(), _together(args):
             if getattr(args, "memory", None) == 0:
                 args.memory = memory_on(getattr(args, "device", None) or "cpu")
             return args.run(args)

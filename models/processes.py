@@ -36,7 +36,8 @@ class LostProcessError(VitCircuitsError):
 
 def started() -> int:
     """Processes that `torchrun` started, by the environment; they need not be joined."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    said = os.environ.get("WORLD_SIZE", "")
+    return int(said) if said.isdecimal() else 1
 
 
 def count() -> int:
@@ -82,7 +83,10 @@ def joined() -> Iterator[None]:
     try:
         distributed.init_process_group(backend, timeout=_LONGEST)
     except (RuntimeError, ValueError) as error:
-        raise VitCircuitsError(f"the processes could not join: {error}. Start them with torchrun.") from error
+        raise VitCircuitsError(
+            f"the processes could not join: {str(error).splitlines()[0].rstrip('.')}. Start them with torchrun, or "
+            f"unset WORLD_SIZE to work with one."
+        ) from error
     _over.clear()
     try:
         yield

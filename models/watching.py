@@ -1,7 +1,8 @@
 """What whoever waits sees on stderr: bars and lines, on where somebody watches, off in scripts.
 
-Somebody watches a terminal and a notebook; of several processes only the first is heard. `show_progress` says otherwise for everything that is not told itself by
-`progress=`, and so does `VITCIRCUITS_PROGRESS=1` or `0` in the environment, for commands as well.
+Somebody watches a terminal and a notebook; of several processes only the first is heard. `show_progress` says otherwise
+for everything that is not told itself by `progress=`, and so does `VITCIRCUITS_PROGRESS=1` or `0` in the environment,
+for commands as well.
 """
 
 from __future__ import annotations

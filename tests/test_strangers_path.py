@@ -22,7 +22,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("docs/command-line.md", "docs/sweep.md", "docs/attention.md", "docs/heads.md", "docs/lenses.md", "docs/scale.md")
+COMMANDS = (
+    "docs/command-line.md",
+    "docs/sweep.md",
+    "docs/attention.md",
+    "docs/heads.md",
+    "docs/lenses.md",
+    "docs/scale.md",
+)
 DATA = os.environ.get("VITCIRCUITS_TEST_DATA")
 LONGEST = 2.0
 """Seconds of silence."""

@@ -310,18 +310,29 @@ class AcdcSearch:
         worsening = self._worsening(loss)
         if abs(worsening - self.plan.tau) > self.rounding:
             return worsening >= self.plan.tau, False
-        mask = self.kept.mask.copy()
-        mask[[destination.edge(gone) for gone in dropped]] = False
-        counted = self._counted(destination, column)
-        before = self._canonical(mask, counted)
-        mask[destination.edge(column)] = False
-        return self._worsening(before - self._canonical(mask, counted)) >= self.plan.tau, True
+        before = self.kept.mask.copy()
+        before[[destination.edge(gone) for gone in dropped]] = False
+        after = before.copy()
+        after[destination.edge(column)] = False
+        loss = self._canonical_loss(before, after, self._counted(destination, column))
+        return self._worsening(loss) >= self.plan.tau, True
 
-    def _canonical(self, mask: NDArray[np.bool_], counted: Rows) -> float:
-        """The watched metric of a mask of kept edges by one run of the whole mask: the judge of what is too close."""
-        pairs, plan, said = self.task.searched, self.plan, {"memory": self.plan.memory // 2, "progress": False}
-        runs = run_masks(self.task.vit, self.graph, [mask], plan.judged, pairs, self.baseline, n_logits=1, **said)
-        return float(plan.judged(runs.logits[0], pairs.wanted(runs.clean_logits))[counted].mean())
+    def _canonical_loss(self, before: NDArray[np.bool_], after: NDArray[np.bool_], counted: Rows) -> float:
+        """What the watched metric loses between two masks, each in one whole run: the judge of what is too close."""
+        pairs, plan = self.task.searched, self.plan
+        runs = run_masks(
+            self.task.vit,
+            self.graph,
+            [before, after],
+            plan.judged,
+            pairs,
+            self.baseline,
+            n_logits=2,
+            memory=plan.memory // 2,
+            progress=False,
+        )
+        found = plan.judged(runs.logits, pairs.wanted(runs.clean_logits).expand_as(runs.logits))[:, counted].mean(1)
+        return float(found[0] - found[1])
 
     def _apply(self, destination: Destination, tried: list[int], step: dict[str, Any]) -> int:
         """Takes a step's decisions over; how many edges were dropped."""

@@ -49,13 +49,14 @@ from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants, make_basel
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
 from ...circuits.judging.bootstrap import FLOOR
-from ...circuits.memory import bytes_of_pair, require_memory
+from ...circuits.memory import bytes_of_pair, chunk_size, require_memory
 from ...circuits.run import masks_sizes, require_model, run_masks
 from ...circuits.scores import Scores
 from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.metrics import Metric, kl_divergence
-from ...circuits.tasks.task import Task
-from ...circuits.token_parts import parts_of
+from ...circuits.tasks.task import Pairs, Task
+from ...circuits.token_parts import Part, parts_of
+from ...models import processes
 from ...models.errors import TaskError
 from ...models.settings import COUNTS, SEEDS, Range
 from ...models.watching import progress_bar
@@ -357,58 +358,64 @@ class Reparameterized:
             return None
         return torch.cat([self.baseline(batch) for batch in pairs.batches(self.at_once)], 1)
 
-    def _ablated(self, which: Rows, generator: torch.Generator) -> Float[Tensor, "source pair token model"]:
-        if self._cached is not None:
-            return self._cached[:, which]
-        met = self.task.searched.select(which.tolist())
-        if self.plan.augments and self.task.ablation.kind == "partner":
-            met = replace(met, corrupt=augmented(met.corrupt, generator))
-        return self.baseline(met)
-
-    def _clean(self, which: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean images, and what the full model says to them, in float64 on the CPU."""
-        images = self.task.searched.clean[which]
-        if not self.plan.augments:
-            return self.task.vit.check_images(images), self.goal.full[which]
-        images = self.task.vit.check_images(augmented(images, generator))
-        return images, self.task.vit(images).double().cpu()
+    def _drawn(self, clean: Rows, partners: Rows, generator: torch.Generator) -> tuple[Tensor, Pairs]:
+        """A step's clean images, and the pairs whose ablated values they meet, photographs changed a little."""
+        images, met = self.task.searched.clean[clean], self.task.searched.select(partners.tolist())
+        if self.plan.augments:
+            images = augmented(images, generator)
+            if self.task.ablation.kind == "partner":
+                met = replace(met, corrupt=augmented(met.corrupt, generator))
+        return images, met
 
     def __call__(self, log_alpha: Edges, generator: torch.Generator, clean: Rows, partners: Rows) -> StepGradient:
-        """A few pairs at a time, under one draw."""
+        """In chunks of pairs under one draw; what chance decides is drawn before, the same on all processes."""
         gates, slope = draw_gates(log_alpha, generator)
-        gradient, outputs, seen, loss = torch.zeros_like(gates), [], [], 0.0
+        images, met = self._drawn(clean, partners, generator)
         graph, pairs = self.plan.graph, self.task.searched
-        for part in parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs):
-            if self.runner is None or self.runner.graph is not part.graph:
-                self.runner = GatedRunner(self.task.vit, part.graph)
-            own, met = clean[part.rows], partners[part.rows]
-            for start in range(0, len(own), self.at_once):
-                chosen, others = (which[start : start + self.at_once] for which in (own, met))
-                found = self._batch(self.runner, gates[part.edges], chosen, others, len(clean), generator)
-                outputs.append(self.goal.metric(found.logits.double().cpu(), self.goal.full[chosen]).numpy())
-                gradient[part.edges] += found.gradient.double().cpu()
-                seen.append(chosen)
-                loss += float(found.loss)
-        faithful = self.goal.faithfulness(np.concatenate(outputs), np.concatenate(seen))
-        return StepGradient(loss, faithful, gradient * slope)
+        parts = parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs)
+        size, every = chunk_size(self.task.vit, len(clean), self.at_once), np.arange(len(clean))
+        chunks = [
+            (part, rows[start : start + size])
+            for part in parts
+            for rows in [every[part.rows]]
+            for start in range(0, len(rows), size)
+        ]
 
-    def _batch(
-        self,
-        runner: GatedRunner,
-        gates: Edges,
-        chosen: Rows,
-        others: Rows,
-        n_pairs: int,
-        generator: torch.Generator,
-    ) -> GatedResult:
+        def one(chunk: tuple[Part, Rows]) -> tuple[NDArray[np.float64], Tensor, float]:
+            part, rows = chunk
+            ablated = (
+                self.baseline(met.select(rows.tolist())) if self._cached is None else self._cached[:, partners[rows]]
+            )
+            found, full = self._run(part.graph, gates[part.edges], images[rows], clean[rows], ablated, len(clean))
+            return (
+                self.goal.metric(found.logits.double().cpu(), full).numpy(),
+                found.gradient.double().cpu(),
+                float(found.loss),
+            )
+
+        gradient, outputs, loss = torch.zeros_like(gates), [], 0.0
+        for (part, _), (told, own, value) in zip(chunks, processes.at_once(one, chunks), strict=True):
+            outputs.append(told)
+            gradient[part.edges] += own
+            loss += value
+        seen = np.concatenate([clean[rows] for _, rows in chunks])
+        return StepGradient(loss, self.goal.faithfulness(np.concatenate(outputs), seen), gradient * slope)
+
+    def _run(
+        self, graph: Graph, gates: Edges, images: Tensor, clean: Rows, ablated: Tensor, n_pairs: int
+    ) -> tuple[GatedResult, Tensor]:
+        """A chunk's run, and what the full model says to its images, in float64 on the CPU."""
         vit, goal = self.task.vit, self.goal
-        images, full = self._clean(chosen, generator)
-        full = full.to(device=vit.device, dtype=vit.sum_dtype)
+        if self.runner is None or self.runner.graph is not graph:
+            self.runner = GatedRunner(vit, graph)
+        images = vit.check_images(images)
+        full = vit(images).double().cpu() if self.plan.augments else goal.full[clean]
+        wanted = full.to(device=vit.device, dtype=vit.sum_dtype)
 
         def loss(logits: Tensor) -> Tensor:
-            return goal.distance(logits, full).sum() / (n_pairs * goal.scale)
+            return goal.distance(logits, wanted).sum() / (n_pairs * goal.scale)
 
-        return runner(gates, vit.embed(images), self._ablated(others, generator), loss)
+        return self.runner(gates, vit.embed(images), ablated, loss), full
 
 
 class FiniteDifference:
