@@ -88,7 +88,7 @@ class RunConfig(Settings):
     patches: int | None = setting(None, _PATCHES, read=int, range=FROM_NONE, metavar="N")
     memory: int | None = setting(
         MEMORY,
-        "such as 2GB (default; on a GPU 60% of what is free)",
+        "such as 2GB (default; on a GPU 60%% of what is free)",
         read=read_bytes,
         range=Range(least=1),
         metavar="SIZE",
