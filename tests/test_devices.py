@@ -22,9 +22,9 @@ from vitcircuits.models.model_config import usable_device
 
 SHORT = {
     "acdc": {"tau": 0.3},
-    "budgeted_pruning": {"size": 60, "regrow_rounds": 1, "swaps": 1},
+    "budgeted_pruning": {"size": 60, "regrow_rounds": 0, "swaps": 0},
     "hybrid": {"budget": 0.05},
-    "learned_masks": {"steps": 4, "batch": 3, "size": 40},
+    "learned_masks": {"steps": 4, "batch": 3, "size": 40, "polish": "no"},
 }
 FEW = {"n_bootstrap": 5}
 
