@@ -218,7 +218,7 @@ def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and
     """Oriented by what the clean image shows, and equal where pairs come a few at a time."""
     from dataclasses import replace
 
-    from vitcircuits.algorithms.attribution import contraction
+    from vitcircuits.algorithms.attribution import plan
     from vitcircuits.circuits import class_contrast
 
     vit = load_vit("toy/digits-2l")
@@ -231,7 +231,6 @@ def test_scores_of_a_crossed_task_are_those_of_its_sides_whatever_the_chunks_and
         pairs = replace(task.discovery.select(rows), design=None)
         sides.append(sign * eap(graph, replace(task, discovery=pairs)).values)
     np.testing.assert_allclose(whole.values, np.mean(sides, 0), rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(contraction, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(contraction.Contraction.__init__, "__kwdefaults__", {"chunk_bytes": 200_000})
+    monkeypatch.setattr(plan, "chunk_bytes", lambda vit, memory: 200_000)
     few = eap(graph, task, memory=2_000_000)
     np.testing.assert_allclose(few.values, whole.values, rtol=1e-4, atol=1e-6)
