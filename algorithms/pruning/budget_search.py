@@ -325,9 +325,10 @@ class BudgetSearch:
             found = self._with(mask, better[: size - int(mask.sum())], size)
             if found is not None and self.measure.loss(found) < losses.min():
                 return found
-        return next((found for edge in better if (found := self._with(mask, [edge], size)) is not None), None)
+        one_more = (self._with(mask, better[at : at + 1], size) for at in range(len(better)))
+        return next((found for found in one_more if found is not None), None)
 
-    def _with(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp], size: int) -> Bools | None:
+    def _with(self, mask: Bools, edges: NDArray[np.intp], size: int) -> Bools | None:
         """The mask with some more edges; None if they are on no path, or more than fit."""
         found = mask.copy()
         found[edges] = True

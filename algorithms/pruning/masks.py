@@ -80,7 +80,7 @@ def learned_masks(
     task: Task,
     *,
     size: Size | Sequence[Size] = 0.05,
-    steps: Annotated[int, COUNTS] = 150,
+    steps: Annotated[int, COUNTS] = 200,
     batch: Annotated[int, COUNTS] = 8,
     learning_rate: Annotated[float, Range(above=0)] = 0.3,
     objective: Literal["auto", "both", "metric", "kl"] = "auto",
