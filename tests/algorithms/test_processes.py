@@ -6,11 +6,11 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import torch
-from vitcircuits.algorithms import node_effects
+from vitcircuits.algorithms import activation_patch, node_effects, optimal_ablation, path_patch, token_flow
 from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.algorithms.registry import ALGORITHMS, run_algorithm
 from vitcircuits.algorithms.work import counted_work
-from vitcircuits.circuits import class_contrast, compile_graph, evaluate, memory
+from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate, memory
 from vitcircuits.circuits.baseline import make_baseline
 from vitcircuits.models import load_vit
 
@@ -30,6 +30,11 @@ def slopes(graph, task):
     mask = np.arange(len(graph)) % 3 > 0
     baseline = make_baseline(task.vit, task.ablation, task.reference)
     return digest(*measure_slopes(task.vit, graph, mask, task.metric, task.searched, baseline))
+
+
+def constants(graph, task):
+    circuit = Circuit(graph, np.arange(len(graph)) % 3 > 0, ablation=task.ablation)
+    return digest(optimal_ablation(circuit, task, steps=2, batch=8).ablation.shifts.values)
 
 
 def judged(graph, task):
@@ -54,6 +59,10 @@ def everything():
         "denoising": lambda: of_scores(run_algorithm("exact_effects", one, tasks["noise"], direction="denoising")),
         "nodes": lambda: digest(node_effects(one, tasks["mean"]).values),
         "slopes": lambda: slopes(one, tasks["mean"]),
+        "activations": lambda: digest(activation_patch(one, tasks["partner"], "head_out").values),
+        "paths": lambda: digest(path_patch(one, tasks["partner"], sources="input").values),
+        "flow": lambda: digest(token_flow(tasks["partner"]).values),
+        "constants": lambda: constants(one, tasks["mean"]),
     }
     for name, compute in computations.items():
         with counted_work(task) as work:

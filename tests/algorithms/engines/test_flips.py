@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from vitcircuits.algorithms.engines import flips
 from vitcircuits.algorithms.engines.flips import changeable, measure_flips
 
 
@@ -37,6 +38,15 @@ def test_edges_bring_sources_to_life_and_cut_them_off(case_of, kind):
 def test_batches_within_little_memory_change_nothing(case_of):
     case = case_of("plain", n=3)
     check(case, case.mask(0.6), case.some(10), memory=1)
+
+
+def test_where_pairs_are_few_the_flips_are_cut_into_jobs(case_of, monkeypatch):
+    case, jobs = case_of("plain", n=2), []
+    monkeypatch.setattr(flips, "WORTH", 5)
+    monkeypatch.setattr(flips.processes, "in_order", lambda compute, some: map(compute, jobs.extend(some) or some))
+    check(case, np.ones(len(case.graph), dtype=bool), range(len(case.graph)))
+    dealt = np.concatenate([job.flips for job in jobs])
+    assert len(jobs) > 2 and sorted(dealt.tolist()) == list(range(len(case.graph)))
 
 
 def test_what_cannot_change_anything_is_not_run(case_of):
