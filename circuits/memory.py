@@ -6,12 +6,21 @@ of patterns (head x token x token), and so many numbers beside. Callers say how 
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..models.hooked import HookedViT
+from ..models.threads import work
 from .graph import first_head
 
 Count = float | int
+
+CHUNKS = 8
+"""Pairs are cut into so many chunks or more, which as many processes can share."""
+
+LEAST_WORK = 1e8
+"""Products of a plain forward pass that a chunk is worth: smaller models take more pairs at once."""
 
 
 def element_bytes(vit: HookedViT) -> int:
@@ -64,3 +73,16 @@ def batch_size_for(vit: HookedViT, memory: int, copies: float | int = 1.0) -> in
     """Pairs that fit into `memory` bytes when `copies` arrays of all sources are held at once; at least 1."""
     sources = first_head(vit.cfg, vit.cfg.n_layers)
     return pairs_within(vit, memory, residuals=copies * sources + 12 * vit.cfg.n_heads, patterns=12)
+
+
+def chunk_size(vit: HookedViT, n_pairs: int, most: int) -> int:
+    """Pairs in a chunk, which one process computes at once (`models/processes`); it knows not how many there are.
+
+    Args:
+        vit: The opened model.
+        n_pairs: How many there are.
+        most: Pairs that fit into memory.
+    """
+    worth = math.ceil(LEAST_WORK / (work(vit.cfg) * vit.cfg.n_layers))
+    size = max(1, min(most, max(worth, math.ceil(n_pairs / CHUNKS))))
+    return math.ceil(n_pairs / max(1, math.ceil(n_pairs / size)))

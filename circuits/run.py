@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..models import processes
 from ..models.errors import GraphError
 from ..models.hooked import HookedViT
 from ..models.watching import progress_bar
@@ -36,10 +37,10 @@ from .baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from .circuit import Circuit
 from .graph import Graph, first_head
 from .masked_run import MaskWeights, SharedValues, masked_logits, run_mask
-from .memory import batch_size_for, pairs_within
+from .memory import batch_size_for, chunk_size, pairs_within
 from .tasks.metrics import Metric
 from .tasks.task import Pairs
-from .token_parts import groups_of, parts_of, rows_of
+from .token_parts import Part, groups_of, parts_of, rows_of
 
 CACHE = 32_000_000
 """Bytes that a CPU has at hand: arrays of more are read from memory anew for every destination."""
@@ -110,14 +111,20 @@ def run_pairs(
     memory: int = DEFAULT_MEMORY,
 ) -> Float[Tensor, "pair class"]:
     """Logits under a mask of kept edges, in batches that fit into `memory` bytes."""
-    parts, logits = parts_of(graph, pairs, alike=False), []
+    parts = parts_of(graph, pairs, alike=False)
+    size = chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=3))
+
+    def one(chunk: tuple[Part, Pairs, MaskWeights]) -> Tensor:
+        part, batch, weights = chunk
+        images, of_token = vit.check_images(batch.clean), groups_of(part.graph, batch)
+        return masked_logits(vit, weights, images, baseline(batch), of_token).cpu()
+
     with torch.no_grad(), vit.borrowed():
-        for part in parts:
-            weights = MaskWeights.from_mask(part.graph, mask[part.edges], vit)
-            for batch in part.pairs.batches(batch_size_for(vit, memory, copies=3)):
-                images, of_token = vit.check_images(batch.clean), groups_of(part.graph, batch)
-                logits.append(masked_logits(vit, weights, images, baseline(batch), of_token))
-    return torch.cat(logits)[rows_of(parts)]
+        weights = [MaskWeights.from_mask(part.graph, mask[part.edges], vit) for part in parts]
+        chunks = [
+            (part, batch, own) for part, own in zip(parts, weights, strict=True) for batch in part.pairs.batches(size)
+        ]
+        return torch.cat(list(processes.in_order(one, chunks)))[rows_of(parts)].to(vit.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,25 +172,25 @@ def run_masks(
         label: What the bar is called.
     """
     distinct, place = _distinct(masks)
-    size, parts = batch_size_for(vit, memory, copies=3.0), parts_of(graph, pairs, alike=False)
-    outputs, kept, clean_outputs, clean_logits = [], [], [], []
-    batches = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
-    with torch.no_grad(), vit.borrowed(), progress_bar(label, len(distinct) * len(batches), progress, "run") as bar:
-        for part, batch in batches:
-            reference = _clean_logits(vit, batch.clean)
-            wanted = batch.wanted(reference)
-            found = _one_batch(
-                vit, part.graph, [mask[part.edges] for mask in distinct], batch, baseline, reference, bar
-            )
-            outputs.append(_cpu(metric(found, wanted.expand_as(found)))[place])
-            kept.append(_cpu(found[place[:n_logits]]))
-            clean_outputs.append(_cpu(metric(reference, wanted)))
-            clean_logits.append(_cpu(reference))
+    parts = parts_of(graph, pairs, alike=False)
+    size = chunk_size(vit, len(pairs), batch_size_for(vit, memory, copies=3.0))
+    chunks = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
+
+    def one(chunk: tuple[Part, Pairs]) -> tuple[Tensor, ...]:
+        part, batch = chunk
+        reference, own = _clean_logits(vit, batch.clean), [mask[part.edges] for mask in distinct]
+        wanted, found = batch.wanted(reference), _one_batch(vit, part.graph, own, batch, baseline, reference, bar)
+        outputs, clean = metric(found, wanted.expand_as(found)), metric(reference, wanted)
+        return _cpu(outputs), _cpu(found[place[:n_logits]]), _cpu(clean), _cpu(reference)
+
+    total = len(distinct) * len(chunks) // processes.count()
+    with torch.no_grad(), vit.borrowed(), progress_bar(label, total, progress, "run") as bar:
+        outputs, logits, clean, clean_logits = zip(*processes.in_order(one, chunks), strict=True)
     rows = rows_of(parts)
     return MaskRuns(
-        torch.cat(outputs, 1)[:, rows].numpy(),
-        torch.cat(clean_outputs)[rows].numpy(),
-        torch.cat(kept, 1)[:, rows],
+        torch.cat(outputs, 1)[place][:, rows].numpy(),
+        torch.cat(clean)[rows].numpy(),
+        torch.cat(logits, 1)[:, rows],
         torch.cat(clean_logits)[rows],
     )
 
@@ -207,7 +214,7 @@ def _one_batch(
     """Logits of each mask on one batch."""
     found = reference.new_empty(len(masks), *reference.shape)
     weights = [None if mask.all() else MaskWeights.from_mask(graph, mask, vit) for mask in masks]
-    for rows in torch.arange(len(batch)).split(_at_hand(vit)):
+    for rows in torch.arange(len(batch), device="cpu").split(_at_hand(vit)):
         some = batch.select(rows)
         embedded = vit.embed(vit.check_images(some.clean))
         shared = SharedValues.of(vit, graph, embedded, baseline(some), groups_of(graph, some))

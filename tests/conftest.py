@@ -22,6 +22,8 @@ from timm.models.vision_transformer import (  # noqa: E402
     VisionTransformer,
 )
 
+from . import joined  # noqa: E402
+
 # One thread: the tensors are tiny, and threads that wait for one another on a busy machine took far longer. .ci/run
 # asks for two as well: sums over two threads end in other bits. numpy's threads follow OMP_NUM_THREADS.
 torch.set_num_threads(int(os.environ.get("VITCIRCUITS_TEST_THREADS", "1")))
@@ -440,3 +442,13 @@ def unchecked():
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def on_processes(tmp_path_factory):
+    """Calls a function of a test file on several joined processes: what it gives on each, by place."""
+
+    def call(count, function, *args):
+        return joined.on_processes(tmp_path_factory.mktemp("joined"), count, function, *args)
+
+    return call
