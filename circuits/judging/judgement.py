@@ -3,7 +3,8 @@
 The circuit and the empty one run on all pairs. Figures are taken over the clean images that the model classifies right,
 and, beside them, over all. The curve and the controls are run on a part of the right ones, whose number is said; on
 graphs of over 2,000 edges each image meets one partner there, and chance runs on half of them first
-(`planned_runs.py`). What cheats and chance get stands in one table beside the circuit: a figure that they share says nothing.
+(`planned_runs.py`). What cheats and chance get stands in one table beside the circuit: a figure that they share says
+nothing.
 
 The judgement of a circuit on a one-sided task, whose clean images show the target alone.
 
