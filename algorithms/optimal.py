@@ -31,8 +31,9 @@ from torch import Tensor
 from ..circuits.ablation import Ablation, Shifts
 from ..circuits.baseline import DEFAULT_MEMORY, Baseline, make_baseline, shifts_of_tokens
 from ..circuits.circuit import Circuit
+from ..circuits.masked_run import MaskWeights, masked_logits_from
 from ..circuits.memory import chunk_size, pairs_within
-from ..circuits.run import MaskWeights, masked_logits_from, require_model, run_pairs
+from ..circuits.run import require_model, run_pairs
 from ..circuits.tasks.task import Task
 from ..circuits.token_parts import Part, groups_of, parts_of
 from ..circuits.tokens import group_tokens

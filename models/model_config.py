@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import processes
 from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path

@@ -336,8 +336,8 @@ class Case:
 
         What no open gate connects with the input carries its ablated value.
         """
+        from vitcircuits.circuits.masked_run import MaskWeights, masked_logits_from
         from vitcircuits.circuits.reach import reach
-        from vitcircuits.circuits.run import MaskWeights, masked_logits_from
 
         soft = torch.as_tensor(gates).to(self.vit.dtype).clone().requires_grad_()
         found = reach(self.graph, np.asarray(gates) > 0)

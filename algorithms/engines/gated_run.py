@@ -29,9 +29,9 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
+from ...circuits.masked_run import rows_of_heads
 from ...circuits.memory import chunk_size, pairs_within
 from ...circuits.reach import Reach, reach
-from ...circuits.run import rows_of_heads
 from ...circuits.tasks.metrics import Metric
 from ...circuits.tasks.task import Pairs
 from ...circuits.token_parts import Part, parts_of, rows_of

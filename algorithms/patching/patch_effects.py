@@ -37,9 +37,10 @@ from ...circuits.circuit import Circuit
 from ...circuits.effect_table import Direction, require_direction
 from ...circuits.figure_data import image_keys, in_turn, pixels
 from ...circuits.judging.evaluation import ablation_of
+from ...circuits.masked_run import MaskWeights, masked_logits_from
 from ...circuits.memory import batch_size_for
 from ...circuits.patch_effects import PatchEffects
-from ...circuits.run import MaskWeights, masked_logits_from, require_model
+from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.token_parts import parts_of
 from ...models.config import TokenLayout

@@ -25,8 +25,9 @@ from ...circuits.baseline import DEFAULT_MEMORY, make_baseline, values_from
 from ...circuits.edge_sets import EdgeSet, edge_set, find_ends
 from ...circuits.effect_table import Direction, PathTable, require_direction
 from ...circuits.graph import Graph
+from ...circuits.masked_run import MaskWeights, masked_logits_from
 from ...circuits.memory import chunk_size
-from ...circuits.run import MaskWeights, masked_logits_from, require_model
+from ...circuits.run import require_model
 from ...circuits.tasks.task import Pairs, Task
 from ...models import processes
 from ...models.errors import GraphError

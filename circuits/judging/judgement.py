@@ -1,8 +1,10 @@
 """The judgement of a circuit on a crossed task: what it transmits first, one-sided faithfulness last.
 
 The circuit and the empty one run on all pairs. Figures are taken over the clean images that the model classifies right,
-and, beside them, over all. The curve and the controls are run on a part of the right ones, whose number is said. What
-cheats and chance get stands in one table beside the circuit: a figure that they share says nothing.
+and, beside them, over all. The curve and the controls are run on a part of the right ones, whose number is said; on
+graphs of over 2,000 edges each image meets one partner there, and chance runs on half of them first
+(`planned_runs.py`). What cheats and chance get stands in one table beside the circuit: a figure that they share says
+nothing.
 
 The judgement of a circuit on a one-sided task, whose clean images show the target alone.
 

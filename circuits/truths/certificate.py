@@ -30,7 +30,7 @@ from ...models.toys.model_folders import DATA_FACTS, save_weights, versions, wri
 from ...models.toys.training import borrowed_threads, learning_rate, make_optimizer
 from ..baseline import source_values
 from ..graph import compile_graph
-from ..run import MaskWeights, masked_logits
+from ..masked_run import MaskWeights, masked_logits
 from ..tasks.metrics import kl_divergence
 from .planted import truth_mask
 

@@ -9,7 +9,7 @@ from torch import nn
 from vitcircuits.algorithms import eap, exact_effects
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline
-from vitcircuits.circuits.run import MaskWeights, masked_logits
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import probe_readout
 from vitcircuits.models.readouts import TextHead

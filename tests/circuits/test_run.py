@@ -7,8 +7,9 @@ import pytest
 import torch
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.graph import compile_graph
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits_from
 from vitcircuits.circuits.reach import prune
-from vitcircuits.circuits.run import MaskWeights, _clean_logits, masked_logits_from, run_circuit, run_masks
+from vitcircuits.circuits.run import _clean_logits, run_circuit, run_masks
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.circuits.token_parts import groups_of
 from vitcircuits.models import devices

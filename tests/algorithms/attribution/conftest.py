@@ -3,7 +3,7 @@
 import pytest
 import torch
 from vitcircuits.circuits import Ablation, Pairs, Task
-from vitcircuits.circuits.run import MaskWeights, masked_logits_from
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits_from
 from vitcircuits.circuits.tasks.metrics import Metric
 
 

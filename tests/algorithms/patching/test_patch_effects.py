@@ -7,7 +7,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import activation_patch, eap, patch_effects
 from vitcircuits.circuits import Ablation, Circuit, Pairs, Task, compile_graph, planted_task, run_circuit
-from vitcircuits.circuits.run import MaskWeights, masked_logits_from
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits_from
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.token_parts import parts_of
 from vitcircuits.circuits.truths.planted import NOISE_FLOOR

@@ -11,7 +11,7 @@ from torch import nn
 from vitcircuits.algorithms import eap, eap_ig, exact_effects, logit_attribution, relp
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline, source_values
-from vitcircuits.circuits.run import MaskWeights, masked_logits
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models.errors import ModelError
 from vitcircuits.models.hooked import HookedViT

@@ -12,7 +12,7 @@ from torch import nn
 from vitcircuits.algorithms import eap, eap_ig, exact_effects, relp
 from vitcircuits.circuits import Circuit, Pairs, Task, compile_graph, run_circuit
 from vitcircuits.circuits.baseline import make_baseline, source_values
-from vitcircuits.circuits.run import MaskWeights, masked_logits
+from vitcircuits.circuits.masked_run import MaskWeights, masked_logits
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.adapters.watching import shadow_of, watch
