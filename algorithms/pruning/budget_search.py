@@ -186,7 +186,7 @@ class BudgetSearch:
             step = {"step": kind, "kept": None if found is None else np.flatnonzero(found).tolist()}
             step |= {"exact": self.measure.n_exact, "slopes": self.measure.n_slopes, "pace": list(self.pace)}
             self.journal.append(step)
-        elif step.get("step") != kind:
+        elif step.get("step") != kind or "pace" not in step:
             raise FormatError(
                 "the journal does not fit this search: it was edited, or written by another version. Remove it to "
                 "start anew."
