@@ -325,10 +325,11 @@ def find_and_judge(
 
     with nullcontext() if folder is None else folder:
         say_estimate(task, discovery, n_random=n_random, progress=progress)
-        _require_memory(task, discovery, memory)
+        known = _known_scores(discovery, folder)
+        _require_memory(task, discovery, memory, searched=known is None)
         written = [] if folder is None else folder.save_readout(task.vit)
         clock, seconds, seed = time.perf_counter(), dict(seconds), int(task.info.get("seed", 0))
-        found = _searched(task, discovery, folder, memory, progress)
+        found = _searched(task, discovery, folder, memory, progress) if known is None else known
         circuit = discovery.select(found, task, memory=memory, progress=progress)
         seconds["search"], clock = time.perf_counter() - clock, time.perf_counter()
         report = evaluate(circuit, task, n_random=n_random, seed=seed, memory=memory, progress=progress)
@@ -347,33 +348,35 @@ def find_and_judge(
         return Discovered(task, circuit, report, files, seconds, again)
 
 
-def _require_memory(task: Task, discovery: Discovery, memory: int) -> None:
-    """Refuses a budget that the search or the judgement after it would refuse, before either."""
+def _require_memory(task: Task, discovery: Discovery, memory: int, *, searched: bool) -> None:
+    """Refuses a budget that the search, if there is one, or the judgement after it would refuse, before either."""
     from ..circuits.memory import require_memory
     from ..circuits.run import masks_sizes
     from .discovery import under_means
     from .registry import least_memory
 
     least = 0
-    if discovery.entry is not None:
+    if searched and discovery.entry is not None:
         least = least_memory(discovery.name, discovery.graph(task.vit), under_means(task), **discovery.options)
     require_memory(
         memory, f"{discovery.name} of {task.vit.cfg.name}", *masks_sizes(task.vit, task.ablation), least=least
     )
 
 
+def _known_scores(discovery: Discovery, folder: RunFolder | None) -> Scores | None:
+    """Scores that an earlier run left; what a function does, no record says."""
+    left = folder is not None and discovery.entry is not None and not discovery.finds_circuits
+    return folder.load_scores_if_same() if folder is not None and left else None
+
+
 def _searched(
     task: Task, discovery: Discovery, folder: RunFolder | None, memory: int, progress: bool | None
 ) -> Scores | Circuit:
-    """What the search finds, or scores that an earlier run left."""
+    """What the search finds."""
     from ..circuits.circuit import Circuit
 
     if folder is None:
         return discovery.search(task, memory=memory, progress=progress)
-    known = discovery.entry is not None and not discovery.finds_circuits  # what a function does, no record says
-    scores = folder.load_scores_if_same() if known else None
-    if scores is not None:
-        return scores
     found = discovery.search(task, journal=folder.journal, memory=memory, progress=progress)
     if not isinstance(found, Circuit):
         folder.save_scores(found)

@@ -143,8 +143,8 @@ def _tower_name(vit: HookedViT) -> str:
     found = tower_of(vit.cfg.name)
     if found is None:
         raise ModelError(
-            f"it is not known which text tower belongs to {vit.cfg.name}: pass clip=, an open_clip model or a name and "
-            f'a tag, such as clip="ViT-B-32:laion2b_s34b_b79k".'
+            f"it is not known which text tower belongs to {vit.cfg.name}, so prompts cannot be read: pass clip=, an "
+            f'open_clip model or a name and a tag, such as clip="ViT-B-32:laion2b_s34b_b79k".'
         )
     return found
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import eap_ig_activations
+from vitcircuits.algorithms.registry import least_memory
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline
 
@@ -62,7 +63,8 @@ def test_every_level_adds_up_to_the_drop_of_its_own_ablation(variant_named, task
 def test_batched_is_whole_and_spread_is_over_pairs(variant_named, task_on):
     task = task_on(variant_named("plain"))
     graph = compile_graph(task.vit, tokens="role")
-    whole, single = (eap_ig_activations(graph, task, memory=memory) for memory in (10**9, 1))
+    least = least_memory("eap_ig_activations", graph, task)
+    whole, single = (eap_ig_activations(graph, task, memory=memory) for memory in (10**9, least))
     alone = [
         eap_ig_activations(graph, dataclasses.replace(task, discovery=task.discovery.select([pair]))).values
         for pair in range(3)

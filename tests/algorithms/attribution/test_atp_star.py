@@ -8,6 +8,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import atp_star, eap
 from vitcircuits.algorithms.attribution.token_edges import exchanged, grouped, without_each
+from vitcircuits.algorithms.registry import least_memory
 from vitcircuits.circuits import compile_graph
 from vitcircuits.circuits.baseline import make_baseline, source_values
 from vitcircuits.models.blocks import OpenBlock
@@ -122,7 +123,8 @@ def test_batched_is_whole_and_spread_is_over_pairs(variant_named, task_on):
     task = task_on(variant_named("plain"))
     for tokens, ports in (("role", "qkv"), ("each", "head")):
         graph = compile_graph(task.vit, tokens=tokens, ports=ports)
-        whole, single = (atp_star(graph, task, memory=memory) for memory in (10**9, 1))
+        least = least_memory("atp_star", graph, task)
+        whole, single = (atp_star(graph, task, memory=memory) for memory in (10**9, least))
         pairs = [dataclasses.replace(task, discovery=task.discovery.select([pair])) for pair in range(3)]
         for name in ("values", "mean_abs", "std_err"):
             np.testing.assert_allclose(getattr(single, name), getattr(whole, name), rtol=0, atol=1e-12)

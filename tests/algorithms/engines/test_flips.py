@@ -45,7 +45,7 @@ def test_where_pairs_are_few_the_flips_are_cut_into_jobs(case_of, monkeypatch):
     monkeypatch.setattr(flips, "WORTH", 5)
     monkeypatch.setattr(flips.processes, "in_order", lambda compute, some: map(compute, jobs.extend(some) or some))
     check(case, np.ones(len(case.graph), dtype=bool), range(len(case.graph)))
-    dealt = np.concatenate([job.flips for job in jobs])
+    dealt = np.concatenate([job.flips for job in jobs if hasattr(job, "flips")])
     assert len(jobs) > 2 and sorted(dealt.tolist()) == list(range(len(case.graph)))
 
 
