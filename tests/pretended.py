@@ -68,12 +68,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name, tensors = str(func), [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
     away = [one for one in tensors if isinstance(one, Elsewhere)]
     asked = kwargs.get("device")
+    if name.startswith(_INDEXED) and not isinstance(tensors[0], Elsewhere) and away:
+        raise RuntimeError(f"{name}: a tensor of the CPU is looked up by one of another device")
     if away and name not in _COPIES:
         met = tensors[:1] if name.startswith(_INDEXED) else tensors
         if any(not isinstance(one, Elsewhere) and one.ndim for one in met):
             raise RuntimeError(f"{name}: tensors of the CPU and of another device meet")
-    if name.startswith(_INDEXED) and not isinstance(tensors[0], Elsewhere) and away:
-        raise RuntimeError(f"{name}: a tensor of the CPU is looked up by one of another device")
     to = torch.device(asked).type if asked is not None else (NAME if away else "cpu")
     if name == "aten.copy_.default":
         to = NAME if isinstance(args[0], Elsewhere) else "cpu"

@@ -146,10 +146,10 @@ class _Measured:
     def add(self, rows: list[int]) -> int:
         """Runs those masks that have no outputs; how many."""
         rows = [row for row in rows if np.isnan(self.outputs[row]).any()]
-        if rows and self._half is None:
+        half = self._half
+        if rows and half is None:
             self._take(rows, self._pairs)
-        elif rows:
-            half = self._half
+        elif rows and half is not None:
             self._take(rows, half)
             draws = self._resample(half)
             drawn, least = draws.behaviours(self.outputs[rows][:, half]), PRECISE * self._gap(draws, half)
@@ -162,7 +162,7 @@ class _Measured:
         return len(rows)
 
     def _take(self, rows: list[int], pairs: Rows) -> None:
-        at = np.ix_(rows, pairs)
+        at = np.ix_(np.array(rows, dtype=np.intp), pairs)
         self.outputs[at], self.ran[at] = self._run(rows, pairs).outputs, True
 
     def _complete(self, row: int) -> None:
