@@ -163,7 +163,7 @@ RUN_PAGES = """
 import json, os, pathlib, sys
 import matplotlib.pyplot, networkx, pandas, sklearn, timm, torch
 for place, page in enumerate(json.loads(pathlib.Path("pages.json").read_text())):
-    print("page", page["name"])
+    print("\\npage", page["name"])  # on a line of its own, whatever a bar has left there
     folder = pathlib.Path(str(place)).absolute()
     folder.mkdir()
     os.chdir(folder)

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...models.watching import progress_bar
 from ..baseline import DEFAULT_MEMORY, Baseline, make_baseline
 from ..circuit import Circuit
 from ..graph import Graph
@@ -347,7 +348,8 @@ class Judging:
         def resample(which: NDArray[np.intp]) -> Resamples:
             return self.resamples(pairs.select(which.tolist()))
 
-        planned = run_plan(self.plan, some, pairs.design if halve else None, resample)
+        with progress_bar("judging", None, self.progress):  # whose clock goes on between many short runs
+            planned = run_plan(self.plan, some, pairs.design if halve else None, resample)
         runs = planned.runs
         return planned, Judged(runs.outputs, runs.clean_outputs, self.resamples(pairs))
 
