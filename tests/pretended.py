@@ -36,7 +36,7 @@ class Elsewhere(torch.Tensor):
 
 
 class _Calls(TorchFunctionMode):
-    """What does not come to `__torch_dispatch__`: tensors made of Python's numbers, and lists made of tensors."""
+    """What does not come to `__torch_dispatch__`: tensors made of Python's numbers and lists, and lists of tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -44,6 +44,8 @@ class _Calls(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": "cpu"}).to(kwargs["device"])
         if func is torch.Tensor.tolist:
             return func(args[0].cpu())
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):  # a list would become an index on the device
+            args = (args[0], _indices(args[1]), *args[2:])
         return func(*args, **kwargs)
 
 
@@ -87,6 +89,13 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not away:
         return found
     return return_and_correct_aliasing(func, args, kwargs, found)
+
+
+def _indices(index: Any) -> Any:
+    """What a tensor is looked up by, lists of numbers as tensors of the CPU."""
+    if isinstance(index, tuple):
+        return tuple(map(_indices, index))
+    return torch.tensor(index, dtype=None if index else torch.long, device="cpu") if isinstance(index, list) else index
 
 
 def _held(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pretended import NAME, PretendedDevice
 from vitcircuits import algorithms, circuits
 from vitcircuits.algorithms import ALGORITHMS, run_algorithm
 from vitcircuits.circuits import class_contrast, compile_graph
-from vitcircuits.models import load_vit
+from vitcircuits.models import devices, load_vit
 from vitcircuits.models.devices import reproducible, share_of
 from vitcircuits.models.load import HookedViT
 from vitcircuits.models.model_config import usable_device
@@ -151,15 +151,10 @@ def test_no_tensor_is_made_on_the_default_device_by_accident(name, task):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-# Left out: what decides how much it runs by the kind of device or by last digits (searches, curves), and what goes
-# through the engines' buffers, where the pretended device now and then loses what is written through a view.
-NOT_ALIKE = ("acdc", "budgeted_pruning", "learned_masks", "evaluate", "smallest_faithful", "compare_partners")
-NOT_ALIKE += ("measure_stability", "control_searches", "optimal_ablation", "patch_effects", "token_flow", "path_patch")
-NOT_ALIKE += ("activation_patch", "neuron_catalogue", "exact_effects", "hybrid", "node_effects", "run_circuit")
-
-
-@pytest.mark.parametrize("name", [name for name in CALLS if not name.startswith(NOT_ALIKE)])
-def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere):
+# Left out: two whose numbers differ there for a reason that is not found yet.
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("budgeted_pruning", "neuron_catalogue")])
+def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere, monkeypatch):
+    monkeypatch.setattr(devices, "GPU", devices.CPU)  # the same batches, or ACDC would count others
     wanted = numbers(CALLS[name](task))
     with PretendedDevice():
         found = [part.cpu() if isinstance(part, torch.Tensor) else part for part in numbers(CALLS[name](elsewhere))]
@@ -168,6 +163,19 @@ def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere):
     for one, other in zip((np.asarray(part, float) for part in found), map(np.asarray, wanted), strict=True):
         scale = np.abs(np.nan_to_num(other.astype(float))).max(initial=1)
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_read_before_it_is_written(name, task):
+    wanted = numbers(CALLS[name](task))
+    torch.use_deterministic_algorithms(True)
+    try:  # memory that is asked for is filled with NaN
+        found = numbers(CALLS[name](task))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.utils.deterministic.fill_uninitialized_memory and len(wanted) == len(found) > 0
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_the_pretended_device_is_as_strict_as_a_gpu():
