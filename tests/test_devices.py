@@ -57,10 +57,10 @@ def images_of(task, n=8):
     return task.evaluation.clean[:n]
 
 
-def search(name, task, kind="partner"):
+def search(name, task, kind="partner", **options):
     """What an algorithm finds on a few pairs."""
     few = dataclasses.replace(task, discovery=task.discovery.select(slice(6)))
-    return run_algorithm(name, of_role(task), few.with_ablation(kind), **SHORT.get(name, {}))
+    return run_algorithm(name, of_role(task), few.with_ablation(kind), **{**SHORT.get(name, {}), **options})
 
 
 CALLS = {
@@ -70,6 +70,8 @@ CALLS = {
         for name in ("eap_ig", "exact_effects", "acdc")
         for kind in ("mean", "noise", "another", "zero")
     },
+    "learned_masks, pathwise": lambda task: search("learned_masks", task, derivative="pathwise").scores,
+    "budgeted_pruning, slopes": lambda task: search("budgeted_pruning", task, measure="slopes"),
     "eap_ig, each token": lambda task: algorithms.eap_ig(compile_graph(task.vit, tokens="each", ports="head"), task),
     "node_effects": lambda task: algorithms.node_effects(compile_graph(task.vit), task),
     "run_circuit": lambda task: circuits.run_circuit(
@@ -103,7 +105,9 @@ CALLS = {
         task.vit, images_of(task, 40), [index % 2 for index in range(40)], n_folds=2, n_shuffles=2
     ),
     "head_catalogue": lambda task: algorithms.head_catalogue(task.vit, images_of(task), n_shuffles=2, **FEW),
-    "neuron_catalogue": lambda task: algorithms.neuron_catalogue(task.vit, images_of(task), n_shuffles=2),
+    "neuron_catalogue": lambda task: algorithms.neuron_catalogue(task.vit, images_of(task), n_shuffles=2).with_pictures(
+        []
+    ),  # of the best, among which many are as good
     "find_outliers": lambda task: algorithms.find_outliers(task.vit, images_of(task), n_neurons=4),
     "attention_maps": lambda task: circuits.attention_maps(task.vit, images_of(task)),
     "attention_maps, rollout": lambda task: circuits.attention_maps(task.vit, images_of(task), kind="rollout"),
@@ -151,8 +155,8 @@ def test_no_tensor_is_made_on_the_default_device_by_accident(name, task):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-# Left out: two whose numbers differ there for a reason that is not found yet.
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("budgeted_pruning", "neuron_catalogue")])
+# Budgeted pruning is left out: its first drops are among losses of 1e-13, which rounding orders.
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "budgeted_pruning"])
 def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere, monkeypatch):
     monkeypatch.setattr(devices, "GPU", devices.CPU)  # the same batches, or ACDC would count others
     wanted = numbers(CALLS[name](task))
