@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..circuits.graph import Ports
 from ..circuits.tokens import read_tokens
 from ..models.errors import TaskError
-from ..models.settings import Range, Settings, setting, short
+from ..models.settings import DEFAULT_MEMORY, Range, Settings, is_gpu, setting, short
 from .registry import ALGORITHMS, AlgorithmEntry, Option
 
 if TYPE_CHECKING:
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
 
 LEVEL = 0.8
 BY = ("auto", "signed", "abs_mean", "mean_abs")
-MEMORY = 2_000_000_000
 
 
 def memory_on(device: str) -> int:
     """Bytes to hold at once where nobody says: on a GPU a share of what is free on it, elsewhere 2 GB."""
-    if not device.startswith("cuda"):
-        return MEMORY
+    if not is_gpu(device):
+        return DEFAULT_MEMORY
     from ..models.devices import free_memory
 
     return free_memory(device)
@@ -201,7 +200,7 @@ class Discovery(Settings):
         graph: Graph | None = None,
         *,
         journal: str | Path | None = None,
-        memory: int = MEMORY,
+        memory: int = DEFAULT_MEMORY,
         progress: bool | None = None,
     ) -> Circuit:
         """The circuit of a task, found on its discovery pairs.
@@ -226,7 +225,7 @@ class Discovery(Settings):
         graph: Graph | None = None,
         *,
         journal: str | Path | None = None,
-        memory: int = MEMORY,
+        memory: int = DEFAULT_MEMORY,
         progress: bool | None = None,
     ) -> Scores | Circuit:
         """What the algorithm finds: scores, or a circuit. Arguments are those of `find`."""
@@ -246,7 +245,7 @@ class Discovery(Settings):
         return run_algorithm(self.name, graph, task, **shared, **self.options)
 
     def select(
-        self, found: Scores | Circuit, task: Task, *, memory: int = MEMORY, progress: bool | None = None
+        self, found: Scores | Circuit, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None
     ) -> Circuit:
         """The circuit that is wanted of what a search found, with constants learned for it under `optimal`."""
         from ..circuits.circuit import Circuit

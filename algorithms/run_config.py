@@ -26,9 +26,9 @@ from ..models import processes
 from ..models.errors import FormatError, TaskError
 from ..models.files import is_folder, read_text, write_text_atomic
 from ..models.model_config import ModelConfig
-from ..models.settings import FROM_NONE, Range, Settings, brief, nearest, setting, settings_of, short
+from ..models.settings import DEFAULT_MEMORY, FROM_NONE, Range, Settings, brief, nearest, setting, settings_of, short
 from .discovered import Discovered
-from .discovery import MEMORY, N_PATCHED, Discovery, memory_on
+from .discovery import N_PATCHED, Discovery, memory_on
 
 if TYPE_CHECKING:
     from ..circuits.circuit import Circuit
@@ -87,7 +87,7 @@ class RunConfig(Settings):
     )
     patches: int | None = setting(None, _PATCHES, read=int, range=FROM_NONE, metavar="N")
     memory: int | None = setting(
-        MEMORY,
+        DEFAULT_MEMORY,
         "such as 2GB (default; on a GPU 60%% of what is free)",
         read=read_bytes,
         range=Range(least=1),
@@ -281,7 +281,7 @@ def discover(
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
     name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
     asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
-    memory = MEMORY if memory is None and vit is None else memory  # a model by name is loaded onto the CPU
+    memory = DEFAULT_MEMORY if memory is None and vit is None else memory  # a model by name is loaded onto the CPU
     config = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
     return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models import processes
-from ..models.devices import DEFAULT_MEMORY
 from ..models.errors import TaskError
 from ..models.hooked import HookedViT
+from ..models.settings import DEFAULT_MEMORY
 from .ablation import Ablation
 from .graph import first_head
 from .memory import bytes_of_pair, chunk_size, note_room, pairs_within

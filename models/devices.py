@@ -20,9 +20,7 @@ from typing import Any
 import torch
 
 from .processes import count, in_order
-
-DEFAULT_MEMORY = 2_000_000_000
-"""Bytes that a run may hold at once, unless told otherwise and where no GPU is."""
+from .settings import DEFAULT_MEMORY
 
 SHARE, STEPS = 0.6, 8
 """Of a GPU's memory: the share of what is free that a run may hold, and in how many steps that is rounded down."""

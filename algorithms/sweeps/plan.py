@@ -48,7 +48,7 @@ from ...circuits.tasks.task_config import TaskConfig
 from ...models.errors import TaskError, VitCircuitsError
 from ...models.files import read_text
 from ...models.model_config import ModelConfig
-from ...models.settings import nearest, settings_of
+from ...models.settings import is_gpu, nearest, settings_of
 from ..discovery import Discovery
 from ..registry import ALGORITHMS
 from ..run_config import SELECTIONS, RunConfig
@@ -160,7 +160,7 @@ class Sweep:
         folder = f"{'--'.join(map(_slug, names))}--s{seed}-{digest}"
         resources = Resources.of({**self.resources, **model.resources, **task.resources, **algorithm.resources})
         if resources.gpus is None:
-            resources = resources.changed(gpus=int(str(settings.get("device", "cpu")).startswith("cuda")))
+            resources = resources.changed(gpus=int(is_gpu(str(settings.get("device", "cpu")))))
         return Cell(*names, seed, settings, str(PurePosixPath(CELLS, folder)), resources)
 
 

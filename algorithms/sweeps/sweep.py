@@ -147,6 +147,7 @@ class _Overview:
         self.out, self.tables, self.written = out, tables, 0.0
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Both, of what has become of the cells by now."""
         outcomes = [_now(one, self.out) for one in outcomes]
         for kind in self.tables:
             save_table(outcomes, self.out / f"table.{kind}")
@@ -155,6 +156,7 @@ class _Overview:
         self.written = time.monotonic()
 
     def write_at_times(self, outcomes: Sequence[Outcome]) -> None:
+        """The same, unless it has just been done."""
         if time.monotonic() - self.written > _EVERY:
             self.write(outcomes)
 
