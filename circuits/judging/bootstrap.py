@@ -45,8 +45,8 @@ class Resamples:
     """Bootstrap draws of the pairs, and what is taken over them.
 
     Args:
-        weights: Of each pair in each draw, shape (draw, pair); rows add up to 1. Of a crossed task a pair counts as
-            often as its clean image and its partner are drawn, less 1: it may be negative.
+        weights: Of each pair in each draw, shape (draw, pair); rows add up to 1. Of a crossed task the sum of both
+            `roles` less `whole`, which may be negative.
         behaviour_weights: Of each pair in the behaviour; the same on a one-sided task.
         whole: Weights of all pairs without drawing, shape (pair,).
         behaviour_whole: Likewise in the behaviour.
@@ -83,11 +83,10 @@ class Resamples:
             return cls.draw(n_pairs, n, seed=seed)
         smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
         clean, partner = design.place_counts(n if smallest > 1 else 0, seed)
+        whole, roles = design.balanced(np.ones(n_pairs)), (design.balanced(clean), design.balanced(partner))
         # what each image adds to a mean, as clean image and as partner, to first order
-        weights = design.balanced(clean if design.follows else clean + partner - 1)
-        whole = design.balanced(np.ones(n_pairs))
+        weights = roles[0] if design.follows else roles[0] + roles[1] - whole
         behaviour = [design.contrast(some) if design.sided else some for some in (weights, whole)]
-        roles = (design.balanced(clean), design.balanced(partner))
         return cls(weights, behaviour[0], whole, behaviour[1], "images", widened_tail(smallest), roles)
 
     def means(self, values: Floats) -> Floats:

@@ -84,7 +84,8 @@ class Crossed:
         return self._rows(self.resamples.weights)
 
     def _contrasts(self, values: Floats) -> Floats:
-        return self.design.contrast(self.weights) @ values
+        """The clean contrast, (1 + draw,)."""
+        return np.append(self.resamples.behaviour(values), self.resamples.behaviours(values))
 
     def figure(self, rows: Floats, unit: str, method: str) -> Figure:
         """A value and its draws, (1 + draw,), as a figure."""
@@ -178,12 +179,9 @@ class Crossed:
 
     def _inside(self, first: Floats, second: Floats, weights: Floats) -> Floats:
         """Covariance inside cells, every cell counting alike, (1 + draw,)."""
-        found = weights @ (first * second)
-        for _, inside in self.design.cells():
-            own = weights[:, inside]
-            total = own.sum(-1)
-            found = found - divide((own @ first[inside]) * (own @ second[inside]), total)
-        return found
+        cells = np.stack([inside for _, inside in self.design.cells()], 1)  # pair, cell
+        total, one, other = (weights @ (values[:, None] * cells) for values in (np.ones(len(first)), first, second))
+        return weights @ (first * second) - divide(one * other, total).sum(-1)
 
     def within(self) -> dict[str, Figure]:
         """T within, its correlation, and L within."""
