@@ -164,7 +164,9 @@ def test_intervals_cover_what_they_say(name, n, simulations):
     """Each image meets four partners a side: then what it makes of them is most of the noise of T and L."""
     made = MADE_UP[name]
     held = 1 - missed(made.simulate, made.figures(), n, 4, simulations).sum(1)
-    least, most = (share + sign * 3 * np.sqrt(share * (1 - share) / simulations) for share, sign in ((0.92, -1), (0.98, 1)))
+    least, most = (
+        share + sign * 3 * np.sqrt(share * (1 - share) / simulations) for share, sign in ((0.92, -1), (0.98, 1))
+    )
     assert (held >= least).all(), held
     # noise of single pairs counts once in either role, so where there is no other, intervals are too wide
     assert (held[:2] <= most).all() or made.noise < made.pair_noise, held
