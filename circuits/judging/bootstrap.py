@@ -8,7 +8,7 @@ the foil, and the share is transmission, with what partners show of the clean im
 
 A ratio of sums, never a mean of ratios; not clipped; undefined where |b(E) - b(none)| < 1e-6. Intervals come from
 drawing again with replacement, the same draws for numerator and denominator: the pairs of a one-sided task, the images
-of a crossed one (`design.py`). There the ends are widened as Student's t asks with so few images
+of a crossed one, in both their roles (`design.py`). There the ends are widened as Student's t asks with so few images
 (Hesterberg 2015, section 3.3: percentiles of a small sample are too narrow by sqrt(n / (n - 1)) and the normal tail).
 """
 
@@ -45,13 +45,14 @@ class Resamples:
     """Bootstrap draws of the pairs, and what is taken over them.
 
     Args:
-        weights: Of each pair in each draw, shape (draw, pair); rows add up to 1.
+        weights: Of each pair in each draw, shape (draw, pair); rows add up to 1. Of a crossed task the sum of both
+            `roles` less `whole`, which may be negative.
         behaviour_weights: Of each pair in the behaviour; the same on a one-sided task.
         whole: Weights of all pairs without drawing, shape (pair,).
         behaviour_whole: Likewise in the behaviour.
         unit: What is drawn again, in a word.
         tail: Share of draws beyond each end of an interval.
-        roles: Of a crossed task, weights with clean images drawn alone, and with partners drawn alone.
+        roles: Of a crossed task, weights with clean images drawn alone, and with partners drawn alone, never negative.
     """
 
     weights: Floats
@@ -82,12 +83,11 @@ class Resamples:
             return cls.draw(n_pairs, n, seed=seed)
         smallest = min((design.clean_image[design.clean_side == side].unique().numel()) for side in design.sides)
         clean, partner = design.place_counts(n if smallest > 1 else 0, seed)
+        whole, roles = design.balanced(np.ones(n_pairs)), (design.balanced(clean), design.balanced(partner))
         # what each image adds to a mean, as clean image and as partner, to first order
-        weights = design.balanced(clean if design.follows else clean + partner - 1)
-        whole = design.balanced(np.ones(n_pairs))
-        drawn = (design.balanced(clean), design.balanced(partner))
-        behaviour = [design.contrast(some) if design.sided else some for some in (drawn[0], whole)]
-        return cls(weights, behaviour[0], whole, behaviour[1], "images", widened_tail(smallest), drawn)
+        weights = roles[0] if design.follows else roles[0] + roles[1] - whole
+        behaviour = [design.contrast(some) if design.sided else some for some in (weights, whole)]
+        return cls(weights, behaviour[0], whole, behaviour[1], "images", widened_tail(smallest), roles)
 
     def means(self, values: Floats) -> Floats:
         """Means over pairs in each draw, (..., pair) -> (draw, ...)."""

@@ -16,6 +16,10 @@ themselves: with T0 and R0 those of no edge, the headline is (T - T0) / (1 - T0)
 Weak spots: T and L look at class means, and 97% of the metric's variance can lie between two classes, so a one-bit
 answer has T = 1; that is what T within is for. A ratio whose denominator is within two standard errors of 0 is
 undefined.
+
+Intervals of all figures draw the images again in both roles, as clean images and as partners (`design.py`): what a
+circuit makes of a clean image depends on its partner, so that clean images drawn alone would leave a part of T's noise
+out, and partners drawn alone most of L's.
 """
 
 from __future__ import annotations
@@ -76,23 +80,12 @@ class Crossed:
 
     @cached_property
     def weights(self) -> Floats:
-        """Of means: images drawn in both their roles."""
+        """Of means, images drawn as clean images and as partners. Of single pairs they may be negative."""
         return self._rows(self.resamples.weights)
 
-    @cached_property
-    def clean_weights(self) -> Floats:
-        """Of what clean images change: clean images drawn."""
-        assert self.resamples.roles is not None
-        return self._rows(self.resamples.roles[0])
-
-    @cached_property
-    def partner_weights(self) -> Floats:
-        """Of what partners change: partners drawn."""
-        assert self.resamples.roles is not None
-        return self._rows(self.resamples.roles[1])
-
     def _contrasts(self, values: Floats) -> Floats:
-        return self.design.contrast(self.clean_weights) @ values
+        """The clean contrast, (1 + draw,)."""
+        return np.append(self.resamples.behaviour(values), self.resamples.behaviours(values))
 
     def figure(self, rows: Floats, unit: str, method: str) -> Figure:
         """A value and its draws, (1 + draw,), as a figure."""
@@ -149,7 +142,7 @@ class Crossed:
             return Figure(None, "share", reason="removed edges carry no partner's values", method=method)
         if not self.design.crossed:
             return Figure(None, "share", reason="partners have no class of their own", method=method)
-        weights = self.design.partner_contrast(self.partner_weights)
+        weights = self.design.partner_contrast(self.weights)
         return self._ratio(weights @ self.circuit, weights @ self.none, "the model's difference over partners", method)
 
     def offset(self, unit: str) -> Figure:
@@ -158,9 +151,16 @@ class Crossed:
 
     @cached_property
     def _slopes(self) -> tuple[Floats, Floats, Floats]:
-        """T within, L within and the correlation with m(x), each (1 + draw,)."""
-        slope, _, correlation = self._fit(self.clean_weights)
-        return slope, self._fit(self.partner_weights)[1], correlation
+        """T within, L within and the correlation with m(x), each (1 + draw,).
+
+        What the draws change as clean images and as partners is added up; a fit takes no negative weights.
+        """
+        assert self.resamples.roles is not None
+        clean, partner = (self._fit(self._rows(drawn)) for drawn in self.resamples.roles)
+        if self.design.follows:
+            return clean
+        slope, leak, correlation = (own + theirs - own[0] for own, theirs in zip(clean, partner, strict=True))
+        return slope, leak, np.clip(correlation, -1, 1)
 
     def _fit(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
         y, x, xy = (self._inside(*pair, weights) for pair in self._couples(self.circuit, self.clean))
@@ -179,18 +179,15 @@ class Crossed:
 
     def _inside(self, first: Floats, second: Floats, weights: Floats) -> Floats:
         """Covariance inside cells, every cell counting alike, (1 + draw,)."""
-        found = weights @ (first * second)
-        for _, inside in self.design.cells():
-            own = weights[:, inside]
-            total = own.sum(-1)
-            found = found - divide((own @ first[inside]) * (own @ second[inside]), total)
-        return found
+        cells = np.stack([inside for _, inside in self.design.cells()], 1)  # pair, cell
+        total, one, other = (weights @ (values[:, None] * cells) for values in (np.ones(len(first)), first, second))
+        return weights @ (first * second) - divide(one * other, total).sum(-1)
 
     def within(self) -> dict[str, Figure]:
         """T within, its correlation, and L within."""
         slope, leak, correlation = self._slopes
         joint = "slopes on m(x) and m(x') fitted together, each cell's means taken off"
-        if self._inside(self.clean, self.clean, self.clean_weights)[0] < FLOOR:
+        if self._inside(self.clean, self.clean, self.resamples.whole[None])[0] < FLOOR:
             still = Figure(None, "share", reason="the model's metric does not vary inside the cells", method=joint)
             return dict.fromkeys(("transmission_within", "correlation_within", "leakage_within"), still)
         found = {

@@ -14,10 +14,11 @@ are made from the clean image, and ablations that take no partner, leave two cel
 
 Images stand at *places*: one of the target and one of the foil at each, which meet the same partners, and are met as
 partners by the same clean images. So what a partner adds to both cancels in the clean contrast, place by place, and
-what a clean image adds cancels in the partner contrast; and where the two add up, intervals are right with places drawn
-again: of clean images for the one, of partners for the other. (Drawn apart, pair by pair, with the product of their
-weights, a nominal 95% interval of T held it in 99 to 100% of simulations.) What depends on both images is left out of
-them: on a toy model they hold T in 88 to 94% and L in 82 to 89% (`tests/benchmarks/intervals.py`).
+what a clean image adds cancels in the partner contrast. Intervals draw places again, and a pair's weight follows both
+of its images: w(x) + w(x') - w, to first order what the product of the two would do. (Drawn as clean images alone for T
+and as partners alone for L, they leave out what depends on both: on a toy model T was held in 88 to 94%, L in 82 to
+89%.) What belongs to a single pair counts twice, in either role, so where that is most of the noise, or each image
+meets one partner, a nominal 95% is up to 99% (`tests/benchmarks/intervals.py`).
 """
 
 from __future__ import annotations

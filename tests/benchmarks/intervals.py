@@ -1,16 +1,22 @@
-"""How often a nominal 95% interval of T, L, T within and R^2 holds the truth, in simulations whose truth is known.
+"""How often a nominal 95% interval of T, L, T and L within and R^2 holds the truth, where the truth is known.
 
     .venv/bin/python tests/benchmarks/intervals.py --write docs/faithfulness.md   # about half an hour of one core
 
 Each simulation draws n images of each class, crosses them as tasks do, and asks whether the intervals hold what the
-whole population has. Made-up circuits answer a m(x) + b m(x') with noise of images and of pairs, where m is normal
-about 4 and -4; those of toy/mnist-2l are run on all pairs of some 150 digits a side, which are drawn with replacement.
+whole population has. Made-up circuits answer, with m normal about 4 and -4,
+
+    m_C(x, x') = a m(x) + b m(x') + u(x) + v(x') + r(x) m(x') + s(x') m(x) + e(x, x')
+
+where u and v are the noise of an image in either role, r and s its *interplay* (how much it lets the other through),
+and e the noise of a pair. Circuits of toy/mnist-2l are run on all pairs of some 150 digits a side, which are drawn with
+replacement.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +42,52 @@ Floats = NDArray[np.float64]
 Simulation = Callable[[int, int, int], Crossed]  # images a side, partners a side, seed
 
 BEGIN, END = "<!-- intervals: begin -->", "<!-- intervals: end -->"
-FIGURES = ("T", "L", "T within", "R^2")
-SIZES, PARTNERS = (12, 24, 48), (2, 4)
-MADE_UP = ((0.8, 0.1, 0.8), (0.3, 0.5, 1.0), (0.0, 1.0, 0.0))  # a, b, standard deviation of an image's noise
-MEAN, SPREAD, PAIR_NOISE = 4.0, 1.5, 0.5  # of m inside a class; of the noise of pairs
+FIGURES = ("T", "L", "T within", "L within", "R^2")
+SIZES, PARTNERS = (12, 24, 48), (1, 2, 4)
+MEAN, SPREAD = 4.0, 1.5  # of m inside a class
 DRAWS, SIMULATIONS = 300, 1000
 POPULATION, SHARES = 150, (0.2, 0.4)  # images of each class at most; of the edges
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A made-up circuit: a, b, and the standard deviations of u and v, of r and s, and of e."""
+
+    transmits: float
+    leaks: float
+    noise: float
+    interplay: float = 0.0
+    pair_noise: float = 0.5
+
+    def figures(self) -> tuple[float, ...]:
+        """T, L, T within, L within and R^2 on all images that there could be."""
+        spread = MEAN**2 + SPREAD**2
+        missed = ((self.transmits - 1) ** 2 + self.leaks**2 + 2 * self.interplay**2) * spread
+        missed += 2 * self.noise**2 + self.pair_noise**2
+        return self.transmits, self.leaks, self.transmits, self.leaks, 1 - missed / spread
+
+    def simulate(self, n: int, n_partners: int = 2, seed: int = 0, draws: int = DRAWS) -> Crossed:
+        """Its outputs on n images a side that are drawn anew."""
+        design, rng = circle(n, n_partners), np.random.default_rng(seed)
+        m = np.concatenate([rng.normal(MEAN, SPREAD, n), rng.normal(-MEAN, SPREAD, n)])
+        clean, partner = design.clean_image.numpy(), design.partner_image.numpy()
+        u, v = self.noise * rng.normal(size=(2, 2 * n))
+        r, s = self.interplay * rng.normal(size=(2, 2 * n))
+        found = (self.transmits + s[partner]) * m[clean] + (self.leaks + r[clean]) * m[partner] + u[clean] + v[partner]
+        found = found + self.pair_noise * rng.normal(size=len(clean))
+        resamples = Resamples.of_design(design, len(design), draws, seed=seed)
+        return Crossed(design, found, m[clean], m[partner], resamples)
+
+
+MADE_UP = {
+    "reads": MadeUp(0.8, 0.1, 0.8),
+    "half": MadeUp(0.4, 0.5, 1.0),
+    "leaks": MadeUp(0.0, 1.0, 0.0),
+    "reads, interplay": MadeUp(0.8, 0.1, 0.8, 0.15),
+    "half, interplay": MadeUp(0.4, 0.5, 1.0, 0.15),
+    "leaks, interplay": MadeUp(0.0, 1.0, 0.0, 0.15),
+    "half, noise of pairs": MadeUp(0.4, 0.5, 0.2, pair_noise=3.0),
+}
 
 
 def circle(n: int, n_partners: int) -> Design:
@@ -53,29 +99,11 @@ def circle(n: int, n_partners: int) -> Design:
     return Design(side, partner_side, clean, partner, right, clean % n, partner % n)
 
 
-def simulated(
-    n: int, n_partners: int = 2, seed: int = 0, *, transmits: float, leaks: float, noise: float, draws: int = 200
-) -> Crossed:
-    """Outputs of a circuit that takes a part of m(x) and a part of m(x'), with noise of images and of pairs."""
-    design, rng = circle(n, n_partners), np.random.default_rng(seed)
-    m = np.concatenate([rng.normal(MEAN, SPREAD, n), rng.normal(-MEAN, SPREAD, n)])
-    clean, partner = design.clean_image.numpy(), design.partner_image.numpy()
-    own, theirs = noise * rng.normal(size=(2, 2 * n))
-    found = transmits * m[clean] + leaks * m[partner] + own[clean] + theirs[partner]
-    resamples = Resamples.of_design(design, len(design), draws, seed=seed)
-    return Crossed(design, found + PAIR_NOISE * rng.normal(size=len(clean)), m[clean], m[partner], resamples)
-
-
-def true_figures(transmits: float, leaks: float, noise: float) -> tuple[float, ...]:
-    """T, L, T within and R^2 of a made-up circuit on all images that there could be."""
-    spread = MEAN**2 + SPREAD**2
-    missed = ((transmits - 1) ** 2 + leaks**2) * spread + 2 * noise**2 + PAIR_NOISE**2
-    return transmits, leaks, transmits, 1 - missed / spread
-
-
 def figures(one: Crossed) -> tuple[Figure, ...]:
-    """T, L, T within and R^2."""
-    return one.transmission(), one.leakage(), one.within()["transmission_within"], one.reproduced()
+    """T, L, T within, L within and R^2."""
+    within = one.within()
+    inside = within["transmission_within"], within["leakage_within"]
+    return one.transmission(), one.leakage(), *inside, one.reproduced()
 
 
 def missed(simulate: Simulation, truth: tuple[float, ...], n: int, n_partners: int, simulations: int) -> Floats:
@@ -132,14 +160,7 @@ def drawn_from(outputs: Floats, m: Floats) -> Simulation:
 
 def table(simulations: int) -> str:
     """The shares of intervals that hold the truth, as a Markdown table."""
-    rows = []
-    for transmits, leaks, noise in MADE_UP:
-        name = f"{transmits:g} m(x) + {leaks:g} m(x'), noise {noise:g}"
-        values = {"transmits": transmits, "leaks": leaks, "noise": noise, "draws": DRAWS}
-        rows.append(
-            (name, lambda *where, values=values: simulated(*where, **values), true_figures(transmits, leaks, noise))
-        )
-    rows += populations()
+    rows = [(name, one.simulate, one.figures()) for name, one in MADE_UP.items()] + list(populations())
     lines = [f"| circuit | truth: {', '.join(FIGURES)} | partners | images a side | {' | '.join(FIGURES)} |"]
     lines.append("| --- " * (4 + len(FIGURES)) + "|")
     for name, simulate, truth in rows:

@@ -48,10 +48,9 @@ def test_edges_needed_is_the_first_size_that_reaches_the_level(measured):
         assert float(curve.edges_needed(level)) == curve.n_edges[first]
     assert np.isnan(curve.edges_needed(1e9))
     draws = curve.resamples(7, seed=1)
-    counts = np.round(draws.weights * curve.n_pairs) if curve.design is None else curve.design.place_counts(7, 1)[0]
-    for row, weights in zip(curve.edges_needed(0.8, draws), counts, strict=True):
-        picked = np.repeat(np.arange(curve.n_pairs), weights.astype(int))
-        assert row == float(curve.at(picked).edges_needed(0.8))
+    for row, weights in zip(curve.edges_needed(0.8, draws), draws.behaviour_weights, strict=True):
+        kept = [weights @ (outputs - curve.none) / (weights @ (curve.full - curve.none)) for outputs in curve.outputs]
+        assert row == next(n for n, value in zip(curve.n_edges, kept, strict=True) if value >= 0.8)
 
 
 def test_the_whole_graph_keeps_all_no_edge_nothing_and_the_share_has_its_name(measured):
