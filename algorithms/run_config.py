@@ -239,8 +239,7 @@ def discover(
 ) -> Discovered:
     """Finds the circuit of a behaviour on discovery images, and judges it on others.
 
-    Joined processes (`torch.distributed.init_process_group`, gloo or nccl) that all call it share the work, find the
-    same, and the first of them writes.
+    Joined processes (`torch.distributed.init_process_group`) that all call it share the work; the first one writes.
 
     Args:
         model: An opened model, or its name as `load_vit` takes it; None for the model of a `Task`.
@@ -272,31 +271,36 @@ def discover(
         model = load_vit(model) if isinstance(model, str) else model
         task = TaskConfig.of(task).make(model)  # data in memory, which no record can name but by its digest
     if isinstance(task, Task):
-        if model is not None and model is not task.vit:
-            raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
-        return _of_task(
-            task, discovery, random, patches, memory or memory_on(str(task.vit.device)), out, overwrite, progress
-        )
+        return _of_task(model, task, discovery, random, patches, memory, out, overwrite, progress)
+    name, vit = _named(model)
+    memory = DEFAULT_MEMORY if memory is None and vit is None else memory  # a model by name is loaded onto the CPU
+    asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
+    found = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
+    return found.run(out, vit=vit, overwrite=overwrite, progress=progress)
+
+
+def _named(model: HookedViT | str | None) -> tuple[str, HookedViT | None]:
+    """A model's name, and the model itself where it is at hand."""
     if model is None:
         raise TaskError('no model is named: pass one, such as "toy/digits-2l".')
-    name, vit = (model, None) if isinstance(model, str) else (model.cfg.name, model)
-    asked = task if isinstance(task, TaskConfig) else TaskConfig.of(task)
-    memory = DEFAULT_MEMORY if memory is None and vit is None else memory  # a model by name is loaded onto the CPU
-    config = RunConfig(ModelConfig(name), asked, discovery, random, patches, memory)
-    return config.run(out, vit=vit, overwrite=overwrite, progress=progress)
+    return (model, None) if isinstance(model, str) else (model.cfg.name, model)
 
 
 def _of_task(
+    model: HookedViT | str | None,
     task: Task,
     discovery: Discovery,
     random: int,
     patches: int | None,
-    memory: int,
+    memory: int | None,
     out: str | Path | None,
     overwrite: bool,
     progress: bool | None,
 ) -> Discovered:
     """A run of a task that is at hand, whose record is the task's own."""
+    if model not in (None, task.vit):
+        raise TaskError("the task was made for another model: pass model=None, or what TaskConfig takes as task.")
+    memory = memory or memory_on(str(task.vit.device))
     record = {"model": task.vit.cfg.name, "task": dict(task.info), **discovery.as_dict(), "random": random}
     record |= {"algorithm": discovery.name, "memory": memory, "identity": identity(task)}
     folder = None if out is None else open_folder(out, record, task, (), overwrite)

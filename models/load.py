@@ -87,22 +87,32 @@ def load_vit(
         if adapter is not None:
             raise ModelError(f"adapter= opens a module, but the source is {str(source)!r}: pass the module itself.")
         vit = _named(str(source), checkpoint, pretrained, name, timm_options)
-        vit.module.to(wanted and wide(wanted))
-        if device is not None:
-            vit.module.to(device)
-            vit.readout.head.to(device)
-        if attention_mask is not None:
-            vit = _masked(vit, attention_mask)
+        vit = _moved(vit, device, wanted and wide(wanted), attention_mask)
     if wanted in SHORT:
         vit.shorten(wanted)
-    if labels is not None:
-        _name_outputs(vit, labels)
+    _name_outputs(vit, labels)
     vit.preprocess = preprocess or vit.preprocess
     return vit
 
 
-def _name_outputs(vit: HookedViT, labels: tuple[str, ...]) -> None:
+def _moved(
+    vit: HookedViT,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    attention_mask: str | torch.Tensor | None,
+) -> HookedViT:
+    """A model that belongs to nobody else, where and in what it is wanted."""
+    vit.module.to(dtype)
+    if device is not None:
+        vit.module.to(device)
+        vit.readout.head.to(device)
+    return vit if attention_mask is None else _masked(vit, attention_mask)
+
+
+def _name_outputs(vit: HookedViT, labels: tuple[str, ...] | None) -> None:
     """One name per logit; whoever names the outputs says that they are classes."""
+    if labels is None:
+        return
     if len(labels) != vit.cfg.n_classes:
         raise ModelError(
             f"there are {len(labels)} labels for {vit.cfg.n_classes} logits of {vit.cfg.name}: pass one name per logit."

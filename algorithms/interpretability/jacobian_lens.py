@@ -54,14 +54,7 @@ def jacobian_lens(
         DataError: There are too few images, or they don't fit the model.
         ModelError: The outputs are no classes, or more than one token is read.
     """
-    require_lens(vit, points=points)
-    if len(vit.readout.tokens) != 1 or vit.cfg.pools:
-        raise ModelError(
-            f"the readout of {vit.cfg.name} reads {vit.cfg.pooling!r}, and a Jacobian lens is of one token: fit a "
-            f"tuned_lens(vit, images) instead."
-        )
-    if len(images) < FEWEST:
-        raise DataError(f"a lens is judged on other images than it is taken on: pass at least {FEWEST}.")
+    _require_possible(vit, len(images), points)
     first, second, held_out = deal(len(images), torch.Generator().manual_seed(seed))
     taken = torch.cat([first, second])
     with vit.borrowed():
@@ -71,10 +64,8 @@ def jacobian_lens(
         biases = mean[-1] - torch.einsum("lji,li->lj", jacobian, mean[:-1])
         with torch.no_grad():
             final = cached.log_probabilities(cached.residuals[-1])
-        resamples, eye = (
-            Resamples.draw(len(held_out), n_bootstrap, seed=seed),
-            torch.eye(vit.cfg.d_model, device="cpu").to(mean),
-        )
+        resamples = Resamples.draw(len(held_out), n_bootstrap, seed=seed)
+        eye = torch.eye(vit.cfg.d_model, device="cpu").to(mean)
         rows = held_out.to(cached.images.device)
         figures = [
             {"layer": name, **judge(cached, layer, final, rows, jacobian[layer] - eye, biases[layer], resamples)}
@@ -87,6 +78,17 @@ def jacobian_lens(
         "figures": figures,
     }
     return FittedLens("Jacobian lens", jacobian, biases, card)
+
+
+def _require_possible(vit: HookedViT, n_images: int, points: Points | str) -> None:
+    require_lens(vit, points=points)
+    if len(vit.readout.tokens) != 1 or vit.cfg.pools:
+        raise ModelError(
+            f"the readout of {vit.cfg.name} reads {vit.cfg.pooling!r}, and a Jacobian lens is of one token: fit a "
+            f"tuned_lens(vit, images) instead."
+        )
+    if n_images < FEWEST:
+        raise DataError(f"a lens is judged on other images than it is taken on: pass at least {FEWEST}.")
 
 
 def mean_jacobians(

@@ -16,6 +16,7 @@ model reads it (Alain and Bengio 2017; Hewitt and Liang 2019).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -73,8 +74,7 @@ def probe(
         layers: Which blocks; all by default.
         classes: Names of the classes, where labels are their indices.
         maps: Whether to keep what each patch holds (a map per place, image and class).
-        n_folds: Parts that the images are dealt into.
-        n_shuffles: How often labels are dealt out anew, for the null.
+        n_folds, n_shuffles: Parts that images are dealt into; how often labels are dealt out anew, for the null.
         seed: Deals both.
         memory: Bytes to hold at once, beside the features.
         progress: Show a bar on stderr; None where somebody watches.
@@ -84,28 +84,37 @@ def probe(
         ModelError: A layer or a point is not known.
         GraphError: A token is not known.
     """
-    images = vit.check_images(images)
+    images = _enough(vit.check_images(images), n_folds)
     codes, names = class_codes(labels, len(images), classes)
     places = _places(vit, points, layers)
-    if n_folds < 2 or len(images) < 10 * n_folds:
-        raise DataError(f"{len(images)} images in {n_folds} folds are too few: pass ten for each of two folds or more.")
     groups, weights = _groups(vit, tokens, masks, len(images))
     folds, found = balanced_folds(codes, n_folds, seed=seed), None
     with progress_bar("probe", (1 + maps) * len(places), progress, "place") as bar:
         features = _features(vit, images, places, weights, memory)
         hits, null = _answers(features, codes, folds, n_shuffles, seed, bar)
         if maps:
-            column = groups.index("patch") if "patch" in groups else 0
             means = features if "patch" in groups else _features(vit, images, places, _patch_mean(vit), memory)
-            fits = []
-            for part in means:
-                fits.append(patch_fits(part[:, column], np.eye(len(names))[codes], folds))
-                bar.update()
+            column = groups.index("patch") if means is features else 0
+            fits = _fits([part[:, column] for part in means], np.eye(len(names))[codes], folds, bar)
             objects = None if masks is None else patch_masks(vit, masks)
             found = PatchMaps(_maps(vit, images, places, fits, memory), codes, objects)
     method = {"n_images": len(images), "n_folds": n_folds, "n_shuffles": n_shuffles, "seed": seed}
-    said = tuple(_said(layer, point) for layer, point in places)
-    return ProbeTable(vit.cfg.name, said, groups, names, hits, null, method, found)
+    return ProbeTable(vit.cfg.name, tuple(starmap(_said, places)), groups, names, hits, null, method, found)
+
+
+def _enough(images: Tensor, n_folds: int) -> Tensor:
+    if n_folds < 2 or len(images) < 10 * n_folds:
+        raise DataError(f"{len(images)} images in {n_folds} folds are too few: pass ten for each of two folds or more.")
+    return images
+
+
+def _fits(features: list[NDArray], one_hot: NDArray, folds: NDArray, bar: Any) -> list[tuple[NDArray, NDArray]]:
+    """What `patch_fits` finds at each place."""
+    found = []
+    for part in features:
+        found.append(patch_fits(part, one_hot, folds))
+        bar.update()
+    return found
 
 
 def _answers(

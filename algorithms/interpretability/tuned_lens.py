@@ -113,8 +113,7 @@ def tuned_lens(
         penalty: Of the ridge, on the squares of its weights (scikit-learn's `alpha`).
         rate: Adam's learning rate; 0 epochs leave the start as it is.
         decay: Pull of A and b to 0, decoupled from the gradient.
-        epochs: At most so many passes.
-        patience: Epochs without a better reading until learning stops.
+        epochs, patience: At most so many passes, and how many of them without a better reading end the learning.
         batch: Rows per update.
         n_patches: Patches of each image, drawn by chance, under `at="patches"`.
         data: What the images are, for the card.
@@ -135,14 +134,9 @@ def tuned_lens(
         cached = cache_residuals(vit, images, at, points, n_patches=n_patches, seed=seed, memory=memory)
         resamples = Resamples.draw(len(parts[2]), n_bootstrap, seed=seed)
         adds, biases, figures = _fit_all(cached, layer_names(vit, points)[:-1], parts, how, seed, resamples, progress)
-    card = lens_card(vit, images, at, points, data, seed) | {
-        **vars(how),
-        "layers": [row["layer"] for row in figures],
-        "n_patches": n_patches if at == "patches" else 0,
-        "n_fitted": len(parts[0]),
-        "n_held_out": len(parts[2]),
-        "figures": figures,
-    }
+    counts = {"n_patches": n_patches if at == "patches" else 0, "n_fitted": len(parts[0]), "n_held_out": len(parts[2])}
+    found = {"layers": [row["layer"] for row in figures], **counts, "figures": figures}
+    card = lens_card(vit, images, at, points, data, seed) | vars(how) | found
     eye = torch.eye(vit.cfg.d_model, dtype=vit.sum_dtype, device=vit.device)
     return FittedLens("tuned lens", torch.stack([eye + add for add in adds]), torch.stack(biases), card)
 

@@ -106,23 +106,18 @@ def patch_effects(
     pairs = _chosen(task, chosen, pairs, n, split)
     regions = _Regions.of(vit.cfg.tokens, grid, patches)
     say_runs(task, circuit.graph, len(pairs) * len(regions), progress=progress)
-    names, kept = (f"circuit of {len(circuit):,} edges", "full model"), None if circuit.mask.all() else circuit
+    kept = None if circuit.mask.all() else circuit
     measured = _measure(task, kept, regions, pairs, chosen, direction, memory, progress)
     (images,) = pixels(vit, pairs.clean)
     common = {"direction": direction, "unit": task.metric.unit, "ablation": chosen, "task": task.info}
     common |= {"design": pairs.design, "images": images, "keys": image_keys(pairs.clean)}
-    found, model = (
-        PatchEffects(
-            subject=name,
-            values=regions.laid_out(values, np.nan),
-            flips=regions.laid_out(flips, False),
-            clean=clean,
-            corrupt=corrupt,
-            **common,
-        )
-        for name, (values, flips, clean, corrupt) in zip(names, (measured[0], measured[-1]), strict=True)
-    )
-    return replace(found, model=model)
+
+    def laid_out(subject: str, values: NDArray, flips: NDArray, clean: NDArray, corrupt: NDArray) -> PatchEffects:
+        values, flips = regions.laid_out(values, np.nan), regions.laid_out(flips, False)
+        return PatchEffects(subject=subject, values=values, flips=flips, clean=clean, corrupt=corrupt, **common)
+
+    found = laid_out(f"circuit of {len(circuit):,} edges", *measured[0])
+    return replace(found, model=laid_out("full model", *measured[-1]))
 
 
 def effects_in_run(

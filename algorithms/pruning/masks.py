@@ -127,17 +127,22 @@ def learned_masks(
     """
     require_model(task.vit, graph)
     sizes = edges_of(size, graph)
-    if start == "auto":
-        warm = task.sides == "both" and len(graph) > EXACT_UP_TO and task.metric.kind not in ("kl", "accuracy")
-        start = "eap_ig" if warm else "none"
+    start = _starting(start, graph, task)
     plan = MaskPlan(graph, task, sizes, "none", memory, chosen("learned_masks", locals()))
-    what = f"learned_masks of {graph.cfg.name}"
-    require_memory(memory, what, *masks_asked(plan), least=least_memory(start, graph, task))
-    first = scored_by(start, "start", "none", graph, task, memory=memory, progress=progress)
-    plan = replace(plan, start=first)
+    least = least_memory(start, graph, task)
+    require_memory(memory, f"learned_masks of {graph.cfg.name}", *masks_asked(plan), least=least)
+    plan = replace(plan, start=scored_by(start, "start", "none", graph, task, memory=memory, progress=progress))
     reached = dict(zip(plan.descending, Descent(plan, journal, progress).run(), strict=True))
     found = [_circuit(plan, n, reached[n], progress) for n in sizes]
     return found if isinstance(size, Sequence | np.ndarray) else found[0]
+
+
+def _starting(start: Scores | str, graph: Graph, task: Task) -> Scores | str:
+    """What is started from, `auto` resolved."""
+    if start != "auto":
+        return start
+    warm = task.sides == "both" and len(graph) > EXACT_UP_TO and task.metric.kind not in ("kl", "accuracy")
+    return "eap_ig" if warm else "none"
 
 
 def masks_asked(plan: MaskPlan) -> list[Callable[[int], object]]:

@@ -53,8 +53,7 @@ def run_sweep(
 ) -> list[Outcome]:
     """Runs the cells that are not finished, and returns what has become of all, in their order.
 
-    Figures do not depend on where cells run, nor on how many at once. With another number of threads their last digits
-    may differ.
+    Figures do not depend on where cells run or how many at once; with other numbers of threads their last digits may.
 
     Args:
         cells: The cells.
@@ -74,22 +73,18 @@ def run_sweep(
         TaskError: Another sweep is running there, processes cannot start (submitit, of the extra `cluster`, is not
             installed; there is no Slurm), or jobs of Slurm are at the cells.
     """
-    out = Path(out)
     if "parquet" in tables:
         require_parquet()
-    if threads is not None:
-        cells = [dataclasses.replace(cell, resources=cell.resources.changed(cpus=threads)) for cell in cells]
-    with _alone(out):
-        if launcher != "slurm" or not workers:
-            _require_no_slurm(out)
+    cells = cells if threads is None else [_with_threads(cell, threads) for cell in cells]
+    with _alone(out := Path(out)):
+        _require_no_slurm(out, launcher, workers)
         outcomes = with_stale([read_outcome(cell, out) for cell in cells])
         todo = {one.cell.folder: outcomes.index(one) for one in to_run(outcomes, retry_failed, retry_stale)}
         overview = _Overview(out, tables)
         overview.write(outcomes)
         asked = [cells[index] for index in todo.values()]
         _require_means(asked, out, launcher, workers)
-        for index in todo.values():
-            _make_way(outcomes[index], out)
+        _make_way([outcomes[index] for index in todo.values()], out)
         if work is None:
             say_sweep(asked, workers=max(workers, 1), progress=progress)
         try:
@@ -103,6 +98,10 @@ def run_sweep(
                 clear(out / cell.folder)
             overview.write(outcomes)
     return outcomes
+
+
+def _with_threads(cell: Cell, threads: int) -> Cell:
+    return dataclasses.replace(cell, resources=cell.resources.changed(cpus=threads))
 
 
 def _launched(work: Work, cells: Sequence[Cell], out: Path, launcher: Launcher, workers: int) -> Iterator[Outcome]:
@@ -123,16 +122,17 @@ def _require_means(cells: Sequence[Cell], out: Path, launcher: Launcher, workers
             slurm_executor(out, cells[0].resources, workers)
 
 
-def _make_way(outcome: Outcome, out: Path) -> None:
-    """Removes what an earlier run left that keeps a cell from being run again."""
-    folder = out / outcome.cell.folder
-    if outcome.status == "stale":
-        shutil.rmtree(folder)
-    (folder / ERROR_FILE).unlink(missing_ok=True)
+def _make_way(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Removes what an earlier run left that keeps cells from being run again."""
+    for outcome in outcomes:
+        folder = out / outcome.cell.folder
+        if outcome.status == "stale":
+            shutil.rmtree(folder)
+        (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
-def _require_no_slurm(out: Path) -> None:
-    if jobs := at_slurm(out):
+def _require_no_slurm(out: Path, launcher: Launcher, workers: int) -> None:
+    if (launcher != "slurm" or not workers) and (jobs := at_slurm(out)):
         names = ", ".join(job for job, _, _ in jobs[:5])
         raise TaskError(
             f"jobs of Slurm are at cells of {str(out)!r} ({names}): pass --launcher slurm to wait for them, or end "

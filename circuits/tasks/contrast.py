@@ -62,8 +62,8 @@ def class_contrast(
     """A task that asks what tells one class from another.
 
     Clean images show both, equally many, and each meets partners of both (`design.py`); discovery takes those that the
-    model gets right. With `sides="one"` clean images show the target and partners the foil, as most of the field does,
-    and each pair is checked (the partner lowers the metric). `task.info["dropped"]` counts what was left out.
+    model gets right. Under `sides="one"`, the field's way, clean images show the target and partners the foil, each of
+    which lowers the metric. `task.info["dropped"]` counts what was left out.
 
     Args:
         vit: The opened model.
@@ -81,7 +81,7 @@ def class_contrast(
         n_evaluation: Of the test split (64); of a one-sided task pairs (100).
         n_partners: Partners of each class that a clean image meets in evaluation; in discovery one.
         reference: Images for means and noise; by default up to 256 training images, equally many of all classes.
-        masks: Where the object is, for `tokens="mask"` (see `as_masks`); by default the partners' own, if any.
+        masks: Where objects are, for `tokens="mask"` (see `as_masks`); by default the partners' own.
         data_dir: Where MNIST's files lie.
         seed: Draws the images, their partners, and corruptions with chance in them.
 
@@ -91,8 +91,7 @@ def class_contrast(
     """
     _require_known(sides)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
-    judged, partner = Metric(metric, classes[0].indices, classes[1].indices), as_partner(corruption)
-    objects = _objects(partner, masks)
+    judged, (partner, objects) = Metric(metric, classes[0].indices, classes[1].indices), _partner(corruption, masks)
     with progress_bar("drawing images", None):
         loaded = load_images(vit, data, classes, [partner], data_dir=data_dir, seed=seed)
         vit.check_images(loaded.train.images[:1])
@@ -104,15 +103,17 @@ def class_contrast(
         return contrast.one_sided(n_discovery or 64, n_evaluation or 100)
 
 
-def _objects(partner: Partner, masks: Any) -> Masks | None:
+def _partner(corruption: Partner | str, masks: Any) -> tuple[Partner, Masks | None]:
+    """Who is met, and where objects are."""
+    partner = as_partner(corruption)
     if masks is None:
-        return partner.masks
+        return partner, partner.masks
     if partner.masks is not None:
         raise TaskError(
             f"{partner.kind} has masks already, and objects are taken from them: pass them once, as "
             f"corruption=Partner({partner.kind!r}, mask=...), and leave masks= out."
         )
-    return as_masks(masks)
+    return partner, as_masks(masks)
 
 
 def _require_known(sides: str) -> None:
@@ -309,7 +310,7 @@ def partner_contrasts(
     named = name_partners(partners)
     classes = (parse_classes(target, vit, data=data), parse_classes(foil, vit, what="foil", data=data))
     loaded = load_images(vit, data, classes, list(named.values()), data_dir=data_dir, seed=seed)
-    objects = {name: _objects(partner, None if partner.masks else masks) for name, partner in named.items()}
+    objects = {name: _partner(partner, None if partner.masks else masks)[1] for name, partner in named.items()}
     for shown in classes if sides == "both" else classes[:1]:
         loaded = _with_masks(loaded, image_labels(shown, loaded, vit), [one for one in objects.values() if one])
     sizes: dict[str, Any] = {"n_discovery": n_discovery, "n_evaluation": n_evaluation, "n_partners": n_partners}
