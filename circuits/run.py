@@ -161,6 +161,7 @@ def run_masks(
     pairs: Pairs,
     baseline: Baseline,
     *,
+    clean_logits: Float[Tensor, "pair class"] | None = None,
     n_logits: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,
@@ -175,6 +176,7 @@ def run_masks(
         metric: Logits -> one number per pair.
         pairs: Pairs of images.
         baseline: What removed edges carry.
+        clean_logits: Of the clean run, where an earlier one on the same pairs has said them.
         n_logits: Keep the logits of the first so many masks.
         memory: Bytes to hold at once; pairs are run in batches that fit.
         progress: Show a bar on stderr; None where somebody watches.
@@ -183,11 +185,13 @@ def run_masks(
     distinct, place = _distinct(masks)
     parts = parts_of(graph, pairs, alike=False)
     size = chunk_size(vit, len(pairs), masked_at_once(vit, baseline.ablation, memory))
-    chunks = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
+    chunks = [(part, slice(start, start + size)) for part in parts for start in range(0, len(part.pairs), size)]
+    known = None if clean_logits is None else clean_logits.to(vit.device, vit.sum_dtype)
 
-    def one(chunk: tuple[Part, Pairs]) -> tuple[Tensor, ...]:
-        part, batch = chunk
-        reference, own = _clean_logits(vit, batch.clean), [mask[part.edges] for mask in distinct]
+    def one(chunk: tuple[Part, slice]) -> tuple[Tensor, ...]:
+        part, rows = chunk
+        batch, own = part.pairs.select(rows), [mask[part.edges] for mask in distinct]
+        reference = _clean_logits(vit, batch.clean) if known is None else known[part.rows][rows]
         wanted, found = batch.wanted(reference), _one_batch(vit, part.graph, own, batch, baseline, reference, bar)
         outputs, clean = metric(found, wanted.expand_as(found)), metric(reference, wanted)
         return _cpu(outputs), _cpu(found[place[:n_logits]]), _cpu(clean), _cpu(reference)
