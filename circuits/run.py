@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -210,9 +210,23 @@ def run_masks(
 
 def _clean_logits(vit: HookedViT, images: Tensor) -> Float[Tensor, "batch class"]:
     """Logits of the whole model; an image that follows itself, as in pairs with several partners, runs once."""
+    first, place = _following(images)
+    return vit(images[first])[place]
+
+
+def _ablated(baseline: Baseline, pairs: Pairs) -> Float[Tensor, "source pair token model"]:
+    """The ablated values of some pairs; a partner that follows itself runs once, if that halves the runs."""
+    first, place = _following(pairs.corrupt)
+    if baseline.ablation.kind != "partner" or 2 * int(first.sum()) > len(pairs):
+        return baseline(pairs)
+    return baseline(pairs.select(first))[:, place]
+
+
+def _following(images: Tensor) -> tuple[Bool[Tensor, " image"], Int[Tensor, " image"]]:
+    """Which images differ from the one before, and which of these each image is."""
     new = [True, *(images[1:] != images[:-1]).flatten(1).any(1).tolist()]
     first = torch.tensor(new, device=images.device)
-    return vit(images[first])[first.cumsum(0) - 1]
+    return first, first.cumsum(0) - 1
 
 
 def _one_batch(
@@ -227,10 +241,11 @@ def _one_batch(
     """Logits of each mask on one batch."""
     found = reference.new_empty(len(masks), *reference.shape)
     weights = [None if mask.all() else MaskWeights.from_mask(graph, mask, vit) for mask in masks]
-    for rows in torch.arange(len(batch), device="cpu").split(_at_hand(vit)):
+    partners = torch.arange(len(batch), device="cpu") if batch.design is None else batch.design.partner_image
+    for rows in partners.argsort(stable=True).split(_at_hand(vit)):
         some = batch.select(rows)
         embedded = vit.embed(vit.check_images(some.clean))
-        shared = SharedValues.of(vit, graph, embedded, baseline(some), groups_of(graph, some))
+        shared = SharedValues.of(vit, graph, embedded, _ablated(baseline, some), groups_of(graph, some))
         for at, own in enumerate(weights):
             found[at, rows] = reference[rows] if own is None else run_mask(vit, own, shared)
             bar.update(len(rows) / len(batch))
