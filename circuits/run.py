@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -188,11 +188,17 @@ def run_masks(
     chunks = [(part, slice(start, start + size)) for part in parts for start in range(0, len(part.pairs), size)]
     known = None if clean_logits is None else clean_logits.to(vit.device, vit.sum_dtype)
 
+    @lru_cache(maxsize=1)  # chunks of one part follow one another
+    def weights(part: Part) -> list[MaskWeights | None]:
+        own = [mask[part.edges] for mask in distinct]
+        return [None if mask.all() else MaskWeights.from_mask(part.graph, mask, vit) for mask in own]
+
     def one(chunk: tuple[Part, slice]) -> tuple[Tensor, ...]:
         part, rows = chunk
-        batch, own = part.pairs.select(rows), [mask[part.edges] for mask in distinct]
+        batch = part.pairs.select(rows)
         reference = _clean_logits(vit, batch.clean) if known is None else known[part.rows][rows]
-        wanted, found = batch.wanted(reference), _one_batch(vit, part.graph, own, batch, baseline, reference, bar)
+        found = _one_batch(vit, part.graph, weights(part), batch, baseline, reference, bar)
+        wanted = batch.wanted(reference)
         outputs, clean = metric(found, wanted.expand_as(found)), metric(reference, wanted)
         return _cpu(outputs), _cpu(found[place[:n_logits]]), _cpu(clean), _cpu(reference)
 
@@ -232,15 +238,14 @@ def _following(images: Tensor) -> tuple[Bool[Tensor, " image"], Int[Tensor, " im
 def _one_batch(
     vit: HookedViT,
     graph: Graph,
-    masks: Sequence[NDArray[np.bool_]],
+    weights: Sequence[MaskWeights | None],
     batch: Pairs,
     baseline: Baseline,
     reference: Tensor,
     bar: Any,
 ) -> Float[Tensor, "mask batch class"]:
-    """Logits of each mask on one batch."""
-    found = reference.new_empty(len(masks), *reference.shape)
-    weights = [None if mask.all() else MaskWeights.from_mask(graph, mask, vit) for mask in masks]
+    """Logits of each mask on one batch; None is the mask that keeps every edge."""
+    found = reference.new_empty(len(weights), *reference.shape)
     partners = torch.arange(len(batch), device="cpu") if batch.design is None else batch.design.partner_image
     for rows in partners.argsort(stable=True).split(_at_hand(vit)):
         some = batch.select(rows)

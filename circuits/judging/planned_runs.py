@@ -7,9 +7,10 @@ its circuits by more than `STRAIGHT` of the behaviour and `NOISE` standard error
 that is symmetrical about it for straight.) Points that were not run get outputs on the line.
 
 Where it is asked for, what is drawn by chance, controls too, runs on a few pairs of each cell first, and on twice as
-many as long as circuits of one kind, or at one point, have a mean with a standard error above `PRECISE`, or themselves
-one above `EACH`; pairs that were not run get the mean of their cell. The circuit, its rankings and circuits that were
-given run on all pairs.
+many as long as the pairs leave open what is told of the circuits of one kind, or at one point. Their mean is known when
+its standard error over images is at most `PRECISE`, or what having drawn no more circuits adds (spread over the square
+root of their number); their spread when each has one of at most `EACH`, or half of it. Pairs that were not run get the
+mean of their cell. The circuit, its rankings and circuits that were given run on all pairs.
 """
 
 from __future__ import annotations
@@ -174,9 +175,13 @@ class _Measured:
         return len(new)
 
     def _precise(self, rows: Rows, pairs: Rows) -> bool:
-        """Whether masks need no further pairs for what is told of them."""
-        drawn = self._shares(self.outputs[rows][:, pairs], pairs)[1]
-        return bool(len(drawn) and drawn.mean(1).std() <= PRECISE and drawn.var(0).mean() <= EACH**2)
+        """Whether masks need no further pairs for what is told of them: their mean and their spread."""
+        values, drawn = self._shares(self.outputs[rows][:, pairs], pairs)
+        if not len(drawn):
+            return False
+        spread = values.std()
+        of_mean, of_each = drawn.mean(1).std(), np.sqrt(drawn.var(0).mean())
+        return bool(of_mean <= max(PRECISE, spread / np.sqrt(len(rows))) and of_each <= max(EACH, spread / 2))
 
     def _complete(self, row: int) -> None:
         """Pairs that were not run get the mean of their cell."""
