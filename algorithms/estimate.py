@@ -123,13 +123,15 @@ class Estimate:
 def judging_runs(task: Task, graph: Graph, *, n_random: int, curve: bool) -> int:
     """Runs of a pair under a mask that a judgement takes."""
     pairs = task.evaluation.under(task.ablation)
-    masks = n_masks(len(graph), n_random=n_random, curve=curve, every_kind=pairs.design is not None)
+    own = n_masks(len(graph), n_random=0, curve=curve, every_kind=False)
+    chance = n_masks(len(graph), n_random=n_random, curve=curve, every_kind=pairs.design is not None) - own
     if pairs.design is None:
-        return masks * len(pairs)
+        return (own + chance) * len(pairs)
     small = len(graph) <= EVERY_SIZE_UP_TO
     images = FEWER_IMAGES if small else OF_LARGE
     share = 4 if pairs.design.crossed and small else 2  # a clean image's first partner of each class, or one alone
     others = 0 if task.others is None else len(task.others.under(task.ablation))
+    masks = own + (chance if small else chance // 3)  # of large graphs chance runs on some of the pairs
     return masks * min(share * images, len(pairs)) + 2 * (len(pairs) + others)
 
 

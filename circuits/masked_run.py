@@ -146,7 +146,7 @@ class _MaskedRun:
         self.of_token, self.ablated, self.buffer = shared.of_token, shared.ablated, shared.buffer
         self.differences: list[Tensor | None] = []  # None: carries its ablated value
         self.total = torch.zeros_like(shared.embedded)
-        self._skip(1)
+        self._skip([True])
         self._record(0, shared.embedded)
         self._advance(0, 1)
 
@@ -198,7 +198,7 @@ class _MaskedRun:
             np.logical_or.reduce(self.weights.needed[first:stop], axis=1),
         )
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
-        self._skip(graph.cfg.n_heads)
+        self._skip(live.tolist())
         if len(heads):
             computed = heads if block.joint is None else torch.arange(graph.cfg.n_heads, device="cpu").to(heads)
             z = self._head_outputs(layer, block, computed)  # row, batch, token, d_head
@@ -213,25 +213,26 @@ class _MaskedRun:
         if live:
             self.total = self.total + self._stacked(live)[1].sum(0)
 
-    def _skip(self, n: int) -> None:
-        """The next sources carry their ablated values, unless they are recorded."""
-        if self.buffer is not None:
-            self.buffer[len(self.differences) : len(self.differences) + n].zero_()
-        self.differences += [None] * n
+    def _skip(self, recorded: list[bool]) -> None:
+        """The next sources carry their ablated values, save those that are to be recorded."""
+        for later in recorded:
+            if self.buffer is not None and not later:
+                self.buffer[len(self.differences)].zero_()
+            self.differences.append(None)
 
     def _record(self, source: int, value: Tensor, tokens: slice = ALL) -> None:
         """Notes what a source writes at some tokens; at others nothing will read it."""
-        alive = self.weights.alive[source]
-        difference = value - self.ablated[source][:, tokens]
+        alive, ablated = self.weights.alive[source], self.ablated[source][:, tokens]
+        buffer = None if self.buffer is None else self.buffer[source]
+        if buffer is not None and tokens != ALL:
+            buffer.zero_()
+        difference = torch.sub(value, ablated, out=None if buffer is None else buffer[:, tokens])
         if not alive.all():
-            at = torch.from_numpy(alive).to(self.of_token.device)[self.of_token]
-            difference = difference * at[:, tokens, None]
-        if self.buffer is not None:
-            self.buffer[source][:, tokens] = difference
-            difference = self.buffer[source]
-        elif tokens != ALL:
+            at = torch.from_numpy(alive).to(self.of_token.device)[self.of_token][:, tokens, None]
+            difference = difference * at if buffer is None else difference.mul_(at)
+        if buffer is None and tokens != ALL:
             difference = torch.zeros_like(self.total).slice_scatter(difference, 1, tokens.start, tokens.stop)
-        self.differences[source] = difference
+        self.differences[source] = difference if buffer is None else buffer
 
     def _head_outputs(self, layer: int, block: OpenBlock, heads: Tensor) -> Tensor:
         blocks, rows = self.graph.layers[layer], self.graph.port_rows[heads.cpu().numpy()]
@@ -265,8 +266,9 @@ class _MaskedRun:
         heads, source = self.graph.head_sources(layer), self.graph.mlp_source(layer)
         if not block.parallel:
             self._advance(heads.start, heads.stop)
-        self._skip(1)
-        if self.weights.alive[source].any() and self.weights.needed[source].any():
+        live = bool(self.weights.alive[source].any() and self.weights.needed[source].any())
+        self._skip([live])
+        if live:
             edges = self.graph.layers[layer].mlp
             x = self.read(2 * layer + (not block.parallel), self.weights[edges], edges.width)[0]
             self._record(source, block.mlp_write(x[:, tokens]), tokens)

@@ -20,12 +20,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -161,6 +161,7 @@ def run_masks(
     pairs: Pairs,
     baseline: Baseline,
     *,
+    clean_logits: Float[Tensor, "pair class"] | None = None,
     n_logits: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,
@@ -175,6 +176,7 @@ def run_masks(
         metric: Logits -> one number per pair.
         pairs: Pairs of images.
         baseline: What removed edges carry.
+        clean_logits: Of the clean run, where an earlier one on the same pairs has said them.
         n_logits: Keep the logits of the first so many masks.
         memory: Bytes to hold at once; pairs are run in batches that fit.
         progress: Show a bar on stderr; None where somebody watches.
@@ -183,12 +185,20 @@ def run_masks(
     distinct, place = _distinct(masks)
     parts = parts_of(graph, pairs, alike=False)
     size = chunk_size(vit, len(pairs), masked_at_once(vit, baseline.ablation, memory))
-    chunks = [(part, batch) for part in parts for batch in part.pairs.batches(size)]
+    chunks = [(part, slice(start, start + size)) for part in parts for start in range(0, len(part.pairs), size)]
+    known = None if clean_logits is None else clean_logits.to(vit.device, vit.sum_dtype)
 
-    def one(chunk: tuple[Part, Pairs]) -> tuple[Tensor, ...]:
-        part, batch = chunk
-        reference, own = _clean_logits(vit, batch.clean), [mask[part.edges] for mask in distinct]
-        wanted, found = batch.wanted(reference), _one_batch(vit, part.graph, own, batch, baseline, reference, bar)
+    @lru_cache(maxsize=1)  # chunks of one part follow one another
+    def weights(part: Part) -> list[MaskWeights | None]:
+        own = [mask[part.edges] for mask in distinct]
+        return [None if mask.all() else MaskWeights.from_mask(part.graph, mask, vit) for mask in own]
+
+    def one(chunk: tuple[Part, slice]) -> tuple[Tensor, ...]:
+        part, rows = chunk
+        batch = part.pairs.select(rows)
+        reference = _clean_logits(vit, batch.clean) if known is None else known[part.rows][rows]
+        found = _one_batch(vit, part.graph, weights(part), batch, baseline, reference, bar)
+        wanted = batch.wanted(reference)
         outputs, clean = metric(found, wanted.expand_as(found)), metric(reference, wanted)
         return _cpu(outputs), _cpu(found[place[:n_logits]]), _cpu(clean), _cpu(reference)
 
@@ -206,27 +216,41 @@ def run_masks(
 
 def _clean_logits(vit: HookedViT, images: Tensor) -> Float[Tensor, "batch class"]:
     """Logits of the whole model; an image that follows itself, as in pairs with several partners, runs once."""
+    first, place = _following(images)
+    return vit(images[first])[place]
+
+
+def _ablated(baseline: Baseline, pairs: Pairs) -> Float[Tensor, "source pair token model"]:
+    """The ablated values of some pairs; a partner that follows itself runs once, if that halves the runs."""
+    first, place = _following(pairs.corrupt)
+    if baseline.ablation.kind != "partner" or 2 * int(first.sum()) > len(pairs):
+        return baseline(pairs)
+    return baseline(pairs.select(first))[:, place]
+
+
+def _following(images: Tensor) -> tuple[Bool[Tensor, " image"], Int[Tensor, " image"]]:
+    """Which images differ from the one before, and which of these each image is."""
     new = [True, *(images[1:] != images[:-1]).flatten(1).any(1).tolist()]
     first = torch.tensor(new, device=images.device)
-    return vit(images[first])[first.cumsum(0) - 1]
+    return first, first.cumsum(0) - 1
 
 
 def _one_batch(
     vit: HookedViT,
     graph: Graph,
-    masks: Sequence[NDArray[np.bool_]],
+    weights: Sequence[MaskWeights | None],
     batch: Pairs,
     baseline: Baseline,
     reference: Tensor,
     bar: Any,
 ) -> Float[Tensor, "mask batch class"]:
-    """Logits of each mask on one batch."""
-    found = reference.new_empty(len(masks), *reference.shape)
-    weights = [None if mask.all() else MaskWeights.from_mask(graph, mask, vit) for mask in masks]
-    for rows in torch.arange(len(batch), device="cpu").split(_at_hand(vit)):
+    """Logits of each mask on one batch; None is the mask that keeps every edge."""
+    found = reference.new_empty(len(weights), *reference.shape)
+    partners = torch.arange(len(batch), device="cpu") if batch.design is None else batch.design.partner_image
+    for rows in partners.argsort(stable=True).split(_at_hand(vit)):
         some = batch.select(rows)
         embedded = vit.embed(vit.check_images(some.clean))
-        shared = SharedValues.of(vit, graph, embedded, baseline(some), groups_of(graph, some))
+        shared = SharedValues.of(vit, graph, embedded, _ablated(baseline, some), groups_of(graph, some))
         for at, own in enumerate(weights):
             found[at, rows] = reference[rows] if own is None else run_mask(vit, own, shared)
             bar.update(len(rows) / len(batch))

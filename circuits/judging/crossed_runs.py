@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ..baseline import Baseline
 from ..graph import Graph
 from ..report import Figure, Table
 from ..run import MaskRuns, run_masks
-from ..tasks.design import FOIL, TARGET, one_partner_each
+from ..tasks.design import FOIL, TARGET, Design, one_partner_each
 from ..tasks.metrics import kl_divergence
 from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR, Resamples
@@ -30,16 +31,22 @@ FEWER_IMAGES, OF_LARGE = 32, 16
 
 
 def fewer(pairs: Pairs, most: int = FEWER_IMAGES, *, one_partner: bool = False) -> Pairs:
+    """The pairs that `fewer_rows` chooses of crossed pairs."""
+    assert pairs.design is not None
+    return pairs.select(fewer_rows(pairs.design, most, one_partner=one_partner))
+
+
+def fewer_rows(design: Design, most: int = FEWER_IMAGES, *, one_partner: bool = False) -> Int[Tensor, " chosen"]:
     """The first clean images of each class that the model gets right, each with its first partner of each class.
 
     Args:
-        pairs: Crossed pairs.
+        design: Of crossed pairs.
         most: Clean images of each class.
         one_partner: Each with a partner of one class alone, of either class at every other place: images that stand at
             one place still meet the same partner, so what it adds still cancels in the clean contrast.
     """
-    design, seen, rows = pairs.design, {}, []
-    assert design is not None
+    seen: dict[int, list[int]] = {}
+    rows: list[int] = []
     sides, partners = design.clean_side.tolist(), design.partner_side.tolist()
     images, right = design.clean_image.tolist(), design.right.tolist()
     met: set[tuple[int, int]] = set()
@@ -50,18 +57,16 @@ def fewer(pairs: Pairs, most: int = FEWER_IMAGES, *, one_partner: bool = False) 
             rows.append(row)
             if image not in chosen:
                 chosen.append(image)
-    return _alternating(pairs.select(rows)) if one_partner and design.crossed else pairs.select(rows)
+    found = torch.tensor(rows, device="cpu")
+    return found[_alternating(design.select(found))] if one_partner and design.crossed else found
 
 
-def _alternating(pairs: Pairs) -> Pairs:
+def _alternating(design: Design) -> Bool[Tensor, " pair"]:
     """Pairs whose partners show the target at every other place of clean images, and the foil at those between."""
-    design = pairs.design
-    assert design is not None
     place = torch.unique(design.clean_place, return_inverse=True)[1]
     own = place % 2 == (design.partner_side == TARGET).long()
-    kept = pairs.select(torch.nonzero(own).flatten())
-    assert kept.design is not None
-    return kept if len(dict(kept.design.cells())) == len(dict(design.cells())) else pairs
+    kept = design.select(own)
+    return own if len(dict(kept.cells())) == len(dict(design.cells())) else torch.ones_like(own)
 
 
 @dataclass(frozen=True, eq=False)

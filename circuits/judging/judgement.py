@@ -2,7 +2,7 @@
 
 The circuit and the empty one run on all pairs. Figures are taken over the clean images that the model classifies right,
 and, beside them, over all. The curve and the controls are run on a part of the right ones, whose number is said; on
-graphs of over 2,000 edges each image meets one partner there, and chance runs on half of them first
+graphs of over 2,000 edges each image meets one partner there, and chance runs on few of them first
 (`planned_runs.py`). What cheats and chance get stands in one table beside the circuit: a figure that they share says
 nothing.
 
@@ -38,7 +38,7 @@ from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
 from .bootstrap import NAMES, Resamples, middle, share
-from .crossed_runs import OF_LARGE, CrossedRuns, describe_images, fewer, image_table, other_classes, words
+from .crossed_runs import OF_LARGE, CrossedRuns, describe_images, fewer_rows, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
 from .plan import Plan
 from .planned_runs import Planned, run_plan
@@ -62,8 +62,9 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     everything = measure(judging.pairs)
     right = everything.right or everything
     small = len(graph) <= EVERY_SIZE_UP_TO
-    part = fewer(right.pairs) if small else fewer(right.pairs, OF_LARGE, one_partner=True)
-    planned, judged = judging.run(task.metric.response, part, halve=not small)
+    design = right.crossed.design
+    part = right.select(fewer_rows(design) if small else fewer_rows(design, OF_LARGE, one_partner=True))
+    planned, judged = judging.run(task.metric.response, part.pairs, part.runs, few=not small)
     others = None if task.others is None else measure(task.others.under(baseline.ablation), label="others")
     means, unit = right.crossed.resamples.mean, task.metric.response.unit
     figures = {
@@ -79,11 +80,11 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
     }
     method = {"sides": "both", "verdict": words(figures["transmission"]), **describe_images(everything), **method}
     method |= {
-        "n_curve_pairs": len(part),
+        "n_curve_pairs": len(part.pairs),
         "random_points": planned.told,
         "aggregation": "ratio of differences of means over cells",
     }
-    tables = {"controls": controls_table(plan, judged, planned, part, task), "images": image_table(everything)}
+    tables = {"controls": controls_table(plan, judged, planned, part.pairs, task), "images": image_table(everything)}
     found = Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method, {}, tables)
     return found, right.pairs
 
@@ -337,19 +338,31 @@ class Judging:
         """Draws of some pairs, or of their images."""
         return Resamples.of(pairs, self.n_bootstrap, seed=self.seed)
 
-    def run(self, metric: Metric, pairs: Pairs, *, halve: bool = False) -> tuple[Planned, Judged]:
-        """The plan on some pairs, with the circuit's logits; chance at first on half of them, where that is said."""
+    def run(
+        self, metric: Metric, pairs: Pairs, known: MaskRuns | None = None, *, few: bool = False
+    ) -> tuple[Planned, Judged]:
+        """The plan on some pairs, with the circuit's logits.
+
+        Args:
+            metric: What is read off.
+            pairs: The pairs.
+            known: Runs of the circuit and the empty mask on them, where they are there already.
+            few: Whether chance runs on a few of them at first.
+        """
         vit, graph, masks = self.task.vit, self.circuit.graph, self.plan.masks
 
-        def some(rows: list[int], which: NDArray[np.intp] | None) -> MaskRuns:
-            chosen, own = [masks[row] for row in rows], pairs if which is None else pairs.select(which.tolist())
-            return run_masks(vit, graph, chosen, metric, own, self.baseline, n_logits=1, **self.options)
+        def some(rows: list[int], which: NDArray[np.intp] | None, known: MaskRuns | None) -> MaskRuns:
+            at = slice(None) if which is None else which.tolist()
+            chosen, own = [masks[row] for row in rows], pairs if which is None else pairs.select(at)
+            told = {} if known is None else {"clean_logits": known.clean_logits[at]}
+            return run_masks(vit, graph, chosen, metric, own, self.baseline, n_logits=1, **told, **self.options)
 
         def resample(which: NDArray[np.intp]) -> Resamples:
-            return self.resamples(pairs.select(which.tolist()))
+            design = None if pairs.design is None else pairs.design.select(which.tolist())
+            return Resamples.of_design(design, len(which), self.n_bootstrap, seed=self.seed)
 
         with progress_bar("judging", None, self.progress):  # whose clock goes on between many short runs
-            planned = run_plan(self.plan, some, pairs.design if halve else None, resample)
+            planned = run_plan(self.plan, some, pairs.design if few else None, resample, known)
         runs = planned.runs
         return planned, Judged(runs.outputs, runs.clean_outputs, self.resamples(pairs))
 

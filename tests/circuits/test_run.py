@@ -10,6 +10,7 @@ from vitcircuits.circuits.graph import compile_graph
 from vitcircuits.circuits.masked_run import MaskWeights, masked_logits_from
 from vitcircuits.circuits.reach import prune
 from vitcircuits.circuits.run import _clean_logits, run_circuit, run_masks
+from vitcircuits.circuits.tasks.design import Design
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.circuits.token_parts import groups_of
 from vitcircuits.models import devices
@@ -188,3 +189,21 @@ def test_clean_images_that_follow_themselves_run_once(case_of, monkeypatch, clos
     monkeypatch.setattr(type(case.vit), "embed", lambda vit, some: seen.append(len(some)) or embed(vit, some))
     close(_clean_logits(case.vit, images).detach(), whole)
     assert seen == [3]
+
+
+def test_a_partner_runs_once_for_neighbours_that_meet_it_and_a_known_clean_run_not_at_all(case_of, monkeypatch, close):
+    case, sides = case_of("plain"), torch.tensor([1, 0, 1, 0])
+    met = torch.tensor([0, 1, 1, 0])  # each clean image meets both partners, one of which comes again at the end
+    design = Design(sides, sides[met], torch.tensor([0, 1, 0, 1]), met + 2, torch.ones(4, dtype=torch.bool))
+    pairs = Pairs(case.pairs.clean[[0, 1, 0, 1]], case.pairs.corrupt[met], design=design)
+    mask, seen, embed = case.mask(0.5), [], type(case.vit).embed
+    whole = run_circuit(case.vit, Circuit(case.graph, mask), pairs.clean, pairs.corrupt)
+    told = (case.vit, case.graph, [mask], case.task.metric, pairs, case.baseline)
+    first = run_masks(*told, n_logits=1)
+    monkeypatch.setattr(type(case.vit), "embed", lambda vit, some: seen.append(len(some)) or embed(vit, some))
+    again = run_masks(*told, n_logits=1, clean_logits=first.clean_logits)
+    assert seen == [4, 2]  # clean images in front of block 0, and the two partners
+    close(again.logits[0].to(whole), whole)
+    np.testing.assert_array_equal(again.outputs, first.outputs)
+    np.testing.assert_array_equal(again.clean_outputs, first.clean_outputs)
+    assert torch.equal(again.clean_logits, first.clean_logits)

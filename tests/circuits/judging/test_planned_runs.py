@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.circuits.judging.bootstrap import Resamples
 from vitcircuits.circuits.judging.plan import Plan, make_grid
-from vitcircuits.circuits.judging.planned_runs import STRAIGHT, chance_series, run_plan
+from vitcircuits.circuits.judging.planned_runs import LEAST, STRAIGHT, chance_series, run_plan
 from vitcircuits.circuits.run import MaskRuns
 from vitcircuits.circuits.tasks.crossing import in_circles
 from vitcircuits.circuits.tasks.design import FOIL, TARGET, Design
@@ -50,7 +50,7 @@ def outputs_of(plan, kept, noise=0.0):
 def run(plan, outputs, n_bootstrap=200):
     seen = []
 
-    def some(rows, which):
+    def some(rows, which, known):
         seen.extend(rows)
         which = np.arange(N_PAIRS) if which is None else which
         none = torch.zeros(0, len(which), 2)
@@ -77,14 +77,25 @@ def spared(plan):
     return inner - set(plan.controls["paths"].tolist())
 
 
-def test_of_a_straight_curve_the_middle_alone_runs():
+def test_of_a_straight_curve_two_points_alone_run():
     plan = chance_plan()
     _, _, seen = run(plan, outputs_of(plan, lambda k: k))
     first, rankings = chance_series(plan)
     assert set(plan.controls["paths"].tolist()) <= set(seen)
-    middles = {int(row) for row in rankings.rows[rankings.middle(0, len(rankings.places) - 1)]}
-    assert set(seen) & {int(row) for row in rankings.rows[1:-1].flat} == middles
+    thirds = [int(np.abs(rankings.places - share).argmin()) for share in (1 / 3, 2 / 3)]
+    inner, expected = ({int(row) for row in rankings.rows[at].flat} for at in (slice(1, -1), thirds))
+    assert set(seen) & inner == expected
     assert set(seen) >= {int(row) for row in first.rows[[0, -1]].flat}
+
+
+@pytest.mark.parametrize("kept", [lambda k: k * k * (3 - 2 * k), lambda k: k + 4 * k * (1 - k) * (0.5 - k)])
+def test_a_curve_symmetrical_about_its_middle_is_not_taken_for_straight(kept):
+    plan = chance_plan()
+    assert kept(0) == 0 and kept(0.5) == 0.5 and kept(1) == 1
+    wanted = outputs_of(plan, kept)
+    runs, _, _ = run(plan, wanted, n_bootstrap=0)
+    behaviour = np.linspace(1, 3, N_PAIRS).mean()
+    assert np.abs(runs.outputs - wanted).mean(-1).max() < 3 * STRAIGHT * behaviour
 
 
 def test_noise_below_its_standard_error_bends_nothing_and_a_step_everything_around_it():
@@ -100,16 +111,11 @@ def test_undefined_shares_run_no_points_twice():
     assert len(seen) < len(plan.masks) and np.isfinite(runs.outputs).all()
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.3])
-def test_chance_runs_on_the_other_half_only_where_the_first_leaves_it_open(spread):
-    plan, design, rng = chance_plan((60,)), circle(16, 1), np.random.default_rng(0)
-    side = design.clean_side.numpy()
-    clean = 4.0 * side - 2
-    kept = np.linspace(0.1, 0.3, len(plan.masks))[:, None]
-    outputs = kept * clean + spread * 4 * rng.normal(size=(len(plan.masks), len(clean)))
-    outputs[1], seen = 0.0, dict[int, list[int]]()
+def run_in_parts(plan, design, outputs, clean, known=None):
+    """A plan on crossed pairs, chance on few of them first, and the pairs that each mask ran on, in order."""
+    seen = dict[int, list[int]]()
 
-    def some(rows, which):
+    def some(rows, which, known):
         which = np.arange(len(clean)) if which is None else which
         for row in rows:
             seen.setdefault(row, []).extend(which.tolist())
@@ -119,15 +125,52 @@ def test_chance_runs_on_the_other_half_only_where_the_first_leaves_it_open(sprea
     def resample(which):
         return Resamples.of_design(design.select(which.tolist()), len(which), 200, seed=0)
 
-    planned = run_plan(plan, some, design, resample)
+    planned = run_plan(plan, some, design, resample, known)
+    assert all(len(seen[row]) == len(set(seen[row])) for row in seen)
+    return planned, seen, resample(np.arange(len(clean))).behaviour_whole
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.08, 0.3])
+def test_chance_runs_on_more_pairs_only_where_the_first_leave_it_open(spread):
+    plan, design, rng = chance_plan((60,)), circle(16, 1), np.random.default_rng(0)
+    clean = 4.0 * design.clean_side.numpy() - 2
+    kept = np.linspace(0.1, 0.3, len(plan.masks))[:, None]
+    outputs = kept * clean + spread * 4 * rng.normal(size=(len(plan.masks), len(clean)))
+    outputs[1] = 0.0
+    planned, seen, whole = run_in_parts(plan, design, outputs, clean)
     controls = plan.controls["paths"]
     assert all(sorted(seen[row]) == list(range(len(clean))) for row in (0, 1))
-    assert all(len(seen[row]) == len(set(seen[row])) for row in seen)
     assert planned.ran.sum() == sum(map(len, seen.values()))
-    whole = resample(np.arange(len(clean))).behaviour_whole
-    if spread:
-        assert planned.ran[controls].all()
-        np.testing.assert_array_equal(planned.runs.outputs[controls], outputs[controls])
-    else:
-        assert (planned.ran[controls].sum(1) == len(clean) // 2).all()
-        np.testing.assert_allclose(planned.runs.outputs[controls] @ whole, 4 * kept[controls, 0], atol=1e-12)
+    ran = planned.ran[controls]
+    assert (ran == ran[0]).all(), "one kind runs on the same pairs"
+    cells = [int((ran[0] & inside).sum()) for _, inside in design.cells()]
+    assert cells == [{0.0: LEAST, 0.08: 2 * LEAST, 0.3: 4 * LEAST}[spread]] * len(cells)
+    expected = np.mean([outputs[controls] * (ran * inside) @ whole / ran.mean() for _, inside in design.cells()], 0)
+    np.testing.assert_allclose(planned.runs.outputs[controls] @ whole, len(cells) * expected, atol=1e-12)
+
+
+def test_noise_on_few_pairs_bends_no_straight_curve():
+    """Pairs that were not run stand at their cell's mean and would make standard errors half as large as they are."""
+    plan, design, rng = chance_plan(), circle(64, 1), np.random.default_rng(0)
+    clean = 4.0 * design.clean_side.numpy() - 2
+    shares = np.array([mask.mean() for mask in plan.masks])[:, None]
+    outputs = shares * clean + 0.15 * rng.normal(size=(len(plan.masks), len(clean)))
+    outputs[1] = 0.0
+    planned, seen, _ = run_in_parts(plan, design, outputs, clean)
+    rankings = chance_series(plan)[-1]
+    inner = rankings.rows[1:-1]
+    assert not planned.ran[inner].all(2).any()
+    assert np.isin(inner, list(seen)).all(1).sum() == 2
+
+
+def test_runs_that_are_there_are_not_made_again():
+    plan, design = chance_plan((60,)), circle(16, 1)
+    clean = 4.0 * design.clean_side.numpy() - 2
+    outputs = np.linspace(0.1, 0.3, len(plan.masks))[:, None] * clean
+    none = torch.zeros(2, len(clean), 2)
+    known = MaskRuns(outputs[:2], clean, none, none[0])
+    planned, seen, _ = run_in_parts(plan, design, outputs, clean, known)
+    again, _, _ = run_in_parts(plan, design, outputs, clean)
+    assert not {0, 1} & set(seen)
+    np.testing.assert_array_equal(planned.runs.outputs, again.runs.outputs)
+    np.testing.assert_array_equal(planned.ran, again.ran)
