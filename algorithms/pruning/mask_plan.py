@@ -40,7 +40,8 @@ LEAST_SIDE = 64
 Objective = Literal["auto", "both", "metric", "kl"]
 TIGHTENING = 0.6  # share of a size's steps in which the density goes down to it; in the rest it holds
 WARM_DENSITY = 0.8  # where masks start from scores: higher than any size that is learned well from there
-WARM_SPREAD = 3.0  # log_alpha of the best edge over that of the median
+WARM_SPREAD = 6.0  # log_alpha of the best edge over that of the median
+WARM_RATE = 2 / 3  # of the learning rate, where masks start from scores
 RESTING_RATE = 1 / 3
 WARM_FACTOR, ONE_SIDED_SPREAD = 4, 4.0  # on one-sided tasks: times the largest size
 
@@ -132,9 +133,14 @@ class MaskPlan:
         return self.crossed and photographs and not (aligned or self.measures or self.graph.groups.per_pair)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: on a crossed task it falls to a third of itself while the density rests."""
+        """The learning rate of a step: on a crossed task it falls to a third of itself while the density rests.
+
+        From scores it is lower, and the gates' spread is wide: near the ranking they learn fewer photographs by
+        heart.
+        """
         rest = max(0.0, (step % self.chosen.steps + 1) / self.chosen.steps - TIGHTENING) / (1 - TIGHTENING)
-        return self.chosen.learning_rate * (RESTING_RATE**rest if self.crossed else 1.0)
+        warm = WARM_RATE if isinstance(self.start, Scores) else 1.0
+        return self.chosen.learning_rate * (warm * RESTING_RATE**rest if self.crossed else 1.0)
 
     @property
     def measures(self) -> bool:

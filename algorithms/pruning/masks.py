@@ -80,7 +80,7 @@ def learned_masks(
     task: Task,
     *,
     size: Size | Sequence[Size] = 0.05,
-    steps: Annotated[int, COUNTS] = 200,
+    steps: Annotated[int, COUNTS] = 120,
     batch: Annotated[int, COUNTS] = 8,
     learning_rate: Annotated[float, Range(above=0)] = 0.3,
     objective: Literal["auto", "both", "metric", "kl"] = "auto",
@@ -106,7 +106,7 @@ def learned_masks(
         size: Edges on paths from input to logits: a share of the graph below 1, or a number from 1 on.
         steps: For each size; in the last two fifths of them the density rests.
         batch: Pairs in a step, as many of each class on a crossed task.
-        learning_rate: Of `log_alpha`, for an edge of RMS gradient; on crossed tasks it falls to a third at rest.
+        learning_rate: Of `log_alpha`, for an edge of RMS gradient; less at rest and from scores (`MaskPlan.rate`).
         objective: `metric` (squared difference to the full model's), `kl`, or `both` (auto: on crossed tasks).
         partners: Whose ablated values an image meets: its `given` partner's, or another pair's at every step
             (`shuffled`; auto: where partners are other images).
