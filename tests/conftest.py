@@ -3,9 +3,9 @@
 A law is said once, over `case`: models x graphs x ablations (`square`), judged by the masked run, the oracle.
 """
 
-from jaxtyping import install_import_hook
+from . import checked
 
-install_import_hook("vitcircuits", "beartype.beartype")  # before anything imports vitcircuits
+checked.install("vitcircuits")  # before anything imports vitcircuits
 
 import os  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
