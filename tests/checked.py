@@ -3,19 +3,23 @@
 jaxtyping's import hook puts `jaxtyping.jaxtyped` in front of each function. Its own one binds a signature and checks
 all arguments twice at every call, and decorates a function within a function anew whenever the outer one runs: half of
 the suite's processor time. `checked` checks once, lets axis names speak for one call only where there are any, and
-leaves functions within functions alone.
+leaves functions within functions alone. Those that yield keep jaxtyping's own: what they are given is checked when
+they are called, not when the first value is asked for.
 """
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any, get_type_hints
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
-_context = functools.partial(jaxtyping.jaxtyped, "context")  # in which an axis has one size
+_jaxtyped = jaxtyping.jaxtyped
+_context = functools.partial(_jaxtyped, "context")  # in which an axis has one size
+_beartype = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
 def install(package: str) -> None:
@@ -32,7 +36,9 @@ def checked(*, typechecker: Any) -> Callable[[Any], Any]:
             if dataclasses.is_dataclass(what) and "__init__" in vars(what):
                 what.__init__ = _checked(what.__init__)
             return what
-        return what if "<locals>" in what.__qualname__ else _checked(what)
+        if "<locals>" in what.__qualname__:
+            return what
+        return _jaxtyped(what, typechecker=beartype) if inspect.isgeneratorfunction(what) else _checked(what)
 
     return decorate
 
@@ -43,7 +49,7 @@ def _checked(function: Callable) -> Callable:
     copy = FunctionType(*parts)
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-    checks, shaped = beartype(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
+    checks, shaped = _beartype(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
