@@ -3,9 +3,9 @@
 A law is said once, over `case`: models x graphs x ablations (`square`), judged by the masked run, the oracle.
 """
 
-from jaxtyping import install_import_hook
+from . import checked
 
-install_import_hook("vitcircuits", "beartype.beartype")  # before anything imports vitcircuits
+checked.install("vitcircuits")  # before anything imports vitcircuits
 
 import os  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
@@ -444,11 +444,8 @@ def unchecked():
     config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def on_processes(tmp_path_factory):
     """Calls a function of a test file on several joined processes: what it gives on each, by place."""
-
-    def call(count, function, *args):
-        return joined.on_processes(tmp_path_factory.mktemp("joined"), count, function, *args)
-
-    return call
+    with joined.started() as call:
+        yield lambda count, function, *args: call(tmp_path_factory.mktemp("joined"), count, function, *args)

@@ -1,10 +1,10 @@
-"""500 bad inputs, drawn with a seed, each given to the command line in a process of its own with limits.
+"""Bad inputs, drawn with a seed, each given to the command line in a process of its own with limits.
 
     python tests/cli/bad_inputs.py FOLDER [NUMBER ...] > ended.jsonl
 
-BAD_SEED=15 draws others. Processes are forked from one that has imported everything, and run without the checks of
-shapes and types that tests have otherwise, because users' processes have none. Most end where a search would begin;
-every 20th searches.
+BAD_SEED=15 draws others; BAD_INPUTS is how many, 500 where it is not said. Processes are forked from one that has
+imported everything, and run without the checks of shapes and types that tests have otherwise, because users' processes
+have none. Most end where a search would begin; every 20th searches.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from vitcircuits.models.toys import training
 
 GIGABYTES, SECONDS = 4, 20
 SEARCHED = "a search would begin"
-N, SEED = 500, int(os.environ.get("BAD_SEED", "14"))
+N, SEED = (int(os.environ.get(name, usual)) for name, usual in (("BAD_INPUTS", 500), ("BAD_SEED", 14)))
 MODEL = ["--model", "toy/digits-2l"]
 TASK = ["--data", "digits", "--target", "3", "--foil", "8", "--pairs", "4", "--eval-pairs", "4"]
 BASE = {
@@ -296,8 +296,8 @@ def run(words, folder, *, cut, short):
     os._exit(code)
 
 
-def ended(words, folder, stuff, *, cut):
-    """What became of a case, in plain values."""
+def ended(words, folder, stuff, before, *, cut):
+    """What became of a case, in plain values; `before` is what the stuff held, and holds from here on."""
     folder.mkdir()
     words = [word.replace("STUFF", str(stuff)) for word in words]
     if words[0] == "EDIT":
@@ -306,11 +306,15 @@ def ended(words, folder, stuff, *, cut):
         text = 'model = "toy/digits-2l"\n[task]\ndata = "digits"\ntarget = 3\nfoil = 8\n'
         (folder / "settings.toml").write_text(f"{words[1]}\n{text}")
     short = words[0] if words[0] in ("DISK", "MEMORY") else ""
-    words, before = words[{"EDIT": 2, "TOML": 2, "DISK": 1, "MEMORY": 1}.get(words[0], 0) :], contents(stuff)
+    words = words[{"EDIT": 2, "TOML": 2, "DISK": 1, "MEMORY": 1}.get(words[0], 0) :]
     child = os.fork()
     if not child:
         run(words, folder, cut=cut and not short, short=short)
     _, status, used = os.wait4(child, 0)
+    now = contents(stuff)
+    changed = [str(path) for path in {**before, **now} if before.get(path) != now.get(path)]
+    before.clear()
+    before.update(now)
     return {
         "words": words,
         "short": short,
@@ -318,7 +322,7 @@ def ended(words, folder, stuff, *, cut):
         "said": (folder / "stderr").read_text(errors="replace"),
         "gigabytes": used.ru_maxrss / 2**20,
         "seconds": used.ru_utime + used.ru_stime,
-        "changed": [str(path) for path, digest in contents(stuff).items() if before.get(path) != digest],
+        "changed": changed,
     }
 
 
@@ -348,9 +352,9 @@ if __name__ == "__main__":
     make_stuff(folder / "stuff")
     huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"  # nobody answers there
     torch.set_num_threads(1)
-    only = set(map(int, sys.argv[2:]))
+    only, held = set(map(int, sys.argv[2:])), contents(folder / "stuff")
     for number, words in enumerate(drawn()):
         if not only or number in only:
-            case = ended(words, folder / str(number), folder / "stuff", cut=number % 20 != 0)
+            case = ended(words, folder / str(number), folder / "stuff", held, cut=number % 20 != 0)
             sys.stdout.write(json.dumps({"number": number, **case}) + "\n")
             sys.stdout.flush()

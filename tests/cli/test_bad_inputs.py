@@ -16,17 +16,19 @@ SCRIPT = Path(__file__).with_name("bad_inputs.py")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is a forked process")
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    """What became of each case."""
-    folder = tmp_path_factory.mktemp("bad")
-    done = subprocess.run([sys.executable, SCRIPT, folder], stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.fixture(scope="module", params=[150, pytest.param(500, marks=pytest.mark.slow)])
+def cases(request, tmp_path_factory):
+    """What became of each case; of 150 all kinds are there."""
+    folder, environment = tmp_path_factory.mktemp("bad"), {**os.environ, "BAD_INPUTS": str(request.param)}
+    command = [sys.executable, SCRIPT, folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == request.param
+    return found
 
 
-def test_there_are_500_and_most_are_refused(cases):
-    assert len(cases) == 500
-    assert sum(case["code"] == 2 for case in cases) > 400
+def test_most_are_refused(cases):
+    assert sum(case["code"] == 2 for case in cases) > 0.8 * len(cases)
 
 
 def test_each_ends_with_one_sentence_or_a_right_result(cases):

@@ -60,7 +60,7 @@ def same_decisions(circuit, wanted):
     assert np.array_equal(circuit.mask, wanted.circuit)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     seed=st.integers(0, 1000),
     shape=st.sampled_from(SHAPES),

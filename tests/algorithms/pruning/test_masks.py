@@ -50,7 +50,7 @@ def _transmission(circuit, task):
 
 def test_one_descent_gives_all_sizes_and_they_hold_on_other_images(digits, graph):
     sizes = [0.2, 0.4]
-    small, large = learned_masks(graph, digits, size=sizes, steps=150, derivative="pathwise", polish="no")
+    small, large = learned_masks(graph, digits, size=sizes, steps=80, derivative="pathwise", polish="no")
     for circuit, share in zip((small, large), sizes, strict=True):
         assert 0.9 * share * len(graph) <= len(circuit) <= round(share * len(graph))
         assert np.array_equal(prune(graph, circuit.mask), circuit.mask)
@@ -152,7 +152,7 @@ def test_options_that_make_no_sense_are_refused(digits, graph, options, said):
 
 @pytest.mark.parametrize("name", ["planted/bright-column", f"{XOR}:trap,step", "planted/majority"])
 def test_the_truth_is_found_at_its_size_where_every_slope_misleads(name):
-    task = planted_task(load_vit(name), n=32)
+    task = planted_task(load_vit(name), n=16)
     truths = task.vit.minimal_circuits()
     circuit = learned_masks(compile_graph(task.vit), task, size=len(truths[0]), steps=100)
     assert frozenset(circuit.edge_names()) in truths
