@@ -80,7 +80,7 @@ def learned_masks(
     task: Task,
     *,
     size: Size | Sequence[Size] = 0.05,
-    steps: Annotated[int, COUNTS] = 120,
+    steps: Annotated[int, COUNTS] = 200,
     batch: Annotated[int, COUNTS] = 8,
     learning_rate: Annotated[float, Range(above=0)] = 0.3,
     objective: Literal["auto", "both", "metric", "kl"] = "auto",
@@ -104,9 +104,9 @@ def learned_masks(
         graph: The graph.
         task: Its discovery pairs are used.
         size: Edges on paths from input to logits: a share of the graph below 1, or a number from 1 on.
-        steps: For each size; in the last two fifths of them the density rests.
+        steps: For each size (seven tenths near scores, `MaskPlan.trusts`); in the last two fifths the density rests.
         batch: Pairs in a step, as many of each class on a crossed task.
-        learning_rate: Of `log_alpha`, for an edge of RMS gradient; less at rest and from scores (`MaskPlan.rate`).
+        learning_rate: Of `log_alpha`, for an edge of RMS gradient; less at rest and near scores (`MaskPlan.rate`).
         objective: `metric` (squared difference to the full model's), `kl`, or `both` (auto: on crossed tasks).
         partners: Whose ablated values an image meets: its `given` partner's, or another pair's at every step
             (`shuffled`; auto: where partners are other images).
@@ -216,7 +216,7 @@ class Descent:
         density = plan.density(step)
         self.log_alpha = with_density(moved, density)
         self.step += 1
-        if self.step % plan.chosen.steps == 0:
+        if self.step % plan.steps == 0:
             self.reached.append(open_probability(self.log_alpha).numpy())
         self._show(loss=told.loss, faithfulness=told.faithfulness, density=density)
         if time.monotonic() - self._saved > SAVE_SECONDS or self.step == plan.total_steps:

@@ -1,5 +1,7 @@
 """Learned masks: sizes are kept, what is learned is faithful, a descent cut off goes on as if it had not been."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,21 @@ def test_the_schedule_goes_down_and_rests(digits, graph):
     densities = [plan.density(step) for step in range(plan.total_steps)]
     assert plan.total_steps == 100 and densities == sorted(densities, reverse=True)
     assert densities[30:50] == [40 / len(graph)] * 20 and densities[-1] == 10 / len(graph)
+
+
+def test_a_descent_stays_near_scores_for_fewer_steps_where_removed_edges_carry_no_other_image(digits, graph):
+    scores = eap(graph, digits)
+    near = class_contrast(digits.vit, "digits", target=3, foil=8, ablation="mean", n_discovery=8)
+    one_sided = class_contrast(digits.vit, "digits", target=3, foil=8, sides="one", ablation="mean", n_discovery=8)
+    found = {}
+    for name, task in {"near": near, "swap": digits, "one side": one_sided}.items():
+        plan = replace(plan_of(graph, task, [10], 1, steps=50), start=scores)
+        found[name] = plan.steps, plan.rate(0), float(plan.first_log_alpha().max() - plan.first_log_alpha().min())
+        assert plan.density(plan.steps - 1) == 10 / len(graph)
+    assert found["near"][0] == 35 and found["swap"][0] == found["one side"][0] == 50
+    assert found["near"][1] == pytest.approx(2 / 3 * found["swap"][1])
+    assert found["near"][2] > found["swap"][2]
+    assert plan_of(graph, near, [10], 1, steps=50).steps == 50, "nothing to stay near"
 
 
 def test_every_pair_comes_once_in_an_epoch_and_partners_are_shuffled_only_where_they_are_other_images(digits, graph):
