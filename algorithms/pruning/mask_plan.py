@@ -152,8 +152,8 @@ class MaskPlan:
         """Whether a descent from scores stays near them: on crossed tasks, where removed edges carry no other image.
 
         There a ranking says much: on DeiT-Tiny EAP-IG's first 40% of the edges transmit .46 under means, and 120 steps
-        near it find as much as 200 did. Under class swap 120 steps near it end at T = .62; from half the spread 140 end
-        at .63, and 200 at .71.
+        near it find as much as 200 did. Under class swap 120 steps near it end at T = .63; from half the spread 140 end
+        at .65, and 200 at .72.
         """
         return self.crossed and isinstance(self.start, Scores) and self.task.ablation.kind != "partner"
 
