@@ -204,13 +204,13 @@ def run_masks(
 
     total = len(distinct) * len(chunks) // processes.count()
     with torch.no_grad(), vit.borrowed(), progress_bar(label, total, progress, "run") as bar:
-        outputs, logits, clean, clean_logits = zip(*processes.in_order(one, chunks), strict=True)
+        outputs, logits, clean, full = zip(*processes.in_order(one, chunks), strict=True)
     rows = rows_of(parts)
     return MaskRuns(
         torch.cat(outputs, 1)[place][:, rows].numpy(),
         torch.cat(clean)[rows].numpy(),
         torch.cat(logits, 1)[:, rows],
-        torch.cat(clean_logits)[rows],
+        torch.cat(full)[rows],
     )
 
 

@@ -42,7 +42,7 @@ GO = 20.0  # minutes
 # Minutes on one thread of a 2-core machine with nothing else on it: of a search, of one for each size, of judging a
 # circuit. Reckoned from passes that earlier searches took and .06 seconds for one of DeiT-Tiny.
 _SEARCH = {"eap": 1.0, "eap_ig": 3, "relp": 1, "ceap": 5, "atp_star": 3, "rank_ensemble": 8, "hybrid": 4, "acdc": 20}
-_PER_SIZE = {"learned_masks": 9.0, "budgeted_pruning": 5.0}
+_PER_SIZE = {"learned_masks": 3.5, "budgeted_pruning": 5.0}
 _TOY = {"learned_masks": 0.5, "budgeted_pruning": 0.3, "acdc": 0.3}
 _JUDGING = {"swap": 1.0, "nearest": 0.3}  # a circuit of DeiT-Tiny; otherwise each clean image comes once
 _START = 0.2
