@@ -151,9 +151,9 @@ class MaskPlan:
     def trusts(self) -> bool:
         """Whether a descent from scores stays near them: on crossed tasks, where removed edges carry no other image.
 
-        There a ranking says much: on DeiT-Tiny EAP-IG's first 40% of the edges transmit .46 under means, and 120 steps
-        near it find as much as 200 did. Under class swap 120 steps near it end at T = .63; from half the spread 140 end
-        at .65, and 200 at .72.
+        There a ranking says much: on DeiT-Tiny EAP-IG's first 40% of the edges transmit .46 under means, and 140 steps
+        near it end at T = .90, R^2 = .74, where 200 from half the spread end at .86, .83. Under class swap 120 steps
+        near it end at T = .63; from half the spread 140 at .65, 200 at .72 (one seed each; docs/faithfulness.md).
         """
         return self.crossed and isinstance(self.start, Scores) and self.task.ablation.kind != "partner"
 

@@ -50,7 +50,7 @@ def check(alone, by_place):
     for name, (value, work) in alone.items():
         assert [found[name][0] for found in by_place] == [value] * len(by_place), name
         share = max(found[name][1] for found in by_place) / work
-        uneven = name == "mask" and len(by_place) > 2  # its pairs come in parts whose chunks are no multiple of four
+        uneven = name == "mask" and len(by_place) > 2  # 16 parts of 1 to 6 pairs: chunks of unlike size
         assert share <= (1.3 if uneven else 1.15) / len(by_place), (name, share)
 
 
