@@ -240,7 +240,7 @@ class _MaskedRun:
         kept = self.weights[blocks.attention][torch.from_numpy(needed_rows).to(heads)]
         normed = block.norm1(self.read(2 * layer, kept, blocks.attention.width))
         places = places.reshape(rows.shape)
-        q, k, v = (block.read_port(normed[rows_of_heads(places[:, p])], p, heads) for p in range(3))
+        q, k, v = (block.read_port(own, p, heads) for p, own in enumerate(ports_of(normed, places)))
         if blocks.inside is None:
             z = block.weigh(q, k, v)
         else:
@@ -277,11 +277,23 @@ class _MaskedRun:
         self._advance(source, source + 1)
 
 
-def rows_of_heads(places: NDArray[np.intp]) -> list[int] | slice:
-    """The row that each head reads, or a single row if all heads share it; a slice where they are evenly spaced."""
+def ports_of(normed: Tensor, places: NDArray[np.intp]) -> tuple[Tensor, ...]:
+    """What the heads' q, k and v read, each (head, ...), or a single row that all heads share.
+
+    Where every port of every head has a row of its own, that is one view of all, and its derivative one copy.
+
+    Args:
+        normed: The rows, (row, *batch, token, model).
+        places: The row that each port of each head reads, shape (head, 3).
+    """
+    if places.ravel().tolist() == list(range(len(normed))):
+        return normed.unflatten(0, places.shape).unbind(1)
+    return tuple(normed[_rows_of_heads(own)] for own in places.T)
+
+
+def _rows_of_heads(places: NDArray[np.intp]) -> list[int] | slice:
+    """The row that each head reads, or a single row if all heads share it; a slice where they follow one another."""
     rows = places.tolist()
     if len(set(rows)) == 1:
         return rows[:1]
-    step = rows[1] - rows[0]
-    even = step > 0 and rows == list(range(rows[0], rows[-1] + 1, step))
-    return slice(rows[0], rows[-1] + 1, step) if even else rows
+    return slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else rows

@@ -29,7 +29,7 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, Baseline, constants
 from ...circuits.edge_blocks import EdgeBlock
 from ...circuits.graph import Graph
-from ...circuits.masked_run import rows_of_heads
+from ...circuits.masked_run import ports_of
 from ...circuits.memory import chunk_size, pairs_within
 from ...circuits.reach import Reach, reach
 from ...circuits.tasks.metrics import Metric
@@ -362,11 +362,11 @@ class _GatedRun:
             x.requires_grad_(recorded)
             normed = block.norm1(x)
             at = torch.tensor(heads, device=self.gates.device)
-            normed_q = normed[rows_of_heads(places[:, 0])]
+            normed_q, *normed_kv = ports_of(normed, places)
             if block.rope is None:  # else queries are turned by where they stand among all tokens
                 normed_q = normed_q[..., tokens, :]
             q = block.read_port(normed_q, 0, at)
-            k, v = (block.read_port(normed[rows_of_heads(places[:, port])], port, at) for port in (1, 2))
+            k, v = (block.read_port(own, port, at) for port, own in enumerate(normed_kv, start=1))
             ports = [q if block.rope is None else q[..., tokens, :], k, v]
             z, inside = self._attend(layer, ports, heads, recorded=recorded)
             writes = torch.matmul(z, block.out_weight[at][:, None])

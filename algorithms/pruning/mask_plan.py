@@ -33,6 +33,7 @@ from .journal import scores_digest, search_identity
 
 LEAST_AREA = 0.8
 VIEWS = 4  # of each photograph
+SHARED = 2  # photographs of a step, one of each class, that meet one partner, which is cropped and run anew for them
 LEAST_SIDE = 64
 """Pixels of the shorter side from which images are taken for photographs, which may be mirrored."""
 
@@ -215,7 +216,8 @@ class MaskPlan:
         rows = np.array([orders[place // n][place % n] for place in places.tolist()])
         if not self.shuffles:
             return rows, rows
-        return rows, np.random.default_rng([seed, 1, step]).permutation(n)[:size]
+        drawn = np.random.default_rng([seed, 1, step]).permutation(n)[:size]
+        return rows, drawn.repeat(SHARED)[:size] if self.augments else drawn
 
     def view_generator(self, row: int, view: int) -> torch.Generator:
         """Chance for one of the ways in which a pair's photograph is changed."""

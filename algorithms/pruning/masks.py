@@ -366,7 +366,7 @@ class Reparameterized:
         return torch.cat([self.baseline(batch) for batch in pairs.batches(self.at_once)], 1)
 
     def _drawn(self, clean: Rows, partners: Rows, generator: torch.Generator) -> tuple[Tensor, list[int], Pairs]:
-        """A step's clean images, which of their views they are, and the pairs whose ablated values they meet."""
+        """A step's clean images, which of their views they are, and some pairs, whose ablated values they meet."""
         pairs, views = self.task.searched, [0] * len(clean)
         images, met = pairs.clean[clean], pairs.select(partners.tolist())
         if self.plan.augments:
@@ -385,7 +385,8 @@ class Reparameterized:
         n_pairs = len(clean)
         alike = max(ALIKE, chunk_size(self.task.vit, n_pairs, n_pairs))
         drawn = [draw_gates(log_alpha, generator) for _ in range(0, n_pairs, alike)]
-        images, views, met = self._drawn(clean, partners, generator)
+        distinct, place = np.unique(partners, return_inverse=True)
+        images, views, met = self._drawn(clean, distinct, generator)
         graph, pairs = self.plan.graph, self.task.searched
         parts = parts_of(graph, pairs.met(clean, partners) if graph.groups.per_pair else pairs)
         size, every = min(alike, self.at_once), np.arange(n_pairs)
@@ -400,9 +401,7 @@ class Reparameterized:
         def one(chunk: tuple[Part, Rows]) -> tuple[NDArray[np.float64], Tensor, float]:
             part, rows = chunk
             (gates, slope), which = drawn[rows[0] // alike], [(int(clean[row]), views[row]) for row in rows]
-            ablated = (
-                self.baseline(met.select(rows.tolist())) if self._cached is None else self._cached[:, partners[rows]]
-            )
+            ablated = self._ablated(met, place[rows]) if self._cached is None else self._cached[:, partners[rows]]
             found, full = self._run(part.graph, gates[part.edges], images[rows], which, ablated, n_pairs)
             return (
                 self.goal.metric(found.logits.double().cpu(), full).numpy(),
@@ -417,6 +416,13 @@ class Reparameterized:
             loss += value
         seen = np.concatenate([clean[rows] for _, rows in chunks])
         return StepGradient(loss, self.goal.faithfulness(np.concatenate(outputs), seen), gradient)
+
+    def _ablated(self, met: Pairs, places: Rows) -> Float[Tensor, "source pair token model"]:
+        """Ablated values of some of the pairs, each computed once."""
+        needed, place = np.unique(places, return_inverse=True)
+        if len(needed) == len(places):
+            return self.baseline(met.select(places.tolist()))
+        return self.baseline(met.select(needed.tolist()))[:, place]
 
     def _run(
         self, graph: Graph, gates: Edges, images: Tensor, which: list[tuple[int, int]], ablated: Tensor, n_pairs: int

@@ -19,12 +19,12 @@ undefined.
 
 Intervals of all figures draw the images again in both roles, as clean images and as partners (`design.py`): what a
 circuit makes of a clean image depends on its partner, so that clean images drawn alone would leave a part of T's noise
-out, and partners drawn alone most of L's.
+out, and partners drawn alone most of L's. What R^2 lacks to 1 is skewed, which its lower end allows for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,6 +43,8 @@ MOST_SHOWN = 0.3
 READS_IN_PART, READS = 0.1, 0.5
 """Lower bounds of T from which a circuit reads the image in part, and reads it."""
 STANDARD_ERRORS = 2.0
+LEAST_MISSED = 1e-3
+"""Of what a circuit misses, what a draw misses at least; weights may be negative."""
 
 
 def reads(low: float | None) -> str:
@@ -214,9 +216,10 @@ class Crossed:
         """(R^2 - R0) / (1 - R0) where partners follow the clean image, else R^2."""
         if not self.design.follows or not self.interchange:
             return self.reproduced()
-        above = self.weights @ ((self.none - self.clean) ** 2 - (self.circuit - self.clean) ** 2)
-        below = self.weights @ (self.none - self.clean) ** 2
-        return self._ratio(above, below, "the empty circuit's distance", "(R^2 - R0) / (1 - R0), R0 that of no edge")
+        missed, below = (self.weights @ (values - self.clean) ** 2 for values in (self.circuit, self.none))
+        method = "(R^2 - R0) / (1 - R0), R0 that of no edge"
+        found = self._ratio(below - missed, below, "the empty circuit's distance", method)
+        return found if found.value is None else self._but(divide(missed, below), method)
 
     def _reproduced(self, values: Floats, method: str) -> Figure:
         missed = self.weights @ (values - self.clean) ** 2
@@ -224,7 +227,19 @@ class Crossed:
         if spread[0] < FLOOR:
             reason = f"the model's metric varies by {spread[0]:.1e} only"
             return Figure(None, "share", reason=reason, method=method)
-        return self.figure(1 - divide(missed, spread), "share", method)
+        return self._but(divide(missed, spread), method)
+
+    def _but(self, missed: Floats, method: str) -> Figure:
+        """1 - a share that is missed, (1 + draw,).
+
+        A few images far off make most of it, and a sample may lack them. So its interval ends, if that is higher, where
+        the draws do when their logarithm is turned about the value's (Davison and Hinkley 1997, section 5.2).
+        """
+        found, value = self.figure(1 - missed, "share", method), missed[0]
+        if found.low is None or not value > 0:
+            return found
+        turned = self.figure(1 - value**2 / np.maximum(missed, LEAST_MISSED * value), "share", method)
+        return found if turned.low is None else replace(found, low=min(found.low, turned.low))
 
 
 def right_figures(design: Design, hits: Bools) -> dict[str, Figure]:

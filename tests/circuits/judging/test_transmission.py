@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from intervals import MADE_UP, MadeUp, circle, missed
+from intervals import MADE_UP, MEAN, SPREAD, MadeUp, circle, missed
 from vitcircuits.circuits import compile_graph, evaluate, planted_task, truth_mask
 from vitcircuits.circuits.circuit import Circuit
 from vitcircuits.circuits.judging.bootstrap import Resamples
@@ -170,6 +170,22 @@ def test_intervals_cover_what_they_say(name, n, simulations):
     assert (held >= least).all(), held
     # noise of single pairs counts once in either role, so where there is no other, intervals are too wide
     assert (held[:2] <= most).all() or made.noise < made.pair_noise, held
+
+
+def test_where_few_images_make_the_most_of_what_is_missed_r2_is_held_all_the_same():
+    """Errors of log-normal size: percentiles alone hold R^2 in 82% of 300 samples."""
+    n, size, spread, held = 24, 0.5, 0.8, 0
+    design = circle(n, 4)
+    clean, partner = design.clean_image.numpy(), design.partner_image.numpy()
+    truth = 1 - size**2 * np.exp(2 * spread**2) / (MEAN**2 + SPREAD**2)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        m = rng.normal(np.repeat([MEAN, -MEAN], n), SPREAD)
+        off = size * rng.choice([-1, 1], 2 * n) * rng.lognormal(sigma=spread, size=2 * n)
+        draws = Resamples.of_design(design, len(design), 300, seed=seed)
+        found = Crossed(design, (m + off)[clean], m[clean], m[partner], draws).reproduced()
+        held += found.low <= truth <= found.high
+    assert 0.9 <= held / 300 <= 0.98
 
 
 def test_words_for_the_lower_bound():
