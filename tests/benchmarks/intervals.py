@@ -160,7 +160,7 @@ def drawn_from(outputs: Floats, m: Floats) -> Simulation:
 
 def table(simulations: int) -> str:
     """The shares of intervals that hold the truth, as a Markdown table."""
-    rows = [(name, one.simulate, one.figures()) for name, one in MADE_UP.items()] + list(populations())
+    rows = [*populations(), *((name, one.simulate, one.figures()) for name, one in MADE_UP.items())]
     lines = [f"| circuit | truth: {', '.join(FIGURES)} | partners | images a side | {' | '.join(FIGURES)} |"]
     lines.append("| --- " * (4 + len(FIGURES)) + "|")
     for name, simulate, truth in rows:
