@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from performance import put_between_marks
+from performance import write_measured
 from vitcircuits.algorithms import acdc, eap, eap_ig, exact_effects, learned_masks
 from vitcircuits.circuits import Circuit, Graph, Task, class_contrast, compile_graph, run_circuit
 from vitcircuits.circuits.tasks.metrics import Metric
@@ -174,8 +174,7 @@ def main(argv: list[str] | None = None) -> str:
             lines.append(line)
         lines.append("")
     if options.write:
-        text = put_between_marks(options.write.read_text(), "\n".join(lines).strip(), BEGIN, END)
-        options.write.write_text(text)
+        write_measured(options.write, "\n".join(lines).strip(), BEGIN, END)
     return "\n".join(lines)
 
 

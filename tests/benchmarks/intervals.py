@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from exact_engine import DATA
 from numpy.typing import NDArray
-from performance import put_between_marks
+from performance import write_measured
 from torch import Tensor
 from vitcircuits.algorithms import eap_ig
 from vitcircuits.circuits import class_contrast, compile_graph
@@ -36,7 +36,6 @@ from vitcircuits.circuits.tasks.crossing import in_circles
 from vitcircuits.circuits.tasks.design import FOIL, TARGET, Design, one_partner_each
 from vitcircuits.circuits.tasks.task import Pairs
 from vitcircuits.models import load_vit
-from vitcircuits.models.files import write_text_atomic
 
 Floats = NDArray[np.float64]
 Simulation = Callable[[int, int, int], Crossed]  # images a side, partners a side, seed
@@ -182,8 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     found = table(options.simulations)
     if options.write:
-        text = options.write.read_text() if options.write.exists() else "# Intervals\n"
-        write_text_atomic(options.write, put_between_marks(text, found, BEGIN, END))
+        write_measured(options.write, found, BEGIN, END)
 
 
 if __name__ == "__main__":

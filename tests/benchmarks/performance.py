@@ -19,6 +19,7 @@ import torch
 from edge_attribution import DEIT, VIT_B
 from exact_engine import CATS, TAUS, TOY
 from measure import Row
+from vitcircuits.models.files import write_text_atomic
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -75,6 +76,13 @@ def put_between_marks(text: str, measured: str, begin: str = BEGIN, end: str = E
     return f"{before}{begin}\n{measured}\n{end}{rest.split(end, 1)[1]}"
 
 
+def write_measured(page: Path, measured: str, begin: str = BEGIN, end: str = END) -> None:
+    """Puts it between two marks of a page, which is made where it is not there."""
+    text = page.read_text() if page.exists() else f"# {page.stem.capitalize()}\n"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(page, put_between_marks(text, measured, begin, end))
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,9 +104,7 @@ def main() -> None:
     measured = f"{machine()}\n\n{table(rows)}"
     print(f"\n{measured}")
     if options.write:
-        text = options.write.read_text() if options.write.exists() else "# Performance\n"
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(put_between_marks(text, measured))
+        write_measured(options.write, measured)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from performance import put_between_marks
+from performance import write_measured
 from scipy.stats import spearmanr
 from studies import DATA, STUDIES, deit
 from vitcircuits.algorithms import eap, eap_ig, exact_effects
@@ -89,7 +89,7 @@ def main() -> None:
             print(row, flush=True)
             lines.append(row)
     if options.write:
-        options.write.write_text(put_between_marks(options.write.read_text(), "\n".join(lines)))
+        write_measured(options.write, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from performance import put_between_marks
+from performance import write_measured
 from timm.models.vision_transformer import VisionTransformer
 from vitcircuits.algorithms import FittedLens, logit_lens, segmentation, tuned_lens
 from vitcircuits.circuits.partners.masks import MaskFolder, Pictures
@@ -240,8 +240,7 @@ def main() -> None:
         found.setdefault(section, {})[name] = json.loads(path.read_text())
     print(page(found))
     if options.write:
-        text = options.write.read_text() if options.write.exists() else "# Lenses\n"
-        write_text_atomic(options.write, put_between_marks(text, page(found), BEGIN, END))
+        write_measured(options.write, page(found), BEGIN, END)
         draw_pictures(options.write.parent)
 
 

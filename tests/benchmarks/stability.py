@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from performance import put_between_marks
+from performance import write_measured
 from studies import METHODS, STUDIES
 from vitcircuits.algorithms import measure_stability
 from vitcircuits.circuits import compile_graph
@@ -93,8 +93,7 @@ def main() -> None:
     found = table(options.work)
     print(found)
     if options.write:
-        text = options.write.read_text() if options.write.exists() else "# Stability\n"
-        write_text_atomic(options.write, put_between_marks(text, found, BEGIN, END))
+        write_measured(options.write, found, BEGIN, END)
 
 
 if __name__ == "__main__":
