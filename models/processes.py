@@ -46,8 +46,10 @@ def count() -> int:
 
 
 def place() -> int:
-    """Which of the joined processes this is, from 0."""
-    return _group().get_rank() if _group() else 0
+    """Which of the processes this is, from 0: of those that are joined, or that are about to be."""
+    if _group():
+        return _group().get_rank()
+    return int(os.environ.get("RANK", "0")) if started() > 1 else 0
 
 
 def is_first() -> bool:

@@ -4,6 +4,8 @@ Jobs on this machine share their cells, and each takes the next that no other ha
 there are as many as run at once and not one per cell. Who takes a cell leaves a link with its name in the folder
 `claims`, which the file system makes for one of them only; when a process dies, it tells which cell it died of.
 
+Where several processes share a job's work (`tasks`), the first of them takes the cells, and all run each together.
+
 Such a job ends at once when the sweep's process is gone, however that went, so that nobody goes on writing into a
 folder that a later sweep believes to be its own. The sweep holds one end of a pipe, the heart, which breaks with it.
 """
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...models import processes
 from .outcomes import LOG, Work, attempt, read_outcome
 from .plan import Cell
 
@@ -38,6 +41,7 @@ class Job:
         out: The sweep's folder.
         claims: Where jobs write down who takes which cell; None where the cells are this job's alone.
         heart: The pipe that breaks with the sweep's process; None for a job that outlives it.
+        tasks: Processes that are called with this job, which share its work.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Job:
     out: Path
     claims: Path | None = None
     heart: Path | None = None
+    tasks: int = 1
 
     def __call__(self) -> None:
         """Runs what no other job has taken and an earlier life of this one has not finished."""
@@ -54,8 +59,10 @@ class Job:
         if self.heart is not None:
             live_with(self.heart)
         tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
+        if self.tasks > 1:
+            _tell_processes()
         for cell in self.cells:
-            if self._takes(cell) and read_outcome(cell, self.out).status not in ("done", "failed"):
+            if self._is_next(cell):
                 with logged(self.out / cell.folder / LOG):
                     attempt(self.work, cell, self.out)
 
@@ -64,6 +71,12 @@ class Job:
         from submitit.core.utils import DelayedSubmission
 
         return DelayedSubmission(self)
+
+    def _is_next(self, cell: Cell) -> bool:
+        with processes.joined():
+            return processes.from_first(
+                lambda: self._takes(cell) and read_outcome(cell, self.out).status not in ("done", "failed")
+            )
 
     def _takes(self, cell: Cell) -> bool:
         if self.claims is None:
@@ -74,6 +87,14 @@ class Job:
         except FileExistsError:
             return str(claim.readlink()) == self.name
         return True
+
+
+def _tell_processes() -> None:
+    """Sets what `processes.joined` reads, as `torchrun` would. Each process finds its GPU by its number."""
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_ADDR"] = "localhost"  # a job is on one node
 
 
 @contextmanager

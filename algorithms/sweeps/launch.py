@@ -140,16 +140,17 @@ class _Crew:
         place = min(set(range(self.most)) - {worker.place for worker in self.workers})
         name = secrets.token_hex(4)
         executor = LocalExecutor(self.out / JOBS / "local" / name)  # jobs are named by process, and names come again
-        gpus = {"gpus_per_node": resources.gpus, "visible_gpus": _gpus(place)} if resources.gpus else {}
-        executor.update_parameters(timeout_min=_NO_LIMIT, **gpus)
+        n = resources.gpus
+        gpus = {"gpus_per_node": n, "visible_gpus": _gpus(place, n)} if n else {}
+        executor.update_parameters(timeout_min=_NO_LIMIT, tasks_per_node=resources.tasks, **gpus)
         cells = tuple(cell for cell in self.cells if cell.resources == resources)
         with _deaf(), environment(resources.cpus):
-            job = executor.submit(Job(name, self.work, cells, self.out, self.claims, self._pipe))
+            job = executor.submit(Job(name, self.work, cells, self.out, self.claims, self._pipe, resources.tasks))
         return _Worker(name, resources, place, job)
 
 
-def _gpus(place: int) -> list[int]:
-    """The GPU of the process in a place; those behind the last GPU begin again with the first."""
+def _gpus(place: int, n: int) -> list[int]:
+    """The GPUs of the job in a place, n for each; those behind the last GPU begin again with the first."""
     import torch
 
     known = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -157,7 +158,9 @@ def _gpus(place: int) -> list[int]:
     if not names or not all(name.strip().isdecimal() for name in names):
         said = f"CUDA_VISIBLE_DEVICES={known} names none by number" if known else "there is no GPU here"
         raise TaskError(f"a cell asks for a GPU, and {said}: set gpus = 0 in [resources], or another device.")
-    return [int(names[place % len(names)])]
+    if n > len(names):
+        raise TaskError(f"a cell asks for {n} GPUs, and {len(names)} are here: set gpus = {len(names)} in [resources].")
+    return [int(names[(place * n + own) % len(names)]) for own in range(n)]
 
 
 def _no_start(job: Submitted[None]) -> str:

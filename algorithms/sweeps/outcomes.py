@@ -17,6 +17,7 @@ from ...circuits.formats.json import load_report
 from ...circuits.formats.plain import read_json, write_json
 from ...circuits.report import Report
 from ...circuits.run_folder import read_run
+from ...models import processes
 from ...models.errors import FormatError
 from ...models.files import is_locked
 from .plan import Cell
@@ -82,15 +83,21 @@ def run_cell(cell: Cell, folder: Path) -> None:
 
 
 def attempt(work: Work, cell: Cell, out: Path) -> None:
-    """Runs a cell of the sweep in the folder `out`; what goes wrong is written into its folder, and not raised."""
+    """Runs a cell of the sweep in the folder `out`; what goes wrong is written into its folder, and not raised.
+
+    Processes that share a job run it together, and the first of them writes.
+    """
     folder = out / cell.folder
     try:
-        clear(folder)
-        work(cell, folder)
-        if read_outcome(cell, out).status not in ("done", "failed"):
+        with processes.joined():
+            if processes.is_first():
+                clear(folder)
+            work(cell, folder)
+        if processes.is_first() and read_outcome(cell, out).status not in ("done", "failed"):
             write_error(folder, "the run left no results")
     except Exception as error:  # one cell that fails must not cost the others
-        write_error(folder, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+        if processes.is_first():
+            write_error(folder, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
 def write_error(folder: Path, error: str, details: str = "") -> Path:

@@ -39,8 +39,9 @@ class Resources(Settings):
     """What a job gets, by the names that TOML has for it.
 
     Args:
-        gpus: 1 or 0; None for one where the model's `device` is a GPU, and none elsewhere.
-        cpus: Processor cores, and threads of PyTorch.
+        gpus: None for one where the model's `device` is a GPU, and none elsewhere.
+        processes: That share the work of a cell, as under `torchrun`; None for one for each GPU, or a single one.
+        cpus: Processor cores of each process, and threads of PyTorch.
         memory: Bytes of main memory; None for the cluster's default. (The `memory` of a cell's settings is what its
             search holds at once.)
         time: Minutes after which the cluster ends a job; it is queued again, and goes on from what its cells left. A
@@ -52,7 +53,8 @@ class Resources(Settings):
         TaskError: A value does not fit.
     """
 
-    gpus: int | None = setting(None, "GPUs", read=int, range=Range(least=0, most=1))
+    gpus: int | None = setting(None, "GPUs", read=int, range=Range(least=0, most=1024))
+    processes: int | None = setting(None, "processes", read=int, range=Range(least=1, most=1024))
     cpus: int = setting(1, "processor cores", read=int, range=Range(least=1, most=1024))
     memory: int | None = setting(None, "main memory", read=read_bytes, range=Range(least=1))
     time: int = setting(24 * 60, "minutes", read=read_minutes, range=Range(least=1))
@@ -61,6 +63,11 @@ class Resources(Settings):
     qos: str | None = setting(None, "quality of service")
     constraint: str | None = setting(None, "features of the node")
     cells: int = setting(1, "cells of a job", read=int, range=COUNTS)
+
+    @property
+    def tasks(self) -> int:
+        """Processes of a job."""
+        return self.processes or max(1, self.gpus or 0)
 
 
 def require_fit(all_resources: Collection[Resources], workers: int) -> None:

@@ -86,7 +86,8 @@ def run_sweep(
         _require_means(asked, out, launcher, workers)
         _make_way([outcomes[index] for index in todo.values()], out)
         if work is None:
-            say_sweep(asked, workers=max(workers, 1), progress=progress)
+            tasks = max((cell.resources.tasks for cell in asked), default=1)
+            say_sweep(asked, workers=workers * tasks or 1, progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
                 for outcome in _launched(work or run_cell, asked, out, launcher, workers):

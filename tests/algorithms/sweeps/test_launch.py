@@ -17,6 +17,7 @@ import pytest
 from vitcircuits.algorithms.sweeps import launch
 from vitcircuits.algorithms.sweeps.launch import run_local
 from vitcircuits.algorithms.sweeps.outcomes import LOG
+from vitcircuits.algorithms.sweeps.plan import Cell
 from vitcircuits.algorithms.sweeps.resources import Resources
 from vitcircuits.algorithms.sweeps.sweep import run_sweep
 from vitcircuits.models.errors import TaskError
@@ -126,6 +127,43 @@ def test_without_submitit_cells_run_in_this_process_and_others_say_what_to_insta
     assert [one.status for one in run_sweep(cells[:2], tmp_path, work, workers=0)] == ["done", "done"]
 
 
+TOGETHER = """
+import os
+from vitcircuits.models import processes
+place, named = processes.place(), cell.algorithm + str(cell.seed)
+os.getpid() and cell.algorithm == "bad" and cell.seed and place and os.kill(os.getpid(), 9)
+if cell.algorithm == "bad" and place:
+    raise ValueError("bad luck")
+told = processes.at_once(lambda job: (job, processes.place()), [named + "a", named + "b"])
+if processes.is_first():
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "told").write_text(repr(told))
+"""
+
+
+def test_several_processes_run_each_cell_together_and_end_together(tmp_path, cells, leave):
+    """Cells of `bad` end with what one process alone says, or with its death; the others are done."""
+    shared = [dataclasses.replace(cell, resources=Resources(processes=2)) for cell in cells]
+    outcomes = run_sweep(shared, tmp_path, after(leave, TOGETHER), workers=1)
+    assert [one.status for one in outcomes] == ["done", "done", "failed", "failed"]
+    for one in outcomes[:2]:
+        named = one.cell.algorithm + str(one.cell.seed)
+        assert (tmp_path / one.cell.folder / "told").read_text() == repr([(f"{named}a", 0), (f"{named}b", 1)])
+    assert "bad luck" in outcomes[2].error and "process" in outcomes[3].error
+
+
+def test_a_cell_of_two_processes_leaves_the_same_bytes_as_one_process(tmp_path):
+    settings = {"model": "toy/digits-2l", "data": "digits", "target": 3, "foil": 8, "algorithm": "eap", "size": 0.3}
+    settings |= {"pairs": 8, "eval_pairs": 8, "random": 0, "seed": 0}
+    shared = Cell("m", "t", "eap", 0, settings, "cells/one", Resources(processes=2))
+    for out, cell, workers in (("alone", dataclasses.replace(shared, resources=Resources()), 0), ("both", shared, 1)):
+        (outcome,) = run_sweep([cell], tmp_path / out, workers=workers)
+        assert outcome.status == "done", outcome.error
+    for name in ("circuit.json", "scores.safetensors", "report.json"):
+        alone, both = (tmp_path / out / "cells/one" / name for out in ("alone", "both"))
+        assert alone.read_bytes() == both.read_bytes(), name
+
+
 def test_more_memory_than_there_is_is_refused(tmp_path, cells, leave):
     here = psutil.virtual_memory().total
     large = [dataclasses.replace(cell, resources=Resources(memory=int(0.4 * here))) for cell in cells]
@@ -139,10 +177,13 @@ def test_no_cell_starts_no_process(tmp_path):
 
 def test_gpus_are_taken_in_turns(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert [launch._gpus(place) for place in range(3)] == [[4], [6], [4]]
+    assert [launch._gpus(place, 1) for place in range(3)] == [[4], [6], [4]]
+    assert launch._gpus(1, 2) == [4, 6]
+    with pytest.raises(TaskError, match="3 GPUs, and 2 are here"):
+        launch._gpus(0, 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3f")
     with pytest.raises(TaskError, match="gpus = 0"):
-        launch._gpus(0)
+        launch._gpus(0, 1)
 
 
 def _pid(path: Path) -> int:

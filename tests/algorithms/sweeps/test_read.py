@@ -60,7 +60,7 @@ def test_a_file_is_read_as_it_says(read):
         ({"defaults": '[defaults]\ndata = "digits"\nmodel = "b"'}, "no use for 'model'"),
         ({"seeds": 'resources = { memroy = "1GB" }'}, r"\[resources\] has no use for 'memroy'. Did you mean 'memory'"),
         ({"seeds": 'resources = { time = "soon" }'}, r'\[resources\]: time=.soon.: write "30min", "4h", "2d"'),
-        ({"seeds": "resources = { gpus = 2 }"}, "gpus=2: pass at least 0 and at most 1"),
+        ({"seeds": "resources = { gpus = -1 }"}, "gpus=-1: pass at least 0 and at most 1024"),
         ({"seeds": "resources = 3"}, r"\[resources\] is 3: write a table"),
         ({"models": 'models = [{ model = "b", resources = "1GB" }]'}, r'resources is .1GB.: write \{ time = "4h" \}'),
         ({"models": 'models = [{ model = "b", resources = { cpus = 0 } }]'}, "number 1, resources: cpus=0"),

@@ -73,13 +73,14 @@ def asked(path):
 
 def test_the_script_asks_for_the_resources_by_options_that_sbatch_documents(cluster, tmp_path):
     resources = Resources(
-        gpus=1, cpus=4, memory=16_000_000_000, time=240, partition="gpu", account="a", qos="q", constraint="a100"
+        gpus=2, cpus=4, memory=16_000_000_000, time=240, partition="gpu", account="a", qos="q", constraint="a100"
     )
     slurm.slurm_executor(tmp_path, resources, 5).submit_array([print, print])
     (script,) = cluster.glob("script.*")
     options = asked(script)
     assert options.keys() <= set(OPTIONS.split())
-    wanted = {"cpus-per-task": "4", "mem": "16GB", "time": "240", "partition": "gpu", "gpus-per-node": "1"}
+    wanted = {"cpus-per-task": "4", "mem": "16GB", "time": "240", "partition": "gpu", "gpus-per-node": "2"}
+    wanted |= {"ntasks-per-node": "2"}  # a process for each
     wanted |= {"account": "a", "qos": "q", "constraint": "a100", "requeue": "", "array": "0-1%2", "open-mode": "append"}
     assert wanted.items() <= options.items()
     assert re.fullmatch(r"USR2@\d+", options["signal"])  # so long before the end of its time a job is told
