@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from itertools import count as count_up
 from typing import Any, TypeVar
 
 from .errors import VitCircuitsError
@@ -27,6 +28,8 @@ Result = TypeVar("Result")
 
 _LONGEST = timedelta(days=1)  # that processes wait for one another; one that dies is noticed at once
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_met: list[Any] = []  # the store, this process's place, and their number, from the first time that they joined
+_joins = count_up()
 _over: list[bool] = []  # true once a process has ended, and nobody may be waited for
 
 
@@ -83,7 +86,8 @@ def joined() -> Iterator[None]:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=_LONGEST)
+        store, rank, size = _meeting()
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_LONGEST)
     except (RuntimeError, ValueError) as error:
         raise VitCircuitsError(
             f"the processes could not join: {str(error).splitlines()[0].rstrip('.')}. Start them with torchrun, or "
@@ -98,6 +102,21 @@ def joined() -> Iterator[None]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _meeting() -> tuple[Any, int, int]:
+    """Where processes find one another, which of them this is, and how many they are.
+
+    The store is kept, and each time they join has names of its own in it: a new one in its place could be taken for the
+    last one's, which is not gone yet.
+    """
+    from torch.distributed import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    if not _met:
+        _met[:] = next(rendezvous("env://", timeout=_LONGEST))
+    store, rank, size = _met
+    return PrefixStore(f"join {next(_joins)}", store), rank, size
 
 
 @contextmanager
