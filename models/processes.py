@@ -110,13 +110,14 @@ def _meeting() -> tuple[Any, int, int]:
     The store is kept, and each time they join has names of its own in it: a new one in its place could be taken for the
     last one's, which is not gone yet.
     """
-    from torch.distributed import PrefixStore
+    from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
     if not _met:
         _met[:] = next(rendezvous("env://", timeout=_LONGEST))
     store, rank, size = _met
-    return PrefixStore(f"join {next(_joins)}", store), rank, size
+    named: Any = distributed  # its stubs don't tell of all that it documents
+    return named.PrefixStore(f"join {next(_joins)}", store), rank, size
 
 
 @contextmanager
