@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 _LONGEST = timedelta(days=1)  # that processes wait for one another; one that dies is noticed at once
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
-_met: list[Any] = []  # the store, this process's place, and their number, from the first time that they joined
+_met: list[tuple[Any, int, int]] = []  # inside `met` its store, this process's place, and their number
 _joins = count_up()
 _over: list[bool] = []  # true once a process has ended, and nobody may be waited for
 
@@ -86,8 +86,7 @@ def joined() -> Iterator[None]:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, rank, size = _meeting()
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_LONGEST)
+        distributed.init_process_group(backend, timeout=_LONGEST, **_where())
     except (RuntimeError, ValueError) as error:
         raise VitCircuitsError(
             f"the processes could not join: {str(error).splitlines()[0].rstrip('.')}. Start them with torchrun, or "
@@ -104,20 +103,34 @@ def joined() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _meeting() -> tuple[Any, int, int]:
-    """Where processes find one another, which of them this is, and how many they are.
+@contextmanager
+def met() -> Iterator[None]:
+    """Inside, processes can join again and again, each time under a name of its own in one store.
 
-    The store is kept, and each time they join has names of its own in it: a new one in its place could be taken for the
-    last one's, which is not gone yet.
+    A store for each time could be taken for the last one's, which is not gone yet.
     """
-    from torch import distributed
+    if started() == 1:
+        yield
+        return
     from torch.distributed.rendezvous import rendezvous
 
+    store, rank, size = next(rendezvous("env://", timeout=_LONGEST))
+    _met.append((store, rank, size))
+    try:
+        yield
+    finally:
+        _met.clear()
+
+
+def _where() -> dict[str, Any]:
+    """Where to join: in the store of `met`, or in one that torch makes."""
     if not _met:
-        _met[:] = next(rendezvous("env://", timeout=_LONGEST))
-    store, rank, size = _met
+        return {}
+    from torch import distributed
+
     named: Any = distributed  # its stubs don't tell of all that it documents
-    return named.PrefixStore(f"join {next(_joins)}", store), rank, size
+    store, rank, size = _met[0]
+    return {"store": named.PrefixStore(f"join {next(_joins)}", store), "rank": rank, "world_size": size}
 
 
 @contextmanager

@@ -61,10 +61,11 @@ class Job:
         tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
         if self.tasks > 1:
             _tell_processes()
-        for cell in self.cells:
-            if self._is_next(cell):
-                with logged(self.out / cell.folder / LOG):
-                    attempt(self.work, cell, self.out)
+        with processes.met():
+            for cell in self.cells:
+                if self._is_next(cell):
+                    with logged(self.out / cell.folder / LOG):
+                        attempt(self.work, cell, self.out)
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit runs in place of a job that was preempted: the same, which goes on from what cells left."""
