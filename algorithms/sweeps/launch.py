@@ -215,13 +215,9 @@ def environment(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """A process that starts here leaves Ctrl-C to this one, which ends it by its heart."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread, where alone this can be said
-        yield
-        return
+    """A process that starts here leaves Ctrl-C to this one, which hears it after the block at the latest."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -81,6 +81,11 @@ def test_processes_leave_an_interruption_to_their_parent(tmp_path, cells, leave)
     assert [one.status for one in run_local(after(leave, interrupted), cells[:1], tmp_path, 1)] == ["done"]
 
 
+def test_an_interruption_while_a_process_starts_is_not_lost():
+    with pytest.raises(KeyboardInterrupt), launch._deaf():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_processes_end_with_a_parent_that_is_killed(tmp_path, blow):
     script = tmp_path / "script.py"
