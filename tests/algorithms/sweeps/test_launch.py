@@ -82,18 +82,24 @@ def test_processes_leave_an_interruption_to_their_parent(tmp_path, cells, leave)
 
 
 def test_an_interruption_while_a_process_starts_is_not_lost():
-    with pytest.raises(KeyboardInterrupt), launch._deaf():
-        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has none
+    try:
+        with pytest.raises(KeyboardInterrupt), launch._deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_processes_end_with_a_parent_that_is_killed(tmp_path, blow):
     script = tmp_path / "script.py"
     script.write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from vitcircuits.algorithms.sweeps.plan import Cell\n"
         "from vitcircuits.algorithms.sweeps.sweep import run_sweep\n"
         f"def work(cell, folder): exec({NOTES!r}, locals()); exec({SLEEPS!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background takes away
         f"run_sweep([Cell('m', 't', 'eap', 0, {{}}, 'cells/one')], {str(tmp_path)!r}, work)\n"
     )
     parent = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.DEVNULL)
