@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 _LONGEST = timedelta(days=1)  # that processes wait for one another; one that dies is noticed at once
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
-_met: list[tuple[Any, int, int]] = []  # inside `met` its store, this process's place, and their number
+_store: list[tuple[Any, int, int]] = []  # inside `rejoinable` its store, this process's place, and their number
 _joins = count_up()
 _over: list[bool] = []  # true once a process has ended, and nobody may be waited for
 
@@ -104,7 +104,7 @@ def joined() -> Iterator[None]:
 
 
 @contextmanager
-def met() -> Iterator[None]:
+def rejoinable() -> Iterator[None]:
     """Inside, processes can join again and again, each time under a name of its own in one store.
 
     A store for each time could be taken for the last one's, which is not gone yet.
@@ -115,21 +115,21 @@ def met() -> Iterator[None]:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, size = next(rendezvous("env://", timeout=_LONGEST))
-    _met.append((store, rank, size))
+    _store.append((store, rank, size))
     try:
         yield
     finally:
-        _met.clear()
+        _store.clear()
 
 
 def _where() -> dict[str, Any]:
-    """Where to join: in the store of `met`, or in one that torch makes."""
-    if not _met:
+    """Where to join: in the store of `rejoinable`, or in one that torch makes."""
+    if not _store:
         return {}
     from torch import distributed
 
     named: Any = distributed  # its stubs don't tell of all that it documents
-    store, rank, size = _met[0]
+    store, rank, size = _store[0]
     return {"store": named.PrefixStore(f"join {next(_joins)}", store), "rank": rank, "world_size": size}
 
 

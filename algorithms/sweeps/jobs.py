@@ -4,7 +4,7 @@ Jobs on this machine share their cells, and each takes the next that no other ha
 there are as many as run at once and not one per cell. Who takes a cell leaves a link with its name in the folder
 `claims`, which the file system makes for one of them only; when a process dies, it tells which cell it died of.
 
-Where several processes share a job's work (`tasks`), the first of them takes the cells, and all run each together.
+Where several processes share a job's work (`n_processes`), the first takes the cells, and all run each of them together.
 
 Such a job ends at once when the sweep's process is gone, however that went, so that nobody goes on writing into a
 folder that a later sweep believes to be its own. The sweep holds one end of a pipe, the heart, which breaks with it.
@@ -41,7 +41,7 @@ class Job:
         out: The sweep's folder.
         claims: Where jobs write down who takes which cell; None where the cells are this job's alone.
         heart: The pipe that breaks with the sweep's process; None for a job that outlives it.
-        tasks: Processes that are called with this job, which share its work.
+        n_processes: That are called with this job, and share its work.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Job:
     out: Path
     claims: Path | None = None
     heart: Path | None = None
-    tasks: int = 1
+    n_processes: int = 1
 
     def __call__(self) -> None:
         """Runs what no other job has taken and an earlier life of this one has not finished."""
@@ -59,9 +59,9 @@ class Job:
         if self.heart is not None:
             live_with(self.heart)
         tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
-        if self.tasks > 1:
+        if self.n_processes > 1:
             _tell_processes()
-        with processes.met():
+        with processes.rejoinable():
             for cell in self.cells:
                 if self._is_next(cell):
                     with logged(self.out / cell.folder / LOG):

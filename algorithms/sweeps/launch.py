@@ -142,10 +142,10 @@ class _Crew:
         executor = LocalExecutor(self.out / JOBS / "local" / name)  # jobs are named by process, and names come again
         n = resources.gpus
         gpus = {"gpus_per_node": n, "visible_gpus": _gpus(place, n)} if n else {}
-        executor.update_parameters(timeout_min=_NO_LIMIT, tasks_per_node=resources.tasks, **gpus)
+        executor.update_parameters(timeout_min=_NO_LIMIT, tasks_per_node=resources.n_processes, **gpus)
         cells = tuple(cell for cell in self.cells if cell.resources == resources)
         with _deaf(), environment(resources.cpus):
-            job = executor.submit(Job(name, self.work, cells, self.out, self.claims, self._pipe, resources.tasks))
+            job = executor.submit(Job(name, self.work, cells, self.out, self.claims, self._pipe, resources.n_processes))
         return _Worker(name, resources, place, job)
 
 

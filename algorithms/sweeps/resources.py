@@ -65,8 +65,8 @@ class Resources(Settings):
     cells: int = setting(1, "cells of a job", read=int, range=COUNTS)
 
     @property
-    def tasks(self) -> int:
-        """Processes of a job."""
+    def n_processes(self) -> int:
+        """How many share a job's work."""
         return self.processes or max(1, self.gpus or 0)
 
 

@@ -117,7 +117,8 @@ def _submitted(work: Work, cells: Sequence[Cell], out: Path, workers: int) -> li
     for resources in dict.fromkeys(cell.resources for cell in cells):
         batches = _batches([cell for cell in cells if cell.resources == resources], resources.cells)
         executor = slurm_executor(out, resources, workers)
-        jobs = [Job(secrets.token_hex(4), work, tuple(batch), out, tasks=resources.tasks) for batch in batches]
+        n = resources.n_processes
+        jobs = [Job(secrets.token_hex(4), work, tuple(batch), out, n_processes=n) for batch in batches]
         try:
             with environment(resources.cpus):
                 made = [job.job_id for array in _batches(jobs, _ARRAY) for job in executor.submit_array(array)]
@@ -144,7 +145,7 @@ def slurm_executor(out: Path, resources: Resources, workers: int) -> Executor:
         name="vitcircuits",
         timeout_min=resources.time,
         cpus_per_task=resources.cpus,
-        tasks_per_node=resources.tasks,
+        tasks_per_node=resources.n_processes,
         gpus_per_node=resources.gpus or None,
         mem_gb=None if resources.memory is None else resources.memory / 1e9,
         slurm_array_parallelism=max(workers, 1),

@@ -86,8 +86,7 @@ def run_sweep(
         _require_means(asked, out, launcher, workers)
         _make_way([outcomes[index] for index in todo.values()], out)
         if work is None:
-            tasks = max((cell.resources.tasks for cell in asked), default=1)
-            say_sweep(asked, workers=workers * tasks or 1, progress=progress)
+            say_sweep(asked, workers=_at_once(asked, workers), progress=progress)
         try:
             with progress_bar("sweep", len(todo), progress, "cell") as bar:
                 for outcome in _launched(work or run_cell, asked, out, launcher, workers):
@@ -99,6 +98,11 @@ def run_sweep(
                 clear(out / cell.folder)
             overview.write(outcomes)
     return outcomes
+
+
+def _at_once(cells: Sequence[Cell], workers: int) -> int:
+    """Processes that are at work at once, where cells ask for the most."""
+    return workers * max((cell.resources.n_processes for cell in cells), default=1) or 1
 
 
 def _with_threads(cell: Cell, threads: int) -> Cell:

@@ -142,7 +142,8 @@ TOGETHER = """
 import os
 from vitcircuits.models import processes
 place, named = processes.place(), cell.algorithm + str(cell.seed)
-os.getpid() and cell.algorithm == "bad" and cell.seed and place and os.kill(os.getpid(), 9)
+if cell.algorithm == "bad" and cell.seed and place:
+    os.kill(os.getpid(), 9)
 if cell.algorithm == "bad" and place:
     raise ValueError("bad luck")
 told = processes.at_once(lambda job: (job, processes.place()), [named + "a", named + "b"])
