@@ -4,7 +4,7 @@ Jobs on this machine share their cells, and each takes the next that no other ha
 there are as many as run at once and not one per cell. Who takes a cell leaves a link with its name in the folder
 `claims`, which the file system makes for one of them only; when a process dies, it tells which cell it died of.
 
-Where several processes share a job's work (`n_processes`), the first takes the cells, and all run each of them together.
+Where several processes share the work of a job (`n_processes`), the first takes the cells, and all run each together.
 
 Such a job ends at once when the sweep's process is gone, however that went, so that nobody goes on writing into a
 folder that a later sweep believes to be its own. The sweep holds one end of a pipe, the heart, which breaks with it.
