@@ -155,6 +155,15 @@ def object_masks(vit, n):
     return rows.repeat(-(-n // 4), 1, 1)[:n]
 
 
+@pytest.fixture
+def one_thread():
+    """As processes that a test starts have: bits are equal only where the same is computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def planted_objects():
     """Where the object is in n pairs of a planted model: in the upper patches, in every other patch, nowhere, ..."""

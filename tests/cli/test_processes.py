@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from vitcircuits.cli.main import main
 
 SEARCH = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8", "--pairs", "12"]
@@ -15,14 +14,6 @@ def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vitcircuits"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_files_are_those_of_one_process(tmp_path, capsys, one_thread):

@@ -104,7 +104,7 @@ def _n_done(folder):
     return sum(record["status"] == "done" for record in records)
 
 
-def test_a_cell_is_what_discover_finds(toml, whole, tmp_path):
+def test_a_cell_is_what_discover_finds(toml, whole, tmp_path, one_thread):
     (folder,) = (toml.parent / "whole" / "cells").glob("toy*--eap--s1-*")
     assert main(["discover", "--config", str(folder / "run.json"), "--out", str(tmp_path)]) == 0
     for name in ("circuit.json", "report.json", "circuit.html"):
