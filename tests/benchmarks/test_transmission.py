@@ -133,6 +133,21 @@ def test_the_page_shows_the_cells_that_are_there_and_names_the_others(tmp_path):
     assert text.startswith("# Title\n\nBefore.\n")
 
 
+def test_a_cell_that_is_kept_beside_the_page_is_not_made_again(tmp_path):
+    record, kept = make(CELL, tmp_path), tmp_path / "page.jsonl"
+    transmission.keep([CELL, Cell("tiny", "acdc", "swap", 0, (0.2,))], tmp_path, kept)
+    line = json.loads(kept.read_text())
+    assert line.pop("cell") == CELL.name and line["rows"][1]["mask"] == record["rows"][1]["mask"]
+    value = line["rows"][1]["figures"]["transmission"][0]
+    assert value == pytest.approx(record["rows"][1]["figures"]["transmission"][0], rel=1e-3)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    transmission.bring(kept, elsewhere)
+    assert transmission.done(CELL, elsewhere) and read(CELL, elsewhere) == line
+    transmission.bring(kept, tmp_path)  # what has just been made stays
+    assert read(CELL, tmp_path) == record
+
+
 def test_an_idea_is_one_change_beside_learned_masks_as_they_are(tmp_path, monkeypatch):
     masks = {"learned_masks": {"steps": 4, "polish": "no"}}
     plain = dataclasses.replace(TINY, methods=("learned_masks",), removed=("means",), seeds=1, options=masks)

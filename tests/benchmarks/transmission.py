@@ -5,7 +5,9 @@
 Needs a folder with mnist/, cats_dogs/, cats_dogs_masks/ and DeiT-Tiny's weights, named by VITCIRCUITS_TEST_DATA. The
 work is done in cells (contrast, method, what removed edges carry, seed; see `cells.py`), each in a process of its own
 with one thread. A go of a cell ends after GO minutes; what it has done by then is kept in the folder --work, and it
-goes on after the others. A cell whose process dies leaves its error, and is tried again by the next command.
+goes on after the others. A cell whose process dies leaves its error, and is tried again by the next command. Cells that
+were written into a page are kept beside it, a line of JSON each (docs/faithfulness.jsonl), and are not made again; without
+its line a cell is.
 
     --dry-run                     the cells, what is there of them, and about how long the rest takes
     --only deit,eap,means         contrasts, methods, what removed edges carry, or names of cells; `lesson` is the first
@@ -27,6 +29,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from cells import COUNT, LESSON_STUDY, Cell, make, plan, read, spent
@@ -38,6 +41,7 @@ from transmission_page import MARKS, sections
 from vitcircuits.models.files import write_text_atomic
 
 GO = 20.0  # minutes
+KEPT = Path(__file__).parents[2] / "docs" / "faithfulness.jsonl"
 
 # Minutes on one thread of a 2-core machine with nothing else on it: of a search, of one for each size, of judging a
 # circuit. Reckoned from passes that earlier searches took and .06 seconds for one of DeiT-Tiny.
@@ -190,6 +194,30 @@ def show(cells: Sequence[Cell], work: Path, workers: int) -> None:
     print(f"{len(cells)} cells; about {left / 60:.1f} hours of one core left, {left / 60 / workers:.1f} with {workers}")
 
 
+def bring(kept: Path, work: Path) -> None:
+    """Puts cells that are kept beside a page into the folder, but those that are there already."""
+    for line in kept.read_text().splitlines() if kept.exists() else ():
+        record = json.loads(line)
+        path = work / f"{record.pop('cell')}.json"
+        if not path.exists():
+            write_text_atomic(path, json.dumps(record))
+
+
+def keep(cells: Sequence[Cell], work: Path, kept: Path) -> None:
+    """Writes a line for each cell that is done, with four digits of each figure."""
+    lines = [json.dumps({"cell": cell.name, **short(read(cell, work) or {})}) for cell in cells if done(cell, work)]
+    write_text_atomic(kept, "".join(f"{line}\n" for line in lines))
+
+
+def short(value: Any) -> Any:
+    """The same with four digits of every number that is not whole."""
+    if isinstance(value, dict):
+        return {name: short(some) for name, some in value.items()}
+    if isinstance(value, list):
+        return [short(some) for some in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
     """Puts tables and pictures of whatever cells are there into a page: of the lesson, the rest or both, as chosen."""
     asked = {_section(cell) for cell in cells}
@@ -197,6 +225,7 @@ def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
     for name, found in sections(asked, plan(work), work, path.parent).items():
         text = put_between_marks(text, found, *MARKS[name])
     write_text_atomic(path, text)
+    keep(plan(work), work, path.with_suffix(".jsonl"))
 
 
 def _section(cell: Cell) -> str:
@@ -225,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not DATA.is_dir():
         raise SystemExit(f"{DATA} is not there: set VITCIRCUITS_TEST_DATA.")
     options.work.mkdir(parents=True, exist_ok=True)
+    bring(options.write.with_suffix(".jsonl") if options.write else KEPT, options.work)
     try:
         cells = chosen(plan(options.work), options.only)
         if options.cell:
