@@ -2,6 +2,7 @@
 
 1. The method searches the discovery pairs; what it found is kept in `<cell>/found.json`, its journal beside it.
 2. All circuits of a cell run together on the held-out pairs, some pairs at a time; each part that is done is kept.
+   Where constants are learned for each circuit, each runs under its own, after they are.
 3. The figures of each circuit are read off, as `evaluate` reads them, and written into `<cell>.json`.
 
 So a cell that was killed goes on. Its seconds are then those of all its goes that ended or ran out of time.
@@ -21,10 +22,10 @@ import numpy as np
 import torch
 from fooled import LESSON
 from numpy.typing import NDArray
-from studies import FIRST, LEAST, MASKED, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
-from vitcircuits.algorithms import ALGORITHMS, acdc, run_algorithm
+from studies import FIRST, LEARNED, LEAST, MASKED, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
+from vitcircuits.algorithms import ALGORITHMS, acdc, optimal_ablation, run_algorithm
 from vitcircuits.algorithms.work import counted_work
-from vitcircuits.circuits import Graph, Task
+from vitcircuits.circuits import Circuit, Graph, Task
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.judging.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
@@ -197,6 +198,42 @@ def _acdc(cell: Cell, task: Task, graph: Graph, journal: Path) -> list[tuple[tup
 # 2. Runs.
 
 
+def baselines_of(cell: Cell, task: Task, graph: Graph, found: Found, folder: Path) -> list[Baseline]:
+    """What removed edges carry: one baseline, or that of no edge and one for each circuit."""
+    usual = make_baseline(task.vit, task.ablation, task.reference)
+    out = [usual]
+    for place, mask in enumerate(found.masks if cell.removed == LEARNED else ()):
+        path = folder / f"constants-{place}.json"
+        if not path.exists():
+            optimal_ablation(Circuit(graph, mask), task).save(path)
+        out.append(make_baseline(task.vit, Circuit.load(path, graph=graph).ablation, task.reference))
+    return out
+
+
+def runs_of(
+    task: Task,
+    graph: Graph,
+    masks: Sequence[Bools],
+    pairs: Pairs,
+    baselines: Sequence[Baseline],
+    folder: Path,
+    label: str,
+) -> MaskRuns:
+    """Runs of all masks under one baseline, or of each under its own."""
+    if len(baselines) == 1:
+        return runs_in_parts(task, graph, masks, pairs, baselines[0], folder, label)
+    each = [
+        runs_in_parts(task, graph, [mask], pairs, own, folder, f"{label}-{place}")
+        for place, (mask, own) in enumerate(zip(masks, baselines, strict=True))
+    ]
+    return MaskRuns(
+        np.concatenate([one.outputs for one in each]),
+        each[0].clean_outputs,
+        torch.cat([one.logits for one in each]),
+        each[0].clean_logits,
+    )
+
+
 def runs_in_parts(
     task: Task, graph: Graph, masks: Sequence[Bools], pairs: Pairs, baseline: Baseline, folder: Path, label: str
 ) -> MaskRuns:
@@ -239,16 +276,15 @@ class _Judge:
         return CrossedRuns(self.task, self.pairs, own, self.task.ablation.kind == "partner", 1000, 0)
 
 
-def judge(task: Task, graph: Graph, found: Found, folder: Path) -> dict[str, Any]:
+def judge(task: Task, graph: Graph, found: Found, baselines: Sequence[Baseline], folder: Path) -> dict[str, Any]:
     """Every circuit of a cell on the held-out pairs: rows with their figures, and how many images there were."""
-    baseline = make_baseline(task.vit, task.ablation, task.reference)
     masks, pairs = [np.zeros(len(graph), dtype=bool), *found.masks], task.evaluation.under(task.ablation)
-    everything = _Judge(task, pairs, runs_in_parts(task, graph, masks, pairs, baseline, folder, "held-out"))
+    everything = _Judge(task, pairs, runs_of(task, graph, masks, pairs, baselines, folder, "held-out"))
     others = None
     if task.others is not None:
         rest = task.others.under(task.ablation)
-        others = _Judge(task, rest, runs_in_parts(task, graph, masks, rest, baseline, folder, "others"))
-    chance = random_transmission(task, graph, found, pairs, baseline, folder)
+        others = _Judge(task, rest, runs_of(task, graph, masks, rest, baselines, folder, "others"))
+    chance = random_transmission(task, graph, found, pairs, baselines[0], folder)
     rows = []
     for row, ((ranking, asked), mask) in enumerate(zip(found.rows, found.masks, strict=True), start=1):
         figures = figures_of(everything.of(row), None if others is None else others.of(row))
@@ -332,7 +368,8 @@ def make(cell: Cell, work: Path) -> dict[str, Any]:
         searched, judged = tasks_of(cell)
         graph = study_of(cell).compiled(searched)
         found = find(cell, searched, graph, folder)
-        record = {**judge(judged, graph, found, folder), "n_graph": len(graph)}
+        baselines = baselines_of(cell, judged, graph, found, folder)
+        record = {**judge(judged, graph, found, baselines, folder), "n_graph": len(graph)}
         record |= {"seconds": found.seconds, "passes": found.passes, "n_pairs": found.n_pairs}
         record |= {"all_pairs": len(searched.searched), "n_held_out": len(judged.evaluation.under(judged.ablation))}
     before = spent(folder)

@@ -33,7 +33,9 @@ REMOVED: dict[str, tuple[str, str]] = {  # name -> how partners are made, and th
     "nearest": ("nearest", "partner"),
     "object_fill": ("object_fill", "partner"),
     "object_blur": ("object_blur", "partner"),
+    "optimal": ("class_swap", "mean"),
 }
+LEARNED = "optimal"  # searched under means, and judged under constants that are learned for each circuit
 MASKED = ("object_fill", "object_blur")
 
 
@@ -124,7 +126,7 @@ _TOY = {
     "few_shares": (0.05, 0.1, 0.2, 0.4),
     "taus": tuple(float(tau) for tau in np.geomspace(3, 1e-4, 16)),
     "toy": "toy/mnist-2l",
-    "removed": ("swap", "means", "nearest"),
+    "removed": ("swap", "means", "nearest", "optimal"),
     "sizes": {"n_discovery": 48, "n_evaluation": 64},
 }
 STUDIES: dict[str, Study] = {

@@ -12,6 +12,7 @@ import transmission_page
 from cells import Cell, make, read
 from performance import put_between_marks
 from transmission import Pool, chosen
+from vitcircuits.algorithms import optimal_ablation
 from vitcircuits.circuits import Circuit, compile_graph, evaluate
 
 TINY = studies.Study(
@@ -66,6 +67,24 @@ def test_a_cell_that_was_killed_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "_search", None)  # what was found is not searched for again
     again = make(CELL, tmp_path)
     assert again["rows"] == whole["rows"]
+
+
+def test_constants_are_learned_for_each_circuit_and_it_is_judged_under_its_own(tmp_path, monkeypatch):
+    learned = []
+
+    def few(circuit, task):
+        learned.append(optimal_ablation(circuit, task, steps=4))
+        return learned[-1]
+
+    monkeypatch.setattr(cells, "optimal_ablation", few)
+    cell = dataclasses.replace(CELL, removed="optimal", shares=(0.2,))
+    record, task = make(cell, tmp_path), TINY.task("optimal")
+    assert len(record["rows"]) == len(learned) == 3 and task.ablation.kind == "mean"
+    for row, circuit in zip(record["rows"], learned, strict=True):
+        report = evaluate(circuit, task, curve=False, n_random=0)
+        for name in ("transmission", "reproduced_variation", "kl_all_images"):
+            assert row["figures"][name][0] == pytest.approx(report[name].value, abs=1e-4)
+    assert len({row["figures"]["kl_all_images"][0] for row in record["rows"]}) == 3
 
 
 def test_few_pairs_hold_as_many_images_of_each_class_with_all_their_partners():

@@ -36,7 +36,7 @@ from cells import COUNT, LESSON_STUDY, Cell, make, plan, read, spent
 from exact_engine import DATA
 from fooled import LESSON
 from performance import put_between_marks
-from studies import METHODS, REMOVED, STUDIES
+from studies import LEARNED, METHODS, REMOVED, STUDIES
 from transmission_page import MARKS, sections
 from vitcircuits.models.files import write_text_atomic
 
@@ -50,6 +50,7 @@ _PER_SIZE = {"learned_masks": 3.5, "budgeted_pruning": 5.0}
 _TOY = {"learned_masks": 0.5, "budgeted_pruning": 0.3, "acdc": 0.3}
 _JUDGING = {"swap": 1.0, "nearest": 0.3}  # a circuit of DeiT-Tiny; otherwise each clean image comes once
 _START = 0.2
+_CONSTANTS = {True: 0.1, False: 2.5}  # learned for a circuit of a toy, of DeiT-Tiny
 
 
 def minutes(cell: Cell) -> float:
@@ -58,13 +59,14 @@ def minutes(cell: Cell) -> float:
     method, study = (row.method, row.study) if row else (cell.method, cell.study)
     if study == COUNT:
         return 0.5
-    n = len(cell.shares)
-    if STUDIES[study].toy:
-        return _START + _TOY.get(method, 0.05) * n
+    n, toy = len(cell.shares), bool(STUDIES[study].toy)
     rankings = 1 if row or method in (*_PER_SIZE, "acdc") else 3
+    learning = _CONSTANTS[toy] * n * rankings if cell.removed == LEARNED else 0.0
+    if toy:
+        return _START + _TOY.get(method, 0.05) * n + learning
     search = _PER_SIZE[method] * n * (0.3 if row else 1.0) if method in _PER_SIZE else _SEARCH[method]
     fewer = 0.35 if study == "kinds" else 1.0  # images
-    return _START + search * fewer**0.5 + _JUDGING.get(cell.removed, 0.15) * fewer * (n * rankings + 1)
+    return _START + learning + search * fewer**0.5 + _JUDGING.get(cell.removed, 0.15) * fewer * (n * rankings + 1)
 
 
 def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:

@@ -27,6 +27,7 @@ CARRIED = {
     "nearest": "nearest image of each class",
     "object_fill": "animal filled",
     "object_blur": "animal blurred",
+    "optimal": "constants learned for each circuit",
 }
 RANKED = {"": "", "signed": ", signed", "mean_abs": ", mean of abs", "abs_mean": ", abs of mean"}
 
