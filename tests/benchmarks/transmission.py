@@ -5,9 +5,9 @@
 Needs a folder with mnist/, cats_dogs/, cats_dogs_masks/ and DeiT-Tiny's weights, named by VITCIRCUITS_TEST_DATA. The
 work is done in cells (contrast, method, what removed edges carry, seed; see `cells.py`), each in a process of its own
 with one thread. A go of a cell ends after GO minutes; what it has done by then is kept in the folder --work, and it
-goes on after the others. A cell whose process dies leaves its error, and is tried again by the next command. Cells that
-were written into a page are kept beside it, a line of JSON each (docs/faithfulness.jsonl), and are not made again; without
-its line a cell is.
+goes on after the others. A cell whose process dies leaves its error, and is tried again by the next command. Cells
+that were written into a page are kept beside it, a line of JSON each (docs/faithfulness.jsonl), and are not made again;
+without its line a cell is.
 
     --dry-run                     the cells, what is there of them, and about how long the rest takes
     --only deit,eap,means         contrasts, methods, what removed edges carry, or names of cells; `lesson` is the first
