@@ -10,6 +10,7 @@ checked.install("vitcircuits")  # before anything imports vitcircuits
 import os  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
 from functools import cached_property, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -27,6 +28,30 @@ from . import joined  # noqa: E402
 # One thread: the tensors are tiny, and threads that wait for one another on a busy machine took far longer. .ci/run
 # asks for two as well: sums over two threads end in other bits. numpy's threads follow OMP_NUM_THREADS.
 torch.set_num_threads(int(os.environ.get("VITCIRCUITS_TEST_THREADS", "1")))
+
+LONG = (  # files that take longest; with -n 2 --dist loadfile one that came last would run alone at the end
+    "test_strangers_path.py",
+    "cli/test_main.py",
+    "test_devices.py",
+    "algorithms/pruning/test_masks.py",
+    "algorithms/test_laws.py",
+    "cli/test_sweep.py",
+    "cli/test_processes.py",
+    "cli/test_bad_inputs.py",
+    "algorithms/test_discovery.py",
+)
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist: files with many tests first
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    root = Path(__file__).parent
+    turns = {root / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: turns.get(item.path, len(LONG)))
+
 
 TOKENS = ("all", "role", "each")
 PORTS = ("qkv", "head", "block")
