@@ -40,8 +40,8 @@ from ..circuits.tokens import group_tokens
 from ..models import processes
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
+from .pruning.gate_gradients import Goal, Rows
 from .pruning.mask_plan import order_in_turns
-from .pruning.masks import Goal, Rows
 
 BETAS = (0.9, 0.99)  # a memory of 100 steps, as long as a run
 STILL = 1e-3  # of the first gradient's root mean square: constants that nothing reads, whose gradient is rounding, stay

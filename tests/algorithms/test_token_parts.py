@@ -8,9 +8,9 @@ import torch
 from vitcircuits.algorithms import acdc, budgeted_pruning, exact_effects, learned_masks
 from vitcircuits.algorithms.engines.gated_run import GatedRunner, measure_slopes
 from vitcircuits.algorithms.optimal import ShiftDescent
+from vitcircuits.algorithms.pruning.gate_gradients import FiniteDifference, Goal, Reparameterized
 from vitcircuits.algorithms.pruning.gates import draw_gates, draw_masks
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
-from vitcircuits.algorithms.pruning.masks import FiniteDifference, Goal, Reparameterized
 from vitcircuits.algorithms.registry import ALGORITHMS, chosen, run_algorithm
 from vitcircuits.circuits import Circuit, run_circuit
 from vitcircuits.circuits.reach import prune

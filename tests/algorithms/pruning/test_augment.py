@@ -2,8 +2,8 @@
 
 import torch
 from vitcircuits.algorithms.pruning import mask_plan
+from vitcircuits.algorithms.pruning.gate_gradients import Goal, Reparameterized
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan, augmented
-from vitcircuits.algorithms.pruning.masks import Goal, Reparameterized
 from vitcircuits.algorithms.registry import chosen
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.circuits.baseline import make_baseline

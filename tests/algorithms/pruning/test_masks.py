@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.algorithms import eap, learned_masks
-from vitcircuits.algorithms.pruning import masks
+from vitcircuits.algorithms.pruning import gate_gradients, masks
+from vitcircuits.algorithms.pruning.gate_gradients import FiniteDifference, Goal
 from vitcircuits.algorithms.pruning.gates import draw_gates, draw_masks
 from vitcircuits.algorithms.pruning.mask_plan import MaskPlan
-from vitcircuits.algorithms.pruning.masks import FiniteDifference, Goal
 from vitcircuits.algorithms.registry import chosen, least_memory
 from vitcircuits.circuits import Pairs, class_contrast, compile_graph, evaluate, planted_task
 from vitcircuits.circuits.baseline import make_baseline
@@ -206,17 +206,17 @@ def test_a_measured_derivative_is_the_loss_with_the_gate_open_less_the_loss_with
 
 
 def test_a_step_is_the_sum_over_pairs_under_gates_of_their_own(digits, graph, monkeypatch):
-    monkeypatch.setattr(masks, "chunk_size", lambda *_: 1)  # as of a large model
+    monkeypatch.setattr(gate_gradients, "chunk_size", lambda *_: 1)  # as of a large model
     plan = plan_of(graph, digits, [20], 2_000_000_000, steps=30)
     vit, baseline, log_alpha = digits.vit, make_baseline(digits.vit, digits.ablation), torch.zeros(len(graph)).double()
     goal = Goal.of(graph, digits, "metric", baseline, memory=plan.memory)
     clean, partners, generator = np.array([4, 0, 7, 2]), np.array([1, 4, 2, 0]), plan.generator(3)
     drawn, wanted, met = [draw_gates(log_alpha, generator) for _ in range(2)], 0.0, digits.searched
     with torch.no_grad(), vit.borrowed():
-        told = masks.Reparameterized(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
+        told = gate_gradients.Reparameterized(plan, goal, baseline)(log_alpha, plan.generator(3), clean, partners)
         for at, (gates, slope) in zip(([0, 1], [2, 3]), drawn, strict=True):
             full, ablated = goal.full[clean[at]].to(vit.dtype), baseline(met.select(partners[at].tolist()))
-            found = masks.GatedRunner(vit, graph)(
+            found = gate_gradients.GatedRunner(vit, graph)(
                 gates,
                 vit.embed(met.clean[clean[at]]),
                 ablated,
