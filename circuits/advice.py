@@ -17,6 +17,7 @@ from .circuit import Circuit
 from .figures import main_figure
 from .report import Report
 from .tasks.task_config import DATA
+from .tokens import group_tokens
 from .words import READS_IT, fewer_told, first_size, is_crossed
 
 MOST = 0.5
@@ -193,10 +194,11 @@ ROWS: Sequence[Callable[[Circuit, Report | None, Task], Advice | None]] = (
 
 
 def _next(circuit: Circuit) -> dict[str, Any]:
-    """A search that does better where this one did badly: under means, then by masks that are learned, then larger.
+    """A search that does better where this one did badly: under means, by learned masks, CLS and patches apart, larger.
 
     The order is that of the tables in docs/faithfulness.md: on photographs, fewer edges read the image under means than
-    under other photographs, and masks that are learned keep fewer than any ranking of single edges.
+    under other photographs, masks that are learned keep fewer than any ranking of single edges, and the same share of
+    the edges transmits more where CLS and the patches have edges of their own.
     """
     if circuit.ablation.kind in ("partner", "another"):
         return {"ablation": "mean"}
@@ -204,5 +206,8 @@ def _next(circuit: Circuit) -> dict[str, Any]:
     share = len(circuit) / len(circuit.graph)
     if circuit.provenance.get("algorithm") != "learned_masks":
         return {**edge, "algorithm": "learned_masks", "size": 0.4}
+    graph = circuit.graph
+    if len(group_tokens(graph.cfg.tokens, "role")) > len(graph.groups):
+        return {"tokens": "role"}
     larger = next((size for size in _SIZES if size > share + 0.05), None)
     return {"size": larger} if larger else {}

@@ -66,6 +66,7 @@ class Study:
         graph: Token groups and ports, where they are not the usual ones.
         start: What learned masks start from: a key of `STARTS`.
         idea: What it tries, for a study that tries an idea on another's behaviour.
+        of: Whose, a key of `STUDIES`.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Study:
     graph: Mapping[str, str] = field(default_factory=dict)
     start: str = ""
     idea: str = ""
+    of: str = "deit"
 
     def compiled(self, task: Task) -> Graph:
         """The graph of the task's model."""
@@ -154,7 +156,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
-# Ideas for smaller circuits, each tried on cats against dogs by learned masks with the other options as they are.
+# Ideas for smaller circuits, each tried by learned masks with the other options as they are.
 
 
 def nodes_first(graph: Graph, task: Task) -> Scores:
@@ -194,11 +196,12 @@ def one_partner(task: Task, each: int) -> Task:
 STARTS = {"nodes_first": nodes_first, "exact": by_exact_effects}
 
 
-def _idea(idea: str, shares: tuple[float, ...] = (0.2, 0.4), **changes: Any) -> Study:
+def _idea(idea: str, shares: tuple[float, ...] = (0.2, 0.4), of: str = "deit", **changes: Any) -> Study:
     return dataclasses.replace(
-        STUDIES["deit"],
-        title=f"DeiT-Tiny, cats against dogs: {idea}",
+        STUDIES[of],
+        title=f"{STUDIES[of].title}: {idea}",
         idea=idea,
+        of=of,
         methods=("learned_masks",),
         removed=("means", "swap"),
         shares=shares,
@@ -214,6 +217,9 @@ STUDIES |= {
     "head": _idea('ports="head"', graph={"ports": "head"}),
     "block": _idea('ports="block"', graph={"ports": "block"}),
     "role": _idea('tokens="role"', graph={"tokens": "role"}),
+}
+STUDIES |= {
+    f"{of}-role": _idea('tokens="role"', (0.1, 0.2, 0.4), of, graph={"tokens": "role"}) for of in ("3v8", "4v9", "7v1")
 }
 
 

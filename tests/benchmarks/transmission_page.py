@@ -277,20 +277,37 @@ def measured(cells: Sequence[Cell], work: Path, folder: Path) -> str:
 
 def ideas(cells: Sequence[Cell], work: Path) -> str:
     """Learned masks with one thing changed at a time, beside learned masks as they are."""
-    own = [cell for cell in cells if cell.study in STUDIES and STUDIES[cell.study].idea]
-    base = [cell for cell in cells if cell.study == "deit" and cell.method == "learned_masks"]
-    asked = {share for cell in own for share in cell.shares}
+    changed = [cell for cell in cells if cell.study in STUDIES and STUDIES[cell.study].idea]
     out = []
-    for cell in [*(cell for cell in base if cell.removed in ("swap", "means")), *own]:
-        record = read(cell, work)
-        for row in rows_of(cell, record):
-            if row.figures and row.asked in asked:
-                name = STUDIES[cell.study].idea or "as they are"
-                edges = f"{row.edges:,} of {record['n_graph']:,}" if record else ""
-                shown = [said(row[name], interval=interval) for name, interval in _IDEA.values()]
-                out.append((CARRIED[cell.removed], size(row.asked), name, f"{cell.seed}", edges, *shown))
-    heads = ("removed edges carry", "asked", "learned masks", "seed", "edges", *_IDEA)
-    return table(heads, sorted(out, key=lambda row: (row[0], row[1], row[2] != "as they are")))
+    for of in dict.fromkeys(STUDIES[cell.study].of for cell in changed):
+        own = [cell for cell in changed if STUDIES[cell.study].of == of]
+        asked = {share for cell in own for share in cell.shares}
+        as_they_are = [cell for cell in cells if cell.study == of and cell.method == "learned_masks"]
+        for removed in ("swap", "means"):
+            beside = [cell for cell in (*as_they_are, *own) if cell.removed == removed]
+            rows = [(row, read(cell, work)) for cell in beside for row in rows_of(cell, read(cell, work))]
+            tried = any(row.figures and STUDIES[row.cell.study].idea for row, _ in rows)
+            shown = [(row, record) for row, record in rows if tried and row.figures and row.asked in asked]
+            out += [_idea(row, record) for row, record in sorted(shown, key=lambda pair: pair[0].asked)]
+    heads = ("behaviour", "removed edges carry", "asked", "learned masks", "seed", "edges", *_IDEA)
+    return table(heads, out)
+
+
+def _idea(row: Row, record: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """A line of the table of ideas."""
+    study = STUDIES[row.cell.study]
+    edges = f"{row.edges:,} of {record['n_graph']:,}" if record else ""
+    shown = [said(row[name], interval=interval) for name, interval in _IDEA.values()]
+    title = STUDIES[study.of].title if study.idea else study.title
+    return (
+        title,
+        CARRIED[row.cell.removed],
+        size(row.asked),
+        study.idea or "as they are",
+        f"{row.cell.seed}",
+        edges,
+        *shown,
+    )
 
 
 _IDEA = {title: _MAIN[title] for title in ("T", "L", "T within", "R^2", "right, lowest cell", "KL")}

@@ -120,9 +120,19 @@ def test_paths_with_spaces_are_quoted_and_a_node_circuit_is_sent_to_edges(scores
     assert dict(advice(empty)[0].settings) == {"granularity": "edge", "level": 0.8}
 
 
-def test_no_larger_size_is_asked_for_where_there_is_none(scores):
+def test_learned_masks_are_sent_to_a_graph_with_cls_apart_and_there_to_more_edges(vit, scores):
     found = {"algorithm": "learned_masks", "level": 0.8, "reached": False}
-    full = Circuit.full(scores.graph, ablation=Ablation("mean"), provenance=found)
+    one = dataclasses.replace(scores.top(22), ablation=Ablation("mean"), provenance=found)
+    assert dict(advice(one)[0].settings) == {"tokens": "role"}
+    assert told(advice(one))[-1] == "Try: the same with tokens='role'"
+    apart = Circuit.empty(compile_graph(vit, tokens="role"), ablation=Ablation("mean"), provenance=found)
+    mask = np.arange(len(apart.graph)) < 0.3 * len(apart.graph)
+    assert dict(advice(dataclasses.replace(apart, mask=mask))[0].settings) == {"size": 0.4}
+
+
+def test_no_larger_size_is_asked_for_where_there_is_none(vit):
+    found = {"algorithm": "learned_masks", "level": 0.8, "reached": False}
+    full = Circuit.full(compile_graph(vit, tokens="role"), ablation=Ablation("mean"), provenance=found)
     assert [dict(one.settings) for one in advice(full)] == [{}, {}]
-    asked = dataclasses.replace(full, provenance={"algorithm": "learned_masks", "n": 110})
+    asked = dataclasses.replace(full, provenance={"algorithm": "learned_masks", "n": 223})
     assert advice(asked) == []
