@@ -208,6 +208,14 @@ def _next(circuit: Circuit) -> dict[str, Any]:
         return {**edge, "algorithm": "learned_masks", "size": 0.4}
     graph = circuit.graph
     if len(group_tokens(graph.cfg.tokens, "role")) > len(graph.groups):
-        return {"tokens": "role"}
+        return {"tokens": "role", **_same_share(circuit)}
     larger = next((size for size in _SIZES if size > share + 0.05), None)
     return {"size": larger} if larger else {}
+
+
+def _same_share(circuit: Circuit) -> dict[str, Any]:
+    """The size that was asked for as a share, since a number of edges is less of a larger graph."""
+    n = circuit.provenance.get("n")
+    if n is None or "level" in circuit.provenance:
+        return {}
+    return {"size": float(f"{min(n / len(circuit.graph), 0.99):.2g}")}

@@ -190,7 +190,8 @@ def show(cells: Sequence[Cell], work: Path, workers: int) -> None:
         record = read(cell, work)
         state = "begun" if (work / cell.name).exists() else "missing"
         if record is not None:
-            state = "failed" if "error" in record else f"done, {record['whole_seconds'] / 60:.1f} min"
+            state = "failed" if "error" in record else "done"
+            state += f", {record['whole_seconds'] / 60:.1f} min" if "whole_seconds" in record else ""
         left += 0 if done(cell, work) else minutes(cell)
         print(f"{cell.name:40} {len(cell.shares)} sizes  about {minutes(cell):5.1f} min  {state}")
     print(f"{len(cells)} cells; about {left / 60:.1f} hours of one core left, {left / 60 / workers:.1f} with {workers}")

@@ -120,11 +120,14 @@ def test_paths_with_spaces_are_quoted_and_a_node_circuit_is_sent_to_edges(scores
     assert dict(advice(empty)[0].settings) == {"granularity": "edge", "level": 0.8}
 
 
-def test_learned_masks_are_sent_to_a_graph_with_cls_apart_and_there_to_more_edges(vit, scores):
+def test_learned_masks_are_sent_to_a_graph_with_cls_apart_and_there_to_more_edges(vit, scores, task):
     found = {"algorithm": "learned_masks", "level": 0.8, "reached": False}
     one = dataclasses.replace(scores.top(22), ablation=Ablation("mean"), provenance=found)
     assert dict(advice(one)[0].settings) == {"tokens": "role"}
     assert told(advice(one))[-1] == "Try: the same with tokens='role'"
+    asked = dataclasses.replace(one, provenance={"algorithm": "learned_masks", "n": 22})
+    report = evaluate(scores.top(6), task, curve=False, n_random=0)  # one that does not read the image
+    assert dict(advice(asked, report)[0].settings) == {"tokens": "role", "size": 0.2}  # not 22 edges of twice as many
     apart = Circuit.empty(compile_graph(vit, tokens="role"), ablation=Ablation("mean"), provenance=found)
     mask = np.arange(len(apart.graph)) < 0.3 * len(apart.graph)
     assert dict(advice(dataclasses.replace(apart, mask=mask))[0].settings) == {"size": 0.4}
