@@ -207,18 +207,18 @@ def bring(kept: Path, work: Path) -> None:
 
 
 def keep(cells: Sequence[Cell], work: Path, kept: Path) -> None:
-    """Writes a line for each cell that is done, with four digits of each figure."""
+    """Writes a line for each cell that is done, with six decimals of each figure, so that the page stays the same."""
     lines = [json.dumps({"cell": cell.name, **short(read(cell, work) or {})}) for cell in cells if done(cell, work)]
     write_text_atomic(kept, "".join(f"{line}\n" for line in lines))
 
 
 def short(value: Any) -> Any:
-    """The same with four digits of every number that is not whole."""
+    """The same with six decimals of every number that is not whole."""
     if isinstance(value, dict):
         return {name: short(some) for name, some in value.items()}
     if isinstance(value, list):
         return [short(some) for some in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def write(path: Path, work: Path, cells: Sequence[Cell]) -> None:
