@@ -181,6 +181,15 @@ class Graph:
             found += [block for block in (layer.attention, layer.inside, layer.mlp) if block is not None]
         return (*found, self.logits)
 
+    @cached_property
+    def part_ends(self) -> NDArray[np.intp]:
+        """Indices after the last edge into, and the last source of, a layer's heads and its MLP, shape (part, 2)."""
+        ends = []
+        for layer, blocks in enumerate(self.layers):
+            heads = self.head_sources(layer)
+            ends += [(blocks.mlp.start, heads.stop), (blocks.mlp.stop, heads.stop + 1)]
+        return np.array(ends, dtype=np.intp)
+
     @property
     def n_places(self) -> int:
         """Places where the residual stream is read: a layer's attention, then its MLP, layer by layer; the logits."""

@@ -2,13 +2,15 @@
 
 The state of a run is each source's difference to its ablated value. Where no gradients flow, differences stand in one
 buffer, so that what a destination reads is one product with neighbouring rows of it; masks on the same pairs use the
-same buffer one after the other.
+same buffer one after the other. What it holds of the first layers is right for the next mask, too, as long as both keep
+the same edges there, and is not computed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,12 +34,14 @@ class MaskWeights:
         edges: Per edge block in the graph's order, shape (row, group, column).
         alive: Whether a source has a kept path from the input, shape (source, group).
         needed: Whether a source has a kept path to the logits, shape (source, group).
+        mask: The kept edges, shape (edge,); None of weights that gradients flow through.
     """
 
     graph: Graph
     edges: dict[tuple[str, int], Tensor]
     alive: NDArray[np.bool_]
     needed: NDArray[np.bool_]
+    mask: NDArray[np.bool_] | None = None
 
     @classmethod
     def from_mask(cls, graph: Graph, mask: NDArray[np.bool_], vit: HookedViT) -> MaskWeights:
@@ -45,7 +49,7 @@ class MaskWeights:
         found = reach(graph, mask)
         place = {"dtype": vit.sum_dtype, "device": vit.device}
         edges = {(b.kind, b.layer): torch.tensor(b.unpack(mask), **place) for b in graph.blocks}
-        return cls(graph, edges, found.alive, found.needed)
+        return cls(graph, edges, found.alive, found.needed, mask)
 
     @classmethod
     def from_tensor(cls, graph: Graph, soft: Float[Tensor, " edge"]) -> MaskWeights:
@@ -60,6 +64,20 @@ class MaskWeights:
 
     def __getitem__(self, block: EdgeBlock) -> Tensor:
         return self.edges[block.kind, block.layer]
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Sources on a kept path from the input to the logits, shape (source,); others carry their ablated values."""
+        return np.logical_or.reduce(self.alive, axis=1) & np.logical_or.reduce(self.needed, axis=1)
+
+    def n_alike(self, other: MaskWeights | None) -> int:
+        """How many parts of the model, a layer's heads and its MLP in turns, run as they do under another mask."""
+        if other is None or self.mask is None or other.mask is None or other.graph is not self.graph:
+            return 0
+        edge = _first(self.mask != other.mask)
+        source = _first((self.live != other.live) | (self.alive != other.alive).any(1))
+        ends = self.graph.part_ends
+        return int(np.count_nonzero((ends <= (edge, source)).all(1)))
 
 
 def masked_logits(
@@ -92,12 +110,22 @@ def masked_logits_from(
     return run_mask(vit, weights, SharedValues.of(vit, weights.graph, embedded, ablated, of_token))
 
 
-def run_mask(vit: HookedViT, weights: MaskWeights, shared: SharedValues) -> Float[Tensor, "batch class"]:
-    """Logits under a mask; its state is gone afterwards."""
-    run = _MaskedRun(vit, weights, shared)
+def run_mask(
+    vit: HookedViT, weights: MaskWeights, shared: SharedValues, before: MaskWeights | None = None
+) -> Float[Tensor, "batch class"]:
+    """Logits under a mask; its state is gone afterwards, but for the shared buffer.
+
+    Args:
+        vit: The opened model.
+        weights: The mask.
+        shared: What masks on these pairs have in common.
+        before: The mask that ran on them just before: what both run alike, from the front, is read from the buffer.
+    """
+    run, n_alike = _MaskedRun(vit, weights, shared), weights.n_alike(before)
     for layer, block in enumerate(vit.blocks):
-        run.attention(layer, block)
-        run.mlp(layer, block, vit.readout.read if layer == len(vit.blocks) - 1 else ALL)
+        run.attention(layer, block, again=n_alike > 2 * layer)
+        read = vit.readout.read if layer == len(vit.blocks) - 1 else ALL
+        run.mlp(layer, block, read, again=n_alike > 2 * layer + 1)
     return vit.readout.logits(run.read(-1, weights[weights.graph.logits], weights.graph.n_sources)[0])
 
 
@@ -189,14 +217,19 @@ class _MaskedRun:
         at = span if 2 * len(sources) > span.stop - span.start else sources
         return at, self.buffer[at]
 
-    def attention(self, layer: int, block: OpenBlock) -> None:
-        """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values."""
+    def attention(self, layer: int, block: OpenBlock, *, again: bool) -> None:
+        """Runs a layer's heads; those that are cut off from the input or the logits carry their ablated values.
+
+        Args:
+            layer: The block's index.
+            block: The block.
+            again: The buffer holds already what they write.
+        """
         graph, sources = self.graph, self.graph.head_sources(layer)
-        first, stop = sources.start, sources.stop
-        live: NDArray[np.bool_] = np.logical_and(
-            np.logical_or.reduce(self.weights.alive[first:stop], axis=1),
-            np.logical_or.reduce(self.weights.needed[first:stop], axis=1),
-        )
+        first, live = sources.start, self.weights.live[sources]
+        if again:
+            self._take(live.tolist())
+            return
         heads = torch.from_numpy(np.flatnonzero(live)).to(self.of_token)
         self._skip(live.tolist())
         if len(heads):
@@ -219,6 +252,12 @@ class _MaskedRun:
             if self.buffer is not None and not later:
                 self.buffer[len(self.differences)].zero_()
             self.differences.append(None)
+
+    def _take(self, recorded: list[bool]) -> None:
+        """The next sources carry what the buffer holds, or their ablated values."""
+        assert self.buffer is not None
+        for later in recorded:
+            self.differences.append(self.buffer[len(self.differences)] if later else None)
 
     def _record(self, source: int, value: Tensor, tokens: slice = ALL) -> None:
         """Notes what a source writes at some tokens; at others nothing will read it."""
@@ -261,20 +300,35 @@ class _MaskedRun:
         pattern = block.masked(scores).softmax(-1)
         return (pattern * values) @ v + (pattern * (1 - values)) @ v_ablated
 
-    def mlp(self, layer: int, block: OpenBlock, tokens: slice) -> None:
-        """Runs a layer's MLP at some tokens, unless it is cut off; then heads and MLP are there for what follows."""
+    def mlp(self, layer: int, block: OpenBlock, tokens: slice, *, again: bool) -> None:
+        """Runs a layer's MLP at some tokens, unless it is cut off; then heads and MLP are there for what follows.
+
+        Args:
+            layer: The block's index.
+            block: The block.
+            tokens: Those that will be read.
+            again: The buffer holds already what it writes.
+        """
         heads, source = self.graph.head_sources(layer), self.graph.mlp_source(layer)
         if not block.parallel:
             self._advance(heads.start, heads.stop)
-        live = bool(self.weights.alive[source].any() and self.weights.needed[source].any())
-        self._skip([live])
-        if live:
+        live = bool(self.weights.live[source])
+        if again:
+            self._take([live])
+        else:
+            self._skip([live])
+        if live and not again:
             edges = self.graph.layers[layer].mlp
             x = self.read(2 * layer + (not block.parallel), self.weights[edges], edges.width)[0]
             self._record(source, block.mlp_write(x[:, tokens]), tokens)
         if block.parallel:
             self._advance(heads.start, heads.stop)
         self._advance(source, source + 1)
+
+
+def _first(differ: NDArray[np.bool_]) -> int:
+    """The first place where something differs; all places where nothing does."""
+    return int(differ.argmax()) if differ.any() else len(differ)
 
 
 def ports_of(normed: Tensor, places: NDArray[np.intp]) -> tuple[Tensor, ...]:

@@ -17,7 +17,6 @@ the clean run itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -251,8 +250,10 @@ def _one_batch(
         some = batch.select(rows)
         embedded = vit.embed(vit.check_images(some.clean))
         shared = SharedValues.of(vit, graph, embedded, _ablated(baseline, some), groups_of(graph, some))
+        before = None
         for at, own in enumerate(weights):
-            found[at, rows] = reference[rows] if own is None else run_mask(vit, own, shared)
+            found[at, rows] = reference[rows] if own is None else run_mask(vit, own, shared, before)
+            before = before if own is None else own
             bar.update(len(rows) / len(batch))
     return found
 
@@ -263,21 +264,18 @@ def _at_hand(vit: HookedViT) -> int:
 
 
 def mask_key(mask: NDArray[np.bool_]) -> bytes:
-    """What tells a mask from others."""
-    return hashlib.sha256(np.packbits(mask).tobytes()).digest()
+    """What tells a mask from others. Edges are numbered layer by layer, so that masks that keep the same edges of the
+    first layers are neighbours in the order of their keys.
+    """
+    return np.packbits(mask).tobytes()
 
 
 def _distinct(masks: Sequence[NDArray[np.bool_]]) -> tuple[list[NDArray[np.bool_]], list[int]]:
-    """The different masks, and for each mask the place of its equal among them."""
-    rows: dict[bytes, int] = {}
-    distinct, place = [], []
-    for mask in masks:
-        key = mask_key(mask)
-        if key not in rows:
-            rows[key] = len(distinct)
-            distinct.append(mask)
-        place.append(rows[key])
-    return distinct, place
+    """The different masks in the order of their keys, and each mask's place among them."""
+    keys = [mask_key(mask) for mask in masks]
+    distinct = dict(sorted(zip(keys, masks, strict=True), key=lambda item: item[0]))
+    places = {key: place for place, key in enumerate(distinct)}
+    return list(distinct.values()), [places[key] for key in keys]
 
 
 def _cpu(values: Tensor) -> Tensor:

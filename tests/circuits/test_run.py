@@ -181,6 +181,33 @@ def test_masks_that_run_together_are_what_each_is_alone_in_any_order(cache, case
             close(judged.to(wanted), wanted.detach())
 
 
+def test_masks_that_begin_alike_are_to_the_bit_what_each_is_alone(case):
+    graph, masks = case.graph, [case.mask(0.6) for _ in range(6)]
+    ends = (graph.layers[0].mlp, graph.layers[1].attention, graph.layers[1].mlp, graph.logits)
+    for mask, block in zip(masks[1:], ends, strict=False):
+        mask[block.start :] = case.mask(0.3, seed=1)[block.start :]
+    masks[5][: graph.layers[0].mlp.stop] = False  # nothing behind it is alive, though the same edges are kept there
+    told = (case.task.metric, case.pairs, case.baseline)
+    together = run_masks(case.vit, graph, masks, *told, n_logits=6).logits
+    for mask, found in zip(masks, together, strict=True):
+        assert torch.equal(found, run_masks(case.vit, graph, [mask], *told, n_logits=1).logits[0])
+
+
+@pytest.mark.parametrize("tokens", ["all", "each"])
+def test_what_two_masks_run_alike_ends_at_the_first_edge_or_dead_source_in_which_they_differ(tokens, case_of):
+    graph, vit = case_of("plain", tokens).graph, case_of("plain", tokens).vit
+    whole = np.ones(len(graph), dtype=bool)
+    for block in graph.blocks:
+        less = whole.copy()
+        less[block.start] = False
+        weights = [MaskWeights.from_mask(graph, mask, vit) for mask in (whole, less)]
+        assert weights[0].n_alike(weights[0]) == 4 and weights[0].n_alike(None) == 0
+        assert weights[1].n_alike(weights[0]) == graph.place_of(block)
+    less = whole.copy()
+    less[[at for at in range(len(graph)) if graph.edge(at).source.node == "a1.h0"]] = False  # nothing reads this head
+    assert MaskWeights.from_mask(graph, less, vit).n_alike(weights[0]) == 2
+
+
 def test_clean_images_that_follow_themselves_run_once(case_of, monkeypatch, close):
     case = case_of("plain")
     images, seen = case.pairs.clean[[0, 0, 1, 1, 0]], []
