@@ -32,7 +32,8 @@ from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ...models.settings import COUNTS, Range
 from ..registry import algorithm, chosen, least_memory, scored_by
-from .acdc_search import AcdcPlan, AcdcSearch, require_acdc_memory
+from .acdc_batches import require_acdc_memory
+from .acdc_search import AcdcPlan, AcdcSearch
 
 
 @overload

@@ -2,44 +2,27 @@
 
 Every step is decided by the mask before it and by what it measures, never by the clock or by chance. A journal holds
 the mask after each step; a run that goes on takes the masks from there and computes only what is missing.
-
-Flips are measured exactly (`engines/flips`), or foreseen from slopes (`engines/gated_run`): with the metric's slope s
-of an edge on a pair, dropping it leaves m - s and adding it m + s, and the loss is taken of that. So a pair on which
-the circuit already falls short is not asked to give more, and edges whose effects cancel over the pairs are not taken
-for harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ...circuits.baseline import constants, make_baseline
 from ...circuits.circuit import Circuit
-from ...circuits.graph import Graph
-from ...circuits.judging.bootstrap import Resamples
-from ...circuits.memory import chunk_size
 from ...circuits.reach import prune
-from ...circuits.run import masks_sizes, run_pairs
 from ...circuits.scores import Scores
-from ...circuits.tasks.metrics import Metric
-from ...circuits.tasks.task import Task
-from ...circuits.token_parts import where_occurring
-from ...models import processes
-from ...models.errors import FormatError, TaskError
+from ...models.errors import FormatError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import scores_of, spread
 from ..engines.edge_mask import Bools
-from ..engines.flips import flips_sizes, measure_flips
-from ..engines.gated_run import GatedRunner, measure_slopes
-from ..registry import Chosen, run_algorithm
-from .journal import Journal, search_identity
+from ..registry import run_algorithm
+from .budget_loss import BudgetPlan, Floats, LossMeter
+from .journal import Journal
 
 SLACK = 2.0  # a batch may cost so many times what its edges cost one by one, and more for larger batches
 FLOOR = 0.005  # and so much of the empty circuit's loss, since that sum can be 0
@@ -49,97 +32,6 @@ WORTH = 0.02  # of the loss: a breath that brings less is the last
 START_FACTOR = 8  # a start by scores holds so many times the largest size
 FEW = 4  # edges that a circuit lacks are added one by one, each the best of those measured
 FORESEEN = 16  # absent edges of large graphs that are measured when a circuit is filled up
-
-
-class LossMeter:
-    """Measures masks on the discovery pairs, and counts what was run.
-
-    Args:
-        plan: The options.
-    """
-
-    def __init__(self, plan: BudgetPlan) -> None:
-        self.plan, task = plan, plan.task
-        self.baseline = make_baseline(task.vit, task.ablation, task.reference, memory=plan.memory)
-        self.n_exact = 0  # flips that were run on all pairs
-        self.n_slopes = 0  # forward and backward passes over all pairs
-        self._loss = LOSSES[plan.chosen.objective]
-        everything = np.ones(len(plan.graph), dtype=bool)
-        self.reference = self._clean_logits()
-        self.full = self._values(plan.judged, self.reference)
-        self._behaviour = Resamples.of(task.searched, 0, seed=0).behaviour
-        self._shown = task.metric.response if task.sides == "both" else task.metric
-        self._task_full = float(self._behaviour(self._values(self._shown, self.reference)))
-        self._task_none = float(self._behaviour(self._values(self._shown, self._logits(~everything))))
-        self.scale: float = self.loss(~everything)
-
-    def _clean_logits(self) -> torch.Tensor:
-        vit, pairs = self.plan.task.vit, self.plan.task.searched
-        batches = list(pairs.batches(chunk_size(vit, len(pairs), 32)))
-        with torch.no_grad():
-            logits = processes.in_order(lambda batch: vit(batch.clean).cpu(), batches)
-            return pairs.wanted(torch.cat(list(logits)).to(vit.device))
-
-    def _logits(self, mask: Bools) -> torch.Tensor:
-        plan = self.plan
-        return run_pairs(plan.task.vit, plan.graph, mask, plan.task.searched, self.baseline, memory=plan.memory)
-
-    def _values(self, metric: Metric, logits: torch.Tensor) -> Floats:
-        return metric(logits, self.reference).double().cpu().numpy()
-
-    def judge(self, mask: Bools) -> tuple[float, float]:
-        """Loss of a mask, and the share of the behaviour that it keeps, NaN where that is not defined."""
-        logits = self._logits(mask)
-        gap = self._task_full - self._task_none
-        kept = float(self._behaviour(self._values(self._shown, logits)))
-        share = (kept - self._task_none) / gap if abs(gap) > 1e-6 else np.nan
-        return float(self._loss(self._values(self.plan.judged, logits), self.full)), float(share)
-
-    def loss(self, mask: Bools) -> float:
-        """Of a mask."""
-        return self.judge(mask)[0]
-
-    def exact(self, mask: Bools, edges: Sequence[int] | NDArray[np.intp]) -> tuple[float, Floats]:
-        """The loss, and with each of some edges flipped, measured."""
-        plan, task = self.plan, self.plan.task
-        found = measure_flips(
-            task.vit, plan.graph, mask, edges, plan.judged, task.searched, self.baseline, memory=plan.memory
-        )
-        self.n_exact += found.runs // len(task.searched)
-        return float(self._loss(found.now, self.full)), self._loss(found.flipped, self.full)
-
-    def foreseen(self, mask: Bools) -> tuple[float, Floats]:
-        """The loss, and with each edge of the graph flipped, to first order."""
-        plan, task = self.plan, self.plan.task
-        now, slopes = measure_slopes(
-            task.vit, plan.graph, mask, plan.judged, task.searched, self.baseline, memory=plan.memory
-        )
-        self.n_slopes += 1
-        flipped = self._loss(now + np.where(mask, -1, 1)[:, None] * slopes.T, self.full)
-        return float(self._loss(now, self.full)), flipped
-
-    def flips(self, mask: Bools, edges: NDArray[np.intp]) -> tuple[float, Floats]:
-        """The loss, and with each of some edges flipped, in the plan's way."""
-        if self.plan.exact:
-            return self.exact(mask, edges)
-        now, flipped = self.foreseen(mask)
-        return now, flipped[edges]
-
-    def effects(self, mask: Bools) -> Floats:
-        """What each kept edge carries of the task's metric around a mask, (pair, edge); 0 for the others.
-
-        NaN where an edge does not occur in a pair.
-        """
-        plan, task, kept = self.plan, self.plan.task, np.flatnonzero(mask)
-        arguments = (task.metric, task.searched, self.baseline)
-        signs = task.signs(task.searched).numpy()[:, None]
-        if not plan.exact and task.metric.differentiable:
-            effects = measure_slopes(task.vit, plan.graph, mask, *arguments, memory=plan.memory)[1] * mask
-        else:
-            found = measure_flips(task.vit, plan.graph, mask, kept, *arguments, memory=plan.memory)
-            effects = np.zeros((len(task.searched), len(mask)))
-            effects[:, kept] = (found.now - found.flipped).T
-        return where_occurring(plan.graph, task.searched, signs * effects, np.arange(len(mask)))
 
 
 class BudgetSearch:
@@ -402,83 +294,7 @@ class BudgetSearch:
         return scores_of(self.graph, plan.task, "budgeted_pruning", plan.options, found, **said)
 
 
-EXACT_UP_TO = 500
-"""Edges of a graph on which every candidate of every round is measured exactly, unless told otherwise."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class BudgetPlan:
-    """What decides the result; see `budgeted_pruning`.
-
-    Raises:
-        TaskError: An option makes no sense.
-    """
-
-    graph: Graph
-    task: Task
-    sizes: list[int]
-    memory: int
-    chosen: Chosen
-
-    def __post_init__(self) -> None:
-        if not self.exact and not self.judged.differentiable:
-            raise TaskError(
-                f'the metric {self.judged.kind} has no gradient to screen edges by: pass measure="exact", or another '
-                f"metric."
-            )
-
-    @property
-    def exact(self) -> bool:
-        """Whether every candidate of every round is measured exactly."""
-        return self.chosen.measure == "exact" or (self.chosen.measure == "auto" and len(self.graph) <= EXACT_UP_TO)
-
-    def asked(self) -> list[Callable[[int], object]]:
-        """What the search asks of a budget; see `require_memory`."""
-        vit, graph, ablation = self.task.vit, self.graph, self.task.ablation
-        n, left = len(self.task.searched), lambda memory: memory - constants(vit, ablation)
-        asked = masks_sizes(vit, ablation) + flips_sizes(vit, graph, ablation, n, whole=False)
-        if self.exact:
-            return asked + flips_sizes(vit, graph, ablation, n)
-        return [*asked, lambda memory: GatedRunner.pairs_within(vit, graph, left(memory))]
-
-    @property
-    def judged(self) -> Metric:
-        """The metric that the objective looks at."""
-        return replace(self.task.metric, kind="kl") if self.chosen.objective == "kl" else self.task.metric
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options in plain values."""
-        return self.chosen.record(size=self.sizes if len(self.sizes) > 1 else self.sizes[0])
-
-    def config(self) -> dict[str, Any]:
-        """Everything that decides a decision or its last bit."""
-        same = search_identity(self.graph, self.task, memory=self.memory)
-        return {**self.options, **same, "judged": [self.judged.kind, *same["judged"]]}
-
-
 def _lowest(losses: Floats, among: Bools) -> NDArray[np.intp]:
     """Edges among some, that with the lowest loss first."""
     edges = np.flatnonzero(among)
     return edges[np.argsort(losses[edges], kind="stable")]
-
-
-Loss = Callable[[Floats, Floats], Floats]
-
-
-def _squared(outputs: Floats, full: Floats) -> Floats:
-    return np.asarray(np.square(outputs - full).mean(-1))
-
-
-def _faithfulness(outputs: Floats, full: Floats) -> Floats:
-    return np.asarray(np.square(outputs.mean(-1) - full.mean(-1)))
-
-
-def _kl(outputs: Floats, full: Floats) -> Floats:
-    return np.asarray(-outputs.mean(-1))
-
-
-LOSSES: dict[str, Loss] = {"squared": _squared, "faithfulness": _faithfulness, "kl": _kl}
-"""Outputs (..., pair) and the full model's (pair,) -> how far the circuit is from the full model, 0 at best."""

@@ -34,7 +34,8 @@ from ...circuits.sizes import Size, edges_of
 from ...circuits.tasks.task import Task
 from ...models.settings import FROM_NONE, Range
 from ..registry import algorithm, chosen, least_memory
-from .budget_search import BudgetPlan, BudgetSearch
+from .budget_loss import BudgetPlan
+from .budget_search import BudgetSearch
 
 
 @overload

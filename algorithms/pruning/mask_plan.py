@@ -27,7 +27,7 @@ from ...circuits.scores import By, Scores
 from ...circuits.tasks.task import Task
 from ...models.errors import TaskError
 from ..registry import Chosen, chosen
-from .budget_search import EXACT_UP_TO, BudgetPlan
+from .budget_loss import EXACT_UP_TO, BudgetPlan
 from .gates import LARGEST, Edges, with_density
 from .journal import scores_digest, search_identity
 

@@ -47,7 +47,8 @@ from ...models.watching import progress_bar
 from ..attribution.accumulate import Spread, scores_of
 from ..engines.flips import flips_sizes
 from ..registry import algorithm, chosen, least_memory, scored_by
-from .budget_search import EXACT_UP_TO, BudgetSearch
+from .budget_loss import EXACT_UP_TO
+from .budget_search import BudgetSearch
 from .gate_gradients import FiniteDifference, GateGradient, Goal, Reparameterized, step_pairs
 from .gates import MirrorDescent, open_probability, with_density
 from .journal import Journal

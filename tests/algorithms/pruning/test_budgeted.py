@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from vitcircuits.algorithms import budgeted_pruning
-from vitcircuits.algorithms.pruning.budget_search import BudgetSearch, LossMeter
+from vitcircuits.algorithms.pruning.budget_loss import LossMeter
+from vitcircuits.algorithms.pruning.budget_search import BudgetSearch
 from vitcircuits.circuits import compile_graph, planted_task
 from vitcircuits.circuits.reach import prune
 from vitcircuits.models import load_vit
@@ -58,7 +59,7 @@ def test_no_single_swap_helps_in_the_end():
 
 
 def _plan(graph, task, size, **options):
-    from vitcircuits.algorithms.pruning.budget_search import BudgetPlan
+    from vitcircuits.algorithms.pruning.budget_loss import BudgetPlan
     from vitcircuits.algorithms.registry import chosen
 
     return BudgetPlan(graph, task, [size], 10**9, chosen("budgeted_pruning", **options))
