@@ -156,7 +156,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
-# Ideas for smaller circuits, each tried by learned masks with the other options as they are.
+# Ideas for smaller circuits, each tried by learned masks with the other options as they are; some by a ranking, too.
 
 
 def nodes_first(graph: Graph, task: Task) -> Scores:
@@ -196,13 +196,19 @@ def one_partner(task: Task, each: int) -> Task:
 STARTS = {"nodes_first": nodes_first, "exact": by_exact_effects}
 
 
-def _idea(idea: str, shares: tuple[float, ...] = (0.2, 0.4), of: str = "deit", **changes: Any) -> Study:
+def _idea(
+    idea: str,
+    shares: tuple[float, ...] = (0.2, 0.4),
+    of: str = "deit",
+    methods: tuple[str, ...] = ("learned_masks",),
+    **changes: Any,
+) -> Study:
     return dataclasses.replace(
         STUDIES[of],
         title=f"{STUDIES[of].title}: {idea}",
         idea=idea,
         of=of,
-        methods=("learned_masks",),
+        methods=methods,
         removed=("means", "swap"),
         shares=shares,
         few_shares=shares,
@@ -216,7 +222,7 @@ STUDIES |= {
     "exact": _idea("gates opened by exact effects of single edges on both sides", start="exact"),
     "head": _idea('ports="head"', graph={"ports": "head"}),
     "block": _idea('ports="block"', graph={"ports": "block"}),
-    "role": _idea('tokens="role"', graph={"tokens": "role"}),
+    "role": _idea('tokens="role"', methods=("learned_masks", "eap_ig"), graph={"tokens": "role"}),
 }
 STUDIES |= {
     f"{of}-role": _idea('tokens="role"', (0.1, 0.2, 0.4), of, graph={"tokens": "role"}) for of in ("3v8", "4v9", "7v1")

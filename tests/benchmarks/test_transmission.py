@@ -167,18 +167,21 @@ def test_a_cell_that_is_kept_beside_the_page_is_not_made_again(tmp_path):
     assert read(CELL, tmp_path) == record
 
 
-def test_an_idea_is_one_change_beside_learned_masks_as_they_are(tmp_path, monkeypatch):
+def test_an_idea_is_one_change_beside_the_method_as_it_is(tmp_path, monkeypatch):
     masks = {"learned_masks": {"steps": 4, "polish": "no"}}
-    plain = dataclasses.replace(TINY, methods=("learned_masks",), removed=("means",), seeds=1, options=masks)
+    plain = dataclasses.replace(TINY, methods=("learned_masks", "eap"), removed=("means",), seeds=1, options=masks)
     monkeypatch.setitem(studies.STUDIES, "deit", plain)
-    for name, changes in {"n": {"start": "nodes_first"}, "h": {"graph": {"ports": "head"}}}.items():
+    alone = ("learned_masks",)
+    for name, changes in {"n": {"start": "nodes_first", "methods": alone}, "h": {"graph": {"ports": "head"}}}.items():
         monkeypatch.setitem(studies.STUDIES, name, dataclasses.replace(plain, idea=f"idea {name}", **changes))
     known = [cell for name in ("deit", "n", "h") for cell in cells.cells_of(name)]
     for cell in known:
         make(cell, tmp_path)
     text = transmission_page.sections(("ideas",), known, tmp_path, tmp_path)["ideas"]
-    assert text.count("as they are") == text.count("idea n") == text.count("idea h") == 2
-    assert text.count(" of 110 ") == 4 and text.count(" of 54 ") == 2
+    assert (text.count("as it is"), text.count("idea n"), text.count("idea h")) == (4, 2, 4)  # two sizes of each
+    assert text.count(" of 110 ") == 6 and text.count(" of 54 ") == 4
+    known = [cell for cell in known if (cell.study, cell.method) != ("h", "eap")]  # nothing was tried by scores
+    assert "`eap`" in text and "`eap`" not in transmission_page.sections(("ideas",), known, tmp_path, tmp_path)["ideas"]
 
 
 def test_nodes_first_puts_all_edges_between_the_best_before_any_other():

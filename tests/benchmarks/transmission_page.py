@@ -276,20 +276,23 @@ def measured(cells: Sequence[Cell], work: Path, folder: Path) -> str:
 
 
 def ideas(cells: Sequence[Cell], work: Path) -> str:
-    """Learned masks with one thing changed at a time, beside learned masks as they are."""
+    """Methods with one thing changed at a time, beside the same as they are; scores by the mean of absolute values."""
     changed = [cell for cell in cells if cell.study in STUDIES and STUDIES[cell.study].idea]
     out = []
     for of in dict.fromkeys(STUDIES[cell.study].of for cell in changed):
         own = [cell for cell in changed if STUDIES[cell.study].of == of]
         asked = {share for cell in own for share in cell.shares}
-        as_they_are = [cell for cell in cells if cell.study == of and cell.method == "learned_masks"]
+        as_they_are = [cell for cell in cells if cell.study == of]
         for removed in ("swap", "means"):
             beside = [cell for cell in (*as_they_are, *own) if cell.removed == removed]
             rows = [(row, read(cell, work)) for cell in beside for row in rows_of(cell, read(cell, work))]
-            tried = any(row.figures and STUDIES[row.cell.study].idea for row, _ in rows)
-            shown = [(row, record) for row, record in rows if tried and row.figures and row.asked in asked]
-            out += [_idea(row, record) for row, record in sorted(shown, key=lambda pair: pair[0].asked)]
-    heads = ("behaviour", "removed edges carry", "asked", "learned masks", "seed", "edges", *_IDEA)
+            rows = [(row, record) for row, record in rows if row.figures and row.ranking in ("", "mean_abs")]
+            tried = {row.cell.method for row, _ in rows if STUDIES[row.cell.study].idea}
+            shown = [(row, record) for row, record in rows if row.cell.method in tried and row.asked in asked]
+            order = [cell.method for cell in own]
+            shown.sort(key=lambda pair: (order.index(pair[0].cell.method), pair[0].asked))
+            out += [_idea(row, record) for row, record in shown]
+    heads = ("behaviour", "removed edges carry", "method", "asked", "changed", "seed", "edges", *_IDEA)
     return table(heads, out)
 
 
@@ -302,8 +305,9 @@ def _idea(row: Row, record: Mapping[str, Any] | None) -> tuple[str, ...]:
     return (
         title,
         CARRIED[row.cell.removed],
+        f"`{row.cell.method}`",
         size(row.asked),
-        study.idea or "as they are",
+        study.idea or "as it is",
         f"{row.cell.seed}",
         edges,
         *shown,
