@@ -120,6 +120,16 @@ def test_paths_with_spaces_are_quoted_and_a_node_circuit_is_sent_to_edges(scores
     assert dict(advice(empty)[0].settings) == {"granularity": "edge", "level": 0.8}
 
 
+def test_under_means_one_is_sent_to_a_graph_with_cls_apart_and_there_to_learned_masks(vit, scores):
+    found = {"algorithm": "eap_ig", "level": 0.8, "reached": False}
+    one = dataclasses.replace(scores.top(22), ablation=Ablation("mean"), provenance=found)
+    assert dict(advice(one)[0].settings) == {"tokens": "role"}
+    apart = Circuit.full(compile_graph(vit, tokens="role"), ablation=Ablation("mean"), provenance=found)
+    assert dict(advice(apart)[0].settings) == {"algorithm": "learned_masks", "size": 0.4}
+    nodes = dataclasses.replace(apart, provenance={**found, "granularity": "node"})
+    assert advice(nodes)[0].settings["granularity"] == "edge"
+
+
 def test_learned_masks_are_sent_to_a_graph_with_cls_apart_and_there_to_more_edges(vit, scores, task):
     found = {"algorithm": "learned_masks", "level": 0.8, "reached": False}
     one = dataclasses.replace(scores.top(22), ablation=Ablation("mean"), provenance=found)
