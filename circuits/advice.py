@@ -194,17 +194,17 @@ ROWS: Sequence[Callable[[Circuit, Report | None, Task], Advice | None]] = (
 
 
 def _next(circuit: Circuit) -> dict[str, Any]:
-    """A search that does better where this one did badly: under means, CLS and patches apart, by learned masks, larger.
+    """A search that does better where this one did badly: CLS and patches apart, under means, by learned masks, larger.
 
-    The order is that of the tables in docs/faithfulness.md: on photographs, fewer edges read the image under means than
-    under other photographs, the same share of the edges transmits more where CLS and the patches have edges of their
-    own, and masks that are learned keep fewer than any ranking of single edges, but take longer.
+    The order is that of the tables in docs/faithfulness.md: on photographs the same share of the edges transmits more
+    where CLS and the patches have edges of their own, fewer edges read the image under means than under other
+    photographs, and masks that are learned keep fewer than any ranking of single edges, but take longer.
     """
-    if circuit.ablation.kind in ("partner", "another"):
-        return {"ablation": "mean"}
     graph, share = circuit.graph, len(circuit) / len(circuit.graph)
     if len(group_tokens(graph.cfg.tokens, "role")) > len(graph.groups):
         return {"tokens": "role", **_same_share(circuit)}
+    if circuit.ablation.kind in ("partner", "another"):
+        return {"ablation": "mean"}
     edge = {"granularity": "edge"} if circuit.provenance.get("granularity") == "node" else {}
     if circuit.provenance.get("algorithm") != "learned_masks":
         return {**edge, "algorithm": "learned_masks", "size": 0.4}

@@ -60,7 +60,8 @@ def test_fewer_edges_than_asked_for_are_explained(scores):
 def test_one_that_does_not_read_the_image_is_sent_on(scores, task):
     found = said(scores.top(6), task)
     sentence = next(text for text in found if "does not read the image" in text or "in part" in text)
-    assert sentence.startswith("on images that it was not found on") and found[sentence] == {"ablation": "mean"}
+    assert sentence.startswith("on images that it was not found on")
+    assert found[sentence] == {"tokens": "role", "size": 0.055}  # as large a share of that graph's edges
 
 
 def test_random_circuits_that_do_as_well_are_named(vit, task):
@@ -75,7 +76,7 @@ def test_a_level_that_takes_most_edges(task):
     found = discover(None, task, level=0.999, random=0)
     assert len(found.circuit) > 55 and "of all edges" in found.ending()
     assert found.ending().splitlines()[0] == f"{found.verdict}."
-    assert found.ending().splitlines()[-1] == "Try: the same with ablation='mean'"
+    assert found.ending().splitlines()[-1] == "Try: the same with tokens='role'"
 
 
 def test_a_level_that_no_size_reaches(task):
@@ -120,11 +121,13 @@ def test_paths_with_spaces_are_quoted_and_a_node_circuit_is_sent_to_edges(scores
     assert dict(advice(empty)[0].settings) == {"granularity": "edge", "level": 0.8}
 
 
-def test_under_means_one_is_sent_to_a_graph_with_cls_apart_and_there_to_learned_masks(vit, scores):
+def test_one_is_sent_to_a_graph_with_cls_apart_then_to_means_then_to_learned_masks(vit, scores):
     found = {"algorithm": "eap_ig", "level": 0.8, "reached": False}
-    one = dataclasses.replace(scores.top(22), ablation=Ablation("mean"), provenance=found)
-    assert dict(advice(one)[0].settings) == {"tokens": "role"}
-    apart = Circuit.full(compile_graph(vit, tokens="role"), ablation=Ablation("mean"), provenance=found)
+    one = dataclasses.replace(scores.top(22), provenance=found)
+    assert one.ablation.kind == "partner" and dict(advice(one)[0].settings) == {"tokens": "role"}
+    apart = Circuit.full(compile_graph(vit, tokens="role"), ablation=one.ablation, provenance=found)
+    assert dict(advice(apart)[0].settings) == {"ablation": "mean"}
+    apart = dataclasses.replace(apart, ablation=Ablation("mean"))
     assert dict(advice(apart)[0].settings) == {"algorithm": "learned_masks", "size": 0.4}
     nodes = dataclasses.replace(apart, provenance={**found, "granularity": "node"})
     assert advice(nodes)[0].settings["granularity"] == "edge"
