@@ -6,7 +6,7 @@ the mask after each step; a run that goes on takes the masks from there and comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +133,13 @@ class BudgetSearch:
     def _drop(self, mask: Bools, size: int, level: float | None = None) -> Bools | None:
         """The mask without a batch of its least harmful edges, as many of them as do no more harm together.
 
-        With slopes as many as went last are tried first. The fewest go untried: how they did the next slopes say.
+        With slopes as many as went last are tried first, foreseen in either way; the fewest go whatever harm they do:
+        how much the next slopes say.
         """
         kept, exact = np.flatnonzero(mask), self.plan.exact
-        now, losses = self.measure.flips(mask, kept)
-        order = np.argsort(losses, kind="stable")
-        harm = np.maximum(losses[order] - now, 0)
+        now, ways = self.measure.without(mask, kept)
+        orders = [np.argsort(losses, kind="stable") for losses in ways]
+        harm = np.maximum(ways[0][orders[0]] - now, 0)
         share, room = int(self.plan.chosen.share * len(kept)), len(kept) - size
         most = max(1, min(share, room))
         least = 1 if exact or level is not None else max(1, min(share // 8, room))
@@ -146,20 +147,27 @@ class BudgetSearch:
         if not exact:
             n = max(least, min(most, 2 * last if now <= bound else last))
         while True:
-            found = mask.copy()
-            found[kept[order[:n]]] = False
-            found = prune(self.graph, found)
+            found, loss, faithful = self._best_without(mask, [kept[order[:n]] for order in orders])
             allowed = now + max(SLACK, n**0.5) * harm[:n].sum() + FLOOR * self.measure.scale
             self.pace = n, float(allowed)
             if n <= least and not exact and level is None and (found.sum() >= size or n == 1):
                 return found
-            loss, faithful = self.measure.judge(found)
             if loss <= allowed and found.sum() >= size and (level is None or faithful >= level):
                 self.pace = 2 * n, -np.inf
                 return found
             if n == 1:
                 return None if level is not None and faithful < level else found
             n = max(least if n > least else 1, n // 2)
+
+    def _best_without(self, mask: Bools, batches: Sequence[NDArray[np.intp]]) -> tuple[Bools, float, float]:
+        """The mask without the batch of edges that leaves the lowest loss; that loss, and the share that is kept."""
+        tried = []
+        for edges in batches:
+            found = mask.copy()
+            found[edges] = False
+            found = prune(self.graph, found)
+            tried.append((found, *self.measure.judge(found)))
+        return min(tried, key=lambda one: one[1])
 
     # At a size.
 
@@ -234,10 +242,9 @@ class BudgetSearch:
 
     def _grow(self, mask: Bools, size: int) -> Bools:
         """The mask with the absent edges that lower the loss most, one by one, half a breath of them."""
-        absent = np.flatnonzero(~mask)
-        _, losses = self.measure.flips(mask, absent)
+        _, losses = self.measure.foreseen(mask)
         found = mask.copy()
-        found[absent[np.argsort(losses, kind="stable")[: max(1, int(GROW * size / 2))]]] = True
+        found[_lowest(losses, ~mask)[: max(1, int(GROW * size / 2))]] = True
         return found
 
     def _swap(self, mask: Bools, size: int) -> Bools | None:
