@@ -63,7 +63,7 @@ def budgeted_pruning(
     """The circuit of a size (or the smallest found at a level of faithfulness) that stays nearest to the full model.
 
     Its scores are the effects of the kept edges around the circuit (exact, or slopes where those are used); edges
-    outside score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 4
+    outside score 0, so they rank nothing but the circuit itself. On large graphs a round takes about as long as 6
     forward passes over all discovery pairs, whatever the number of edges.
 
     Weak spots: greedy, so a set of edges that only helps together is not found once it has been pruned away (a dead
