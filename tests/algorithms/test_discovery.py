@@ -222,4 +222,5 @@ def test_a_function_of_one_s_own_runs_again_in_its_folder_and_promises_no_comman
     first, again = (discover(None, task, algorithm=mine, out=tmp_path / "run", random=0) for _ in range(2))
     assert first.circuit == again.circuit and len(first.circuit) == len(Circuit.load(tmp_path / "run"))
     poor = discover(None, task, algorithm="eap", size=6, out=tmp_path / "poor", random=0)
-    assert "Try: the same with tokens='role', size=0.055" in poor.ending()  # its record does not say how the task was made
+    # its record does not say how the task was made, so there is no command
+    assert "Try: the same with tokens='role', size=0.055" in poor.ending()
