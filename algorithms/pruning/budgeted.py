@@ -10,8 +10,8 @@ ACDC's threshold bounds each step, not their sum. Here the loss of the whole cir
    by pair, from one forward and one backward pass of the pruned run (`engines/gated_run`).
 2. Drop the least harmful, a share of them at once; if together they do much more harm than one by one (redundancy),
    half as many; on large graphs the next round starts from as many, or from twice that if they did no more harm, and of
-   two orders (what an edge adds to the loss, or would add without the circuit's error) the better one counts. Edges that
-   lost their path go with them.
+   two orders (what an edge adds to the loss, or would add without the circuit's error) the better one counts. Edges
+   that lost their path go with them.
 3. At the size asked for: fill up with the absent edges that lower the loss most; on large graphs take half as many
    edges back in as there are and prune again, as long as that lowers the loss by 2%; then swap a kept edge for an
    absent one (on large graphs several at once) until no swap helps.
