@@ -1,7 +1,6 @@
 """No verdict of a crossed task is won by a constant, or by a circuit that does not read the image."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 import pytest
@@ -18,16 +17,13 @@ from vitcircuits.circuits.checks.hypotheses import (
 from vitcircuits.circuits.checks.mask_evaluator import Units
 from vitcircuits.circuits.checks.verdicts import CANNOT_TELL, gated
 from vitcircuits.circuits.judging.control_kinds import kinds_of
+from vitcircuits.circuits.run import mask_key
 from vitcircuits.circuits.tasks.design import TARGET
 from vitcircuits.models import load_vit
 
 COLUMN, XOR = "planted/bright-column", "planted/neighbour-xor"
 CHECKS = {"equivalence": check_equivalence, "minimality": check_minimality, "sufficiency": check_sufficiency,
           "partial_necessity": check_partial_necessity, "independence": check_independence}  # fmt: skip
-
-
-def key(mask):
-    return hashlib.sha256(np.packbits(mask).tobytes()).digest()
 
 
 def constant_bench(planted, bench_of, sides):
@@ -42,12 +38,12 @@ def constant_bench(planted, bench_of, sides):
         np.ones(len(evaluator.pairs), bool) if sides == "one" else evaluator.pairs.design.clean_side.numpy() == TARGET
     )
     left = np.random.default_rng(0).permutation(evaluator.none)
-    evaluator.known[key(truth)] = np.full(len(evaluator.pairs), np.median(evaluator.full[shows_target]))
+    evaluator.known[mask_key(truth)] = np.full(len(evaluator.pairs), np.median(evaluator.full[shows_target]))
     for mask in (~truth, *(mask for _, mask in evaluator.parts())):
-        evaluator.known[key(mask)] = left
+        evaluator.known[mask_key(mask)] = left
     for kind in kinds_of(evaluator.circuit):
         for mask in others(evaluator, kind):
-            evaluator.known.update({key(mask): left, key(~mask): evaluator.full})
+            evaluator.known.update({mask_key(mask): left, mask_key(~mask): evaluator.full})
     return evaluator
 
 
