@@ -105,7 +105,8 @@ class BudgetPlan:
     def config(self) -> dict[str, Any]:
         """Everything that decides a decision or its last bit."""
         same = search_identity(self.graph, self.task, memory=self.memory)
-        return {**self.options, **same, "judged": [self.judged.kind, *same["judged"]]}
+        rounds = {} if self.exact else {"orders": 2}  # a journal of one order would go on to neither's circuit
+        return {**self.options, **same, **rounds, "judged": [self.judged.kind, *same["judged"]]}
 
 
 class LossMeter:
