@@ -13,6 +13,8 @@ from .attribution.gradients import eap_ig as eap_ig
 from .attribution.hybrid import hybrid as hybrid
 from .attribution.relp import relp as relp
 from .benchmark import run_benchmark as run_benchmark
+from .comparing import common_pairs as common_pairs
+from .comparing import measure_subjects as measure_subjects
 from .control_result import ControlSearches as ControlSearches
 from .control_search import control_searches as control_searches
 from .discovered import Discovered as Discovered

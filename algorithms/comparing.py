@@ -1,4 +1,4 @@
-"""What comparing circuits has to run models for: pairs that are valid for all, curves pair by pair, what heads do.
+"""What comparing circuits has to run models for: pairs valid for all, each circuit's figures, curves, what heads do.
 
 What a circuit's rankings keep of the behaviour at many sizes, pair by pair: transmission, one-sided faithfulness.
 
@@ -30,7 +30,9 @@ from ..circuits.circuit import Circuit
 from ..circuits.compare.matching import HeadFeatures
 from ..circuits.compare.subject import PairCurve, Subject
 from ..circuits.figure_data import gather_heads, in_turn
+from ..circuits.figures import compared_figures
 from ..circuits.judging.crossed_runs import fewer
+from ..circuits.judging.evaluation import evaluate
 from ..circuits.judging.plan import Grid, make_grid, ranked_masks
 from ..circuits.run import require_model, run_masks
 from ..circuits.tasks.redraw import at_rows, met_again, redrawn_rows
@@ -83,8 +85,9 @@ def measure_subjects(
                 )
                 done = heads_of(task, grid, n=head_images) if heads else None
                 again = tuple(resampled[kind][place]) if resampled else ()
+                report = evaluate(circuit, task, curve=False, n_random=0, memory=memory, progress=progress)
                 name = kind if len(seeds) == 1 else f"{kind} {place + 1}"
-                found[kind].append(Subject(circuit, name, kind, measured, done, again))
+                found[kind].append(Subject(circuit, name, kind, measured, done, again, compared_figures(report)))
                 bar.update()
     return found
 

@@ -84,9 +84,11 @@ class ControlSearches(Tabular):
     def headline(self) -> str:
         """What was searched, and the selectivity."""
         method = self.method
+        edges = f"{method['n_edges'] or 0:,} of {method['n_graph']:,} edges"
+        kept = f"{method['size']} heads and MLPs" if method["n_edges"] is None else edges
         return (
-            f"{method['algorithm']}, {method['n_edges']:,} of {method['n_graph']:,} edges, judged on "
-            f"{method['n_held_out_images']} images: selectivity {self.selectivity}"
+            f"{method['algorithm']}, {kept}, judged on {method['n_held_out_images']} images: "
+            f"selectivity {self.selectivity}"
         )
 
     @property

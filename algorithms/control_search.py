@@ -59,7 +59,7 @@ _COPIES: dict[str, Callable[..., HookedViT]] = {"exchanged_heads": exchange_head
 
 
 def control_searches(
-    algorithm: Algorithm,
+    algorithm: Algorithm | Discovery,
     graph: Graph,
     task: Task,
     *,
@@ -79,10 +79,11 @@ def control_searches(
     runs, and memory for one copy of the model at a time.
 
     Args:
-        algorithm: A registered name, or a function (graph, task, *, options) -> Scores or Circuit.
+        algorithm: A registered name, a function (graph, task, *, options) -> Scores or Circuit, or a `Discovery`.
         graph: The graph.
         task: A crossed task: circuits are found on its discovery pairs and judged on its evaluation pairs.
-        size: Edges of each circuit, on paths from input to logits: a count, or a share of the graph's edges below 1.
+        size: Edges of each circuit, on paths from input to logits, as a count or a share of the graph's below 1; heads
+            and MLPs where a `Discovery` keeps nodes whole.
         controls: Which controls, of `permuted_labels`, `exchanged_heads`, `random_weights`. One that the model does not
             allow (no layer has two heads) is left out, with the reason in `left_out`.
         found: The circuit of the true search, so that it is not searched again; found with the same options and seed.
@@ -98,7 +99,7 @@ def control_searches(
         GraphError: The size is not possible, or the graph or `found` belong to another model or size.
     """
     discovery = _discovery(algorithm, graph, size, by, seed, options)
-    _require(graph, size, task, controls, found)
+    _require(graph, _n_edges(discovery, graph, size), task, controls, found)
     asked = [control for control in CONTROLS if control in controls]
     judge, searches, left_out = ControlJudge(task, graph, n_bootstrap, seed, memory), [], {}
     with progress_bar("control searches", 1 + len(asked), progress, "search") as bar:
@@ -131,10 +132,8 @@ def controls_of(circuit: Circuit, task: Task, **settings: Any) -> ControlSearche
         GraphError: The circuit belongs to another model.
     """
     discovery = Discovery.again(circuit)
-    own = {"size": circuit.provenance.get("n", len(circuit)), "by": circuit.provenance.get("by", "signed")}
-    options = {name: value for name, value in discovery.options.items() if name != "size"}
-    given = {**options, **own, "seed": options.get("seed", 0), **settings}
-    return control_searches(discovery.name, circuit.graph, task, found=circuit, **given)
+    size, seed = circuit.provenance.get("n", len(circuit)), discovery.options.get("seed", 0)
+    return control_searches(discovery, circuit.graph, task, size=size, found=circuit, seed=seed, **settings)
 
 
 def teach(task: Task, control: str, *, seed: int = 0) -> Task:
@@ -154,14 +153,19 @@ def teach(task: Task, control: str, *, seed: int = 0) -> Task:
 
 
 def _discovery(
-    algorithm: Algorithm, graph: Graph, size: Size, by: By | str, seed: int, options: Mapping[str, Any]
+    algorithm: Algorithm | Discovery, graph: Graph, size: Size, by: By | str, seed: int, options: Mapping[str, Any]
 ) -> Discovery:
     """One way to find circuits of one size, the same for all; size and seed where the algorithm takes them."""
     found = Discovery.on(graph, algorithm, options, by=by)
     if "seed" not in options:
         found = found.with_seed(seed)
     decides = found.finds_circuits and not found.takes("size")
-    return found if decides else dataclasses.replace(found, size=size)
+    return found if decides else dataclasses.replace(found, size=size, level=None, threshold=None)
+
+
+def _n_edges(discovery: Discovery, graph: Graph, size: Size) -> int | None:
+    """Edges that were asked for; None where heads and MLPs were."""
+    return edge_count(size, graph) if discovery.granularity == "edge" else None
 
 
 def _method(discovery: Discovery, graph: Graph, size: Size, seed: int, task: Task) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def _method(discovery: Discovery, graph: Graph, size: Size, seed: int, task: Tas
         "algorithm": discovery.name,
         "options": dict(discovery.options),
         "size": size,
-        "n_edges": edge_count(size, graph),
+        "n_edges": _n_edges(discovery, graph, size),
         "n_graph": len(graph),
         "by": discovery.by,
         "tokens": graph.groups.kind,
@@ -182,9 +186,8 @@ def _method(discovery: Discovery, graph: Graph, size: Size, seed: int, task: Tas
     }
 
 
-def _require(graph: Graph, size: Size, task: Task, controls: Sequence[str], found: Circuit | None) -> None:
+def _require(graph: Graph, n_edges: int | None, task: Task, controls: Sequence[str], found: Circuit | None) -> None:
     require_model(task.vit, graph)
-    n_edges = edge_count(size, graph)
     unknown = [control for control in controls if control not in CONTROLS]
     if unknown or not controls:
         said = f"there is no control {unknown[0]!r}" if unknown else "no control was asked for"
@@ -196,7 +199,7 @@ def _require(graph: Graph, size: Size, task: Task, controls: Sequence[str], foun
         )
     if found is not None:
         graph.require_same(found.graph, "circuit")
-        if len(found) > n_edges:
+        if n_edges is not None and len(found) > n_edges:
             raise GraphError(
                 f"the circuit that was found has {len(found)} edges, but control searches of {n_edges} were asked for: "
                 f"pass the size that it was found with, such as size={len(found)}."

@@ -112,6 +112,12 @@ class Discovery(Settings):
         if self.entry is not None:
             options = {**typed_options(self.name, self.options), **self._own_selection(chosen)}
             object.__setattr__(self, "options", options)
+            for name in ("size", "tau"):
+                if isinstance(options.get(name), list | tuple):
+                    raise TaskError(
+                        f"{name}={short(options[name])}: one circuit is found here. Pass one value, or call "
+                        f"{self.name}(graph, task, {name}=...), which finds several."
+                    )
         if self.granularity == "node" and (not isinstance(self.size, int) or self.finds_circuits):
             raise TaskError(
                 "--granularity node keeps the N heads and MLPs with the highest scores: pass --size N, and an "

@@ -247,9 +247,8 @@ def values_from(
     values[0] = residual
     for layer, block in enumerate(vit.blocks):
         first = first_head(vit.cfg, layer)
-        z = block.attend(*block.read(block.norm1(residual)))
+        z, middle = block.attended(residual)
         values[first : first + n_heads] = block.head_write(z).transpose(0, 1)
-        middle = residual + block.attn_write(z)
         values[first + n_heads] = block.mlp_write(block.mlp_input(residual, middle))
         residual = middle + values[first + n_heads]
     return values

@@ -39,6 +39,7 @@ class Merit:
         said: What that line says, `{}` being the figure and `{worst}` the name of the lowest cell.
         sides: On crossed tasks (`both`) or one-sided ones (`one`): which reports say it.
         tested: Whether `compare` tests whether kinds of model differ in it.
+        compared: What `compare` calls it; by default as a sweep does, where it says what a circuit reads.
     """
 
     name: str
@@ -49,37 +50,44 @@ class Merit:
     said: str = "{}"
     sides: Literal["both", "one"] = "both"
     tested: bool = False
+    compared: str = ""
+
+    @property
+    def beside(self) -> str:
+        """What `compare` calls it; empty where it shows none."""
+        return self.compared or (self.column if self.heading in (READS, SIZES) else "")
 
 
 _R2 = "R\N{SUPERSCRIPT TWO}"
 FIGURES = (
+    Merit("edges for faithfulness 0.8", tested=True),
     Merit("transmission", "T, transmission", READS, "transmission"),
     Merit("transmission_raw", "T before T0 is taken off", READS),
     Merit("transmission_empty", "T0, with no edge", READS),
     Merit("leakage", "L, leakage", READS, "leakage", "leakage", "L = {}: 0 is right, 1 with no edge kept"),
     Merit("leakage_within", "L within", READS),
-    Merit("offset", "", READS, "", "offset", "{}: the circuit's mean over the model's"),
+    Merit("offset", "", READS, "", "offset", "{}: the circuit's mean over the model's", compared="offset"),
     Merit("transmission_within", "T within", READS, "", "T within",
-          "{}: 1 follows the model image by image, inside each class"),
+          "{}: 1 follows the model image by image, inside each class", compared="T within"),
     Merit("correlation_within", "", READS),
     Merit("reproduced_variation", _R2, READS, _R2, "R^2", "{} of the model's variation is reproduced"),
     Merit("reproduced_variation_raw", f"{_R2} before R0 is taken off", READS),
     Merit("reproduced_variation_empty", "R0, with no edge", READS),
     Merit("right", "right, lowest cell", READS, "right", "right", "{} in the lowest cell, {worst}"),
     Merit("random_transmission", "", CONTROLS, "T of random circuits"),
-    Merit("cpr", "CPR", SIZES, "CPR"),
+    Merit("cpr", "CPR", SIZES, "CPR", tested=True),
     Merit("cmd", "CMD", SIZES, "CMD"),
     Merit("cpr_log", "CPR over log k", SIZES),
     Merit("cpr_random", "CPR of random rankings", CONTROLS),
     Merit("kl", "KL", READS, "KL (nats)", "KL", "{}: 0 is best"),
-    Merit("other_classes", "other classes", READS, "", "other classes", "R^2 = {}"),
+    Merit("other_classes", "other classes", READS, "", "other classes", "R^2 = {}", compared=f"{_R2} on other classes"),
     Merit("transmission_all_images", "T, transmission", ALL_IMAGES, "", "all images",
           "T = {}, the model's mistakes included"),
     Merit("m_clean", "m of the model", READS),
     Merit("m_circuit", "m of the circuit", READS),
     Merit("accuracy_retained", "", FURTHER, "accuracy kept"),
     Merit("random_faithfulness", "", CONTROLS, "f of random circuits", "random circuits", sides="one"),
-    Merit("faithfulness", "", FURTHER, "faithfulness (one-sided)"),
+    Merit("faithfulness", "", FURTHER, "faithfulness (one-sided)", compared="faithfulness (one-sided)"),
     Merit("accuracy", label="accuracy", sides="one"),
     Merit("kl", label="KL", sides="one"),
     Merit("no_opinion", "f of equal logits", OLDER),
@@ -91,8 +99,6 @@ FIGURES = (
     Merit("selectivity*", "", CONTROLS),
     Merit("control_*", "", CONTROLS),
     Merit("right*", "", READS),
-    Merit("edges for faithfulness 0.8", tested=True),
-    Merit("CPR", tested=True),
     Merit("effective edges", tested=True),
     Merit("depth read", tested=True),
     Merit("path length", tested=True),
@@ -100,7 +106,7 @@ FIGURES = (
 )  # fmt: skip
 COLUMNS = {merit.name: merit.column for merit in FIGURES if merit.column}
 """The figures of a sweep, what reads the image first, with the headings of their columns."""
-TESTED = tuple(merit.name for merit in FIGURES if merit.tested)
+TESTED = tuple(merit.beside or merit.name for merit in FIGURES if merit.tested)
 """Figures that are tested by default: is it smaller, deeper, more modular? Few, because each costs the others power.
 
 Where curves are of crossed tasks, the first is the size for a transmission."""
@@ -126,6 +132,11 @@ def title(name: str) -> str:
 def figure_of(report: Report, name: str) -> Figure | None:
     """A figure of a report, under its name in a sweep's table; None where the report has none."""
     return report.figures.get(name, report.figures.get(_ELSEWHERE.get(name, name)))
+
+
+def compared_figures(report: Report) -> dict[str, Figure]:
+    """The figures of a report that `compare` shows, as it calls them."""
+    return {one.beside: report.figures[one.name] for one in FIGURES if one.beside and one.name in report.figures}
 
 
 def main_figure(report: Report) -> Figure | None:

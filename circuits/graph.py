@@ -77,6 +77,10 @@ class Graph:
         """Source index of a layer's head 0; equally, the number of sources that its attention reads."""
         return first_head(self.cfg, layer)
 
+    def layer_and_head(self, source: int) -> tuple[int, int]:
+        """Where a source behind the input stands; the layer's MLP after its last head, as head `n_heads`."""
+        return divmod(source - 1, self.cfg.n_heads + 1)
+
     def head_sources(self, layer: int) -> slice:
         """Source indices of a layer's heads."""
         first = self.first_head(layer)
@@ -244,7 +248,7 @@ class Graph:
         where = self.groups.names[group]
         if source == 0:
             return End("input", group=where)
-        layer, place = divmod(source - 1, self.cfg.n_heads + 1)
+        layer, place = self.layer_and_head(source)
         if place == self.cfg.n_heads:
             return End("mlp", layer, group=where)
         return End("head", layer, place, group=where)

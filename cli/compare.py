@@ -32,7 +32,7 @@ and foil, unless --sides one asks for the target alone. Curves are measured on t
 with --structure nothing is run. Open comparison.html in the folder: it needs no network.
 """
 
-_TASK_OPTIONS = ("data", "data_dir", "sides", "pairs", "eval_pairs", "n_partners")
+_TASK_OPTIONS = ("data", "data_dir", "sides", "pairs", "eval_pairs", "n_partners", "device")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -80,13 +80,11 @@ class Given:
         kind: The kind that it is a seed of.
         path: Its run folder or file.
         circuit: The circuit.
-        config: The run's configuration; empty for a file.
     """
 
     kind: str
     path: Path
     circuit: Circuit
-    config: dict[str, Any]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +119,6 @@ def _compare(args: argparse.Namespace, subjects: dict[str, list[Subject]], pairs
 def _given(texts: list[str]) -> list[Given]:
     """The circuits, each with its kind: what stands before `=`, or the folder's or the file's name."""
     from ..circuits.circuit import Circuit
-    from ..circuits.run_folder import read_run
 
     found = []
     for text in texts:
@@ -129,9 +126,7 @@ def _given(texts: list[str]) -> list[Given]:
         named = bool(equals) and not Path(text).exists()
         path = Path(rest if named else text)
         folder = is_folder(path)
-        circuit = Circuit.load(path)
-        config = dict(read_run(path)["config"]) if folder and (path / "run.json").exists() else {}
-        found.append(Given(kind if named else _name(path, folder), path, circuit, config))
+        found.append(Given(kind if named else _name(path, folder), path, Circuit.load(path)))
     if len(found) < 2:
         raise FormatError("one circuit alone cannot be compared: pass two or more, such as runs/vit runs/clip.")
     return _apart(found, texts)
@@ -151,7 +146,7 @@ def _apart(found: list[Given], texts: list[str]) -> list[Given]:
     for place, (one, named) in enumerate(zip(found, given, strict=True)):
         again = not named and names.count(one.kind) > 1
         kind = f"{one.kind} ({1 + names[:place].count(one.kind)})" if again else one.kind
-        apart.append(Given(kind, one.path, one.circuit, one.config))
+        apart.append(Given(kind, one.path, one.circuit))
     return apart
 
 
@@ -192,22 +187,9 @@ def _task(args: argparse.Namespace, given: Given) -> Task:
     """The task that a run folder or a circuit records, less what options say; a saved readout is taken."""
     from ..circuits.formats.json import circuit_file
 
-    config = given.config
-    options = argparse.Namespace(
-        **{name: config.get(name) for name in ("model", "checkpoint", "dtype", "attention_mask")}
-    )
-    options.device = args.device or config.get("device")
-    recorded = _recorded(config.get("task", {}), args.sides or "both")
-    for name, value in {**recorded, **_options(args)}.items():
-        setattr(options, name, value)
     _require_findable(args, given, args.sides or "both")
+    options = argparse.Namespace(model=None, **{name: getattr(args, name) for name in _TASK_OPTIONS})
     return recorded_task(options, given.circuit, circuit_file(given.path))[1]
-
-
-def _recorded(task: dict[str, Any], sides: str) -> dict[str, Any]:
-    """A run's settings but its sides; counts are of images or of pairs, and go too where the sides differ."""
-    gone = {"sides"} if task.get("sides", "one") == sides else {"sides", "pairs", "eval_pairs"}
-    return {name: value for name, value in task.items() if name not in gone}
 
 
 def _require_findable(args: argparse.Namespace, given: Given, sides: str) -> None:
@@ -226,7 +208,3 @@ def _require_findable(args: argparse.Namespace, given: Given, sides: str) -> Non
 
 
 _SIDES = {"both": "a crossed task", "one": "a one-sided task"}
-
-
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in _TASK_OPTIONS if getattr(args, name) is not None}

@@ -216,7 +216,7 @@ def load_model(
 
 
 def recorded_task(args: argparse.Namespace, circuit: Circuit, path: Path) -> tuple[TaskConfig, Task]:
-    """A circuit's task: what the options say, else what the circuit records, for the model found likewise.
+    """A circuit's task: what the options say, else what its run folder or the circuit records, and its model likewise.
 
     The sides are not taken from the record: a circuit that was found on a one-sided task is judged on a crossed one,
     unless --sides one asks for the other.
@@ -229,12 +229,31 @@ def recorded_task(args: argparse.Namespace, circuit: Circuit, path: Path) -> tup
     Raises:
         TaskError: Something is neither given nor recorded.
     """
+    run = _run_beside(path)
     recorded = {key: value for key, value in circuit.task.items() if key != "sides"}
+    recorded |= _at_sides(run.get("task", {}), args.sides or "both")
     recorded |= {"ablation": circuit.ablation.kind, "ablation_over": circuit.ablation.over}
-    args.model = args.model or recorded.get("model")
+    args.model = args.model or run.get("model") or recorded.get("model")
+    if args.model == run.get("model"):
+        for name in ("checkpoint", "device", "dtype", "attention_mask"):
+            setattr(args, name, getattr(args, name, None) or run.get(name))
     config = TaskConfig.of(given(args, TaskConfig), recorded)
     lacking = [name for name in ("data", "target", "foil") if getattr(config, name) is None]
     for name in [*lacking, *["model"] * (args.model is None)]:
         raise TaskError(f"{path} does not record its {name}: pass --{name}.")
     saved = (path.parent, circuit.task["readout"]) if "readout" in circuit.task else None
     return config, config.make(load_model(args, config, saved))
+
+
+def _run_beside(path: Path) -> dict[str, Any]:
+    """The configuration of the run folder that a circuit's file is in; empty where it is in none."""
+    from ..circuits.run_folder import read_run
+
+    in_folder = path.name == "circuit.json" and path.with_name("run.json").is_file()
+    return dict(read_run(path.parent)["config"]) if in_folder else {}
+
+
+def _at_sides(task: Mapping[str, Any], sides: str) -> dict[str, Any]:
+    """A run's settings but its sides; counts are of images or of pairs, and go too where the sides differ."""
+    gone = {"sides"} if task.get("sides", "one") == sides else {"sides", "pairs", "eval_pairs"}
+    return {name: value for name, value in task.items() if name not in gone}

@@ -15,8 +15,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vitcircuits.algorithms import Discovery, ModelNumbers, head_factors, head_texts, logit_lens, side_by_side
-from vitcircuits.algorithms.comparing import common_pairs, measure_subjects
+from vitcircuits.algorithms import (
+    Discovery,
+    ModelNumbers,
+    common_pairs,
+    head_factors,
+    head_texts,
+    logit_lens,
+    measure_subjects,
+    side_by_side,
+)
 from vitcircuits.circuits import Ablation, class_contrast, compile_graph
 from vitcircuits.circuits.compare import compare
 from vitcircuits.models import describe, load_data, load_vit

@@ -9,6 +9,7 @@ from .data import load_data as load_data
 from .errors import DataError as DataError
 from .errors import FormatError as FormatError
 from .errors import GraphError as GraphError
+from .errors import MemoryTooSmallError as MemoryTooSmallError
 from .errors import MissingEdgeError as MissingEdgeError
 from .errors import ModelError as ModelError
 from .errors import TaskError as TaskError
@@ -21,6 +22,7 @@ from .mlps import GatedMlp as GatedMlp
 from .mlps import PlainMlp as PlainMlp
 from .model_config import ModelConfig as ModelConfig
 from .norms import open_norm as open_norm
+from .pictures import load_pictures as load_pictures
 from .planted.vit import PlantedViT as PlantedViT
 from .preprocess import clips_to_images as clips_to_images
 from .preprocess import images_to_clips as images_to_clips

@@ -87,11 +87,6 @@ class OpenBlock:
         bias = self._bias()
         return bias if self.at is None else self.at.like(bias) * bias
 
-    def bias_at(self, tokens: slice) -> Float[Tensor, "*token model"]:
-        """The same at some tokens."""
-        bias = self.attn_bias
-        return bias if self.at is None else bias[tokens]
-
     def _bias(self) -> Float[Tensor, " model"]:
         bias = self.writes.bias()
         if self.joint is None or self.joint.bias is None:
@@ -223,10 +218,13 @@ class OpenBlock:
     def run(self, residual: Float[Tensor, "*batch token model"], *, skip_attention: bool = False) -> Tensor:
         """The residual behind the block, from the one in front of it, or of its MLP if attention is skipped."""
         assert not (skip_attention and self.parallel), "its MLP reads the residual in front of attention"
-        middle = residual
-        if not skip_attention:
-            middle = residual + self.attn_write(self.attend(*self.read(self.norm1(residual))))
+        middle = residual if skip_attention else self.attended(residual)[1]
         return middle + self.mlp_write(self.mlp_input(residual, middle))
+
+    def attended(self, residual: Float[Tensor, "*batch token model"]) -> tuple[Tensor, Tensor]:
+        """z of all heads, and the residual behind attention, from the one in front of it."""
+        z = self.attend(*self.read(self.norm1(residual)))
+        return z, residual + self.attn_write(z)
 
     def mlp_input(self, before: Tensor, middle: Tensor) -> Tensor:
         """What the MLP reads, of the residual before attention and after it."""

@@ -17,14 +17,13 @@ from . import processes
 from .cards import CARD_FILE, READOUT_FILE
 from .errors import FormatError, ModelError, TaskError
 from .files import READOUTS, WEIGHT_ENDINGS, WEIGHT_FILES, is_folder, require_file, user_path
-from .settings import Settings, nearest, setting, short
+from .settings import DTYPES, Settings, nearest, setting, short
 from .watching import say
 
 if TYPE_CHECKING:
     from .hooked import HookedViT
 
 PROBE_IMAGES = 200  # of each class
-DTYPES = ("float32", "bfloat16", "float16")
 PROBES, POOLS = ("means", "ridge"), ("own", "cls", "patches")
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from .adapters.opened import Opened, Stem
 from .errors import ModelError
-from .model_config import DTYPES
 from .norms import Norm
 from .readouts import Readout
+from .settings import DTYPES
 
 SHORT = (torch.bfloat16, torch.float16)
 ROUNDING = {torch.bfloat16: 0.1, torch.float16: 0.02}

@@ -54,6 +54,8 @@ SEEDS = Range(least=0, most=2**32 - 1)
 COUNTS = Range(least=1, most=1_000_000)
 FROM_NONE = Range(least=0, most=1_000_000)
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 DEFAULT_MEMORY = 2_000_000_000
 """Bytes that a run may hold at once, unless told otherwise and where no GPU is."""
 

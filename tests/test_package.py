@@ -95,6 +95,16 @@ def test_every_name_that_a_package_hands_on_is_there():
             assert isinstance(getattr(package, name), ModuleType) == (module is None)
 
 
+def test_what_users_are_shown_comes_from_packages_and_from_no_file_within():
+    packages = {package_of(stub.parent) for folder in (TOP, *FOLDERS) for stub in (ROOT / folder).rglob("*.pyi")}
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.py")]
+    pages += (ROOT / "examples").rglob("*.ipynb")
+    shown = {
+        (page.name, name) for page in pages for name in re.findall(r"from (vitcircuits\S*) import", page.read_text())
+    }
+    assert len(shown) > 30 and not [(page, name) for page, name in shown if name not in packages]
+
+
 IN_A_CHECKOUT = """
 import sys
 from pathlib import Path

@@ -89,7 +89,7 @@ def source_difference(
     """a_u - a'_u of a source in front of the last block, for some pairs."""
     if source == 0:
         return deltas.embedded[pairs]
-    layer, head = divmod(source - 1, graph.cfg.n_heads + 1)
+    layer, head = graph.layer_and_head(source)
     if head == graph.cfg.n_heads:
         return deltas.mlps[layer][pairs]
     written = deltas.z[layer][pairs, head] @ vit.blocks[layer].out_weight[head]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,8 +34,10 @@ from torch import Tensor
 from ...circuits.ablation import Ablation
 from ...circuits.baseline import DEFAULT_MEMORY, constants, images_at_once, make_baseline, source_values
 from ...circuits.graph import Graph, compile_graph
+from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import batch_size_for, chunk_size, require_memory
 from ...circuits.nodes import node_names
+from ...circuits.report import Table, Tabular
 from ...circuits.run import require_model
 from ...circuits.scores import Scores
 from ...circuits.tasks.metrics import Metric
@@ -46,9 +49,12 @@ from ...models.hooked import HookedViT
 from ...models.watching import progress_bar
 from .accumulate import ChunkSums, Moments, sum_groups
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True, eq=False)
-class LogitAttribution:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogitAttribution(Tabular):
     """Contributions to a logit or a logit difference, in logits.
 
     Args:
@@ -65,9 +71,30 @@ class LogitAttribution:
     source_names: tuple[str, ...]
     token_names: tuple[str, ...]
 
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What was attributed, and on how many pairs."""
         pairs, sources, tokens = self.values.shape
-        return f"LogitAttribution of {pairs} pairs: {sources} sources at {tokens} tokens, in logits"
+        whole = self.metric.mean()
+        return f"{whole:.3g} logits in the mean of {pairs} pairs, by {sources} sources at {tokens} tokens"
+
+    def table(self) -> Table:
+        """The sources, the strongest first: what each adds at all tokens, mean over the pairs; the constant last."""
+        sums = self.values.sum(2)
+        order = np.argsort(-np.abs(sums.mean(0)), kind="stable")
+        parts = [(self.source_names[place], sums[:, place]) for place in order]
+        draws = Resamples.draw(len(sums), 1000, seed=0)
+        rows = [
+            (name, draws.mean(own, "logits", "mean over pairs")) for name, own in [*parts, ("constant", self.constant)]
+        ]
+        return Table(("source", "contribution"), tuple(rows), "in logits, mean over pairs with its 95% interval")
+
+    def frame(self) -> pandas.DataFrame:
+        """A row for each source at each token: `contribution`, mean over the pairs in logits."""
+        import pandas
+
+        names = pandas.MultiIndex.from_product((self.source_names, self.token_names), names=("source", "token"))
+        return pandas.DataFrame({"contribution": self.values.mean(0).ravel()}, names).reset_index()
 
 
 def direct_logit_attribution(

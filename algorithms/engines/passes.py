@@ -242,7 +242,7 @@ class VariantPass(Pass):
     def change_of(self, source: int) -> Tensor:
         """What a source changed by, made of its z when somebody asks."""
         if source not in self._changes:
-            layer, head = divmod(source - 1, self.graph.cfg.n_heads + 1)
+            layer, head = self.graph.layer_and_head(source)
             self._changes[source] = self._moved[layer][head] @ self.state.weights[layer][head]
         return self._changes[source]
 

@@ -87,9 +87,8 @@ class SourceDeltas:
         block = self._blocks[layer]
         self.shadows[2 * layer].copy_(shadow)
         if self.carried is None:
-            z = block.attend(*block.read(block.norm1(shadow)))
+            z, after = block.attended(shadow)
             self.z[layer].copy_(z)
-            after = shadow + block.attn_write(z)
             written = block.mlp_write(block.mlp_input(shadow, after))
         else:
             after = shadow + self.carried[self._graph.head_sources(layer)].sum(0) + block.attn_bias
@@ -101,8 +100,7 @@ class SourceDeltas:
     def _plain(self, layer: int, residual: Tensor) -> Tensor:
         """Past a layer of the plain run, whose values go where the other run's were."""
         block = self._blocks[layer]
-        z = block.attend(*block.read(block.norm1(residual)))
-        middle = residual + block.attn_write(z)
+        z, middle = block.attended(residual)
         written = block.mlp_write(block.mlp_input(residual, middle))
         if self.carried is None:
             torch.sub(z, self.z[layer], out=self.z[layer])
@@ -123,7 +121,7 @@ class SourceDeltas:
         """a_u - a'_u of one source at some tokens."""
         if source == 0:
             return self.embedded[:, tokens]
-        layer, place = divmod(source - 1, self._graph.cfg.n_heads + 1)
+        layer, place = self._graph.layer_and_head(source)
         if place == self._graph.cfg.n_heads:
             found = self.mlp[layer][:, tokens]
         else:

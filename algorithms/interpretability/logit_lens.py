@@ -187,7 +187,7 @@ def residuals(
     for block in vit.blocks[: n_blocks(vit)]:
         if points == "pre":
             yield residual
-        middle = residual + block.attn_write(block.attend(*block.read(block.norm1(residual))))
+        _, middle = block.attended(residual)
         if points == "mid":
             yield middle
         residual = middle + block.mlp_write(block.mlp_input(residual, middle))

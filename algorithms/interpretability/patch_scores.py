@@ -25,6 +25,7 @@ from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.memory import batch_size_for
 from ...models.errors import DataError, ModelError
 from ...models.hooked import HookedViT
+from ..patching.patch_points import layer_traces
 from .logit_lens import n_blocks, read_layers, require_lens
 
 if TYPE_CHECKING:
@@ -143,11 +144,10 @@ def through_heads(
     Attention pooling is a block.
     """
     with torch.no_grad():
-        residual, seen = vit.embed(images), []
-        for block in vit.blocks:
-            q, k, v = block.read(block.norm1(residual))
-            seen.append((q, block.pattern(q, k), v))
-            residual = block.run(residual)
+        seen, residual = [], vit.embed(images)
+        for block, step in zip(vit.blocks, layer_traces(vit, residual), strict=True):
+            seen.append((step.q, block.pattern(step.q, step.k), step.v))
+            residual = step.after
     with torch.enable_grad():
         read = vit.readout.select(residual).detach().requires_grad_(True)
         value = log_odds(vit.readout(read, freeze_norm=True), inside).sum()

@@ -30,7 +30,7 @@ from torch import Tensor
 from ...circuits.baseline import DEFAULT_MEMORY, generator_for
 from ...circuits.judging.bootstrap import Resamples
 from ...circuits.memory import batch_size_for
-from ...circuits.report import Figure
+from ...circuits.report import Figure, Table, Tabular
 from ...circuits.tasks.task import Pairs, Task
 from ...circuits.tokens import token_columns
 from ...models.errors import TaskError
@@ -47,8 +47,8 @@ Donated = dict[int, Tensor]
 """Block -> what the residual in front of it holds at the tokens, (image, token, model); one image's serve all."""
 
 
-@dataclass(frozen=True, eq=False)
-class TokenEffect:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenEffect(Tabular):
     """How much of a metric some tokens carry.
 
     Args:
@@ -63,10 +63,18 @@ class TokenEffect:
     clean: NDArray[np.float64]
     ablated: NDArray[np.float64]
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """The effect, and its share of what the partners change."""
         return f"{self.effect} of the metric, {self.normalised} of m(clean) - m(corrupted)"
 
-    __repr__ = __str__
+    def table(self) -> Table:
+        """The effect in the metric's unit, and its share of m(clean) - m(corrupted)."""
+        rows = (("effect", self.effect), ("of m(clean) - m(corrupted)", self.normalised))
+        return Table(("ablating the tokens", "figure"), rows)
+
+    def __str__(self) -> str:
+        return self.headline
 
 
 def ablate_registers(

@@ -328,7 +328,7 @@ def _moments(own: NDArray[np.float64]) -> NDArray[np.float64]:
     n = own.shape[1]
     if n == 0:
         return np.zeros((len(own), 3))
-    spread = own.std(1, ddof=1) / n**0.5 if n > 1 else np.zeros(len(own))
+    spread = own.std(1, ddof=1) / n**0.5 if n > 1 else np.full(len(own), np.nan)
     return np.stack([own.mean(1), np.abs(own).mean(1), spread], 1)
 
 

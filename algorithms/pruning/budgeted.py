@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
+import numpy as np
+
 from ...circuits.baseline import DEFAULT_MEMORY
 from ...circuits.circuit import Circuit
 from ...circuits.graph import Graph
@@ -94,7 +96,7 @@ def budgeted_pruning(
         GraphError: The graph belongs to another model, or a size is not possible.
         FormatError: The journal is another search's, or cannot be written.
     """
-    several = isinstance(size, Sequence)
+    several = isinstance(size, Sequence | np.ndarray)
     sizes = edges_of(size, graph)
     require_model(task.vit, graph)
     plan = BudgetPlan(graph, task, sizes, memory, chosen("budgeted_pruning", locals()))

@@ -30,9 +30,12 @@ from numpy.typing import NDArray
 
 from ..graph import Graph
 from ..reach import Walks, prune
+from ..report import Table, Tabular
 from .similarity import KINDS, EdgeTable, edge_table
 
 if TYPE_CHECKING:
+    import pandas
+
     from ..circuit import Circuit
 
 
@@ -42,8 +45,8 @@ DEPTH_BINS = 4
 _LOUVAIN_SEED = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Anatomy:
+@dataclass(frozen=True, eq=False, repr=False)
+class Anatomy(Tabular):
     """How a circuit is built; edges on no path from input to logits are left out.
 
     Args:
@@ -71,11 +74,20 @@ class Anatomy:
             **({f"share at {name}": value for name, value in self.by_group.items()} if len(self.by_group) > 1 else {}),
         }
 
-    def __str__(self) -> str:
-        flat = self.flat()
-        width = max(map(len, flat))
-        how = "shares of |score|" if self.weighted else "no scores: every edge counts alike"
-        return "\n".join([how, *(f"  {name:<{width}}  {value:.3g}" for name, value in flat.items())])
+    @property
+    def headline(self) -> str:
+        """What the shares are of."""
+        return "shares of |score|" if self.weighted else "no scores: every edge counts alike"
+
+    def table(self) -> Table:
+        """Everything by one name each."""
+        return Table(("figure", "value"), tuple((name, f"{value:.3g}") for name, value in self.flat().items()))
+
+    def frame(self) -> pandas.DataFrame:
+        """The same in numbers: `figure`, `value`."""
+        import pandas
+
+        return pandas.DataFrame(self.flat().items(), columns=["figure", "value"])
 
 
 def describe(circuit: Circuit, *, strength: Floats | None = None) -> Anatomy:

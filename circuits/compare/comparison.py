@@ -291,7 +291,9 @@ def _figures(subject: Subject, drawn: Mapping[str, Floats], tail: float) -> dict
     read = curve_figures(subject.curves, subject.by)
     found = {}
     for name, value in subject.figures.items():
-        if np.isnan(value):
+        if name in subject.judged and name not in read:
+            found[name] = subject.judged[name]
+        elif np.isnan(value):
             found[name] = Figure(None, reason="undefined for this circuit")
         elif name in drawn and len(drawn[name]) > 1 and not np.isnan(drawn[name]).all():
             low, high = percentiles(drawn[name], tail if name in read else TAIL)

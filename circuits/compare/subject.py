@@ -28,7 +28,7 @@ from ..circuit import Circuit
 from ..formats.pyg import to_pyg
 from ..judging.bootstrap import NAMES, Resamples, normalised, percentiles
 from ..judging.plan import area
-from ..report import Curve
+from ..report import Curve, Figure
 from .anatomy import Anatomy, describe
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Subject:
         curves: Ranking -> what is kept by size, on each pair.
         heads: What the model's heads do, for matching.
         resampled: The circuits found on bootstrap resamples of the discovery pairs, for intervals.
+        judged: Figures of its report, as `compared_figures` names them.
     """
 
     circuit: Circuit
@@ -61,6 +62,7 @@ class Subject:
     curves: Mapping[str, PairCurve] = field(default_factory=dict)
     heads: HeadFeatures | None = None
     resampled: tuple[Circuit, ...] = ()
+    judged: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
     def by(self) -> str:
@@ -76,7 +78,8 @@ class Subject:
     def figures(self) -> dict[str, float]:
         """Every number that is known about the circuit by itself."""
         read = {name: float(value) for name, value in curve_figures(self.curves, self.by).items()}
-        return {**self.anatomy.flat(), **read}
+        known = {name: np.nan if one.value is None else float(one.value) for name, one in self.judged.items()}
+        return {**known, **self.anatomy.flat(), **read}
 
     def drawn(self, resamples: Resamples | None) -> dict[str, NDArray[np.float64]]:
         """The same on resamples of the pairs, (draw,): figures of the curve on the evaluation pairs given, figures of
@@ -123,7 +126,7 @@ def _letter(place: int) -> str:
 def _named(one: Circuit | Subject, name: str, kind: str) -> Subject:
     if isinstance(one, Circuit):
         return Subject(one, name, kind)
-    return Subject(one.circuit, one.name or name, one.kind or kind, one.curves, one.heads, one.resampled)
+    return replace(one, name=one.name or name, kind=one.kind or kind)
 
 
 Floats = NDArray[np.float64]

@@ -7,3 +7,4 @@ from .registry import load_toy_folder as load_toy_folder
 from .registry import toy_card as toy_card
 from .registry import zero_shot as zero_shot
 from .sprites import factors_of as factors_of
+from .sprites import sprite_masks as sprite_masks

@@ -8,6 +8,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import control_searches, run_algorithm
 from vitcircuits.algorithms.control_search import CONTROLS, controls_of, teach
+from vitcircuits.algorithms.discovery import Discovery
 from vitcircuits.algorithms.engines.flips import measure_flips
 from vitcircuits.algorithms.engines.gated_run import measure_slopes
 from vitcircuits.circuits import Circuit, class_contrast, compile_graph, evaluate
@@ -91,6 +92,14 @@ def test_the_controls_of_a_circuit_are_its_own_search_again(digits, learned, sco
         np.testing.assert_array_equal(found["permuted_labels"].circuit.mask, whole["permuted_labels"].circuit.mask)
     with pytest.raises(TaskError, match="not found by a registered algorithm"):
         controls_of(Circuit(graph, loaded.mask), task)
+
+
+def test_the_controls_of_a_node_circuit_keep_as_many_nodes_whole(digits):
+    graph, task = digits
+    circuit = Discovery("eap", size=4, granularity="node").find(task, graph)
+    found = controls_of(circuit, task, controls=("exchanged_heads",), n_bootstrap=50)
+    assert "eap, 4 heads and MLPs, judged" in str(found) and found["true"].circuit is circuit
+    assert len(found["exchanged_heads"].circuit.provenance["nodes"]) == 4
 
 
 def test_one_seed_gives_one_result(digits, learned):

@@ -57,6 +57,15 @@ def test_a_selection_is_what_scores_say_and_is_found_again_from_its_record(name,
     assert again.ports == "head" and again.options == {"freeze_norm": True, "softmax": "linear"}
 
 
+@pytest.mark.parametrize(
+    ("name", "several"),
+    [("learned_masks", {"size": [0.2, 0.1]}), ("budgeted_pruning", {"size": (20, 10)}), ("acdc", {"tau": [0.1, 0.01]})],
+)
+def test_several_circuits_at_once_are_refused_before_the_search(name, several):
+    with pytest.raises(TaskError, match="one circuit is found here"):
+        Discovery(name, several)
+
+
 def test_an_algorithm_that_returns_circuits_takes_the_size_and_is_found_again(task):
     options = {"steps": 3, "polish": "no", "seed": 4}
     found = Discovery("learned_masks", options, size=12).find(task)

@@ -1,11 +1,14 @@
 """The registry agrees with the functions it names, and imports nothing heavy."""
 
+import dataclasses
 import inspect
 import re
 import subprocess
 import sys
+from importlib import import_module
 from typing import Annotated, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 from vitcircuits import algorithms
 from vitcircuits.algorithms import ALGORITHMS, run_algorithm
@@ -14,9 +17,13 @@ from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
 
 
+def function(name):
+    return getattr(import_module(ALGORITHMS[name].module, algorithms.__name__), name)
+
+
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_options_are_those_of_the_function(name):
-    parameters = inspect.signature(getattr(algorithms, name)).parameters
+    parameters = inspect.signature(function(name)).parameters
     options = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     assert options.pop("progress") is None
     assert "memory" in options
@@ -28,7 +35,7 @@ def test_options_are_those_of_the_function(name):
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_what_is_read_from_the_source_is_what_python_sees(name):
-    found = getattr(algorithms, name)
+    found = function(name)
     for key, option in ALGORITHMS[name].options.items():
         kind = eval(found.__annotations__[key], vars(sys.modules[found.__module__]))
         limits = kind.__metadata__[0] if get_origin(kind) is Annotated else None
@@ -69,6 +76,18 @@ def test_unknown_names_and_options_say_what_there_is():
         run_algorithm("eapig", None, None)
     with pytest.raises(TaskError, match="steps"):
         run_algorithm("eap_ig", None, None, step=3)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, entry in ALGORITHMS.items() if entry.finds == "scores" or name == "acdc"]
+)
+def test_one_pair_alone_has_no_standard_error(name):
+    vit = load_vit("planted/bright-column")
+    graph, task = compile_graph(vit), planted_task(vit, n=2)
+    found = run_algorithm(name, graph, dataclasses.replace(task, discovery=task.discovery.select(slice(0, 1))))
+    scores = found if ALGORITHMS[name].finds == "scores" else found.scores
+    assert np.isnan(scores.std_err[scores.values != 0]).all()
+    assert (scores.values != 0).any()
 
 
 def test_the_registry_imports_no_torch():

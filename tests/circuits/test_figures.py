@@ -25,4 +25,6 @@ def test_what_reads_the_image_comes_first_in_a_sweep_and_one_sided_faithfulness_
     first, *_, last = COLUMNS
     assert (first, last) == ("transmission", "faithfulness")
     names = [one.name for one in FIGURES if one.sides == "both"]
-    assert len(set(names)) == len(names) and set(TESTED) <= set(names)
+    compared = [one.beside for one in FIGURES if one.beside]
+    assert len(set(names)) == len(names) and len(set(compared)) == len(compared) and compared[0] == "transmission"
+    assert set(TESTED) <= {*names, *compared}

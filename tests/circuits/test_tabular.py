@@ -3,14 +3,21 @@
 import numpy as np
 import pandas
 import pytest
+from vitcircuits.algorithms import LogitAttribution, TokenEffect
 from vitcircuits.algorithms.benchmark import Benchmark, Row
+from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.circuits.checks.robustness import Spread
+from vitcircuits.circuits.compare import describe
 from vitcircuits.circuits.effect_table import PatchTable
 from vitcircuits.circuits.report import Curve, Figure, Report, Table, Tabular
+from vitcircuits.models import load_vit
 from vitcircuits.models.errors import FormatError
 
 FIGURE = Figure(0.25, "share", 0.125, 0.5)
 NONE = Figure(None, reason="a <reason>")
+
+
+KINDS = ("table", "report", "curve", "spread", "benchmark", "direct", "tokens", "anatomy", "effects")
 
 
 def make(kind: str):
@@ -25,12 +32,20 @@ def make(kind: str):
         return Spread({("mean", "kl"): FIGURE, ("zero", "kl"): NONE}, FIGURE, FIGURE, "edge", 8)
     if kind == "benchmark":
         return Benchmark([Row("eap", "planted/a", roc_auc=0.25), Row("acdc", "planted/a", error="a <reason>")])
+    if kind == "direct":
+        return LogitAttribution(
+            np.arange(12.0).reshape(2, 3, 2), np.ones(2), np.ones(2), ("a", "<b>", "c"), ("cls", "r")
+        )
+    if kind == "tokens":
+        return TokenEffect(FIGURE, FIGURE, np.ones(2), np.zeros(2))
+    if kind == "anatomy":
+        return describe(Circuit.full(compile_graph(load_vit("planted/bright-column"))))
     values = np.arange(8.0).reshape(2, 2, 2, 1)
     ends = {"clean": np.ones(2), "corrupt": np.zeros(2)}
     return PatchTable(values=values, flips=values > 1, direction="noising", what="z", tokens=("all",), **ends)
 
 
-@pytest.mark.parametrize("kind", ["table", "report", "curve", "spread", "benchmark", "effects"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_table_can_do_all_that_tables_can(kind, tmp_path):
     table = make(kind)
     frame = table.frame()

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas
 import pytest
 from vitcircuits.algorithms import RunConfig
@@ -43,6 +44,21 @@ def test_a_thorough_evaluation_prints_writes_and_draws_everything(nodes, tmp_pat
         "local_minimality", "spread", "spread_distances", "controls", "images",
     }  # fmt: skip
     assert "null hypothesis" in files["html"].read_text() and "transmission" in files["svg"].read_text()
+
+
+def test_a_run_folder_is_judged_again_as_it_was_found(tmp_path, capsys):
+    seen = ~np.eye(17, dtype=bool)  # no token sees itself
+    np.save(tmp_path / "mask.npy", seen)
+    own = ["--attention-mask", f"{tmp_path}/mask.npy", "--dtype", "bfloat16", "--pairs", "6", "--eval-pairs", "10"]
+    assert main(["discover", *DIGITS, *own, "--random", "0", "--size", "30", "--out", f"{tmp_path}/run"]) == 0
+    found = load_report(tmp_path / "run" / "report.json")
+    again = ["--no-curve", "--random", "0", "--report", f"{tmp_path}/again.json"]
+    assert main(["evaluate", f"{tmp_path}/run", *again]) == 0
+    assert "other weights" not in capsys.readouterr().out
+    judged = load_report(tmp_path / "again.json")
+    assert judged.figures["transmission"] == found.figures["transmission"]
+    assert main(["evaluate", f"{tmp_path}/run", *again, "--eval-pairs", "8", "--dtype", "float32"]) == 0  # unless said
+    assert load_report(tmp_path / "again.json").figures["transmission"] != found.figures["transmission"]
 
 
 def test_what_patches_carry_stands_in_the_run_folder_and_in_the_page(nodes, tmp_path, capsys):

@@ -48,6 +48,10 @@ def test_contributions_and_biases_add_up_to_the_logit(options):
         logits = vit.module(images)[:, 2].numpy()
     constant = constant_by_hand(vit, images, 2).numpy()
     np.testing.assert_allclose(found.values.sum((1, 2)) + constant, logits, atol=1e-9)
+    frame, rows = found.frame(), dict(found.table().rows)
+    np.testing.assert_allclose(frame.contribution.sum() + rows["constant"].value, logits.mean(), atol=1e-9)
+    for source, own in frame.groupby("source"):
+        assert rows[source].value == pytest.approx(own.contribution.sum(), abs=1e-12)
     np.testing.assert_allclose(found.constant, constant, atol=1e-9)
     assert found.values.shape == (3, len(found.source_names), len(found.token_names))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.algorithms import comparing, eap
 from vitcircuits.algorithms.comparing import common_pairs, measure_curves, measure_subjects, resampled_circuits
-from vitcircuits.circuits import Circuit, compile_graph
+from vitcircuits.circuits import Circuit, compile_graph, evaluate
 from vitcircuits.circuits.compare import compare
 from vitcircuits.circuits.judging.crossed_runs import fewer
 from vitcircuits.models.errors import GraphError
@@ -38,6 +38,8 @@ def test_measured_circuits_are_compared_on_common_pairs_with_intervals(vits, tas
     assert (tmp_path / f"{name}.csv").read_text().startswith(f"circuit,by,edges,share,{name}\n")
     assert not (tmp_path / f"{unnamed}.csv").exists()
     assert f"{name.capitalize()} by size" in (tmp_path / "comparison.html").read_text()
+    alone = evaluate(every[0][0], found.tasks[0], n_random=0, curve=False).figures
+    assert report.figures[0][name if sides == "both" else "faithfulness (one-sided)"] == alone[name]
     assert report.figures[0]["CPR"].low is not None and report.figures[0]["path length"].low is not None
     assert not np.isnan(report["edges, heads matched"]).any()
     matching = report.agreement.matchings[0, 1]
