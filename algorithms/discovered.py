@@ -97,7 +97,7 @@ class Discovered(Shown):
 def _pairs(task: Task) -> list[tuple[str, str]]:
     """How many images and pairs there are, and what was left out."""
     n = {"discovery": len(task.discovery), "evaluation": len(task.evaluation)}
-    if task.sides == "one":
+    if "images" not in task.info:  # drawn pair by pair
         dropped = "; ".join(f"{name}: {_counts(counts)}" for name, counts in task.info.get("dropped", {}).items())
         said = f"{n['discovery']} one-sided for discovery, {n['evaluation']} for evaluation"
         return [("pairs", said), *([("dropped pairs", dropped)] if dropped else [])]

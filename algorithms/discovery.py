@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Algorithm = str | Callable[..., Scores | Circuit]
 
 LEVEL = 0.8
+LADDER = (0.6, 0.4, 0.2, 0.1, 0.05)
+"""Shares of the edges that are tried where an algorithm takes a size, and the smallest circuit at a level is wanted."""
 BY = ("auto", "signed", "abs_mean", "mean_abs")
 
 
@@ -111,6 +113,9 @@ class Discovery(Settings):
             raise TaskError(f"{' and '.join(chosen)} each say how large the circuit is: pass one of them.")
         if self.entry is not None:
             options = {**typed_options(self.name, self.options), **self._own_selection(chosen)}
+            sized = "size" in self.options or "size" in chosen or self.options.get("faithfulness")
+            if self.finds_circuits and not sized:
+                options.pop("size", None)  # that is wanted at which the level is reached: see `called`
             object.__setattr__(self, "options", options)
             for name in ("size", "tau"):
                 if isinstance(options.get(name), list | tuple):
@@ -140,6 +145,8 @@ class Discovery(Settings):
         entry, selection = ALGORITHMS[name], record.get("selection")
         options = {key: value for key, value in record.get("options", {}).items() if key in entry.options}
         how: dict[str, Any] = {"options": options, "tokens": graph.groups.kind, "ports": graph.ports}
+        if entry.finds == "circuit" and "frontier" in record:  # one of several sizes
+            how |= {"level": record["level"], "options": {key: options[key] for key in options if key != "size"}}
         if entry.finds == "scores":
             if selection not in SELECTIONS:
                 raise TaskError(
@@ -246,9 +253,14 @@ class Discovery(Settings):
             size = {"size": self.size} if self.size is not None and self.takes("size") else {}
             return self.algorithm(graph, task, **size, **self.options)  # type: ignore[operator]
         shared: dict[str, Any] = {"memory": memory, "progress": progress}
-        if self.finds_circuits:
-            shared["journal"] = journal
-        return run_algorithm(self.name, graph, task, **shared, **self.options)
+        if not self.finds_circuits:
+            return run_algorithm(self.name, graph, task, **shared, **self.options)
+        found: Any = run_algorithm(self.name, graph, task, journal=journal, **shared, **self.called)
+        if not isinstance(found, list):
+            return found
+        from ..circuits.judging.select import smallest_of
+
+        return smallest_of(found, task, level=LEVEL if self.level is None else self.level, **shared)
 
     def select(
         self, found: Scores | Circuit, task: Task, *, memory: int = DEFAULT_MEMORY, progress: bool | None = None
@@ -282,9 +294,8 @@ class Discovery(Settings):
         if not self.finds_circuits:
             return {}
         known = ALGORITHMS[self.name].options
-        own = {"faithfulness" if name == "level" else name: value for name, value in chosen.items()}
-        for name in own:
-            if name not in known:
+        for name in chosen:
+            if not (name in known or (name == "level" and "size" in known)):
                 wanted = ", ".join(
                     f"--option {option}={known[option].default}" for option in ("size", "tau") if option in known
                 )
@@ -292,7 +303,18 @@ class Discovery(Settings):
                     f"--{name}: {self.name} decides itself which edges stay. Leave it out, and pass for example "
                     f"{wanted}."
                 )
-        return own
+        return {name: value for name, value in chosen.items() if name in known}
+
+    @property
+    def called(self) -> dict[str, Any]:
+        """The options that the algorithm is called with; where no size is given, those that reach a level.
+
+        That is an option of its own, or several sizes are tried, of which the smallest that reaches it is taken.
+        """
+        if not (self.finds_circuits and self.takes("size")) or "size" in self.options:
+            return dict(self.options)
+        level = LEVEL if self.level is None else self.level
+        return {**self.options, **({"faithfulness": level} if self.takes("faithfulness") else {"size": list(LADDER)})}
 
 
 def under_means(task: Task) -> Task:

@@ -92,7 +92,7 @@ class Estimate:
         graph, n_pairs = discovery.graph(task.vit), len(task.searched)
         pace = Pace.of(task, graph) if pace is None else pace
         entry = discovery.entry
-        passes = 0.0 if entry is None else entry.passes(discovery.options, graph) * (n_pairs if entry.per_pair else 1)
+        passes = 0.0 if entry is None else entry.passes(discovery.called, graph) * (n_pairs if entry.per_pair else 1)
         by_level = not discovery.finds_circuits and discovery.size is None and discovery.threshold is None
         sizes = n_sizes(len(graph)) if by_level else 0
         curve, runs = not discovery.finds_circuits, 0

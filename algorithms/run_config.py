@@ -361,7 +361,7 @@ def _require_memory(task: Task, discovery: Discovery, memory: int, *, searched: 
 
     least = 0
     if searched and discovery.entry is not None:
-        least = least_memory(discovery.name, discovery.graph(task.vit), under_means(task), **discovery.options)
+        least = least_memory(discovery.name, discovery.graph(task.vit), under_means(task), **discovery.called)
     require_memory(
         memory, f"{discovery.name} of {task.vit.cfg.name}", *masks_sizes(task.vit, task.ablation), least=least
     )

@@ -88,6 +88,18 @@ def _other_weights(circuit: Circuit, _: Report | None, judged: Task) -> Advice |
     )
 
 
+def _split_anew(circuit: Circuit, _: Report | None, judged: Task) -> Advice | None:
+    found = circuit.task
+    if judged.get("seed") == found.get("seed") or judged.get("data") != found.get("data") or judged.get("data") in DATA:
+        return None
+    if not found.get("data_digest") or judged.get("data_digest") == found["data_digest"]:
+        return None
+    return Advice(
+        f"seed {judged.get('seed')} divides the images of {judged.get('data')} otherwise than seed "
+        f"{found.get('seed')}, with which the circuit was found: some that it was found on may judge it here"
+    )
+
+
 def _empty(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     if len(circuit):
         return None
@@ -132,7 +144,7 @@ def _other_images(_: Circuit, __: Report | None, judged: Task) -> Advice | None:
 
 def _few_images(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
     counts = (circuit.task.get("images") or {}).get("discovery", {})
-    n = min((counts[side] for side in ("target", "foil") if side in counts), default=FEW_IMAGES)
+    n = min((counts[side] for side in ("target", "foil") if counts.get(side)), default=FEW_IMAGES)
     if n >= FEW_IMAGES:
         return None
     return Advice(
@@ -150,7 +162,11 @@ def _level_missed(circuit: Circuit, _: Report | None, __: Task) -> Advice | None
 def _does_not_read(circuit: Circuit, report: Report | None, _: Task) -> Advice | None:
     if report is None or not is_crossed(report) or report.method["verdict"] == READS_IT:
         return None
-    return Advice(f"on images that it was not found on, {_subject(report)}", _next(circuit))
+    empty = report.figures.get("transmission_empty")  # which no other graph changes
+    shown = report["transmission"].value is None and empty is not None and empty.value is not None
+    return Advice(
+        f"on images that it was not found on, {_subject(report)}", {"ablation": "mean"} if shown else _next(circuit)
+    )
 
 
 def _subject(report: Report) -> str:
@@ -182,6 +198,7 @@ def _most_edges(circuit: Circuit, _: Report | None, __: Task) -> Advice | None:
 
 ROWS: Sequence[Callable[[Circuit, Report | None, Task], Advice | None]] = (
     _other_weights,
+    _split_anew,
     _mostly_wrong,
     _other_images,
     _empty,

@@ -166,7 +166,7 @@ def images_told(report: Report) -> str:
 def _crossed(report: Report) -> list[Row]:
     figures = report.figures
     rows = [("evaluation images", images_told(report)), ("transmission", verdict(report))]
-    if "transmission_raw" in figures:
+    if "transmission_raw" in figures and figures["transmission_empty"].value is not None:
         raw, empty = short(figures["transmission_raw"]), short(figures["transmission_empty"])
         rows.append(("", f"that is (T - T0) / (1 - T0): T = {raw}, and T0 = {empty} is what partners show themselves"))
     worst = _lowest_cell(figures)

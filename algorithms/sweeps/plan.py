@@ -169,7 +169,7 @@ def _has_use(name: str, own: Mapping[str, Any]) -> bool:
     entry = ALGORITHMS.get(str(own.get("algorithm")))
     if name not in SELECTIONS or entry is None or entry.finds == "scores":
         return True
-    return name in entry.options or (name == "level" and "faithfulness" in entry.options)
+    return name in entry.options or (name == "level" and "size" in entry.options)
 
 
 def run_config(settings: Mapping[str, Any]) -> RunConfig:

@@ -119,6 +119,10 @@ def _checked(
     return add_checks(report, evaluator, names)
 
 
+def _drawn(task: Task) -> str:
+    return "images" if task.sides == "both" else "pairs"
+
+
 def ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> Ablation:
     """What was asked for, else the task's; what was learned for the circuit, unless another is asked for."""
     chosen = task.ablation if wanted is None else as_ablation(wanted)
@@ -142,7 +146,7 @@ def _method(
         "metric": task.metric.kind,
         "metric_unit": task.metric.unit,
         "aggregation": "ratio of means over pairs",
-        "interval": "95%, percentile bootstrap over pairs unless a figure says otherwise",
+        "interval": f"95%, percentile bootstrap over {_drawn(task)} unless a figure says otherwise",
         "undefined_below": FLOOR,
         **({"readout": dict(task.vit.readout.info)} if "sha256" in task.vit.readout.info else {}),
         "pairs": which,

@@ -19,6 +19,8 @@ from .plan import Grid, Plan, area, log_area
 
 Floats = NDArray[np.float64]
 
+ONE_CLASS = "the clean images show one class only"
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -28,15 +30,19 @@ class Judged:
         outputs: Metric per mask and pair, shape (mask, pair); mask 0 is the circuit, 1 the empty one.
         full: Metric of the clean run, shape (pair,).
         resamples: Bootstrap draws of the pairs.
+        one_class: Whether clean images of a crossed task show one class only, so that nothing is transmitted.
     """
 
     outputs: Floats
     full: Floats
     resamples: Resamples
+    one_class: bool = False
 
     @cached_property
     def undefined(self) -> str:
         """Why faithfulness is not defined; empty where it is."""
+        if self.one_class:
+            return ONE_CLASS
         gap = float(self.resamples.behaviour(self.full - self.outputs[1]))
         return "" if abs(gap) >= FLOOR else f"|m(E) - m(none)| is {abs(gap):.1e}, below {FLOOR}: nothing to explain"
 

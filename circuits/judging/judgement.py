@@ -19,7 +19,7 @@ It is transmission on a crossed task, with what partners show taken off, and nor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,7 +33,6 @@ from ..circuit import Circuit
 from ..graph import Graph
 from ..report import Figure, Report, Table
 from ..run import MaskRuns, run_masks
-from ..tasks.design import Design
 from ..tasks.metrics import Metric, kl_divergence
 from ..tasks.task import Pairs, Task
 from ..words import ONE_SIDED
@@ -84,7 +83,7 @@ def crossed_report(judging: Judging, method: dict[str, Any]) -> tuple[Report, Pa
         "random_points": planned.told,
         "aggregation": "ratio of differences of means over cells",
     }
-    tables = {"controls": controls_table(plan, judged, planned, part.pairs, task), "images": image_table(everything)}
+    tables = {"controls": controls_table(judging, judged, planned, part.pairs), "images": image_table(everything)}
     found = Report(figures, curves(plan, judged), judging.size, len(graph), len(judging.pairs), method, {}, tables)
     return found, right.pairs
 
@@ -94,9 +93,10 @@ Floats = NDArray[np.float64]
 CONTROL_COLUMNS = ("what answers", "transmission", "R^2", "offset")
 
 
-def controls_table(plan: Plan, judged: Judged, planned: Planned, pairs: Pairs, task: Task) -> Table:
+def controls_table(judging: Judging, judged: Judged, planned: Planned, pairs: Pairs) -> Table:
     """The circuit, the model, no edge, equal logits, circuits that were given, and random ones, on some pairs."""
     assert pairs.design is not None
+    plan, task, interchange = judging.plan, judging.task, judging.baseline.ablation.kind == "partner"
     unit, runs = task.metric.response.unit, planned.runs
     equal = torch.zeros(1, task.vit.cfg.n_classes, dtype=torch.float64, device="cpu")
     constant = np.full(len(pairs), float(task.metric.response(equal)))
@@ -109,27 +109,27 @@ def controls_table(plan: Plan, judged: Judged, planned: Planned, pairs: Pairs, t
     }
     rows: list[tuple[str | Figure, ...]] = []
     for name, values in answers.items():
-        found = Crossed(pairs.design, values, runs.clean_outputs, runs.outputs[1], judged.resamples)
-        rows.append((name, found.transmission(), found.reproduced(), found.offset(unit)))
+        found = Crossed(pairs.design, values, runs.clean_outputs, runs.outputs[1], judged.resamples, interchange)
+        rows.append((name, found.headline(), found.reproduced_headline(), found.offset(unit)))
     for name, at in plan.controls.items():
         ran = np.flatnonzero(planned.ran[at].all(0))
-        own = (runs.outputs[at][:, ran], runs.clean_outputs[ran], pairs.design.select(ran.tolist()))
-        rows.append((name, *_chance_figures(*own)))
-    return Table(CONTROL_COLUMNS, tuple(rows), f"on {len(pairs)} pairs that the model gets right")
+        outputs, design = runs.outputs[:, ran], pairs.design.select(ran.tolist())
+        draws = Resamples.of_design(design, len(ran), 0, seed=0)
+        every = [Crossed(design, own, runs.clean_outputs[ran], outputs[1], draws, interchange) for own in outputs[at]]
+        rows.append((name, *_chance_figures(every, unit)))
+    scale = ", on the scale of the headlines" if pairs.design.follows and interchange else ""
+    return Table(CONTROL_COLUMNS, tuple(rows), f"on {len(pairs)} pairs that the model gets right{scale}")
 
 
-def _chance_figures(outputs: Floats, clean: Floats, design: Design) -> list[Figure]:
+def _chance_figures(every: Sequence[Crossed], unit: str) -> list[Figure]:
     """Mean and middle 95% over circuits drawn by chance, on the pairs that all of them ran on."""
-    whole = design.balanced(np.ones(len(clean)))
-    contrast = design.contrast(whole) if design.sided else whole
-    spread = whole @ clean**2 - (whole @ clean) ** 2
-    found = (
-        (outputs @ contrast) / (clean @ contrast),
-        1 - ((outputs - clean) ** 2 @ whole) / spread,
-        (outputs - clean) @ whole,
-    )
-    method = f"mean and middle 95% of {len(outputs)} circuits on {len(clean)} pairs"
-    return [middle(values, unit, method) for values, unit in zip(found, ("share", "share", "logits"), strict=True)]
+    method = f"mean and middle 95% of {len(every)} circuits on {len(every[0].clean)} pairs"
+    found = []
+    for figures in zip(*((one.headline(), one.reproduced_headline(), one.offset(unit)) for one in every), strict=True):
+        values = np.array([np.nan if one.value is None else one.value for one in figures])
+        unknown = np.isnan(values).any()
+        found.append(replace(figures[0], method=method) if unknown else middle(values, figures[0].unit, method))
+    return found
 
 
 def one_sided_report(judging: Judging, method: dict[str, Any]) -> Report:
@@ -364,7 +364,8 @@ class Judging:
         with progress_bar("judging", None, self.progress):  # whose clock goes on between many short runs
             planned = run_plan(self.plan, some, pairs.design if few else None, resample, known)
         runs = planned.runs
-        return planned, Judged(runs.outputs, runs.clean_outputs, self.resamples(pairs))
+        one_class = pairs.design is not None and not pairs.design.sided
+        return planned, Judged(runs.outputs, runs.clean_outputs, self.resamples(pairs), one_class)
 
     @property
     def size(self) -> int:

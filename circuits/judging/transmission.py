@@ -11,7 +11,8 @@ count every cell alike,
 
 The model has T = 1, L = 0, offset 0, R^2 = 1; a constant has T = L = 0 and R^2 <= 0; with no edge kept L = 1 and, where
 partners are drawn independently of x, T = 0. Partners that are made from x (or chosen for it) may show its class
-themselves: with T0 and R0 those of no edge, the headline is (T - T0) / (1 - T0), and is undefined where T0 > .3.
+themselves: with T0 and R0 those of no edge, the headlines are (T - T0) / (1 - T0), undefined where T0 > .3, and
+(R^2 - R0) / (1 - R0), with a negative R0 as 0, since a constant would else gain by how far off no edge is.
 
 Weak spots: T and L look at class means, and 97% of the metric's variance can lie between two classes, so a one-bit
 answer has T = 1; that is what T within is for. A ratio whose denominator is within two standard errors of 0 is
@@ -34,6 +35,7 @@ from ..report import Figure
 from ..tasks.design import Design
 from ..words import READS_IT
 from .bootstrap import FLOOR, Resamples, divide, wilson
+from .faithfulness import ONE_CLASS
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -106,7 +108,7 @@ class Crossed:
     def _one_class(self, method: str) -> Figure | None:
         if self.design.sided:
             return None
-        return Figure(None, "share", reason="the clean images show one class only", method=method)
+        return Figure(None, "share", reason=ONE_CLASS, method=method)
 
     def transmission(self) -> Figure:
         """T."""
@@ -196,6 +198,9 @@ class Crossed:
             "transmission_within": self.figure(slope, "share", f"{joint}: that on m(x)"),
             "correlation_within": self.figure(correlation, "", "correlation of m_C with m(x), cell means taken off"),
         }
+        if self._inside(self.circuit, self.circuit, self.resamples.whole[None])[0] < FLOOR:
+            still = Figure(None, "", reason="the circuit's metric does not vary inside the cells", method=joint)
+            found["correlation_within"] = still
         if not self.interchange or self.design.follows:
             why = "removed edges carry no partner's values" if not self.interchange else "partners follow their image"
             found["leakage_within"] = Figure(None, "share", reason=why, method=joint)
@@ -213,17 +218,22 @@ class Crossed:
         return self._reproduced(self.none, "R^2 with no edge kept")
 
     def reproduced_headline(self) -> Figure:
-        """(R^2 - R0) / (1 - R0) where partners follow the clean image, else R^2."""
+        """(R^2 - R0) / (1 - R0), R0 at least 0, where partners follow the clean image, else R^2."""
         if not self.design.follows or not self.interchange:
             return self.reproduced()
         missed, below = (self.weights @ (values - self.clean) ** 2 for values in (self.circuit, self.none))
-        method = "(R^2 - R0) / (1 - R0), R0 that of no edge"
+        below = np.minimum(below, self._spread)
+        method = "(R^2 - R0) / (1 - R0), R0 that of no edge, at least 0"
         found = self._ratio(below - missed, below, "the empty circuit's distance", method)
         return found if found.value is None else self._but(divide(missed, below), method)
 
+    @property
+    def _spread(self) -> Floats:
+        """Variance of the model's metric over the cells, (1 + draw,)."""
+        return self.weights @ self.clean**2 - (self.weights @ self.clean) ** 2
+
     def _reproduced(self, values: Floats, method: str) -> Figure:
-        missed = self.weights @ (values - self.clean) ** 2
-        spread = self.weights @ self.clean**2 - (self.weights @ self.clean) ** 2
+        missed, spread = self.weights @ (values - self.clean) ** 2, self._spread
         if spread[0] < FLOOR:
             reason = f"the model's metric varies by {spread[0]:.1e} only"
             return Figure(None, "share", reason=reason, method=method)

@@ -156,6 +156,12 @@ def image_labels(
         return classes.indices
     if own:
         return own
+    if len(known) == 1 and what == "foil":
+        raise TaskError(
+            f"{data.name!r} has images of one class only, {known[0]!r}, and none of the foil {classes.name!r}. Add "
+            f'some, or choose partners that are made from the image, such as corruption="blur": what the circuit '
+            f"transmits is then undefined, and the other figures stand."
+        )
     raise TaskError(
         f"it is not clear which images of {data.name!r} show the {what} {classes.name!r}: the data's classes are "
         f"{', '.join(known[:10])}, and {vit.cfg.name} has {vit.cfg.n_classes} classes. Name the folder before the "

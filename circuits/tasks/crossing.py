@@ -14,6 +14,7 @@ same ones for both sides, and `nearest` takes the images of each class whose las
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -65,16 +66,29 @@ class Crossing(ImageDrawer):
         ' A crossed task needs masks of both classes; with masks of the target alone, pass sides="one".'
     )
     NO_IMAGE: ClassVar[str] = (
-        ' A crossed task needs images of both classes; where clean images show the target alone, pass sides="one".'
+        " A crossed task needs images of both classes; with images of one, choose partners that are made from the "
+        'image, such as corruption="blur".'
     )
 
-    @property
+    @cached_property
     def labels(self) -> dict[int, tuple[int, ...]]:
-        """The data's labels of each side."""
-        return {
-            TARGET: image_labels(self.classes[0], self.data, self.vit, what="target"),
-            FOIL: image_labels(self.classes[1], self.data, self.vit, what="foil"),
-        }
+        """The data's labels of each side; of data of one class, where partners are made from the image, of one side.
+
+        Raises:
+            TaskError: The data has no images of a class that partners show, or of neither.
+        """
+        found, lacking = {}, []
+        for side, classes, what in zip((TARGET, FOIL), self.classes, ("target", "foil"), strict=True):
+            try:
+                found[side] = image_labels(classes, self.data, self.vit, what=what)
+            except TaskError as error:
+                lacking.append(error)
+        shown = set(torch.cat([self.data.train.labels, self.data.test.labels]).tolist())
+        if self.partner.aligned and len(shown) == 1 and (own := {s: ls for s, ls in found.items() if shown & {*ls}}):
+            return own
+        if lacking:
+            raise lacking[0]
+        return found
 
     def pairs(self, split: Split, n: int, *, stream: int, n_partners: int, mistakes: bool) -> Drawn:
         """Pairs of at most n images of each class.
@@ -105,7 +119,8 @@ class Crossing(ImageDrawer):
         n_right = self._enough(drawn, right)
         kept = {side: rows[:n_right] for side, rows in right.items()}
         for side, name in ((TARGET, "target"), (FOIL, "foil")):
-            counts |= {name: n_right, f"{name}_wrong": len(drawn[side]) - len(right[side])}
+            wrong = len(drawn[side]) - len(right[side]) if side in drawn else 0
+            counts |= {name: n_right if side in drawn else 0, f"{name}_wrong": wrong}
         clean = list(kept.items())
         if mistakes:
             clean += [(side, rows[~torch.isin(rows, right[side])]) for side, rows in drawn.items()]
@@ -145,6 +160,7 @@ class Crossing(ImageDrawer):
             said = ", ".join(
                 f"{len(right[side])} of {len(drawn[side])} images of {self.classes[place].name!r}"
                 for place, side in enumerate((TARGET, FOIL))
+                if side in drawn
             )
             raise TaskError(
                 f"the model gets {said} right, and a crossed task needs at least {least} of each class. Check that "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data import TensorDataset
 from vitcircuits.algorithms import eap, learned_masks
-from vitcircuits.algorithms.discovery import Discovery
+from vitcircuits.algorithms.discovery import LADDER, Discovery
 from vitcircuits.algorithms.run_config import RunConfig, discover
 from vitcircuits.circuits import Ablation, Circuit, NodeScores, class_contrast, compile_graph
 from vitcircuits.circuits.judging.select import smallest_faithful
@@ -55,6 +55,26 @@ def test_a_selection_is_what_scores_say_and_is_found_again_from_its_record(name,
     again = Discovery.again(found)
     np.testing.assert_array_equal(again.find(task).mask, found.mask)
     assert again.ports == "head" and again.options == {"freeze_norm": True, "softmax": "linear"}
+
+
+def test_an_algorithm_that_takes_a_size_finds_the_smallest_at_a_level_unless_told(task):
+    graph = compile_graph(task.vit, ports="block")
+    few = {"steps": 4, "start": "none", "polish": "no"}
+    found = Discovery("learned_masks", few, ports="block").find(task, graph)
+    every = learned_masks(graph, task, size=list(LADDER), **few)
+    frontier = found.provenance["frontier"]
+    assert [n for n, _ in frontier] == sorted({len(one) for one in every})
+    reaching = [n for n, kept in frontier if kept >= 0.8]
+    assert found.provenance["reached"] == bool(reaching)
+    assert len(found) == (reaching[0] if reaching else max(frontier, key=lambda one: one[1])[0])
+    again = Discovery.again(found)
+    assert again.level == 0.8 and "size" not in again.options
+    np.testing.assert_array_equal(again.with_seed(0).find(task, graph).mask, found.mask)
+    assert Discovery("budgeted_pruning", level=0.5).called["faithfulness"] == 0.5
+    assert Discovery("budgeted_pruning", size=5).with_seed(1).called["faithfulness"] == 0.0
+    assert Discovery("learned_masks", {"size": 0.05}).called["size"] == 0.05
+    with pytest.raises(TaskError, match="acdc decides itself"):
+        Discovery("acdc", level=0.5)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ def test_other_weights_of_the_same_shape(vit, scores, task):
     assert "is shown sprites" in advice(circuit, judged={**task.info, "data": "sprites"})[0].said
 
 
+def test_a_seed_that_divides_the_images_anew_is_named(scores, task):
+    circuit, own = scores.top(44), {**task.info, "data": "photos"}
+    circuit = dataclasses.replace(circuit, task=own)
+    assert not advice(circuit, judged=own)
+    assert (
+        "some that it was found on may judge it"
+        in advice(circuit, judged={**own, "seed": 1, "data_digest": "x"})[0].said
+    )
+
+
 def test_the_command_goes_on_from_the_run(scores):
     lines = told(advice(scores.top(2)), Path("runs/3v8/run.json"))
     assert lines[-1].startswith("Try: vitcircuits discover --config runs/3v8/run.json --size ")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vitcircuits.circuits import Scores, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.judging import select
-from vitcircuits.circuits.judging.select import smallest_faithful
+from vitcircuits.circuits.judging.select import smallest_faithful, smallest_of
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import GraphError, TaskError
 
@@ -70,3 +70,22 @@ def test_what_cannot_be_asked_is_refused(task, scores):
     same = task.discovery.__class__(task.discovery.clean, task.discovery.clean)
     with pytest.raises(TaskError, match="not defined"):
         smallest_faithful(scores, task, pairs=same)
+
+
+def test_of_several_circuits_the_smallest_that_reaches_the_level_or_else_the_best(task, scores):
+    several = [scores.top(n) for n in (100, 20, 60, 90)]
+    shares = {len(one): kept(one, task) for one in several}
+    frontier = [[n, pytest.approx(shares[n], abs=1e-9)] for n in sorted(shares)]
+    for level in (0.3, 0.9, 1.5):
+        found = smallest_of(several, task, level=level)
+        reaching = [n for n in sorted(shares) if shares[n] >= level]
+        assert len(found) == (reaching[0] if reaching else max(shares, key=shares.__getitem__))
+        assert found.provenance["reached"] == bool(reaching) and found.provenance["frontier"] == frontier
+
+
+def test_no_size_is_chosen_where_partners_show_the_class_themselves(scores):
+    sizes = {"n_discovery": 12, "n_evaluation": 8}
+    vit = load_vit("toy/digits-2l")
+    blurred = class_contrast(vit, "digits", target=3, foil=8, corruption="blur", **sizes)
+    with pytest.raises(TaskError, match=r"with no edge kept T0 is .*, above 0\.3.*size=0\.2"):
+        smallest_faithful(scores, blurred)

@@ -6,7 +6,7 @@ import torch
 from intervals import MADE_UP, MEAN, SPREAD, MadeUp, circle, missed
 from vitcircuits.circuits import compile_graph, evaluate, planted_task, truth_mask
 from vitcircuits.circuits.circuit import Circuit
-from vitcircuits.circuits.judging.bootstrap import Resamples
+from vitcircuits.circuits.judging.bootstrap import FEWEST_IMAGES, Resamples
 from vitcircuits.circuits.judging.crossed_runs import fewer
 from vitcircuits.circuits.judging.transmission import Crossed, reads, right_figures
 from vitcircuits.circuits.tasks.design import FOIL, NEITHER, TARGET, Design
@@ -121,6 +121,18 @@ def test_partners_that_show_the_class_themselves_are_taken_off_or_refused():
         else:
             assert headline.value is None and "T0" in headline.reason
         assert one.leakage().value is None
+    far_off = Crossed(design, np.zeros(2 * n), m, 1.5 * m[::-1], resamples)  # no edge is worse than a constant
+    assert far_off.empty_reproduced().value < -1 and far_off.reproduced_headline().value <= 0
+    near = Crossed(design, 0.6 * m, m, 0.5 * m, resamples)  # R0 = .75, R^2 = .84 but for the mean
+    r2, r0 = near.reproduced().value, near.empty_reproduced().value
+    assert near.reproduced_headline().value == pytest.approx((r2 - r0) / (1 - r0))
+
+
+def test_with_too_few_images_there_is_no_interval_and_no_claim_that_the_image_is_read():
+    for n, known in ((FEWEST_IMAGES - 1, False), (FEWEST_IMAGES, True)):
+        figure = MadeUp(0.9, 0.0, 0.1).simulate(n, seed=1).transmission()
+        assert (figure.low is not None) == known and figure.value == pytest.approx(0.9, abs=0.2)
+        assert known or ("6 images of each class" in figure.reason and reads(figure.low).startswith("not known"))
 
 
 def test_right_is_told_for_every_cell_and_the_lowest_first():

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from vitcircuits.circuits import Ablation, Pairs, Partner, class_contrast
+from vitcircuits.circuits import Ablation, Circuit, Pairs, Partner, class_contrast, compile_graph, evaluate
 from vitcircuits.circuits.partners.partner import CORRUPTIONS, MASKED
 from vitcircuits.circuits.tasks.design import FOIL, NEITHER, TARGET, Design
 from vitcircuits.models import load_vit
@@ -183,8 +183,15 @@ def test_of_other_classes_in_a_folder_a_few_pictures_are_read(vit, tmp_path):
 
 def test_data_of_one_class_say_what_to_do(vit, task):
     images, labels = task.discovery.clean, torch.full((len(task.discovery),), 3)
-    with pytest.raises(TaskError, match=r'no image of \'8\'.*sides="one"'):
+    with pytest.raises(TaskError, match=r'no image of \'8\'.*corruption="blur"'):
         class_contrast(vit, (images, labels), target=3, foil=8)
+    alone = class_contrast(vit, (images, labels), target=3, foil=8, corruption="blur", n_discovery=4, n_evaluation=4)
+    assert alone.evaluation.design.sides == (TARGET,) and alone.info["images"]["evaluation"]["foil"] == 0
+    report = evaluate(Circuit.full(compile_graph(vit)), alone, n_random=2)
+    assert report["reproduced_variation"].value == pytest.approx(1) and report["right"].value == 1
+    for name in ("transmission", "random_transmission", "dealt_transmission"):
+        assert report[name].value is None
+    assert "the clean images show one class only" in str(report)
     with pytest.raises(TaskError, match=r"of each class.*sides="):
         class_contrast(vit, "digits", target=3, foil=8, n_discovery=1)
     with pytest.raises(TaskError, match="is not known"):
