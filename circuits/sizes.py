@@ -34,7 +34,7 @@ def edges_of(size: Size | Sequence[Size], graph: Graph) -> list[int]:
     several = list(size) if isinstance(size, Sequence | np.ndarray) else [size]
     if not several:
         raise GraphError("no size was asked for: pass one, such as size=0.05, or several, such as size=[0.1, 0.05].")
-    return [edge_count(float(value), graph) for value in several]
+    return [edge_count(value, graph) for value in several]
 
 
 def edge_count(size: Size, graph: Graph, *, least: int = 1) -> int:
@@ -48,6 +48,10 @@ def edge_count(size: Size, graph: Graph, *, least: int = 1) -> int:
     Raises:
         GraphError: It is neither a share above 0 nor a whole number from `least` to all edges of the graph.
     """
+    if isinstance(size, float) and size == 1:
+        raise GraphError(
+            f"a size of 1.0 could be one edge or all of them: pass size=1, or size={len(graph)}, the whole graph."
+        )
     if 0 < size < 1:
         return max(1, round(size * len(graph)))
     if not least <= size <= len(graph) or size != int(size):

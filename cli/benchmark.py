@@ -23,8 +23,8 @@ examples:
 
 HEADER = """\
 AUC: ROC-AUC of all edges against the true ones, by |mean over pairs| and by mean of |each pair|. AP: average precision.
-prec, recall: at the true size; of the set as it is (no AUC) where an algorithm returns a circuit. runs: forward passes'
-worth of work over all pairs, counted in floating-point operations."""
+prec, recall, T (transmission), L (leakage), R^2: at the true size; of the set as it is (no AUC) where an algorithm
+returns a circuit. runs: forward passes' worth of work over all pairs, counted in floating-point operations."""
 
 COLUMNS = (
     ("AUC", "roc_auc", ".3f"),
@@ -32,6 +32,9 @@ COLUMNS = (
     ("AP", "average_precision", ".3f"),
     ("prec", "precision", ".3f"),
     ("recall", "recall", ".3f"),
+    ("T", "transmission", ".2f"),
+    ("L", "leakage", ".2f"),
+    ("R^2", "reproduced_variation", ".2f"),
     ("size", "size", "d"),
     ("true", "n_true", "d"),
     ("edges", "n_edges", "d"),

@@ -201,6 +201,7 @@ def _idea(
     shares: tuple[float, ...] = (0.2, 0.4),
     of: str = "deit",
     methods: tuple[str, ...] = ("learned_masks",),
+    removed: tuple[str, ...] = ("means", "swap"),
     **changes: Any,
 ) -> Study:
     return dataclasses.replace(
@@ -209,7 +210,7 @@ def _idea(
         idea=idea,
         of=of,
         methods=methods,
-        removed=("means", "swap"),
+        removed=removed,
         shares=shares,
         few_shares=shares,
         **changes,
@@ -222,7 +223,12 @@ STUDIES |= {
     "exact": _idea("gates opened by exact effects of single edges on both sides", start="exact"),
     "head": _idea('ports="head"', graph={"ports": "head"}),
     "block": _idea('ports="block"', graph={"ports": "block"}),
-    "role": _idea('tokens="role"', methods=("learned_masks", "eap_ig"), graph={"tokens": "role"}),
+    "role": _idea(
+        'tokens="role"',
+        methods=("learned_masks", "eap_ig"),
+        removed=("means", "swap", "object_fill"),
+        graph={"tokens": "role"},
+    ),
 }
 STUDIES |= {
     f"{of}-role": _idea('tokens="role"', (0.1, 0.2, 0.4), of, graph={"tokens": "role"}) for of in ("3v8", "4v9", "7v1")

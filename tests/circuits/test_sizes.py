@@ -108,6 +108,8 @@ def test_impossible_selections_are_refused(variant_named, unchecked):
     for n in (-1, len(scores) + 1, 1.5, -0.5, float("nan"), float("inf")):
         with pytest.raises(GraphError, match="not possible"):
             scores.top(n)
+    with pytest.raises(GraphError, match="could be one edge or all of them"):
+        scores.top(1.0)
     for size in (0, []):
         with pytest.raises(GraphError, match="size"):
             edges_of(size, scores.graph)
