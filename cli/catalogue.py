@@ -6,8 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..models.errors import FormatError
-from .options import add_memory, add_model_and_images, add_number, load_model_and_images, model_config, new_parser
+from .options import (
+    add_memory,
+    add_model_and_images,
+    add_number,
+    load_model_and_images,
+    model_config,
+    new_parser,
+    require_ending,
+)
 
 ENDINGS = (".csv", ".png", ".svg", ".pdf")
 EPILOG = """\
@@ -36,8 +43,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Describes and writes."""
     model_config(args).require_found()
-    if args.to.suffix.lower() not in ENDINGS:
-        raise FormatError(f"--to {args.to}: end the name in one of {', '.join(ENDINGS)}, such as --to heads.csv.")
+    require_ending(args.to, ENDINGS)
     from ..algorithms import head_catalogue, neuron_catalogue
 
     vit, images, _ = load_model_and_images(args)

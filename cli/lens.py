@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_memory, add_model_and_images, add_number, load_model_and_images, model_config, new_parser
+from .options import (
+    add_memory,
+    add_model_and_images,
+    add_number,
+    load_model_and_images,
+    model_config,
+    new_parser,
+    require_ending,
+)
+
+ENDINGS = (".html", ".htm", ".csv", ".png", ".svg", ".pdf")
 
 EPILOG = """\
 examples:
@@ -38,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reads and writes."""
     model_config(args).require_found()
+    require_ending(args.to, ENDINGS)
     from ..algorithms import load_lens, logit_lens
 
     through = None if args.through is None else load_lens(args.through)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,7 +14,7 @@ from ..algorithms.discovery import Discovery
 from ..algorithms.registry import ALGORITHMS
 from ..algorithms.run_config import RunConfig
 from ..circuits.tasks.task_config import TaskConfig
-from ..models.errors import TaskError
+from ..models.errors import FormatError, TaskError
 from ..models.model_config import ModelConfig
 from ..models.settings import COUNTS, Range, Setting, settings_of
 
@@ -257,3 +257,14 @@ def _at_sides(task: Mapping[str, Any], sides: str) -> dict[str, Any]:
     """A run's settings but its sides; counts are of images or of pairs, and go too where the sides differ."""
     gone = {"sides"} if task.get("sides", "one") == sides else {"sides", "pairs", "eval_pairs"}
     return {name: value for name, value in task.items() if name not in gone}
+
+
+def require_ending(path: Path, endings: Sequence[str]) -> None:
+    """Does nothing if a file to write has an ending that is known, before anything is computed.
+
+    Raises:
+        FormatError: It has not.
+    """
+    if path.suffix.lower() not in endings:
+        known = path.with_suffix(endings[0]).name
+        raise FormatError(f"--to {path}: end the name in one of {', '.join(endings)}, such as --to {known}.")

@@ -38,7 +38,7 @@ def test_emoji_and_a_fitted_lens_are_read_from_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--to", "lens.txt"], "a lens is written as .html"),
+        (["--to", "lens.txt", "--images", "nowhere"], "end the name in one of .html"),  # before anything is read
         (["--to", "lens.html", "--at", "cls"], "no patches were read"),
         (["--emoji", "none.json"], "there is no file"),
         (["--through", "none.safetensors"], "there is no file"),
