@@ -10,7 +10,7 @@ from typing import Any
 from cells import COUNTING, LESSON_STUDY, Cell, as_figure, enough, read
 from fooled import LESSON
 from performance import machine
-from studies import FIRST, LEAST, METHODS, RANKINGS, STUDIES
+from studies import FIRST, LEAST, METHODS, RANKINGS, REMOVED, STUDIES
 from vitcircuits.circuits.draw.intervals import Line, Panel, draw_panels
 from vitcircuits.circuits.report import Figure
 
@@ -281,9 +281,9 @@ def ideas(cells: Sequence[Cell], work: Path) -> str:
     out = []
     for of in dict.fromkeys(STUDIES[cell.study].of for cell in changed):
         own = [cell for cell in changed if STUDIES[cell.study].of == of]
-        asked = {share for cell in own for share in cell.shares}
         as_they_are = [cell for cell in cells if cell.study == of]
-        for removed in ("swap", "means"):
+        for removed in REMOVED:
+            asked = {share for cell in own if cell.removed == removed for share in cell.shares}
             beside = [cell for cell in (*as_they_are, *own) if cell.removed == removed]
             rows = [(row, read(cell, work)) for cell in beside for row in rows_of(cell, read(cell, work))]
             rows = [(row, record) for row, record in rows if row.figures and row.ranking in ("", "mean_abs")]
