@@ -28,6 +28,7 @@ from ...models.planted.digit_pairs import DIGIT_PAIRS, PairsRecipe, build_module
 from ...models.planted.vit import PlantedViT
 from ...models.toys.model_folders import DATA_FACTS, save_weights, versions, writable_folder
 from ...models.toys.training import borrowed_threads, learning_rate, make_optimizer
+from ...models.watching import progress_bar
 from ..baseline import source_values
 from ..graph import compile_graph
 from ..masked_run import MaskWeights, masked_logits
@@ -135,11 +136,15 @@ def certify(
     """
     images, partners, labels = pairs
     every, true = frozenset(compile_graph(vit).edge_names()), frozenset().union(*circuits)
-    with vit.borrowed():
+    with vit.borrowed(), progress_bar("certificate", len(every), unit="edge") as bar:
         measure = _Measure(vit, images, partners, largest_difference if unit == "logits" else mean_kl)
-        kept = [measure.logits(circuit) for circuit in circuits]
-        strong = {edge: measure(every - {edge}, measure.full) for edge in sorted(every - true)}
-        weak = dict(measure.drops([every] if len(circuits) == 1 else circuits, true, kept))
+        kept, strong, weak = [measure.logits(circuit) for circuit in circuits], {}, {}
+        for edge in sorted(every - true):
+            strong[edge] = measure(every - {edge}, measure.full)
+            bar.update()
+        for edge, change in measure.drops([every] if len(circuits) == 1 else circuits, true, kept):
+            weak[edge] = change
+            bar.update()
     strongest, weakest = max(strong, key=strong.__getitem__), min(weak, key=weak.__getitem__)
     return Certificate(
         model=vit.cfg.name,
