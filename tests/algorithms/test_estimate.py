@@ -2,6 +2,7 @@
 
 import pytest
 from vitcircuits.algorithms import Discovery
+from vitcircuits.algorithms.discovery import LADDER
 from vitcircuits.algorithms.estimate import Estimate, Pace, say_estimate, say_judging, told
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.models import load_vit
@@ -21,7 +22,9 @@ def of(task, algorithm, n_random=0, searches=1, **how):
 def test_a_search_takes_its_passes_of_every_pair(task):
     pairs = len(task.searched)
     assert of(task, "eap_ig", size=40).search == pytest.approx((2 + 2.5 * 5) * pairs * PACE.forward)
-    assert of(task, "learned_masks", options={"steps": 10}).search == pytest.approx(8 * 10 * 8 * PACE.forward)
+    descent = 8 * 10 * 8 * PACE.forward  # of one size
+    assert of(task, "learned_masks", size=20, options={"steps": 10}).search == pytest.approx(descent)
+    assert of(task, "learned_masks", options={"steps": 10}).search == pytest.approx(len(LADDER) * descent)
     longer = of(task, "eap_ig", size=40, options={"steps": 10})
     assert longer.search > of(task, "eap_ig", size=40).search
 
