@@ -159,8 +159,10 @@ def _discovery(
     found = Discovery.on(graph, algorithm, options, by=by)
     if "seed" not in options:
         found = found.with_seed(seed)
-    decides = found.finds_circuits and not found.takes("size")
-    return found if decides else dataclasses.replace(found, size=size, level=None, threshold=None)
+    if found.finds_circuits and not found.takes("size"):
+        return found
+    own = {name: value for name, value in found.options.items() if name != "faithfulness"}  # would overrule the size
+    return dataclasses.replace(found, options=own, size=size, level=None, threshold=None)
 
 
 def _n_edges(discovery: Discovery, graph: Graph, size: Size) -> int | None:

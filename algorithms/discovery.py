@@ -112,8 +112,11 @@ class Discovery(Settings):
         if len(chosen) > 1:
             raise TaskError(f"{' and '.join(chosen)} each say how large the circuit is: pass one of them.")
         if self.entry is not None:
+            leveled = bool(self.options.get("faithfulness"))  # a record of before has both, of which the level counts
+            if self.level is not None and self.finds_circuits and "size" in self.options and not leveled:
+                raise TaskError("level and the option size each say how large the circuit is: pass one of them.")
             options = {**typed_options(self.name, self.options), **self._own_selection(chosen)}
-            sized = "size" in self.options or "size" in chosen or self.options.get("faithfulness")
+            sized = "size" in self.options or "size" in chosen or leveled
             if self.finds_circuits and not sized:
                 options.pop("size", None)  # that is wanted at which the level is reached: see `called`
             object.__setattr__(self, "options", options)
@@ -145,8 +148,10 @@ class Discovery(Settings):
         entry, selection = ALGORITHMS[name], record.get("selection")
         options = {key: value for key, value in record.get("options", {}).items() if key in entry.options}
         how: dict[str, Any] = {"options": options, "tokens": graph.groups.kind, "ports": graph.ports}
-        if entry.finds == "circuit" and "frontier" in record:  # one of several sizes
+        if entry.finds == "circuit" and "frontier" in record:  # the smallest of several sizes at a level
             how |= {"level": record["level"], "options": {key: options[key] for key in options if key != "size"}}
+        elif isinstance(options.get("size"), list | tuple):  # one of several that were asked for at once
+            options["size"] = record.get("n", len(circuit))
         if entry.finds == "scores":
             if selection not in SELECTIONS:
                 raise TaskError(

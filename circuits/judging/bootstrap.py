@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 TAIL = 0.025
 FEWEST_IMAGES = 6
-"""Of each class that an interval needs: with fewer, images that serve in both roles hide part of their spread (of five,
-intervals were measured to hold the truth in 86%, of three in 48%)."""
+"""Of each class that an interval needs: with fewer, images that serve in both roles hide part of their spread. Those
+of a made-up circuit (T = .8, L = .1) held the truth in 92% with six of each, 91% with five, 52% with three, 0% with
+two."""
 FLOOR = 1e-6
 """A ratio whose denominator is smaller than this is undefined."""
 

@@ -102,6 +102,14 @@ def test_the_controls_of_a_node_circuit_keep_as_many_nodes_whole(digits):
     assert len(found["exchanged_heads"].circuit.provenance["nodes"]) == 4
 
 
+def test_controls_of_a_circuit_at_a_level_have_its_size(digits):
+    graph, task = digits
+    circuit = Discovery("budgeted_pruning", {"swaps": 0}, level=0.5).find(task, graph)
+    found = controls_of(circuit, task, controls=("permuted_labels",), n_bootstrap=50)
+    assert 0 < len(found["permuted_labels"].circuit) <= len(circuit)
+    assert found["permuted_labels"].circuit.provenance["options"]["faithfulness"] == 0.0
+
+
 def test_one_seed_gives_one_result(digits, learned):
     some = ("exchanged_heads", "permuted_labels")  # in another order, without the third
     again = control_searches("learned_masks", *digits, size=0.3, controls=some, n_bootstrap=200, **QUICK)

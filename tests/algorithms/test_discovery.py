@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from torch.utils.data import TensorDataset
-from vitcircuits.algorithms import eap, learned_masks
+from vitcircuits.algorithms import budgeted_pruning, eap, learned_masks
 from vitcircuits.algorithms.discovery import LADDER, Discovery
 from vitcircuits.algorithms.run_config import RunConfig, discover
 from vitcircuits.circuits import Ablation, Circuit, NodeScores, class_contrast, compile_graph
@@ -55,6 +55,19 @@ def test_a_selection_is_what_scores_say_and_is_found_again_from_its_record(name,
     again = Discovery.again(found)
     np.testing.assert_array_equal(again.find(task).mask, found.mask)
     assert again.ports == "head" and again.options == {"freeze_norm": True, "softmax": "linear"}
+
+
+def test_one_of_several_circuits_is_found_again_by_its_own_size(task):
+    graph = compile_graph(task.vit, ports="block")
+    for found in (
+        learned_masks(graph, task, size=[12, 6], steps=2, polish="no")[1],
+        budgeted_pruning(graph, task, size=[12, 6])[1],
+    ):
+        again = Discovery.again(found)
+        assert again.called["size"] == found.provenance.get("n", len(found)) <= 6
+        assert 0 < len(again.find(task, graph)) <= 6
+    with pytest.raises(TaskError, match="level and the option size"):
+        Discovery("learned_masks", {"size": 6}, level=0.5)
 
 
 def test_an_algorithm_that_takes_a_size_finds_the_smallest_at_a_level_unless_told(task):
