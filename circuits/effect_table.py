@@ -202,10 +202,13 @@ def _known(*ends: float) -> list[float | None]:
 
 
 def _intervals(values: NDArray[np.float64], resamples: Resamples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bootstrap intervals of the means over pairs, (pair, place) -> two of (place,); NaN stays NaN."""
+    """Bootstrap intervals of the means over pairs, (pair, place) -> two of (place,); NaN stays NaN.
+
+    NaN too where there are too few images for an interval.
+    """
     low, high = np.full((2, values.shape[1]), np.nan)
     known = np.flatnonzero(~np.isnan(values).any(0))
-    if len(resamples.weights):
+    if len(resamples.weights) and resamples.enough:
         for start in range(0, len(known), _CHUNK):
             places = known[start : start + _CHUNK]
             low[places], high[places] = percentiles(resamples.means(values[:, places].T), resamples.tail)

@@ -5,6 +5,7 @@ No GPU is needed. The other device is a pretended one: its tensors hold their nu
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from vitcircuits.models.model_config import usable_device
 
 SHORT = {
     "acdc": {"tau": 0.3},
-    "budgeted_pruning": {"size": 60, "regrow_rounds": 0, "swaps": 0},
+    "budgeted_pruning": {"size": 150, "regrow_rounds": 0, "swaps": 0},
     "hybrid": {"budget": 0.05},
     "learned_masks": {"steps": 4, "batch": 3, "size": 40, "polish": "no"},
 }
@@ -144,9 +145,15 @@ def numbers(found, seen=()):
     return numbers(vars(found), seen) if hasattr(found, "__dict__") else []
 
 
+@pytest.fixture(scope="module")
+def plain(task):
+    """The numbers of a call as it is usually made, each call made once."""
+    return functools.cache(lambda name: numbers(CALLS[name](task)))
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_no_tensor_is_made_on_the_default_device_by_accident(name, task):
-    wanted = numbers(CALLS[name](task))
+def test_no_tensor_is_made_on_the_default_device_by_accident(name, task, plain):
+    wanted = plain(name)
     with torch.device("meta"):
         found = numbers(CALLS[name](task))
     assert len(wanted) == len(found) > 0
@@ -157,9 +164,9 @@ def test_no_tensor_is_made_on_the_default_device_by_accident(name, task):
 
 # Budgeted pruning is left out: its first drops are among losses of 1e-13, which rounding orders.
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "budgeted_pruning"])
-def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere, monkeypatch):
+def test_what_runs_on_the_cpu_runs_on_another_device(name, elsewhere, plain, monkeypatch):
+    wanted = plain(name)
     monkeypatch.setattr(devices, "GPU", devices.CPU)  # the same batches, or ACDC would count others
-    wanted = numbers(CALLS[name](task))
     with PretendedDevice():
         found = [part.cpu() if isinstance(part, torch.Tensor) else part for part in numbers(CALLS[name](elsewhere))]
     assert elsewhere.vit.device.type == NAME
@@ -170,8 +177,8 @@ def test_what_runs_on_the_cpu_runs_on_another_device(name, task, elsewhere, monk
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_nothing_is_read_before_it_is_written(name, task):
-    wanted = numbers(CALLS[name](task))
+def test_nothing_is_read_before_it_is_written(name, task, plain):
+    wanted = plain(name)
     torch.use_deterministic_algorithms(True)
     try:  # memory that is asked for is filled with NaN
         found = numbers(CALLS[name](task))
