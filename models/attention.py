@@ -33,7 +33,7 @@ class Constant:
 
 
 @runtime_checkable
-class Table(Protocol):
+class BiasTable(Protocol):
     """A table on another tensor's device and in its dtype."""
 
     def like(self, other: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Rope:
         half: Whether a head's halves are rotated against one another, instead of neighbours.
     """
 
-    table: Table
+    table: BiasTable
     half: bool
 
     def __call__(

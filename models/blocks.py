@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .attention import Constant, JointNorm, Rope
 from .norms import Norm
-from .projections import Reads, Writes
+from .projections import HeadWrites, Reads
 
 ALL = slice(None)
 
@@ -51,7 +51,7 @@ class OpenBlock:
     norm1: Norm
     norm2: Norm
     reads: Reads
-    writes: Writes
+    writes: HeadWrites
     mlp: nn.Module | None
     n_heads: int
     d_head: int

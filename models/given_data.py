@@ -27,7 +27,7 @@ LABEL_COLUMNS = ("label", "labels", "target", "fine_label")
 
 
 @dataclass(frozen=True)
-class Part:
+class LazyImages:
     """Images that may not have been read yet, and their labels.
 
     Args:
@@ -101,7 +101,7 @@ def _splits(data: Mapping[str, Any]) -> dict[str, str]:
     return {"train": "train", "test": tests[0]}
 
 
-def part_of(data: Any, where: str, preprocess: Preprocess | None) -> Part:
+def part_of(data: Any, where: str, preprocess: Preprocess | None) -> LazyImages:
     """A pair of tensors, a data set or a loader, its labels read.
 
     Raises:
@@ -113,11 +113,11 @@ def part_of(data: Any, where: str, preprocess: Preprocess | None) -> Part:
         return _loader(data, where, preprocess)
     if not is_data_set(data):
         images, labels = _checked_pair(data, where)
-        return Part(labels, lambda rows: images[rows])
+        return LazyImages(labels, lambda rows: images[rows])
     return _data_set(data, where, preprocess)
 
 
-def _data_set(data: Any, where: str, preprocess: Preprocess | None) -> Part:
+def _data_set(data: Any, where: str, preprocess: Preprocess | None) -> LazyImages:
     """A map-style data set of (image, label) pairs, or of dicts."""
     if not hasattr(data, "__len__"):
         return _streamed(data, where)
@@ -128,10 +128,10 @@ def _data_set(data: Any, where: str, preprocess: Preprocess | None) -> Part:
         _require_same_labels(labels[rows], _tensor([label for _, label in items], where), where)
         return _stacked([_as_input(image, preprocess, where) for image, _ in items], preprocess, where)
 
-    return Part(labels, read, _class_names(data), type(_innermost(data)).__name__)
+    return LazyImages(labels, read, _class_names(data), type(_innermost(data)).__name__)
 
 
-def _loader(loader: Any, where: str, preprocess: Preprocess | None) -> Part:
+def _loader(loader: Any, where: str, preprocess: Preprocess | None) -> LazyImages:
     """A loader's data set, batched by its `collate_fn`; the loader's own order and batches don't matter."""
     if not hasattr(loader.dataset, "__len__"):
         return _streamed(loader, where)
@@ -148,10 +148,10 @@ def _loader(loader: Any, where: str, preprocess: Preprocess | None) -> Part:
         images = [_as_input(image, preprocess, where) for found, _ in batches for image in found]
         return _stacked(images, preprocess, where)
 
-    return Part(part.labels, read, part.class_names, part.name)
+    return LazyImages(part.labels, read, part.class_names, part.name)
 
 
-def _streamed(batches: Any, where: str) -> Part:
+def _streamed(batches: Any, where: str) -> LazyImages:
     """What can only be gone through from beginning to end is read whole."""
     items = [_split(item, where) for item in batches]
     singles = [isinstance(image, Tensor) and image.ndim == 3 for image, _ in items]
@@ -165,7 +165,7 @@ def _streamed(batches: Any, where: str) -> Part:
     return part_of((torch.cat(images), torch.cat(labels)), where, None)
 
 
-def _hugging_face(data: Any, where: str, preprocess: Preprocess | None) -> Part:
+def _hugging_face(data: Any, where: str, preprocess: Preprocess | None) -> LazyImages:
     """A data set with a column of images and one of labels; labels are read without decoding an image."""
     if not hasattr(data, "__len__"):
         raise DataError(f"{where} is streamed, but images are drawn from it: load it whole, without streaming=True.")
@@ -188,7 +188,7 @@ def _hugging_face(data: Any, where: str, preprocess: Preprocess | None) -> Part:
     info = getattr(data, "info", None)
     name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None)
     class_names = tuple(getattr(data.features[label], "names", None) or ())
-    return Part(labels, read, class_names, f"hf:{name}" if name else "Hugging Face")
+    return LazyImages(labels, read, class_names, f"hf:{name}" if name else "Hugging Face")
 
 
 def _column(kinds: Mapping[str, str], kind: str, names: Sequence[str]) -> str | None:

@@ -196,7 +196,7 @@ def gated_reads(reads: Reads, gate: nn.Linear, n_heads: int) -> Reads:
     return CallableReads(parts)
 
 
-class Writes(ABC):
+class HeadWrites(ABC):
     """From all heads' outputs to the residual."""
 
     @abstractmethod
@@ -218,7 +218,7 @@ class Writes(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearWrites(Writes):
+class LinearWrites(HeadWrites):
     """A linear layer, or some of its columns, and a LayerScale.
 
     Args:
@@ -256,7 +256,7 @@ class LinearWrites(Writes):
 
 
 @dataclass(frozen=True, eq=False)
-class IdentityWrites(Writes):
+class IdentityWrites(HeadWrites):
     """Heads that stand beside one another in the residual, without a projection.
 
     Args:
@@ -285,7 +285,7 @@ class IdentityWrites(Writes):
 
 
 @dataclass(frozen=True, eq=False)
-class ManyWrites(Writes):
+class ManyWrites(HeadWrites):
     """Heads of several attentions beside one another, each with its own projection, and some that write nothing.
 
     Args:
@@ -293,7 +293,7 @@ class ManyWrites(Writes):
         n_rows: Entries in all, those of heads that write nothing behind the others; None for no such heads.
     """
 
-    several: tuple[Writes, ...]
+    several: tuple[HeadWrites, ...]
     n_rows: int | None = None
 
     def weight(self) -> Tensor:

@@ -92,11 +92,11 @@ class Moments:
         n = np.maximum(self._counts, 1)
         variance = np.maximum(self._sums[2] / n - self.mean**2, 0) * (n / np.maximum(n - 1, 1))
         std_err = np.where(n > 1, np.sqrt(variance / n), np.nan)
-        found = Spread(self.mean, self._sums[1] / n, std_err)
+        found = EffectStatistics(self.mean, self._sums[1] / n, std_err)
         return scores_of(self._graph, task, algorithm, options, found, n_pairs=self.n_pairs, diagnostics=diagnostics)
 
 
-class Spread(NamedTuple):
+class EffectStatistics(NamedTuple):
     """Mean over pairs, mean of absolute values and the mean's standard error, each (edge,)."""
 
     values: NDArray[np.float64]
@@ -104,7 +104,7 @@ class Spread(NamedTuple):
     std_err: NDArray[np.float64]
 
 
-def spread(effects: NDArray[np.float64]) -> Spread:
+def spread(effects: NDArray[np.float64]) -> EffectStatistics:
     """Of effects (pair, edge), NaN where an edge does not occur in a pair; the standard error of one pair is NaN."""
     n = len(effects)
     occurs = ~np.isnan(effects)
@@ -112,9 +112,9 @@ def spread(effects: NDArray[np.float64]) -> Spread:
         n = np.maximum(occurs.sum(0), 1)
         mean, mean_abs = (np.where(occurs, values, 0).sum(0) / n for values in (effects, np.abs(effects)))
         squares = np.where(occurs, np.square(effects - mean), 0).sum(0)
-        return Spread(mean, mean_abs, np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan))
+        return EffectStatistics(mean, mean_abs, np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan))
     std_err = effects.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(effects.shape[1], np.nan)
-    return Spread(effects.mean(0), np.abs(effects).mean(0), std_err)
+    return EffectStatistics(effects.mean(0), np.abs(effects).mean(0), std_err)
 
 
 def scores_of(
@@ -122,7 +122,7 @@ def scores_of(
     task: Task,
     algorithm: str,
     options: Mapping[str, Any],
-    found: Spread,
+    found: EffectStatistics,
     *,
     exact: bool | NDArray[np.bool_] = False,
     n_pairs: int | None = None,

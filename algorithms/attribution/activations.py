@@ -29,7 +29,7 @@ from ...models.hooked import HookedViT
 from ..registry import Range, algorithm, chosen
 from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients
-from .plan import Plan, path_points
+from .gradient_method import GradientMethod, path_points
 from .tape import Deltas, Rules, Tape, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import inside_scores
 
@@ -67,12 +67,12 @@ def eap_ig_activations(
         GraphError: The graph was compiled for another model.
     """
     points, options = path_points(steps, rule), chosen("eap_ig_activations", locals()).record()
-    plan = _Levels(graph, task, freeze_norm, memory, progress, "eap_ig_activations", points)
-    return plan.run().scores(task, "eap_ig_activations", options)
+    method = _Levels(graph, task, freeze_norm, memory, progress, "eap_ig_activations", points)
+    return method.run().scores(task, "eap_ig_activations", options)
 
 
 @dataclass(frozen=True)
-class _Levels(Plan):
+class _Levels(GradientMethod):
     points: tuple[float, ...] = ()
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
@@ -130,32 +130,34 @@ def _levels(graph: Graph, vit: HookedViT, deltas: Deltas) -> Iterator[_Level]:
 class _Run:
     """Clean runs of a batch in which one level is ablated by degrees."""
 
-    plan: _Levels
+    method: _Levels
     embedded: Tensor
     metric: Callable[[Tensor], Tensor]
 
     def gradients(self, level: _Level) -> Gradients:
         """Gradients averaged over a level's path."""
-        found = Gradients(self.plan.task.vit, freeze_norm=self.plan.freeze_norm)
-        for point in self.plan.points:
+        found = Gradients(self.method.task.vit, freeze_norm=self.method.freeze_norm)
+        for point in self.method.points:
             gone = (1 - point) * level.difference
             start = self.embedded - gone if level.place == "input" else self.embedded
-            found.add(self._tape(start, _Without(level.place, level.layer, gone)), 1 / len(self.plan.points))
+            found.add(self._tape(start, _Without(level.place, level.layer, gone)), 1 / len(self.method.points))
         return found
 
     def inside(self, layer: int, clean: tuple[Tensor, Tensor], ablated: tuple[Tensor, Tensor]) -> Tensor:
         """Scores of a layer's edges inside heads, averaged over the path of its keys and values."""
-        graph, block = self.plan.graph, self.plan.task.vit.blocks[layer]
+        graph, block = self.method.graph, self.method.task.vit.blocks[layer]
         total = self.embedded.new_zeros(())
-        for point in self.plan.points:
+        for point in self.method.points:
             k, v = (torch.lerp(theirs, own, point) for theirs, own in zip(ablated, clean, strict=True))
             taped = self._tape(self.embedded, _Replaced(layer, (k, v)), inside=True).layers[layer]
             total = total + inside_scores(graph, block, taped, ablated, clean, "linear", seen=(k, v))
-        return total / len(self.plan.points)
+        return total / len(self.method.points)
 
     def _tape(self, start: Tensor, rules: Rules, *, inside: bool = False) -> Tape:
-        freeze_norm = self.plan.freeze_norm
-        return record_tape(self.plan.task.vit, start, self.metric, freeze_norm=freeze_norm, inside=inside, rules=rules)
+        freeze_norm = self.method.freeze_norm
+        return record_tape(
+            self.method.task.vit, start, self.metric, freeze_norm=freeze_norm, inside=inside, rules=rules
+        )
 
 
 @dataclass(frozen=True, eq=False)

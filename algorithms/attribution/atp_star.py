@@ -43,7 +43,7 @@ from ...models.hooked import HookedViT
 from ..registry import algorithm, chosen
 from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients, slices
-from .plan import Plan, require_slope_at_clean
+from .gradient_method import GradientMethod, require_slope_at_clean
 from .tape import PLAIN, Deltas, LayerTape, Rules, Tape, make_ablated, make_deltas, record_tape
 from .token_edges import Grouped, exchanged, grouped, inside_scores, without_each
 
@@ -218,12 +218,12 @@ def atp_star(
             "grad_drop=True leaves out one layer at a time, and a model of one layer has no other: pass "
             "grad_drop=False."
         )
-    plan = _Star(graph, task, freeze_norm, memory, progress, "atp_star", grad_drop)
-    return plan.run().scores(task, "atp_star", chosen("atp_star", locals()).record())
+    method = _Star(graph, task, freeze_norm, memory, progress, "atp_star", grad_drop)
+    return method.run().scores(task, "atp_star", chosen("atp_star", locals()).record())
 
 
 @dataclass(frozen=True)
-class _Star(Plan):
+class _Star(GradientMethod):
     grad_drop: bool = False
 
     @property

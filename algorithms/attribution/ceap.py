@@ -36,8 +36,8 @@ from ...circuits.tasks.task import Pairs, Task
 from ..registry import Range, algorithm, chosen
 from .accumulate import ChunkSums, Totals
 from .contraction import Contraction, Gradients
-from .plan import Plan
-from .tape import Ablated, Writes, make_deltas, record_tape, record_writes
+from .gradient_method import GradientMethod
+from .tape import Ablated, RunWrites, make_deltas, record_tape, record_writes
 from .token_edges import inside_scores
 
 
@@ -109,7 +109,7 @@ def ceap(
 
 
 @dataclass(frozen=True)
-class _Conductance(Plan):
+class _Conductance(GradientMethod):
     steps: int = 5
 
     def pairs_at_once(self, *, points: int = 1, kept: float = 0.0) -> int:
@@ -137,8 +137,8 @@ class _Conductance(Plan):
         contraction: Contraction,
         middle: Tensor,
         metric: Callable[[Tensor], Tensor],
-        before: Writes,
-        after: Writes,
+        before: RunWrites,
+        after: RunWrites,
     ) -> Iterator[tuple[EdgeBlock, Tensor]]:
         """Scores of one step; the writes at its start are used up."""
         vit = self.task.vit

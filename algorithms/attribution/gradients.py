@@ -20,7 +20,7 @@ from ...circuits.graph import Graph
 from ...circuits.scores import Scores
 from ...circuits.tasks.task import Task
 from ..registry import Range, algorithm, chosen
-from .plan import PathPlan, path_points, require_slope_at_clean
+from .gradient_method import PathGradients, path_points, require_slope_at_clean
 
 
 @algorithm
@@ -52,8 +52,8 @@ def eap(
     """
     require_slope_at_clean(task, "eap")
     options = chosen("eap", locals()).record()
-    plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap", form=softmax)
-    return plan.run().scores(task, "eap", options)
+    method = PathGradients(graph, task, freeze_norm, memory, progress, "eap", form=softmax)
+    return method.run().scores(task, "eap", options)
 
 
 @algorithm
@@ -91,10 +91,10 @@ def eap_ig(
         GraphError: The graph was compiled for another model.
     """
     options = chosen("eap_ig", locals()).record()
-    plan = PathPlan(graph, task, freeze_norm, memory, progress, "eap_ig", points=path_points(steps, rule))
-    moments = plan.run()
-    diagnostics = plan.completeness(moments)
+    method = PathGradients(graph, task, freeze_norm, memory, progress, "eap_ig", points=path_points(steps, rule))
+    moments = method.run()
+    diagnostics = method.completeness(moments)
     if report_error:
-        finer = replace(plan, points=path_points(2 * steps, rule)).run().mean
+        finer = replace(method, points=path_points(2 * steps, rule)).run().mean
         diagnostics["error_vs_double"] = float(np.abs(moments.mean - finer).sum() / max(np.abs(finer).sum(), 1e-30))
     return moments.scores(task, "eap_ig", options, diagnostics=diagnostics)

@@ -36,7 +36,7 @@ from ...models import processes
 from ...models.watching import progress_bar
 from ..engines.flips import flips_sizes, measure_flips
 from ..registry import Range, algorithm, chosen, least_memory, run_algorithm
-from .accumulate import Spread, scores_of, spread
+from .accumulate import EffectStatistics, scores_of, spread
 from .exact import single_effects
 
 QUIET = 1e-4
@@ -104,7 +104,7 @@ class _Doubts:
         self.exact = np.zeros(len(graph), dtype=bool)  # measured alone
         self.settled = np.zeros(len(graph), dtype=bool)  # as 0, together with others
         self.bound = np.full(len(graph), np.inf)  # what an edge's group moves
-        self.found = Spread(*np.zeros((3, len(graph))))
+        self.found = EffectStatistics(*np.zeros((3, len(graph))))
         self.n_tests = self.n_zero = 0
 
     def settle(self) -> None:

@@ -39,7 +39,7 @@ from ...models.hooked import HookedViT
 from ...models.mlps import GatedMlp, PackedMlp, PlainMlp
 from ...models.norms import open_norm
 from ..registry import algorithm, chosen
-from .plan import PathPlan, require_slope_at_clean
+from .gradient_method import PathGradients, require_slope_at_clean
 from .tape import Rules
 
 Attention = Literal["half", "pattern", "gradient"]
@@ -201,5 +201,5 @@ def relp(
     rules = RelevanceRules(task.vit, attention)
     patterns = graph.cfg.n_heads * graph.cfg.tokens.n_tokens / graph.cfg.d_model  # one layer's, in residuals
     kept = 3 + 3 * patterns if attention == "half" else 0.0
-    plan = PathPlan(graph, task, True, memory, progress, "relp", form=attention, rules=rules, kept=kept)
-    return plan.run().scores(task, "relp", chosen("relp", locals()).record())
+    method = PathGradients(graph, task, True, memory, progress, "relp", form=attention, rules=rules, kept=kept)
+    return method.run().scores(task, "relp", chosen("relp", locals()).record())

@@ -54,7 +54,7 @@ PLAIN = Rules()
 
 
 @dataclass(frozen=True, eq=False)
-class Writes:
+class RunWrites:
     """What a run wrote, block by block; in the last block at the read tokens only.
 
     Args:
@@ -105,7 +105,7 @@ class Tape:
         grad_read: Gradient at the residual that the readout reads, (pair, read token, model).
     """
 
-    writes: Writes
+    writes: RunWrites
     layers: list[LayerTape]
     grad_read: Tensor
 
@@ -143,7 +143,9 @@ def _all(values: Tensor) -> Tensor:
     return values
 
 
-def record_writes(vit: HookedViT, embedded: Float[Tensor, "pair token model"], *, keys_values: bool = False) -> Writes:
+def record_writes(
+    vit: HookedViT, embedded: Float[Tensor, "pair token model"], *, keys_values: bool = False
+) -> RunWrites:
     """What a run from the residual in front of block 0 writes; call it under `vit.borrowed()` and without gradients.
 
     Args:
@@ -151,7 +153,7 @@ def record_writes(vit: HookedViT, embedded: Float[Tensor, "pair token model"], *
         embedded: Where the run starts.
         keys_values: Whether keys and values are wanted.
     """
-    writes = Writes(embedded, [], [], embedded, [])
+    writes = RunWrites(embedded, [], [], embedded, [])
     read = embedded
     for block, layer in zip(vit.blocks, _layers(vit, embedded, freeze_norm=False), strict=True):
         writes.z.append(layer.written)
@@ -159,7 +161,7 @@ def record_writes(vit: HookedViT, embedded: Float[Tensor, "pair token model"], *
         if keys_values:
             writes.keys_values.append(block.split(layer.fused)[1:])
         read = layer.after
-    return Writes(embedded, writes.z, writes.mlps, read, writes.keys_values)
+    return RunWrites(embedded, writes.z, writes.mlps, read, writes.keys_values)
 
 
 def record_tape(
@@ -206,7 +208,7 @@ def record_tape(
     z = [layer.written.detach() for layer in layers]
     mlps = [layer.mlp_out.detach() for layer in layers]
     own = [block.split(layer.fused.detach())[1:] for block, layer in zip(vit.blocks, layers, strict=True)]
-    writes = Writes(start.detach(), z, mlps, read.detach(), own if inside else [])
+    writes = RunWrites(start.detach(), z, mlps, read.detach(), own if inside else [])
     return Tape(writes, taped, grad_read)
 
 
@@ -241,7 +243,7 @@ class Ablated:
     """
 
     embedded: Float[Tensor, "pair token model"]
-    writes: Writes | None
+    writes: RunWrites | None
     values: Float[Tensor, "source pair token model"] | None
     keys_values: KeysValues
 
@@ -272,7 +274,7 @@ def _keys_values(vit: HookedViT, values: Tensor) -> KeysValues:
     return found
 
 
-def make_deltas(vit: HookedViT, clean: Writes, ablated: Ablated) -> Deltas:
+def make_deltas(vit: HookedViT, clean: RunWrites, ablated: Ablated) -> Deltas:
     """The deltas of a batch. They take the place of the ablated run's writes, which are gone afterwards.
 
     By linearity of the output projection, a head's delta is its write of the difference of z.

@@ -186,10 +186,10 @@ class HeadCatalogue(Tabular):
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.contact_sheet import Card, draw_contact_sheet
+        from ...circuits.draw.contact_sheet import SheetCard, draw_contact_sheet
 
         cards = [
-            Card(
+            SheetCard(
                 f"{entry.head}  {entry.name}",
                 _note(entry),
                 (list(entry.looking.values())[-1].map, entry.offsets),

@@ -216,7 +216,7 @@ class NeuronCatalogue(Tabular):
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.contact_sheet import Card, draw_contact_sheet
+        from ...circuits.draw.contact_sheet import SheetCard, draw_contact_sheet
 
         cards = []
         for shown in self.pictures:
@@ -227,6 +227,6 @@ class NeuronCatalogue(Tabular):
                 said = f"false alarms {self.alarms.share[shown.row]:.2f} (chance {self.alarms.chance[shown.row]:.2f})"
             strong = self.alarms is not None and bool(self.alarms.ratio[shown.row] < self.alarms.level)
             bars = self.histograms[shown.row].astype(np.float64)
-            cards.append(Card(title_of, said, (), shown.crops, shown.boxes, strong, bars))
+            cards.append(SheetCard(title_of, said, (), shown.crops, shown.boxes, strong, bars))
         headings = ("histogram", "fires most")
         return draw_contact_sheet(cards, path, headings=headings, title=title or self.headline)

@@ -181,12 +181,12 @@ class MovedOutliers(Tabular):
         Raises:
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.contact_sheet import Card, draw_contact_sheet
+        from ...circuits.draw.contact_sheet import SheetCard, draw_contact_sheet
 
         cards = []
         for image in images:
             maps = (self.before.maps[-1, image], self.after.maps[-1, image], self.before.outliers[-1, image])
             cards.append(
-                Card(f"image {image}", "", [one.reshape(self.grid).astype(np.float64) for one in maps], (), ())
+                SheetCard(f"image {image}", "", [one.reshape(self.grid).astype(np.float64) for one in maps], (), ())
             )
         return draw_contact_sheet(cards, path, headings=("as it is", "moved", "outliers"), title=title or self.headline)

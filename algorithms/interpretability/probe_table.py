@@ -210,7 +210,7 @@ class ProbeTable(Tabular):
             DataError: No maps were kept.
             FormatError: The ending is not known, or the file cannot be written.
         """
-        from ...circuits.draw.contact_sheet import Card, draw_contact_sheet
+        from ...circuits.draw.contact_sheet import SheetCard, draw_contact_sheet
 
         maps = self._maps()
         shown = [place for place, name in enumerate(self.places) if not name.endswith("mid")][-14:]
@@ -218,6 +218,6 @@ class ProbeTable(Tabular):
         for image in images:
             held = maps.scores[shown, image][..., target] - maps.scores[shown, image][..., foil]
             said = f"image {image}: {self.classes[maps.labels[image]]}"
-            cards.append(Card(said, f"{self.classes[target]} less {self.classes[foil]}", list(held), (), ()))
+            cards.append(SheetCard(said, f"{self.classes[target]} less {self.classes[foil]}", list(held), (), ()))
         headings = [self.places[place] for place in shown]
         return draw_contact_sheet(cards, path, headings=headings, title=title or f"{self.model}: what each patch holds")

@@ -38,7 +38,7 @@ SHARES, LEVELS = np.arange(1, 21) / 20, np.arange(1, 20) / 20
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class MapQuality:
     """One kind of map.
 
     Args:
@@ -68,10 +68,10 @@ class SegmentationTable(Tabular):
     )
 
     model: str
-    judged: Mapping[str, Judged]
+    judged: Mapping[str, MapQuality]
     method: Mapping[str, Any]
 
-    def __getitem__(self, name: str) -> Judged:
+    def __getitem__(self, name: str) -> MapQuality:
         return self.judged[name]
 
     @property
@@ -189,7 +189,7 @@ def _judge_model(
     folds: NDArray[np.int64],
     through: FittedLens | None,
     memory: int,
-) -> dict[str, Judged]:
+) -> dict[str, MapQuality]:
     maps = patch_scores(vit, images, targets, through=through, memory=memory)
     return {
         "lens": judge_scores(maps.lens, cover, folds, lambda layer: layer_label(vit, "lens", layer)),
@@ -204,7 +204,7 @@ def judge_scores(
     cover: Float64[np.ndarray, "image patch"],
     folds: NDArray[np.int64],
     named: Any,
-) -> Judged:
+) -> MapQuality:
     """IoU with the layer and the share or level that are best on the other folds, and AUC with that layer."""
     ious = np.stack([ious_by_rule(one, cover) for one in scores])  # layer, image, rule
     n_rules = ious.shape[-1]
@@ -215,7 +215,7 @@ def judge_scores(
     layer, rule = divmod(int(ious.mean(1).argmax()), n_rules)
     level = rule - len(SHARES)
     kept = f"{SHARES[rule]:.0%} of the patches" if level < 0 else f"scores above {LEVELS[level]:.0%} of the range"
-    return Judged(ious[layers, rows, rules], areas[layers, rows], f"{named(layer)}, {kept}")
+    return MapQuality(ious[layers, rows, rules], areas[layers, rows], f"{named(layer)}, {kept}")
 
 
 def _judge_labels(
@@ -223,14 +223,14 @@ def _judge_labels(
     cover: Float64[np.ndarray, "image patch"],
     folds: NDArray[np.int64],
     vit: HookedViT,
-) -> Judged:
+) -> MapQuality:
     """IoU of the patches that name the target, at the layer that is best on the other folds."""
     kept = (labels * cover).sum(-1)
     ious = kept / (cover.sum(-1) + (labels * (1 - cover)).sum(-1))
     rows, layer = np.arange(len(folds)), int(ious.mean(1).argmax())
     found, share = _picked(ious, folds), labels[layer].mean()
     areas = np.stack([aucs(one.astype(np.float64), cover) for one in labels])
-    return Judged(
+    return MapQuality(
         ious[found, rows], areas[found, rows], f"{layer_label(vit, 'lens', layer)}, {share:.0%} of the patches"
     )
 
@@ -271,14 +271,14 @@ def aucs(
     return np.where(pairs > 0, wins / np.where(pairs > 0, pairs, 1), np.nan)
 
 
-def _averaged(copies: list[Judged]) -> Judged:
+def _averaged(copies: list[MapQuality]) -> MapQuality:
     iou, auc = (np.mean([getattr(one, name) for one in copies], axis=0) for name in ("iou", "auc"))
-    return Judged(iou, auc, f"of each of {len(copies)} copies")
+    return MapQuality(iou, auc, f"of each of {len(copies)} copies")
 
 
 def _baselines(
     grid: tuple[int, int], cover: Float64[np.ndarray, "image patch"], folds: NDArray[np.int64]
-) -> dict[str, Judged]:
+) -> dict[str, MapQuality]:
     row, column = (np.abs(np.arange(n) - (n - 1) / 2) / n for n in grid)
     near = -np.maximum(row[:, None], column[None, :]).ravel()
     box = judge_scores(np.broadcast_to(near, (1, *cover.shape)).copy(), cover, folds, lambda _: "middle")
@@ -286,8 +286,8 @@ def _baselines(
     best = ious_by_count(cover)
     return {
         "centre box": box,
-        "everything": Judged(cover.mean(1), none, "100% of the patches"),
-        "ceiling": Judged(best, aucs(cover, cover), "the best patches of each image"),
+        "everything": MapQuality(cover.mean(1), none, "100% of the patches"),
+        "ceiling": MapQuality(best, aucs(cover, cover), "the best patches of each image"),
     }
 
 

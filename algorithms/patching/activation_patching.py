@@ -39,9 +39,9 @@ from ...models.config import VitConfig
 from ...models.watching import progress_bar
 from .patch_points import (
     PER_HEAD,
-    Contrast,
     PatchPoint,
     PatchValues,
+    RunContrast,
     What,
     clean_embedded,
     contrasted,
@@ -162,7 +162,7 @@ class _Patches:
         """Of one batch of pairs: effects and flips (pair, layer, head, column), the metric of both runs (pair,)."""
         vit = self.task.vit
         clean, corrupt = clean_embedded(vit, batch), baseline.start(batch)
-        contrast = Contrast.of(self.task, batch, clean, corrupt, self.direction)
+        contrast = RunContrast.of(self.task, batch, clean, corrupt, self.direction)
         base = clean if self.direction == "noising" else corrupt
         values, flips = [], []
         for point, donated in zip(patch_points(vit, base, self.what), donor(batch), strict=True):

@@ -49,7 +49,7 @@ from ...models.hooked import HookedViT
 from ...models.threads import is_small
 from ...models.watching import progress_bar
 from ..discovery import N_PATCHED
-from .patch_points import Contrast, clean_embedded
+from .patch_points import RunContrast, clean_embedded
 
 _AT_ONCE = 1 << 26  # bytes of runs on a CPU: of more, caches hold less (DeiT-Tiny: 8 runs take .07 s each, 32 .10 s)
 
@@ -252,7 +252,7 @@ def _measure(
             each = [torch.stack(own) for own in logits]  # pair, run, class
             signs, foil, full = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device), each[-1][:, 0]
             for parts, own in zip(found, each, strict=True):
-                contrast = Contrast(task.metric, own[:, 0], own[:, 1], direction, signs, foil, batch.wanted(full))
+                contrast = RunContrast(task.metric, own[:, 0], own[:, 1], direction, signs, foil, batch.wanted(full))
                 values = (part.cpu().numpy() for part in contrast(own[:, 2:]))
                 parts.append((*values, *contrast.ends()))
     return [[np.concatenate(parts) for parts in zip(*own, strict=True)] for own in found]

@@ -283,7 +283,7 @@ def contrasted(task: Task, pairs: Pairs | None) -> Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Contrast:
+class RunContrast:
     """The clean and the corrupted run of a batch, between which patched runs lie.
 
     Args:
@@ -313,7 +313,7 @@ class Contrast:
         clean: Float[Tensor, "pair token model"],
         corrupt: Float[Tensor, "pair token model"],
         direction: str,
-    ) -> Contrast:
+    ) -> RunContrast:
         """From the pairs and the residuals in front of block 0."""
         vit = task.vit
         ends = [vit.readout.logits(vit.run_blocks(embedded)) for embedded in (clean, corrupt)]

@@ -35,7 +35,7 @@ from ...models.hooked import HookedViT
 from ...models.watching import progress_bar
 from ..engines.flips import make_run, measure_changes, trial_sizes
 from ..engines.source_deltas import Ends
-from .patch_points import Contrast, contrasted
+from .patch_points import RunContrast, contrasted
 
 Edges = tuple[EdgeSet, ...]
 
@@ -156,7 +156,7 @@ def _measure(
 
     def one(batch: Pairs) -> tuple[np.ndarray, ...]:
         ends = Ends.of(vit, batch, baseline)
-        contrast = Contrast.of(task, batch, ends.embedded, ends.other, direction)
+        contrast = RunContrast.of(task, batch, ends.embedded, ends.other, direction)
         logits = _logits(vit, graph, cells, ends if direction == "noising" else ends.swapped(), memory, at_once)
         bar.update(len(cells.edges) * len(batch))
         values, flips = contrast(logits)

@@ -40,11 +40,11 @@ from ...models import processes
 from ...models.errors import GraphError, TaskError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import ChunkSums, Moments
-from ..attribution.plan import PathPlan, path_points
+from ..attribution.gradient_method import PathGradients, path_points
 from ..engines.flips import changeable, make_run, measure_changes, trial_sizes
 from ..engines.pruned_run import PrunedRun
 from ..engines.source_deltas import Ends
-from .patch_points import Contrast, contrasted
+from .patch_points import RunContrast, contrasted
 
 if TYPE_CHECKING:
     import pandas
@@ -337,7 +337,7 @@ def _exactly(
         corrupt = vit.readout.logits(vit.run_blocks(ends.other))
         signs, shown = task.signs(batch).to(vit.device), (batch.sign < 0).to(vit.device)
         full = None if mask is None else vit(batch.clean)
-        contrast = Contrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
+        contrast = RunContrast(task.metric, run.logits, corrupt, "noising", signs, shown, full)
         changes = [tuple(part.own(edges).tolist()) for edges in flows.edges.values()]
         values, flips = contrast(_changed(run, changes, max(1, at_once // len(batch)), bar))
         return values.cpu().numpy(), flips.cpu().numpy(), *contrast.ends()
@@ -405,15 +405,17 @@ def _by_gradient(
 ) -> tuple[np.ndarray, ...]:
     """The same as `_exactly`, first order: nothing is known of flips."""
     vit, scores = task.vit, _PairScores(flows)
-    plan = PathPlan(flows.graph, task, True, memory, progress, "token_flow", points=path_points(steps, "midpoint"))
-    plan.run(scores, pairs)
+    method = PathGradients(
+        flows.graph, task, True, memory, progress, "token_flow", points=path_points(steps, "midpoint")
+    )
+    method.run(scores, pairs)
     signs = task.signs(pairs).numpy()
     values = signs[:, None] * scores.values()
     baseline = make_baseline(vit, task.ablation, task.reference, memory=memory)
 
     def ends_of(batch: Pairs) -> tuple[np.ndarray, ...]:
         given = Ends.of(vit, batch, baseline)
-        return tuple(Contrast.of(task, batch, given.embedded, given.other, "noising").ends())
+        return tuple(RunContrast.of(task, batch, given.embedded, given.other, "noising").ends())
 
     chunks = list(pairs.batches(chunk_size(vit, len(pairs), plan.pairs_at_once())))
     with torch.no_grad(), vit.borrowed():

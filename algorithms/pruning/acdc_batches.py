@@ -40,7 +40,7 @@ class AdaptiveBatch:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class BatchSizes:
     """How much is held at once. Beside these, all pairs' writes and shadows are held: 4 tensors per layer, and 4.
 
     Args:
@@ -56,7 +56,7 @@ class Sizes:
     place: int
 
     @classmethod
-    def of(cls, graph: Graph, task: Task, memory: int) -> Sizes:
+    def of(cls, graph: Graph, task: Task, memory: int) -> BatchSizes:
         """The sizes that a budget of bytes allows."""
         cfg, n_pairs = task.vit.cfg, len(task.searched)
         place = width_of(task.vit, cfg.d_model)
@@ -81,6 +81,6 @@ def require_acdc_memory(graph: Graph, task: Task, memory: int, least: int = 0) -
         MemoryTooSmallError: It does not.
     """
     asked = [lambda some, size=size: size(some // 2) for size in masks_sizes(task.vit, task.ablation)]
-    n, sizes = len(task.searched), lambda some: Sizes.of(graph, task, some)
+    n, sizes = len(task.searched), lambda some: BatchSizes.of(graph, task, some)
     what = f"acdc of {n} {'pair' if n == 1 else 'pairs'} on {graph.cfg.name}, all of which are held"
     require_memory(memory, what, sizes, *asked, least=least)

@@ -33,13 +33,13 @@ from ...models import processes
 from ...models.devices import pace
 from ...models.errors import FormatError
 from ...models.watching import progress_bar
-from ..attribution.accumulate import Spread, scores_of
+from ..attribution.accumulate import EffectStatistics, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
 from ..engines.part_run import PartRun
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
 from ..registry import Chosen
-from .acdc_batches import AdaptiveBatch, Sizes
+from .acdc_batches import AdaptiveBatch, BatchSizes
 from .journal import Journal, scores_digest, search_identity
 
 ROUNDING = 30  # machine epsilons, times the largest metric of a pair: 50 times the largest error that was measured
@@ -90,7 +90,7 @@ class AcdcSearch:
         """The state of the full model, in chunks of pairs, of which this process holds its own."""
         task, vit = self.task, self.task.vit
         self.baseline: Baseline = make_baseline(vit, task.ablation, task.reference, memory=self.plan.memory)
-        sizes = self.sizes = Sizes.of(self.graph, task, self.plan.memory)
+        sizes = self.sizes = BatchSizes.of(self.graph, task, self.plan.memory)
         parts = parts_of(self.graph, task.searched)
         chunks = [(part, batch) for part in parts for batch in part.pairs.batches(sizes.pairs)]
         cache, self._rows, self._n_chunks = sizes.cache // len(chunks), rows_of(parts), len(chunks)
@@ -303,7 +303,7 @@ class AcdcSearch:
             "ties": float(found.ties),
             "metric": float(self.now.mean()),
         }
-        told, how = Spread(*found.figures), {"exact": found.measured, "diagnostics": diagnostics}
+        told, how = EffectStatistics(*found.figures), {"exact": found.measured, "diagnostics": diagnostics}
         return scores_of(self.graph, self.task, "acdc", self.plan.options, told, **how)
 
 

@@ -44,7 +44,7 @@ from ...circuits.sizes import Size, edges_of, largest_within
 from ...circuits.tasks.task import Task
 from ...models.settings import COUNTS, SEEDS, Range
 from ...models.watching import progress_bar
-from ..attribution.accumulate import Spread, scores_of
+from ..attribution.accumulate import EffectStatistics, scores_of
 from ..engines.flips import flips_sizes
 from ..registry import algorithm, chosen, least_memory, scored_by
 from .budget_loss import EXACT_UP_TO
@@ -143,7 +143,7 @@ def masks_asked(plan: MaskPlan) -> list[Callable[[int], object]]:
 
 def _circuit(plan: MaskPlan, n: int, probability: NDArray[np.float64], progress: bool | None) -> Circuit:
     task = plan.task
-    told = Spread(probability, probability.copy(), np.full(len(probability), np.nan))
+    told = EffectStatistics(probability, probability.copy(), np.full(len(probability), np.nan))
     scores = scores_of(plan.graph, task, "learned_masks", plan.options, told)
     provenance = {"algorithm": "learned_masks", "options": plan.options, "selection": "learned_masks", "n": n}
     mask = largest_within(plan.graph, scores.ranking(), n)

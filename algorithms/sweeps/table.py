@@ -106,7 +106,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | {"undefined": "; ".join(f"{name}: {reason}" for name, reason in missing.items())}
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A cell of a table: what it shows, what it is sorted by (empty values go to the end), and its class."""
 
     content: Any
@@ -159,7 +159,7 @@ def _names(outcomes: Sequence[Outcome]) -> list[str]:
     return [name for name in COLUMNS if not reports or any(figure_of(report, name) for report in reports)]
 
 
-def _seeds(outcomes: Sequence[Outcome], figures: Sequence[str]) -> list[list[Cell]]:
+def _seeds(outcomes: Sequence[Outcome], figures: Sequence[str]) -> list[list[TableCell]]:
     """Rows that put the seeds of each search together; none if there is one seed only."""
     together: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -167,12 +167,12 @@ def _seeds(outcomes: Sequence[Outcome], figures: Sequence[str]) -> list[list[Cel
         together.setdefault((cell.model, cell.task, cell.algorithm), []).append(outcome)
     if max(map(len, together.values()), default=0) < 2:
         return []
-    return [[*(Cell(name, name) for name in names), *_spread(same, figures)] for names, same in together.items()]
+    return [[*(TableCell(name, name) for name in names), *_spread(same, figures)] for names, same in together.items()]
 
 
-def _spread(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Cell]:
+def _spread(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[TableCell]:
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
-    cells = [Cell(f"{len(reports)} of {len(outcomes)}", str(len(reports)), "n")]
+    cells = [TableCell(f"{len(reports)} of {len(outcomes)}", str(len(reports)), "n")]
     cells.append(_range([float(report.n_edges) for report in reports], ",.0f"))
     for name in names:
         figures = [figure for report in reports if (figure := figure_of(report, name)) is not None]
@@ -180,50 +180,50 @@ def _spread(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Cell]:
     return cells
 
 
-def _range(values: Sequence[float], form: str) -> Cell:
+def _range(values: Sequence[float], form: str) -> TableCell:
     if not values:
-        return Cell(NONE, "", "n")
+        return TableCell(NONE, "", "n")
     mean = sum(values) / len(values)
     return _with_small(f"{mean:{form}}", f"{min(values):{form}} to {max(values):{form}}", repr(mean))
 
 
-def _with_small(content: str, below: str, value: str) -> Cell:
+def _with_small(content: str, below: str, value: str) -> TableCell:
     """A number with something small below it."""
-    return Cell(markup("{}<small>{}</small>").format(content, below), value, "n")
+    return TableCell(markup("{}<small>{}</small>").format(content, below), value, "n")
 
 
-def _page_row(outcome: Outcome, names: Sequence[str]) -> list[Cell]:
+def _page_row(outcome: Outcome, names: Sequence[str]) -> list[TableCell]:
     cell, report = outcome.cell, outcome.report
-    named = [Cell(name, name) for name in (cell.model, cell.task, cell.algorithm)]
-    named += [Cell(str(cell.seed), str(cell.seed), "n"), _status(outcome)]
+    named = [TableCell(name, name) for name in (cell.model, cell.task, cell.algorithm)]
+    named += [TableCell(str(cell.seed), str(cell.seed), "n"), _status(outcome)]
     if report is None:
-        return [*named, *[Cell(NONE, "", "n")] * (1 + len(names)), Cell("", "")]
+        return [*named, *[TableCell(NONE, "", "n")] * (1 + len(names)), TableCell("", "")]
     figures = [_figure(figure_of(report, name)) for name in names]
-    return [*named, _size(report), *figures, Cell(markup(sparkline(report)), "")]
+    return [*named, _size(report), *figures, TableCell(markup(sparkline(report)), "")]
 
 
-def _size(report: Report) -> Cell:
+def _size(report: Report) -> TableCell:
     nodes = report.method.get("n_nodes")
     kept = f"{report.n_edges:,}" if nodes is None else f"{nodes} nodes, {report.n_edges:,}"
     share = f"of {report.n_graph:,} ({report.n_edges / report.n_graph:.1%})"
     return _with_small(kept, share, str(report.n_edges))
 
 
-def _figure(figure: Figure | None) -> Cell:
+def _figure(figure: Figure | None) -> TableCell:
     if figure is None or figure.value is None:
         said = (NONE, "the report has no such figure") if figure is None else ("undefined", figure.reason)
-        return Cell(markup('<span class="soft" title="{1}">{0}</span>').format(*said), "", "n")
+        return TableCell(markup('<span class="soft" title="{1}">{0}</span>').format(*said), "", "n")
     interval = figure.interval if figure.low is not None else "no interval"
     return _with_small(f"{figure.value:.3f}", interval, repr(figure.value))
 
 
-def _status(outcome: Outcome) -> Cell:
+def _status(outcome: Outcome) -> TableCell:
     folder = outcome.cell.folder
     if outcome.status == "done":
-        return Cell(markup('<a href="{}/circuit.html">circuit</a>').format(folder), "done")
+        return TableCell(markup('<a href="{}/circuit.html">circuit</a>').format(folder), "done")
     if outcome.status in ("not run", "running"):
         said = "not run yet" if outcome.status == "not run" else "running"
-        return Cell(markup('<span class="soft">{}</span>').format(said), outcome.status)
+        return TableCell(markup('<span class="soft">{}</span>').format(said), outcome.status)
     file = ERROR_FILE if outcome.status == "failed" else "circuit.html"
     link = markup('<a href="{}/{}">{}</a>: {}').format(folder, file, outcome.status, legible(outcome.error))
-    return Cell(link, outcome.status, "error")
+    return TableCell(link, outcome.status, "error")

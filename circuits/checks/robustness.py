@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
-class Spread(Tabular):
+class Robustness(Tabular):
     """The share of the behaviour kept under every choice, and how far the choices lie apart.
 
     Args:
@@ -113,7 +113,7 @@ def evaluate_spread(
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,
-) -> Spread:
+) -> Robustness:
     """What the circuit keeps under every ablation and metric, with the smallest and the largest.
 
     Args:
@@ -149,12 +149,12 @@ def evaluate_spread(
         return _sided(circuit, judged, {str(ablation): ablation for ablation in chosen}, fitting)
     cells = {choice: faithfulness(one) for choice, one in judged.items()}
     lowest, highest = (_extreme(judged, next(iter(judged.values())).resamples, name) for name in _ENDS)
-    return Spread(cells, lowest, highest, granularity(circuit), len(used))
+    return Robustness(cells, lowest, highest, granularity(circuit), len(used))
 
 
 def _sided(
     circuit: Circuit, judged: dict[Choice, Judged], ablations: dict[str, Ablation], pairs: dict[str, Pairs]
-) -> Spread:
+) -> Robustness:
     """The spread of a crossed task."""
     cells, distances = {}, {}
     for choice, one in judged.items():
@@ -165,7 +165,7 @@ def _sided(
             cells[choice] = _transmission(pairs[name], one, ablations[name])
     lowest, highest = (_end(cells, name) for name in _ENDS)
     n_pairs = max(map(len, pairs.values()))
-    return Spread(cells, lowest, highest, granularity(circuit), n_pairs, "transmission", distances)
+    return Robustness(cells, lowest, highest, granularity(circuit), n_pairs, "transmission", distances)
 
 
 def _transmission(pairs: Pairs, judged: Judged, ablation: Ablation) -> Figure:

@@ -295,7 +295,7 @@ class Member(Stroke):
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class PicturePair:
     """Two pictures and the numbers of their legend.
 
     Args:
@@ -317,7 +317,7 @@ class SideBySide:
 
 def side_by_side(
     first: Circuit, second: Circuit, *, names: tuple[str, str], matching: Matching | None = None, limit: int = MAX_EDGES
-) -> SideBySide:
+) -> PicturePair:
     """Both circuits as SVG, edges coloured by who has them.
 
     Args:
@@ -348,7 +348,7 @@ def side_by_side(
         for name, some, circuit in zip(names, drawn, (first, second), strict=True)
         if len(some) < len(circuit)
     )
-    return SideBySide(pictures[0], pictures[1], only[0], only[1], shared, notes)
+    return PicturePair(pictures[0], pictures[1], only[0], only[1], shared, notes)
 
 
 def _members(
@@ -367,7 +367,7 @@ def _svg(layout: Layout, drawn: Sequence[Member], name: str) -> str:
     return document(size, name, _COLOURS, [picture])
 
 
-def legend_svg(names: tuple[str, str], pictures: SideBySide) -> str:
+def legend_svg(names: tuple[str, str], pictures: PicturePair) -> str:
     """The legend of both pictures as SVG text."""
     entries = [
         (ONLY_FIRST, f"only {names[0]}", pictures.only_first),

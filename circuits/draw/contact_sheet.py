@@ -21,7 +21,7 @@ _ACROSS = 13.0  # the widest that a sheet becomes
 
 
 @dataclass(frozen=True, eq=False)
-class Card:
+class SheetCard:
     """What is drawn of one thing.
 
     Args:
@@ -45,7 +45,7 @@ class Card:
 
 
 def draw_contact_sheet(
-    cards: Sequence[Card], path: str | Path, *, headings: Sequence[str] = (), title: str = "", most: int = 4
+    cards: Sequence[SheetCard], path: str | Path, *, headings: Sequence[str] = (), title: str = "", most: int = 4
 ) -> Path:
     """Draws cards beside and below one another to an .svg, .pdf or .png, and returns the path.
 
@@ -81,12 +81,12 @@ def draw_contact_sheet(
     return draw_plot(path, "a contact sheet", size, fill)
 
 
-def _write_headings(axes: Axes, card: Card, headings: Sequence[str], x: float) -> None:
+def _write_headings(axes: Axes, card: SheetCard, headings: Sequence[str], x: float) -> None:
     for place, words in enumerate(headings):
         axes.text(x + place * (_SIDE + _GAP), _TOP - 0.13, words, fontsize=6.5, color=FRAME, parse_math=False)
 
 
-def _draw_card(axes: Axes, card: Card, x: float, y: float, most: int) -> None:
+def _draw_card(axes: Axes, card: SheetCard, x: float, y: float, most: int) -> None:
     weight = "bold" if card.strong else "normal"
     axes.text(x, y + 0.1, card.title, fontsize=8, color=INK, weight=weight, va="center", parse_math=False)
     axes.text(x, y + 0.25, card.note, fontsize=6.5, color=LABEL, va="center", parse_math=False)

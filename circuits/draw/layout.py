@@ -118,7 +118,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Panel:
+class MapLevel:
     """A level of a picture whose token groups are places on a map (`panels`).
 
     Args:
@@ -167,7 +167,7 @@ class Layout:
     rows: tuple[float, ...]
     row_titles: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    panels: tuple[Panel, ...] = ()
+    panels: tuple[MapLevel, ...] = ()
     places: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cell: tuple[float, float] = (0.0, 0.0)
     lean: float = 0.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from ..graph import Graph
 from ..names import Edge, End
-from .layout import Box, Layout, Panel, Sizes, Use, place_lanes, used_by
+from .layout import Box, Layout, MapLevel, Sizes, Use, place_lanes, used_by
 
 MAX_WIDTH = 1_600.0
 """Pixels; a wider picture is shrunk until nothing in it can be read."""
@@ -150,7 +150,7 @@ class _Maps:
                 shown = [name for name in names if not pool or name != "pool" or graph.cfg.is_pool(layer)]
             top = min(self._places[name][1] for name in shown) - self._cell.size[1] / 2
             bottom = max(self._places[name][1] for name in shown) + self._cell.size[1] / 2
-            panel = Panel(self._title(layer), level, y - top, tuple(shown))
+            panel = MapLevel(self._title(layer), level, y - top, tuple(shown))
             panels.append(panel)
             for name in shown:
                 self._level(panel, name, layer)
@@ -191,7 +191,7 @@ class _Maps:
             return "input" if layer < 0 else "logits"
         return "pool" if cfg.is_pool(layer) else f"layer {layer}"
 
-    def _level(self, panel: Panel, group: str, layer: int) -> None:
+    def _level(self, panel: MapLevel, group: str, layer: int) -> None:
         """What is used at a place of a level."""
         x, y = self._places[group]
         y += panel.y

@@ -15,7 +15,7 @@ from ..circuit import Circuit
 from ..formats import draw_circuit as draw_circuit  # the package hands it on
 from ..words import facts, group_title, shortened, title
 from .images import caption, chips_width, image_with_grid, png_uri
-from .layout import Box, Layout, Panel
+from .layout import Box, Layout, MapLevel
 from .panels import place
 from .route import route
 from .strokes import DASH, NEGATIVE, POSITIVE, UNSCORED, Stroke, legend, strokes
@@ -208,7 +208,7 @@ def _panels(layout: Layout, drawn: Sequence[Stroke], picture: str) -> list[str]:
     return parts + _frames(layout)
 
 
-def _leaning(layout: Layout, panel: Panel, picture: str) -> str:
+def _leaning(layout: Layout, panel: MapLevel, picture: str) -> str:
     """The picture on the patches of a panel."""
     assert layout.picture is not None
     x, y, width, height = layout.picture
@@ -228,7 +228,7 @@ def carried_by(layout: Layout, drawn: Sequence[Stroke]) -> dict[tuple[int, str],
     return found
 
 
-def _cell(layout: Layout, panel: Panel, group: str) -> str:
+def _cell(layout: Layout, panel: MapLevel, group: str) -> str:
     (x, y), (width, height) = layout.places[group], layout.cell
     left, top = x - width / 2 - layout.lean / 2, panel.y + y - height / 2
     return f"M{text(left)} {text(top)}h{text(width)}l{text(layout.lean)} {text(height)}h{text(-width)}z"

@@ -39,7 +39,7 @@ from ..run import masks_sizes, require_model
 from ..tasks.task import Pairs, Task
 from .bootstrap import FLOOR
 from .judgement import Judging, crossed_report, one_sided_report
-from .plan import GridName, Plan, make_grid, make_plan
+from .plan import GridName, JudgingPlan, make_grid, make_plan
 
 LEARNED = "learned for this circuit: other sizes and other circuits, random ones too, carry constants not their own"
 
@@ -131,7 +131,7 @@ def ablation_of(circuit: Circuit, task: Task, wanted: Ablation | str | None) -> 
 
 
 def _method(
-    circuit: Circuit, task: Task, ablation: Ablation, which: str, n_pairs: int, plan: Plan, seed: int
+    circuit: Circuit, task: Task, ablation: Ablation, which: str, n_pairs: int, plan: JudgingPlan, seed: int
 ) -> dict[str, Any]:
     return {
         "granularity": granularity(circuit),

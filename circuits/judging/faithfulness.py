@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..report import Curve, Figure
 from .bootstrap import FLOOR, Numbers, Resamples, middle, normalised, percentiles
 from .control_kinds import CONTROLS, ControlKind
-from .plan import Grid, Plan, area, log_area
+from .plan import Grid, JudgingPlan, area, log_area
 
 Floats = NDArray[np.float64]
 
@@ -67,12 +67,12 @@ def faithfulness(judged: Judged) -> Figure:
     return judged.resamples.figure(float(judged.values[0]), judged.drawn[:, 0], "share", method)
 
 
-def random_faithfulness(plan: Plan, judged: Judged) -> Figure:
+def random_faithfulness(plan: JudgingPlan, judged: Judged) -> Figure:
     """Mean f of random circuits of the circuit's size; the interval holds the middle 95% of the draws."""
     return _control_share(next(iter(plan.random.values()), None), plan.matched, judged)
 
 
-def kind_figures(plan: Plan, judged: Judged) -> dict[str, Figure]:
+def kind_figures(plan: JudgingPlan, judged: Judged) -> dict[str, Figure]:
     """`dealt_transmission` and `renamed_transmission`: mean T of controls that keep the circuit's structure."""
     kinds: tuple[ControlKind, ...] = ("dealt", "renamed")
     words = {kind: next(iter(CONTROLS[kind].words.values())) for kind in kinds}
@@ -90,7 +90,7 @@ def _control_share(rows: NDArray[np.intp] | None, words: str, judged: Judged) ->
     return middle(judged.values[rows], "share", method)
 
 
-def curve_figures(plan: Plan, judged: Judged, why_not: str) -> dict[str, Figure]:
+def curve_figures(plan: JudgingPlan, judged: Judged, why_not: str) -> dict[str, Figure]:
     """CPR, CMD, the area over log k, and the CPR of random rankings; all with the reason where there is no curve."""
     signed, absolute = (plan.rankings.get(by) for by in ("signed", "abs_mean"))
     why_not = why_not or judged.undefined
@@ -125,7 +125,7 @@ def _area_figure(
     return judged.resamples.figure(value, np.asarray(fold(grid.share, judged.drawn[:, rows])), "share", method)
 
 
-def _random_area(plan: Plan, judged: Judged, why_not: str) -> Figure:
+def _random_area(plan: JudgingPlan, judged: Judged, why_not: str) -> Figure:
     """What a ranking by chance gets as CPR."""
     method = f"mean CPR of random rankings; {plan.random_grid.method}"
     if not plan.random_rankings or why_not:
@@ -135,7 +135,7 @@ def _random_area(plan: Plan, judged: Judged, why_not: str) -> Figure:
     return middle(areas, "share", f"{method}; interval: the middle 95% of {len(areas)} rankings")
 
 
-def curves(plan: Plan, judged: Judged) -> tuple[Curve, ...]:
+def curves(plan: JudgingPlan, judged: Judged) -> tuple[Curve, ...]:
     """The circuit's own ranking first, then the other rankings, then random circuits; none where f is undefined."""
     if judged.undefined:
         return ()
@@ -143,14 +143,14 @@ def curves(plan: Plan, judged: Judged) -> tuple[Curve, ...]:
     return (*found, *([_random_curve(plan, judged)] if plan.random and found else []))
 
 
-def _ranking_curve(plan: Plan, judged: Judged, by: str, rows: NDArray[np.intp]) -> Curve:
+def _ranking_curve(plan: JudgingPlan, judged: Judged, by: str, rows: NDArray[np.intp]) -> Curve:
     label = f"{plan.label}, by {by}"
     drawn, tail = judged.drawn[:, rows], judged.resamples.tail
     low, high = map(np.asarray, percentiles(drawn, tail)) if len(drawn) else (None, None)
     return Curve(label, plan.grid.n, plan.sizes(rows), judged.values[rows], low, high)
 
 
-def _random_curve(plan: Plan, judged: Judged) -> Curve:
+def _random_curve(plan: JudgingPlan, judged: Judged) -> Curve:
     """Mean and middle 95% of random circuits at each size; 0 for no edge and 1 for all need no run."""
     n_graph = len(plan.masks[0])
     columns = {0: (0.0, 0.0, 0.0), n_graph: (1.0, 1.0, 1.0)}

@@ -39,7 +39,7 @@ from ..words import ONE_SIDED
 from .bootstrap import NAMES, Resamples, middle, share
 from .crossed_runs import OF_LARGE, CrossedRuns, describe_images, fewer_rows, image_table, other_classes, words
 from .faithfulness import Judged, curve_figures, curves, faithfulness, kind_figures, random_faithfulness
-from .plan import Plan
+from .plan import JudgingPlan
 from .planned_runs import Planned, run_plan
 from .select import EVERY_SIZE_UP_TO
 from .transmission import Crossed
@@ -320,7 +320,7 @@ class Judging:
 
     circuit: Circuit
     task: Task
-    plan: Plan
+    plan: JudgingPlan
     pairs: Pairs
     baseline: Baseline
     curve: bool

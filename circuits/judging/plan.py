@@ -45,7 +45,7 @@ RANDOM_RANKING_POINTS = 25
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class JudgingPlan:
     """Masks and what they are for.
 
     Args:
@@ -95,7 +95,7 @@ def make_plan(
     seed: int,
     every_kind: bool = False,
     named: Mapping[str, Circuit] = MappingProxyType({}),
-) -> Plan:
+) -> JudgingPlan:
     """The masks for a circuit, its curve and what chance gets.
 
     Args:
@@ -114,7 +114,7 @@ def make_plan(
     own = prune(graph, circuit.mask)
     by = circuit.provenance.get("by", "signed")
     label, matched = "circuit" if scores is None else scores.algorithm, MATCHED_BY[granularity(circuit)]
-    plan = Plan(label, grid, by, grid.thinned(RANDOM_RANKING_POINTS), matched)
+    plan = JudgingPlan(label, grid, by, grid.thinned(RANDOM_RANKING_POINTS), matched)
     plan.add([own, np.zeros_like(own)])
     if n_random:
         plan.random[int(own.sum())] = plan.add(matched_masks(circuit, n_random, seed=seed))
@@ -142,7 +142,7 @@ def n_masks(n_graph: int, *, n_random: int, curve: bool, every_kind: bool) -> in
     return found + 2 * len(grid.n) + (random if len(grid.n) > RANDOM_RANKING_POINTS else random // 2)
 
 
-def _add_kinds(plan: Plan, circuit: Circuit, n: int, seed: int) -> None:
+def _add_kinds(plan: JudgingPlan, circuit: Circuit, n: int, seed: int) -> None:
     """Controls of the other kinds that the circuit has."""
     for kind in kinds_of(circuit):
         masks = [] if kind == "paths" else other_masks(circuit, kind, n, seed=seed)
@@ -156,7 +156,7 @@ def ranked_masks(graph: Graph, ranking: NDArray[np.intp], grid: Grid) -> list[Bo
     return masks_within(graph, ranking, grid.n, before_pruning=grid.before_pruning)
 
 
-def _add_random(plan: Plan, scores: Scores, draws: int, seed: int) -> None:
+def _add_random(plan: JudgingPlan, scores: Scores, draws: int, seed: int) -> None:
     """Random circuits at a few sizes of the circuit's own curve, and random rankings."""
     rows = plan.rankings[plan.by]
     sizes = plan.sizes(rows)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..run import MaskRuns, mask_key
 from ..tasks.design import Design
 from .bootstrap import FLOOR, Resamples
-from .plan import Plan
+from .plan import JudgingPlan
 
 STRAIGHT, NOISE = 0.01, 1.5
 """Share of the behaviour, and standard errors, that a point may lie off a line."""
@@ -64,7 +64,7 @@ class Series:
         return (1 - at) * outputs[self.rows[first]] + at * outputs[self.rows[last]]
 
 
-def chance_series(plan: Plan) -> list[Series]:
+def chance_series(plan: JudgingPlan) -> list[Series]:
     """A plan's random circuits by size, and its random rankings."""
     sizes, found = sorted(plan.random), []
     if sizes:
@@ -92,7 +92,11 @@ class Planned:
 
 
 def run_plan(
-    plan: Plan, run: Run, design: Design | None, resample: Callable[[Rows], Resamples], known: MaskRuns | None = None
+    plan: JudgingPlan,
+    run: Run,
+    design: Design | None,
+    resample: Callable[[Rows], Resamples],
+    known: MaskRuns | None = None,
 ) -> Planned:
     """Outputs of all masks of a plan.
 
@@ -132,7 +136,7 @@ class _Measured:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: JudgingPlan,
         run: Run,
         design: Design | None,
         resample: Callable[[Rows], Resamples],

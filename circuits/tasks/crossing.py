@@ -35,7 +35,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class CrossedDraw:
     """Crossed pairs of one split.
 
     Args:
@@ -90,7 +90,7 @@ class Crossing(ImageDrawer):
             raise lacking[0]
         return found
 
-    def pairs(self, split: Split, n: int, *, stream: int, n_partners: int, mistakes: bool) -> Drawn:
+    def pairs(self, split: Split, n: int, *, stream: int, n_partners: int, mistakes: bool) -> CrossedDraw:
         """Pairs of at most n images of each class.
 
         Args:
@@ -125,9 +125,9 @@ class Crossing(ImageDrawer):
         if mistakes:
             clean += [(side, rows[~torch.isin(rows, right[side])]) for side, rows in drawn.items()]
         jobs = self._meetings(split, clean, kept, n_partners, generator)
-        return Drawn(self._made(split, jobs, masks, generator), counts, masks.digest if masks else "", kept)
+        return CrossedDraw(self._made(split, jobs, masks, generator), counts, masks.digest if masks else "", kept)
 
-    def others(self, split: Split, met: Drawn, *, n_partners: int) -> Pairs | None:
+    def others(self, split: Split, met: CrossedDraw, *, n_partners: int) -> Pairs | None:
         """Clean images of third classes, met by the partners of other pairs; None where the data have none."""
         own = [label for labels in self.labels.values() for label in labels]
         allowed = ~torch.isin(split.labels, torch.tensor(own, device="cpu"))

@@ -23,7 +23,7 @@ Rows = Int[Tensor, "_"]
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class PairedDraw:
     """Pairs before they are checked.
 
     Args:
@@ -118,7 +118,7 @@ class ImageDrawer:
 class PairMaker(ImageDrawer):
     """Draws pairs from a split."""
 
-    def pairs(self, split: Split, n: int, *, stream: int) -> Drawn:
+    def pairs(self, split: Split, n: int, *, stream: int) -> PairedDraw:
         """At most n pairs from one split; no image is used twice. Clean images are drawn before anything else."""
         if n < 1:
             raise TaskError(f"{n} pairs were asked for: pass at least 1.")
@@ -135,7 +135,7 @@ class PairMaker(ImageDrawer):
             clean, partners = clean[:n], partners[:n]
             objects = self._objects(split, clean, partners)
             pairs = Pairs(split.images[clean], split.images[partners], split.labels[clean], objects=objects)
-            return Drawn(pairs)
+            return PairedDraw(pairs)
         return self._changed(split, clean[:n], generator)
 
     def _others(self, split: Split, target: tuple[int, ...]) -> Bool[Tensor, " image"]:
@@ -145,7 +145,7 @@ class PairMaker(ImageDrawer):
         foil = image_labels(self.classes[1], self.data, self.vit, what="foil")
         return torch.isin(split.labels, torch.tensor(foil, device="cpu"))
 
-    def _changed(self, split: Split, clean: Tensor, generator: torch.Generator) -> Drawn:
+    def _changed(self, split: Split, clean: Tensor, generator: torch.Generator) -> PairedDraw:
         """Clean images and what their own pixels are made into."""
         dropped: dict[str, int] = {}
         masks = self._masks(split, clean, dropped)
@@ -154,7 +154,7 @@ class PairMaker(ImageDrawer):
         )
         digest = "" if masks is None else masks.digest
         if not bool(kept.any()):
-            return Drawn(None, dropped, digest)
+            return PairedDraw(None, dropped, digest)
         images, word = split.images[clean][kept], foil_word(self.vit, self.classes[1])
         options = {"masks": None if masks is None else masks.masks, "preprocess": self.vit.preprocess, "word": word}
         mean = self.data.train.images.mean(0)
@@ -163,7 +163,7 @@ class PairMaker(ImageDrawer):
         changed = changed_tokens(self.vit.cfg, images, corrupt)
         objects = self._objects(split, clean[kept], clean[kept])
         pairs = Pairs(images, corrupt, split.labels[clean][kept], places, changed, objects=objects)
-        return Drawn(pairs, dropped, digest)
+        return PairedDraw(pairs, dropped, digest)
 
 
 def foil_word(vit: HookedViT, classes: ClassSet) -> str:
@@ -176,7 +176,7 @@ def image_names(split: Split) -> tuple[str, ...]:
     return split.names or tuple(map(str, range(len(split))))
 
 
-def valid_pairs(vit: HookedViT, metric: Metric, drawn: Drawn, name: str) -> tuple[Pairs, dict[str, int]]:
+def valid_pairs(vit: HookedViT, metric: Metric, drawn: PairedDraw, name: str) -> tuple[Pairs, dict[str, int]]:
     """The pairs whose clean image is classified right and whose partner lowers the metric; counts of the others.
 
     Raises:

@@ -6,7 +6,7 @@ import pytest
 from vitcircuits.algorithms import LogitAttribution, TokenEffect
 from vitcircuits.algorithms.benchmark import Benchmark, Row
 from vitcircuits.circuits import Circuit, compile_graph
-from vitcircuits.circuits.checks.robustness import Spread
+from vitcircuits.circuits.checks.robustness import Robustness
 from vitcircuits.circuits.compare import describe
 from vitcircuits.circuits.effect_table import PatchTable
 from vitcircuits.circuits.report import Curve, Figure, Report, Table, Tabular
@@ -29,7 +29,7 @@ def make(kind: str):
         told = {"sides": "one", "sides_in_words": "how & why"}
         return Report({"faithfulness": FIGURE, "cpr": NONE}, curves, 3, 9, 4, told)
     if kind == "spread":
-        return Spread({("mean", "kl"): FIGURE, ("zero", "kl"): NONE}, FIGURE, FIGURE, "edge", 8)
+        return Robustness({("mean", "kl"): FIGURE, ("zero", "kl"): NONE}, FIGURE, FIGURE, "edge", 8)
     if kind == "benchmark":
         return Benchmark([Row("eap", "planted/a", roc_auc=0.25), Row("acdc", "planted/a", error="a <reason>")])
     if kind == "direct":

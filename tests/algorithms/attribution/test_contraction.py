@@ -3,7 +3,7 @@
 import pytest
 import torch
 from vitcircuits.algorithms.attribution.contraction import Contraction, Gradients
-from vitcircuits.algorithms.attribution.plan import PathPlan
+from vitcircuits.algorithms.attribution.gradient_method import PathGradients
 from vitcircuits.algorithms.attribution.tape import make_ablated, make_deltas, record_tape, record_writes
 from vitcircuits.circuits import Ablation, Pairs, Task, compile_graph
 from vitcircuits.circuits.baseline import make_baseline
@@ -57,7 +57,7 @@ def test_more_memory_holds_more_pairs_and_more_work_fewer(tiny_vit, images_for):
 
     def fit(memory, graph=graph, points=1, freeze_norm=True, kind="partner"):
         task = Task(vit, Metric("logit", (0,)), Pairs(*images[:2]), Pairs(*images[2:]), Ablation(kind))
-        return PathPlan(graph, task, freeze_norm, memory, False, "eap", points=[1.0] * points).pairs_at_once()
+        return PathGradients(graph, task, freeze_norm, memory, False, "eap", points=[1.0] * points).pairs_at_once()
 
     budget = 60_000_000
     assert fit(1) == 1

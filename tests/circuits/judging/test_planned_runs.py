@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits.judging.bootstrap import Resamples
-from vitcircuits.circuits.judging.plan import Plan, make_grid
+from vitcircuits.circuits.judging.plan import JudgingPlan, make_grid
 from vitcircuits.circuits.judging.planned_runs import LEAST, STRAIGHT, chance_series, run_plan
 from vitcircuits.circuits.run import MaskRuns
 from vitcircuits.circuits.tasks.crossing import in_circles
@@ -25,7 +25,7 @@ def circle(n, n_partners):
 def chance_plan(sizes=(4, 8, 16, 60, 120, 200)):
     """A circuit, no edge, random circuits of several sizes and two random rankings."""
     grid, rng = make_grid(N_EDGES).thinned(25), np.random.default_rng(0)
-    plan = Plan("chance", grid, "signed", grid)
+    plan = JudgingPlan("chance", grid, "signed", grid)
 
     def of_size(n):
         mask = np.zeros(N_EDGES, dtype=bool)

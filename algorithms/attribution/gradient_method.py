@@ -26,7 +26,7 @@ from ...models.errors import TaskError
 from ...models.watching import progress_bar
 from .accumulate import ChunkSums, Moments
 from .contraction import Contraction, Gradients, chunk_bytes
-from .tape import PLAIN, Ablated, Rules, Tape, Writes, make_ablated, make_deltas, record_tape, record_writes
+from .tape import PLAIN, Ablated, Rules, RunWrites, Tape, make_ablated, make_deltas, record_tape, record_writes
 from .token_edges import Form, inside_scores
 
 Rule = Literal["midpoint", "left"]
@@ -39,7 +39,7 @@ TENSOR_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class Plan(ABC):
+class GradientMethod(ABC):
     """A gradient method on all discovery pairs: a subclass says what one batch adds.
 
     Args:
@@ -81,19 +81,21 @@ class Plan(ABC):
                 f"the metric {self.task.metric.kind} has no gradient: use exact_effects, or another metric such as "
                 f"metric='logit_difference'."
             )
-        plans = [(replace(self, graph=part.graph), part) for part in parts_of(self.graph, pairs)]
-        asked = [lambda memory, plan=plan: replace(plan, memory=memory).pairs_at_once() for plan, _ in plans]
+        methods = [(replace(self, graph=part.graph), part) for part in parts_of(self.graph, pairs)]
+        asked = [lambda memory, method=method: replace(method, memory=memory).pairs_at_once() for method, _ in methods]
         statistics = partial(images_at_once, vit, self.task.ablation)
         require_memory(self.memory, f"{self.name} of {vit.cfg.name}", statistics, *asked)
         baseline = make_baseline(vit, self.task.ablation, self.task.reference, memory=self.memory)
         taken = moments or Moments(self.graph)
-        sizes = [chunk_size(vit, len(pairs), plan.pairs_at_once()) for plan, _ in plans]
-        chunks = [(*own, batch) for own, size in zip(plans, sizes, strict=True) for batch in own[1].pairs.batches(size)]
+        sizes = [chunk_size(vit, len(pairs), method.pairs_at_once()) for method, _ in methods]
+        chunks = [
+            (*own, batch) for own, size in zip(methods, sizes, strict=True) for batch in own[1].pairs.batches(size)
+        ]
 
-        def one(chunk: tuple[Plan, Part, Pairs]) -> ChunkSums:
-            plan, part, batch = chunk
+        def one(chunk: tuple[GradientMethod, Part, Pairs]) -> ChunkSums:
+            method, part, batch = chunk
             sums = taken.chunk(part, self.task.signs(batch))
-            plan.score(batch, baseline, contraction.over(part.graph), sums)
+            method.score(batch, baseline, contraction.over(part.graph), sums)
             bar.update(len(batch))
             return sums
 
@@ -157,7 +159,7 @@ def path_points(steps: int, rule: Rule) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class PathPlan(Plan):
+class PathGradients(GradientMethod):
     """Gradients at some points of the path, for all discovery pairs.
 
     Args:
@@ -201,8 +203,8 @@ class PathPlan(Plan):
         metric: Callable[[Tensor], Tensor],
         gradients: Gradients,
         between: TokenEdgeScores,
-        clean: Writes | None = None,
-    ) -> Writes:
+        clean: RunWrites | None = None,
+    ) -> RunWrites:
         """What the run from one point wrote, its gradients added; the rest of its tape is gone before the next."""
         tape = record_tape(
             self.task.vit, start, metric, freeze_norm=self.freeze_norm, inside=self.inside, rules=self.rules
@@ -212,7 +214,7 @@ class PathPlan(Plan):
             between.add(tape, clean or tape.writes, 1 / len(self.points))
         return tape.writes
 
-    def _drop(self, clean: Writes, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> Float[Tensor, " pair"]:
+    def _drop(self, clean: RunWrites, ablated: Ablated, metric: Callable[[Tensor], Tensor]) -> Float[Tensor, " pair"]:
         """m(clean) - m(the run from the ablated input)."""
         vit = self.task.vit
         if ablated.writes is not None:
@@ -240,7 +242,7 @@ class TokenEdgeScores:
         self._form: Form = form
         self._sums: list[Tensor] = []
 
-    def add(self, tape: Tape, clean: Writes, weight: float) -> None:
+    def add(self, tape: Tape, clean: RunWrites, weight: float) -> None:
         """Adds one point with a weight."""
         for layer, (block, taped) in enumerate(zip(self._blocks, tape.layers, strict=True)):
             ablated, own = self._ablated[layer], clean.keys_values[layer]
