@@ -1,10 +1,13 @@
-"""Types and shapes of the library's functions and dataclasses, checked at every call by beartype and jaxtyping.
+"""Types and shapes of the library's functions and dataclasses, checked by beartype and jaxtyping.
 
 jaxtyping's import hook puts `jaxtyping.jaxtyped` in front of each function. Its own one binds a signature and checks
 all arguments twice at every call, and decorates a function within a function anew whenever the outer one runs: half of
 the suite's processor time. `checked` checks once, lets axis names speak for one call only where there are any, and
 leaves functions within functions alone. Those that yield keep jaxtyping's own: what they are given is checked when
 they are called, not when the first value is asked for.
+
+Each test checks the first calls of a function, and of those that follow one in a few: a function that is called a
+thousand times in a test is called alike.
 """
 
 import dataclasses
@@ -17,15 +20,25 @@ from typing import Any, get_type_hints
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
+FIRST, EVERY = 16, 16
+"""Calls of a function that a test checks, and of which of the rest it checks one."""
+
 _jaxtyped = jaxtyping.jaxtyped
 _context = functools.partial(_jaxtyped, "context")  # in which an axis has one size
 _beartype = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
+_test = 0
 
 
 def install(package: str) -> None:
     """Checks whatever of a package is imported from here on."""
     jaxtyping.jaxtyped = checked
     jaxtyping.install_import_hook(package, "beartype.beartype")
+
+
+def begin_test() -> None:
+    """Counts calls from here on."""
+    global _test
+    _test += 1
 
 
 def checked(*, typechecker: Any) -> Callable[[Any], Any]:
@@ -50,10 +63,13 @@ def _checked(function: Callable) -> Callable:
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
     checks, shaped = _beartype(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
+    test = calls = 0
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if jaxtyping.config.jaxtyping_disable:
+        nonlocal test, calls
+        test, calls = (test, calls + 1) if test == _test else (_test, 1)
+        if jaxtyping.config.jaxtyping_disable or (calls > FIRST and calls % EVERY):
             return function(*args, **kwargs)
         if not shaped:
             return checks(*args, **kwargs)

@@ -47,6 +47,10 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+def pytest_runtest_setup():
+    checked.begin_test()
+
+
 def pytest_collection_modifyitems(items):
     root = Path(__file__).parent
     turns = {root / name: place for place, name in enumerate(LONG)}

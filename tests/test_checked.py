@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from .checked import checked
+from .checked import EVERY, FIRST, begin_test, checked
 
 
 @checked(typechecker=None)
@@ -51,6 +51,23 @@ def test_axes_have_their_sizes_for_one_call_and_nothing_is_refused_where_checks_
     assert Named("a", torch.ones(3)).name == "a"
     request.getfixturevalue("unchecked")
     assert Named(3).name == 3
+
+
+def wrong_calls_refused(n):
+    refused = 0
+    for _ in range(n):
+        try:
+            product(torch.ones(1, 3), torch.ones(3, 2))
+        except TypeCheckError:
+            refused += 1
+    return refused
+
+
+def test_the_first_calls_in_a_test_are_checked_and_one_in_a_few_of_the_rest():
+    assert wrong_calls_refused(FIRST) == FIRST
+    assert wrong_calls_refused(10 * EVERY) == 10
+    begin_test()
+    assert wrong_calls_refused(FIRST) == FIRST
 
 
 def test_the_library_is_checked():
