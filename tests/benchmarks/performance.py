@@ -27,7 +27,9 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "eap": lambda rounds: [edge_attribution.eap_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
     "eap-each": lambda rounds: [edge_attribution.eap_at_each_token_time(DEIT, 8, rounds=rounds)],
     "eap-ig": lambda rounds: [edge_attribution.eap_ig_time(*size, rounds=rounds) for size in ((DEIT, 8), (VIT_B, 4))],
-    "memory": lambda rounds: memory.rows(VIT_B, memory.BUDGETS),
+    "memory": lambda rounds: memory.rows(
+        VIT_B, memory.BUDGETS[:1], ("eap", "acdc", "learned_masks", "evaluate"), ("mean",)
+    ),
     "exact": lambda rounds: [exact_engine.plain_over_exact(DEIT, 2, rounds)],
     "acdc-toy": lambda rounds: [exact_engine.plain_over_acdc(TOY, tau, rounds) for tau in TAUS[TOY]],
     "acdc-deit": lambda rounds: [exact_engine.plain_over_acdc(CATS, tau, 1, warm_up=False) for tau in TAUS[CATS]],
