@@ -417,7 +417,7 @@ def _by_gradient(
         given = Ends.of(vit, batch, baseline)
         return tuple(RunContrast.of(task, batch, given.embedded, given.other, "noising").ends())
 
-    chunks = list(pairs.batches(chunk_size(vit, len(pairs), plan.pairs_at_once())))
+    chunks = list(pairs.batches(chunk_size(vit, len(pairs), method.pairs_at_once())))
     with torch.no_grad(), vit.borrowed():
         ends = list(processes.in_order(ends_of, chunks))
     clean, corrupt = (np.concatenate(parts) for parts in zip(*ends, strict=True))
