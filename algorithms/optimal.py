@@ -62,7 +62,8 @@ def optimal_ablation(
 
     Costs a forward and a backward pass of the circuit for each image in a step, and a few runs of all discovery
     images. Where nothing better than the means is found, the means stay. The loss before and after stands in
-    `provenance["optimal_ablation"]`.
+    `provenance["optimal_ablation"]`. It is a fit: compare with random circuits that learn constants of their own, which
+    often come as close (docs/faithfulness.md).
 
     Args:
         circuit: The circuit, found under any ablation; `mean` is closest to this one.
