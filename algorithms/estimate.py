@@ -38,14 +38,14 @@ _FOLDER, _PER_EDGE = 3e5, 2.5e3
 
 
 @dataclass(frozen=True)
-class Speed:
+class MeasuredPace:
     """Seconds of one forward pass of an image, and of one pair's run under a mask."""
 
     forward: float
     masked: float
 
     @classmethod
-    def of(cls, task: Task, graph: Graph) -> Speed:
+    def of(cls, task: Task, graph: Graph) -> MeasuredPace:
         """Timed on a few pairs of a task by this process alone, the second time each, and shared by all of them."""
         shared = processes.count()
         task = under_means(task)  # learned constants come later, and cost what means do
@@ -86,11 +86,17 @@ class Estimate:
 
     @classmethod
     def of(
-        cls, task: Task, discovery: Discovery, *, n_random: int | None, searches: int = 1, pace: Speed | None = None
+        cls,
+        task: Task,
+        discovery: Discovery,
+        *,
+        n_random: int | None,
+        searches: int = 1,
+        pace: MeasuredPace | None = None,
     ) -> Estimate:
         """For some searches of a task, and a judgement beside that many random circuits; None where none is judged."""
         graph, n_pairs = discovery.graph(task.vit), len(task.searched)
-        pace = Speed.of(task, graph) if pace is None else pace
+        pace = MeasuredPace.of(task, graph) if pace is None else pace
         entry = discovery.entry
         passes = 0.0 if entry is None else entry.passes(discovery.called, graph) * (n_pairs if entry.per_pair else 1)
         by_level = not discovery.finds_circuits and discovery.size is None and discovery.threshold is None
@@ -165,13 +171,13 @@ def say_judging(
     if not watched(progress):
         return
     runs = judging_runs(task, graph, n_random=n_random, curve=curve) + runs_of_checks * len(task.evaluation)
-    _say(Estimate(0.0, 0.0, runs * Speed.of(task, graph).masked), progress)
+    _say(Estimate(0.0, 0.0, runs * MeasuredPace.of(task, graph).masked), progress)
 
 
 def say_runs(task: Task, graph: Graph, n_runs: int, *, progress: bool | None = None) -> None:
     """The same of patched runs, each made under a circuit and in the full model."""
     if watched(progress):
-        pace = Speed.of(task, graph)
+        pace = MeasuredPace.of(task, graph)
         seconds = n_runs * (pace.forward + pace.masked)
         if seconds > WORTH_SAYING:
             say(f"about {told(seconds)}; fewer pairs or larger blocks of patches make it shorter", progress)
@@ -197,7 +203,7 @@ class SweepEstimate:
     def of(cls, cells: Sequence[Cell]) -> SweepEstimate:
         """Opens each model once and times it on a few pairs."""
         seconds, disk, untimed = 0.0, 0.0, 0
-        seen: dict[str, tuple[Task, Speed] | None] = {}
+        seen: dict[str, tuple[Task, MeasuredPace] | None] = {}
         for cell in cells:
             try:
                 config = cell.config
@@ -205,7 +211,7 @@ class SweepEstimate:
                 if key not in seen:
                     seen[key] = None  # in case that the next lines raise: once is enough
                     task = config.task.make(config.load_model())
-                    seen[key] = task, Speed.of(task, config.discovery.graph(task.vit))
+                    seen[key] = task, MeasuredPace.of(task, config.discovery.graph(task.vit))
                 if (found := seen[key]) is None:
                     raise LookupError(key)
                 task, pace = found

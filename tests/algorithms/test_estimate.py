@@ -3,11 +3,11 @@
 import pytest
 from vitcircuits.algorithms import Discovery
 from vitcircuits.algorithms.discovery import LADDER
-from vitcircuits.algorithms.estimate import Estimate, Speed, say_estimate, say_judging, told
+from vitcircuits.algorithms.estimate import Estimate, MeasuredPace, say_estimate, say_judging, told
 from vitcircuits.circuits import class_contrast, compile_graph
 from vitcircuits.models import load_vit
 
-PACE = Speed(forward=0.01, masked=0.02)
+PACE = MeasuredPace(forward=0.01, masked=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -42,25 +42,25 @@ def test_several_searches_take_several_times_as_long_and_stages_add_up(task):
 
 
 def test_a_pace_is_measured(task):
-    pace = Speed.of(task, compile_graph(task.vit))
+    pace = MeasuredPace.of(task, compile_graph(task.vit))
     assert pace.forward > 0 and pace.masked > 0
 
 
 def test_constants_that_are_learned_later_cost_what_means_do(task):
     graph, optimal = compile_graph(task.vit), task.with_ablation("optimal")
-    assert Speed.of(optimal, graph).masked > 0
+    assert MeasuredPace.of(optimal, graph).masked > 0
     assert of(optimal, "eap").total == pytest.approx(of(task.with_ablation("mean"), "eap").total)
 
 
 def test_what_takes_over_a_minute_is_said_with_what_makes_it_shorter(task, capsys, monkeypatch):
-    monkeypatch.setattr(Speed, "of", lambda *_: Speed(0.0, 1.0))
+    monkeypatch.setattr(MeasuredPace, "of", lambda *_: MeasuredPace(0.0, 1.0))
     say_estimate(task, Discovery("eap"), n_random=0, progress=True)
     said = capsys.readouterr().err
     assert said.startswith("about ") and "choosing a size" in said and "make it shorter" in said
     say_judging(task, compile_graph(task.vit), n_random=3, curve=False, progress=True)
     assert "--random 0" in capsys.readouterr().err
     say_estimate(task, Discovery("eap"), n_random=0)  # nobody watches a test
-    monkeypatch.setattr(Speed, "of", lambda *_: Speed(0.0, 1e-6))
+    monkeypatch.setattr(MeasuredPace, "of", lambda *_: MeasuredPace(0.0, 1e-6))
     say_estimate(task, Discovery("eap"), n_random=0, progress=True)
     assert capsys.readouterr().err == ""
 

@@ -47,6 +47,8 @@ def rows(name: str) -> Iterator[str]:
         for kind, words in KINDS.items():
             masks = control_masks(circuit, kind, COUNT, seed=0) if kind else [circuit.mask]
             others = [mask for mask in masks if not kind or not np.array_equal(mask, circuit.mask)]
+            if not others:  # there is one way to deal them
+                continue
             figures = np.sort([judged(graph, task, mask) for mask in others], axis=0)
             print(study.title, len(circuit), words, figures.round(2).tolist(), file=sys.stderr)
             ends = [f"{low:.2f} to {high:.2f}" if kind else f"{low:.2f}" for low, high in figures[[0, -1]].T]

@@ -115,6 +115,9 @@ def test_ablated_tokens_are_judged_on_opposed_pairs_and_turned(vit, images_for):
     first, second = (token_effect(one, "reg", n_bootstrap=0) for one in one_sided_tasks(task))
     assert found.effect.value == pytest.approx((first.effect.value + second.effect.value) / 2, abs=1e-9)
     assert len(found.clean) == 2 * N and found.effect.low < found.effect.value < found.effect.high
+    rows = torch.nonzero(task.discovery.design.clean_image != 0).flatten()  # an image less, too few for an interval
+    few = token_effect(dataclasses.replace(task, discovery=task.discovery.select(rows)), "reg", n_bootstrap=100)
+    assert few.effect.low is None and "6 images of each class" in few.effect.reason
 
 
 def test_pairs_of_one_sided_tasks_and_of_partners_without_a_class_are_all_opposed(vit, images_for):
