@@ -28,14 +28,15 @@ verbose version wait wait-all-nodes wckey wrap"""
 
 SBATCH = """#!/bin/sh
 cd "$(dirname "$0")/../queue" || exit 1
-cp "$1" "../script.$(ls .. | wc -l)"
+script="$(dirname "$PWD")/script.$(ls .. | wc -l)"
+cp "$1" "$script"  # as Slurm does: submitit renames its own when it is told a number
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
 for i in $(seq 0 "${last:-0}"); do
     id=7${last:+_$i}
     touch "$id"
     export SLURM_JOB_ID=$((100 + i)) SLURM_PROCID=0
     if [ -n "$last" ]; then export SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i; else export SLURM_JOB_ID=7; fi
-    (cd "$WHERE" && sh "$1"; rm -f "$OLDPWD/$id") >"../$id.log" 2>&1 &
+    (cd "$WHERE" && sh "$script"; rm -f "$OLDPWD/$id") >"../$id.log" 2>&1 &
 done
 echo "Submitted batch job 7"
 """
