@@ -100,6 +100,7 @@ class HookedViT:
         self.opened_by: dict[str, Any] = {"adapter": adapter, "image_size": image_size}
         self.text_tower: TextTower | None = None
         self._short: torch.dtype | None = None
+        self._is_borrowed = False
         _check_weights(module, name)
         self.parity = self._check_parity()
         if head is not None:
@@ -165,6 +166,7 @@ class HookedViT:
             ModelError: The head does not fit, or the model has no such tokens.
         """
         other = copy.copy(self)
+        other._is_borrowed = False
         other._replace_head(head, labels, pool, info)
         return other
 
@@ -210,14 +212,19 @@ class HookedViT:
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights, run as suits the device; all is put back."""
+        if self._is_borrowed:  # by who called; to look through all parameters again takes as long as a small block
+            yield
+            return
         both = (self.module, self.readout.head)  # the head may be another than the module's own
         learning = [parameter for part in both for parameter in part.parameters() if parameter.requires_grad]
         try:
+            self._is_borrowed = True
             for parameter in learning:
                 parameter.requires_grad_(False)
             with evaluating(*both), self._threads():
                 yield
         finally:
+            self._is_borrowed = False
             for parameter in learning:
                 parameter.requires_grad_(True)
 

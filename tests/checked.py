@@ -6,8 +6,8 @@ the suite's processor time. `checked` checks once, lets axis names speak for one
 leaves functions within functions alone. Those that yield keep jaxtyping's own: what they are given is checked when
 they are called, not when the first value is asked for.
 
-Each test checks the first calls of a function, and of those that follow one in a few: a function that is called a
-thousand times in a test is called alike.
+Each test, whatever its parameters, checks the first calls of a function, and of those that follow one in a few: a
+function that is called a thousand times in a test is called alike.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from typing import Any, get_type_hints
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-FIRST, EVERY = 16, 16
+FIRST, EVERY = 8, 64
 """Calls of a function that a test checks, and of which of the rest it checks one."""
 
 _jaxtyped = jaxtyping.jaxtyped
 _context = functools.partial(_jaxtyped, "context")  # in which an axis has one size
 _beartype = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
-_test = 0
+_test: object = None
 
 
 def install(package: str) -> None:
@@ -35,10 +35,10 @@ def install(package: str) -> None:
     jaxtyping.install_import_hook(package, "beartype.beartype")
 
 
-def begin_test() -> None:
-    """Counts calls from here on."""
+def begin(test: object) -> None:
+    """Counts calls from here on, unless the same test has begun before."""
     global _test
-    _test += 1
+    _test = _test if test == _test else test
 
 
 def checked(*, typechecker: Any) -> Callable[[Any], Any]:
@@ -63,13 +63,15 @@ def _checked(function: Callable) -> Callable:
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
     checks, shaped = _beartype(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
-    test = calls = 0
+    test, calls = None, 0
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal test, calls
-        test, calls = (test, calls + 1) if test == _test else (_test, 1)
-        if jaxtyping.config.jaxtyping_disable or (calls > FIRST and calls % EVERY):
+        calls += 1
+        if test is not _test:
+            test, calls = _test, 1
+        if (calls > FIRST and calls % EVERY) or jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
         if not shaped:
             return checks(*args, **kwargs)

@@ -47,8 +47,8 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
-def pytest_runtest_setup():
-    checked.begin_test()
+def pytest_runtest_setup(item):
+    checked.begin((item.path, getattr(item, "originalname", item.name)))
 
 
 def pytest_collection_modifyitems(items):

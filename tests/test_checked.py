@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from .checked import EVERY, FIRST, begin_test, checked
+from .checked import EVERY, FIRST, begin, checked
 
 
 @checked(typechecker=None)
@@ -66,7 +66,7 @@ def wrong_calls_refused(n):
 def test_the_first_calls_in_a_test_are_checked_and_one_in_a_few_of_the_rest():
     assert wrong_calls_refused(FIRST) == FIRST
     assert wrong_calls_refused(10 * EVERY) == 10
-    begin_test()
+    begin("another test")
     assert wrong_calls_refused(FIRST) == FIRST
 
 

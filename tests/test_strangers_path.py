@@ -93,8 +93,7 @@ def in_a_terminal(argv: list[str], folder: Path, *, counts_from: str = "") -> Se
 
 
 def surroundings() -> dict[str, str]:
-    left_out = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VITCIRCUITS_PROGRESS")
-    usual = {name: value for name, value in os.environ.items() if name not in left_out}
+    usual = {name: value for name, value in os.environ.items() if name != "VITCIRCUITS_PROGRESS"}
     return {**usual, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
