@@ -219,7 +219,7 @@ def test_the_command_on_photographs_ends_with_a_circuit_or_with_what_to_try(fold
 
 RUN_PAGES = """
 import json, os, pathlib, sys
-import matplotlib.pyplot, networkx, pandas, sklearn, timm, torch
+import matplotlib.pyplot, networkx, pandas, sklearn.datasets, timm, torch, torch_geometric.data
 for place, page in enumerate(json.loads(pathlib.Path("pages.json").read_text())):
     print("\\npage", page["name"])  # on a line of its own, whatever a bar has left there
     folder = pathlib.Path(str(place)).absolute()
