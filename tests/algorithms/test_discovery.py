@@ -213,19 +213,20 @@ def test_the_command_line_a_file_and_python_say_the_same(tmp_path):
 
 def test_python_finds_what_the_command_finds_and_its_folder_goes_on(tmp_path, task):
     words = [f"--{name.replace('_', '-')}={value}" for name, value in DIGITS.items()]
-    search = ["--algorithm", "eap", "--size", "20", "--random", "1"]
+    search = ["--algorithm", "eap", "--size", "12", "--ports", "block", "--random", "1"]
+    asked = {"algorithm": "eap", "size": 12, "ports": "block", "random": 1}
     assert main(["discover", "--model", "toy/digits-2l", *words, *search, "--out", str(tmp_path / "a")]) == 0
-    found = discover("toy/digits-2l", DIGITS, algorithm="eap", size=20, random=1, out=tmp_path / "b")
+    found = discover("toy/digits-2l", DIGITS, **asked, out=tmp_path / "b")
     for name in ("circuit.json", "report.json", "edges.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     configs = [json.loads((tmp_path / name / "run.json").read_text())["config"] for name in "ab"]
     assert configs[0] == configs[1]
     assert found.verdict in str(found) and "T = " in str(found)
-    given = discover(None, task, algorithm="eap", size=20, random=1)
+    given = discover(None, task, **asked)
     np.testing.assert_array_equal(given.circuit.mask, found.circuit.mask)
     assert given.files == [] and given.report.figures == found.report.figures
     with pytest.raises(FormatError, match="another configuration"):
-        discover("toy/digits-2l", DIGITS, algorithm="eap", size=21, random=1, out=tmp_path / "b")
+        discover("toy/digits-2l", DIGITS, **asked | {"size": 13}, out=tmp_path / "b")
     with pytest.raises(TaskError, match="another model"):
         discover(load_vit("toy/digits-2l"), task)
 
@@ -233,7 +234,9 @@ def test_python_finds_what_the_command_finds_and_its_folder_goes_on(tmp_path, ta
 def test_data_in_memory_is_searched_as_the_same_data_by_name(tmp_path, task):
     digits = load_data("digits", task.vit.preprocess)
     sets = {name: TensorDataset(getattr(digits, name).images, getattr(digits, name).labels) for name in SPLITS}
-    found = discover(task.vit, {**DIGITS, "data": sets}, algorithm="eap", size=20, random=0, out=tmp_path)
+    found = discover(
+        task.vit, {**DIGITS, "data": sets}, algorithm="eap", size=12, ports="block", random=0, out=tmp_path
+    )
     assert found.task.discovery.clean.equal(task.discovery.clean)
     pairs = {name: one.tensors for name, one in sets.items()}
     assert TaskConfig.of({**DIGITS, "data": pairs}).make(task.vit).discovery.clean.equal(task.discovery.clean)
@@ -259,9 +262,10 @@ def test_a_task_config_makes_the_contrast_that_it_says(task):
 
 def test_a_function_of_one_s_own_runs_again_in_its_folder_and_promises_no_command(tmp_path, task):
     def mine(graph, task):
-        return eap(graph, task).top(40)
+        return eap(graph, task).top(12)
 
-    first, again = (discover(None, task, algorithm=mine, out=tmp_path / "run", random=0) for _ in range(2))
+    asked = {"algorithm": mine, "ports": "block", "random": 0}
+    first, again = (discover(None, task, **asked, out=tmp_path / "run") for _ in range(2))
     assert first.circuit == again.circuit and len(first.circuit) == len(Circuit.load(tmp_path / "run"))
     poor = discover(None, task, algorithm="eap", size=6, out=tmp_path / "poor", random=0)
     # its record does not say how the task was made, so there is no command

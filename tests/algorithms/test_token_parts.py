@@ -34,7 +34,11 @@ SCORES = {
 }
 
 
-@pytest.fixture(params=MODELS, ids=lambda cell: "-".join((*cell[:2], cell[2]["kind"])))
+def name_of(cell):
+    return "-".join((*cell[:2], cell[2]["kind"])) if isinstance(cell, tuple) else None
+
+
+@pytest.fixture(params=MODELS, ids=name_of)
 def mask_case(request, case_of):
     """Four pairs: an object and a background, all object, no object, another object."""
     return case_of(request.param[0], "mask", *request.param[1:], n=4)
@@ -50,7 +54,11 @@ def expected(case, score):
     return table, np.array([own.mean() for own in values]), np.array([abs(own).mean() for own in values]), spread
 
 
-@pytest.mark.parametrize("name", SCORES)
+TURNS = [(name, MODELS[place % 3]) for place, name in enumerate(SCORES)]  # each meets one, and EAP every model
+TURNS += [("eap", model) for model in MODELS if ("eap", model) not in TURNS]
+
+
+@pytest.mark.parametrize(("name", "mask_case"), TURNS, indirect=["mask_case"], ids=name_of)
 def test_scores_are_means_over_the_pairs_in_which_an_edge_occurs(name, mask_case, same_scores):
     def score(case):
         return run_algorithm(name, case.graph, case.task, **SCORES[name]).values
@@ -79,6 +87,7 @@ def test_slopes_are_those_of_each_pair(mask_case, same_scores):
         assert not np.delete(slopes[row], edges).any()
 
 
+@pytest.mark.parametrize("mask_case", [("plain", "block", {"kind": "partner"}), MODELS[1]], indirect=True, ids=name_of)
 def test_law_6_acdc_decides_one_edge_at_a_time_over_the_pairs_that_have_it(mask_case):
     graph, task, pairs = mask_case.graph, mask_case.task, mask_case.pairs
     clean, occurs = mask_case.clean.double(), np.zeros((len(pairs), len(graph)), dtype=bool)
@@ -143,7 +152,7 @@ def test_masks_are_learned_from_every_pair_on_its_own_groups(derivative, case_of
 
 def test_budgeted_pruning_runs_over_masks(case_of):
     case = case_of("plain", "mask", "block", n=4)
-    found = budgeted_pruning(case.graph, case.task, size=8, measure="exact")
+    found = budgeted_pruning(case.graph, case.task, size=8, measure="exact", share=0.5, regrow_rounds=1, swaps=1)
     effects = exact_effects(case.graph, case.task)
     assert found.mask.sum() <= 8 and np.isfinite(found.scores.values).all() and effects.exact.all()
 

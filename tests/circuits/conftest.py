@@ -58,7 +58,7 @@ def on_paths():
     return find
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def patch_effects():
     """Makes patch effects: of pair p at patch n (1 + p) (1 + n / 10) logits under the circuit, in the model twice."""
 

@@ -1,6 +1,7 @@
 """What is said of a poor result, and the command that it leads to; nothing of a good one."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,15 +73,22 @@ def test_random_circuits_that_do_as_well_are_named(vit, task):
     assert any("random circuits of the same size" in text for text in said(chance.top(55), task, n_random=20))
 
 
-def test_a_level_that_takes_most_edges(task):
-    found = discover(None, task, level=0.999, random=0)
+@pytest.fixture
+def enough(vit, monkeypatch):
+    """A task with just as many images as are not called few, judged without a curve."""
+    monkeypatch.setattr("vitcircuits.circuits.judging.evaluation.evaluate", partial(evaluate, curve=False))
+    return class_contrast(vit, "digits", target=3, foil=8, n_discovery=16, n_evaluation=8)
+
+
+def test_a_level_that_takes_most_edges(enough):
+    found = discover(None, enough, level=0.999, random=0)
     assert len(found.circuit) > 55 and "of all edges" in found.ending()
     assert found.ending().splitlines()[0] == f"{found.verdict}."
     assert found.ending().splitlines()[-1] == "Try: the same with tokens='role'"
 
 
-def test_a_level_that_no_size_reaches(task):
-    found = discover(None, task, level=50.0, random=0)
+def test_a_level_that_no_size_reaches(enough):
+    found = discover(None, enough, level=50.0, random=0)
     assert "no size that was tried reaches the level" in found.ending()
 
 

@@ -102,7 +102,20 @@ def test_softmax_of_scores_is_the_pattern_with_forbidden_tokens_at_minus_infinit
         assert bool((torch.isneginf(score) == (patterns[name] == 0)).all())
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+KINDS_OF_OTHERS = (  # of each library, and each way to project and to pool
+    "torchvision",
+    "encoder-token-first",
+    "vit-pytorch-mean",
+    "simple-vit",
+    "own-fused",
+    "own-separate",
+    "own-timm-blocks",
+    "DeiTForImageClassificationWithTeacher",
+    "bridge-vit",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_OTHERS)
 def test_models_of_other_libraries_and_ones_own_have_all_kinds_and_a_tour(kind, images_for, close):
     pytest.importorskip(FOREIGN[kind].library, reason=f"{FOREIGN[kind].library} is not installed")
     vit = load_vit(FOREIGN[kind].small().eval(), name=kind)

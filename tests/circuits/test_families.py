@@ -13,7 +13,7 @@ from vitcircuits.circuits.draw.panels import place
 from vitcircuits.circuits.figure_data import Exhibit, gather
 from vitcircuits.circuits.partners.attention_masks import patch_attention
 from vitcircuits.circuits.partners.partner import changed_tokens
-from vitcircuits.circuits.run_folder import RESULT_FILES, RunFolder
+from vitcircuits.circuits.run_folder import PATCH_FILES, RESULT_FILES, RunFolder
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.circuits.words import group_title
 from vitcircuits.models.config import TokenLayout, VitConfig
@@ -36,11 +36,15 @@ def test_discovery_leaves_a_whole_run_folder(architecture, images_for, tmp_path)
     task = make_task(architecture, images_for)
     graph = compile_graph(architecture, tokens="role", ports="block")
     circuit = eap_ig(graph, task, steps=1).top(len(graph) * 3 // 4, by="abs_mean")
-    curve = architecture.cfg.name == "map"  # which takes far more runs than everything else
-    report = evaluate(circuit, task, n_random=2, n_bootstrap=10, curve=curve)
+    whole = architecture.cfg.name == "map"  # a curve takes far more runs than everything else, and patches are patches
+    report = evaluate(circuit, task, n_random=2, n_bootstrap=10, curve=whole)
     folder = RunFolder.open(tmp_path, {"model": architecture.cfg.name})
-    written = folder.write_all(circuit, report, gather(task, n=1), patch_effects(circuit, task, n=1))
-    assert {path.name for path in written} == set(RESULT_FILES) - (set() if curve else {"faithfulness.svg"})
+    effects = patch_effects(circuit, task, n=1)
+    assert effects.grid == architecture.cfg.tokens.grid and np.isfinite(effects.values).all()
+    written = folder.write_all(circuit, report, gather(task, n=1), effects if whole else None)
+    assert {path.name for path in written} == set(RESULT_FILES) - (
+        set() if whole else {"faithfulness.svg", *PATCH_FILES}
+    )
     assert Circuit.load(tmp_path / "circuit.json") == circuit
     said, names = titles(tmp_path / "circuit.svg"), names_of(graph)
     assert said and {name for name in said if ".h" not in name} <= names and len(circuit) > 5
@@ -52,8 +56,8 @@ def names_of(graph):
     return {str(part) for end in ends for part in (end, replace(end, port=""))}
 
 
-def test_what_is_placed_is_what_the_graph_has(case):
-    graph, ports = case.graph, case.graph.ports
+def test_what_is_placed_is_what_the_graph_has(sole_case):
+    graph, ports = sole_case.graph, sole_case.graph.ports
     edges, names = [graph.edge(index) for index in range(len(graph))], names_of(graph)
     layout = place(graph, edges)
     placed = {*layout.boxes, *layout.ports, *layout.frames}

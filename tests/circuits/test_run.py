@@ -123,10 +123,10 @@ def test_law_6_micro_batched_is_whole(sole_case, close):
     close(turned, whole.flip(0))
 
 
-def test_edges_off_paths_change_nothing(case, close):
+def test_edges_off_paths_change_nothing(sole_case, close):
     for share in (0.1, 0.3):
-        mask = case.mask(share)
-        close(run(case, prune(case.graph, mask)), run(case, mask))
+        mask = sole_case.mask(share)
+        close(run(sole_case, prune(sole_case.graph, mask)), run(sole_case, mask))
 
 
 def test_a_source_cut_off_from_the_input_carries_its_ablated_value(case_of, close):
@@ -148,8 +148,10 @@ def test_what_does_not_fit_is_refused(case_of, variant_named, unchecked):
         Pairs(clean, corrupt[:1])
 
 
-@pytest.mark.parametrize("kind", ["partner", "mean", "noise"])
-@pytest.mark.parametrize(("name", "ports"), [("plain", "qkv"), ("no-class-registers", "head"), ("average", "block")])
+@pytest.mark.parametrize(
+    ("name", "ports", "kind"),
+    [("plain", "qkv", "partner"), ("no-class-registers", "head", "mean"), ("average", "block", "noise")],
+)
 def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports, kind, case_of, on_paths, close):
     case = case_of(name, "mask", ports, {"kind": kind}, n=4)
     masks = [case.mask(share) for share in (0.0, 0.4, 0.8, 1.1)]
@@ -167,22 +169,26 @@ def test_over_masks_a_pair_runs_as_plain_loops_do_on_its_own_groups(name, ports,
         run(case, mask)
 
 
-@pytest.mark.parametrize("cache", [1, 10**9])
-def test_masks_that_run_together_are_what_each_is_alone_in_any_order(cache, case, monkeypatch, close):
+def test_masks_that_run_together_are_what_each_is_alone_in_any_order(sole_case, monkeypatch, close):
     """Also behind a mask of more edges, whose values the next one must not find; and with a gradient's own sums."""
-    monkeypatch.setattr(devices, "CPU", replace(devices.CPU, source_bytes=cache))
-    masks = [case.mask(share) for share in (0.9, 0.1, 0.5, 0.0, 0.3)]
-    for order in (masks, masks[::-1]):
-        runs = run_masks(case.vit, case.graph, order, case.task.metric, case.pairs, case.baseline, n_logits=5)
-        for mask, judged in zip(order, runs.logits, strict=True):
-            with case.vit.borrowed(), torch.enable_grad():
-                weights = MaskWeights.from_mask(case.graph, mask, case.vit)
-                wanted = masked_logits_from(case.vit, weights, *case.ends, groups_of(case.graph, case.pairs))
-            close(judged.to(wanted), wanted.detach())
+    case, masks, wanted = sole_case, [sole_case.mask(share) for share in (0.9, 0.1, 0.5, 0.0, 0.3)], []
+    for mask in masks:
+        with case.vit.borrowed(), torch.enable_grad():
+            weights = MaskWeights.from_mask(case.graph, mask, case.vit)
+            logits = masked_logits_from(case.vit, weights, *case.ends, groups_of(case.graph, case.pairs))
+        wanted.append(logits.detach())
+    for cache in (1, 10**9):
+        monkeypatch.setattr(devices, "CPU", replace(devices.CPU, source_bytes=cache))
+        for turn in (1, -1):
+            told = (case.task.metric, case.pairs, case.baseline)
+            runs = run_masks(case.vit, case.graph, masks[::turn], *told, n_logits=5)
+            for judged, own in zip(runs.logits, wanted[::turn], strict=True):
+                close(judged.to(own), own)
 
 
-def test_masks_that_begin_alike_are_to_the_bit_what_each_is_alone(case):
-    graph, masks = case.graph, [case.mask(0.6) for _ in range(6)]
+def test_masks_that_begin_alike_are_to_the_bit_what_each_is_alone(sole_case):
+    case, graph = sole_case, sole_case.graph
+    masks = [case.mask(0.6) for _ in range(6)]
     ends = (graph.layers[0].mlp, graph.layers[1].attention, graph.layers[1].mlp, graph.logits)
     for mask, block in zip(masks[1:], ends, strict=False):
         mask[block.start :] = case.mask(0.3, seed=1)[block.start :]

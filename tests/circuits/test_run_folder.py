@@ -20,7 +20,7 @@ from vitcircuits.models.errors import FormatError
 CONFIG = {"model": "toy/small", "options": {"steps": 5, "rule": "midpoint"}, "target": (3,), "tau": float("-inf")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def circuit() -> Circuit:
     layout = TokenLayout(has_cls=True, n_registers=0, grid=(2, 2))
     cfg = VitConfig("toy/small", 2, 2, 8, 4, 16, 10, (4, 4), (2, 2), 1, layout, (0,), "token")
@@ -31,7 +31,7 @@ def circuit() -> Circuit:
     return Scores(graph, values, np.abs(values), np.abs(values) / 3, exact, 8, "eap_ig", task=task).top(20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report(circuit: Circuit) -> Report:
     n = np.array([5, 10, 20])
     curve = Curve("eap_ig", n, n, np.array([0.2, 0.5, 0.8]))
@@ -57,29 +57,38 @@ def test_run_json_comes_first_and_is_finished_last(tmp_path: Path):
     assert done["data_hash"] == "abc"
 
 
-def test_write_all_leaves_every_file_and_each_is_valid(
-    circuit: Circuit, report: Report, patch_effects: Any, tmp_path: Path
-):
-    folder = start(tmp_path)
-    written = folder.write_all(circuit, report, patch_effects=patch_effects())
-    folder.finish()
-    assert {path.name for path in written} == set(RESULT_FILES)
-    assert {path.name for path in tmp_path.iterdir()} == {*RESULT_FILES, "run.json"}
-    assert Circuit.load(tmp_path / "circuit.json") == circuit
-    assert load_scores(tmp_path / "scores.safetensors") == circuit.scores
-    assert load_report(tmp_path / "report.json")["faithfulness"] == report["faithfulness"]
+def written(path: Path, circuit: Circuit, report: Report, patch_effects: Any, seconds: float) -> list[Path]:
+    """A whole run, finished: the paths of its results."""
+    folder = start(path)
+    paths = folder.write_all(circuit, report, patch_effects=patch_effects())
+    folder.finish({"all": seconds})
+    return paths
+
+
+@pytest.fixture(scope="module")
+def whole(circuit: Circuit, report: Report, patch_effects: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return written(tmp_path_factory.mktemp("whole"), circuit, report, patch_effects, 0.0)
+
+
+def test_write_all_leaves_every_file_and_each_is_valid(circuit: Circuit, report: Report, whole: list[Path]):
+    folder = whole[0].parent
+    assert {path.name for path in whole} == set(RESULT_FILES)
+    assert {path.name for path in folder.iterdir()} == {*RESULT_FILES, "run.json"}
+    assert Circuit.load(folder / "circuit.json") == circuit
+    assert load_scores(folder / "scores.safetensors") == circuit.scores
+    assert load_report(folder / "report.json")["faithfulness"] == report["faithfulness"]
     for name in ("circuit.svg", "faithfulness.svg", "circuit.graphml"):
-        ElementTree.parse(tmp_path / name)
+        ElementTree.parse(folder / name)
 
 
-def test_law_10_the_same_run_gives_the_same_bytes(circuit: Circuit, report: Report, patch_effects: Any, tmp_path: Path):
-    hashes = []
-    for name in ("first", "second"):
-        folder = start(tmp_path / name)
-        paths = folder.write_all(circuit, report, patch_effects=patch_effects())
-        folder.finish({"all": len(hashes) / 3})
-        hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})
-    assert hashes[0] == hashes[1]
+def test_law_10_the_same_run_gives_the_same_bytes(
+    circuit: Circuit, report: Report, patch_effects: Any, whole: list[Path], tmp_path: Path
+):
+    again = written(tmp_path / "again", circuit, report, patch_effects, 1 / 3)
+    first, second = (
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths} for paths in (whole, again)
+    )
+    assert first == second
 
 
 def test_without_scores_or_report_the_rest_is_written(circuit: Circuit, tmp_path: Path):

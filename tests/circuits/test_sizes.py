@@ -60,8 +60,8 @@ def test_no_selection_holds_an_edge_that_scores_below_the_next_one_to_come(varia
             assert not (circuit.mask & ~scores.threshold(tau, by=by).mask).any()
 
 
-def test_an_edge_enters_with_the_shortest_prefix_that_has_it_on_a_path(case):
-    graph = case.graph
+def test_an_edge_enters_with_the_shortest_prefix_that_has_it_on_a_path(sole_case):
+    graph = sole_case.graph
     ranking = np.random.default_rng(1).permutation(len(graph))
     entered = entries(graph, ranking)
     for length in np.linspace(0, len(graph), 8).astype(int):

@@ -59,8 +59,9 @@ def test_a_still_has_a_panel_for_every_map(variant_named, images_for, tmp_path, 
     drawn = tour.save(tmp_path / "heads.svg").read_text(encoding="utf-8")
     assert all(f">{name}<" in drawn for name in tour.rows[kind]) and "&lt;a&gt;&amp;b" in drawn
     assert drawn.count("<image") == len(tour.rows[kind])
-    with Image.open(tour.save(tmp_path / "heads.png")) as picture:
-        assert picture.width > 200
+    if kind == KINDS[0]:
+        with Image.open(tour.save(tmp_path / "heads.png")) as picture:
+            assert picture.width > 200
     maps = attention_maps(vit, images_for(vit), kind=kind)
     assert maps.draw(image=1, query="r1c0").svg.count("<image") == len(maps)
     heights = maps.heights()

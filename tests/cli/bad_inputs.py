@@ -3,8 +3,8 @@
     python tests/cli/bad_inputs.py FOLDER [NUMBER ...] > ended.jsonl
 
 BAD_SEED=15 draws others; BAD_INPUTS is how many, 500 where it is not said. Processes are forked from one that has
-imported everything, and run without the checks of shapes and types that tests have otherwise, because users' processes
-have none. Most end where a search would begin; every 20th searches.
+imported everything (`import_all`), and run without the checks of shapes and types that tests have otherwise, because
+users' processes have none. Most end where a search would begin; every 20th searches.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ import random
 import resource
 import sys
 import traceback
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import huggingface_hub
@@ -91,6 +93,13 @@ KNOWN = [
     ["DISK", "evaluate", *BASE["evaluate"], "--report", "report.json"],
     *[["MEMORY", "discover", "--model", "toy/sprites-2l", "--data", "sprites", *more] for more in _SPRITES],
 ]
+
+
+def import_all():
+    """Imports what commands import where they use it: each of the processes would otherwise do so for itself."""
+    for name in ("sklearn.datasets", "open_clip"):
+        with suppress(ImportError):  # of an extra
+            import_module(name)
 
 
 def make_stuff(folder):
@@ -349,6 +358,7 @@ def with_another_value(path, seed):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    import_all()
     make_stuff(folder / "stuff")
     huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"  # nobody answers there
     torch.set_num_threads(1)

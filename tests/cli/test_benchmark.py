@@ -5,7 +5,7 @@ from vitcircuits.cli.main import main
 
 
 def test_the_table_is_printed_and_written(tmp_path, capsys):
-    assert main(["benchmark", "--only", "eap", "--only", "bright", "--pairs", "4", "--out", str(tmp_path)]) == 0
+    assert main(["benchmark", "--only", "eap", "--only", "bright", "--pairs", "2", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert "planted/bright-column" in shown.out and "eap_ig" in shown.out and "operations" in shown.out
     assert {"benchmark.csv", "benchmark.json"} <= {path.name for path in tmp_path.iterdir()}
@@ -31,11 +31,11 @@ def test_planted_models_are_listed_discovered_and_evaluated(tmp_path, capsys):
     assert main(["models", "planted"]) == 0
     assert "13 of 110 edges" in capsys.readouterr().out
     model, out = "planted/neighbour-xor:norm=none", str(tmp_path / "run")
-    task = ["--data", "planted", "--target", "1", "--foil", "0", "--pairs", "8", "--eval-pairs", "8", "--random", "2"]
-    options = ["--algorithm", "exact_effects", "--size", "13", "--out", out]
+    task = ["--data", "planted", "--target", "1", "--foil", "0", "--pairs", "4", "--eval-pairs", "8", "--random", "0"]
+    options = ["--algorithm", "exact_effects", "--size", "13", "--patches", "0", "--out", out]
     assert main(["discover", "--model", model, *task, *options]) == 0
     assert "13 of 110" in capsys.readouterr().out
-    assert main(["evaluate", f"{out}/circuit.json", "--no-curve", "--random", "2"]) == 0
+    assert main(["evaluate", f"{out}/circuit.json", "--no-curve", "--random", "0"]) == 0
     assert "1.000" in capsys.readouterr().out
 
 

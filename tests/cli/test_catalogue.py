@@ -10,11 +10,11 @@ from vitcircuits.models.pictures import load_pictures
 
 def test_the_table_is_that_of_the_catalogue(tmp_path, capsys):
     path = tmp_path / "heads.csv"
-    assert main(["catalogue", "toy/digits-2l", "--images", "digits", "--n", "30", "--to", str(path)]) == 0
+    assert main(["catalogue", "toy/digits-2l", "--images", "digits", "--n", "10", "--to", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "8 heads on 30 images" in said and str(path) in said
+    assert "8 heads on 10 images" in said and str(path) in said
     vit = load_vit("toy/digits-2l")
-    wanted = head_catalogue(vit, load_pictures("digits", vit.preprocess, 30)[0]).frame()
+    wanted = head_catalogue(vit, load_pictures("digits", vit.preprocess, 10)[0]).frame()
     got = pd.read_csv(path, keep_default_na=False)
     assert got["pattern"].tolist() == wanted["pattern"].tolist()
     assert got["position"].astype(float).tolist() == pytest.approx(wanted["position"].tolist())
@@ -23,7 +23,7 @@ def test_the_table_is_that_of_the_catalogue(tmp_path, capsys):
 def test_the_contact_sheet_of_neurons(tmp_path, capsys):
     path = tmp_path / "neurons.svg"
     assert (
-        main(["catalogue", "toy/digits-2l", "--images", "digits", "--of", "neurons", "--n", "20", "--to", str(path)])
+        main(["catalogue", "toy/digits-2l", "--images", "digits", "--of", "neurons", "--n", "10", "--to", str(path)])
         == 0
     )
     assert "512 neurons" in capsys.readouterr().out and "<svg" in path.read_text()

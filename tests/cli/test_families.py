@@ -74,7 +74,7 @@ def test_discover_by_name(name, shades, tmp_path, capsys):
     save_file(module.state_dict(), tmp_path / "model.safetensors")
     arguments = ["--model", name, "--checkpoint", f"{tmp_path}/model.safetensors", "--data", str(shades)]
     out = tmp_path / "run"
-    assert main(["discover", *arguments, *QUICK, *SHADES, *BY_NAME[name], "--out", str(out)]) == 0
+    assert main(["discover", *arguments, *QUICK, *SHADES, *BY_NAME[name], "--patches", "0", "--out", str(out)]) == 0
     circuit = Circuit.load(out / "circuit.json")
     assert len(circuit) > 5 and circuit.graph.cfg.pools is (name == "test_vit3")
     assert (out / "circuit.html").is_file() and "T = " in capsys.readouterr().out

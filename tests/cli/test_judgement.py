@@ -11,7 +11,7 @@ from vitcircuits.circuits.formats.json import load_report
 from vitcircuits.cli.main import main
 
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
-FEW = ["--pairs", "8", "--eval-pairs", "8"]
+FEW = ["--pairs", "4", "--eval-pairs", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_a_run_folder_is_judged_again_as_it_was_found(tmp_path, capsys):
     seen = ~np.eye(17, dtype=bool)  # no token sees itself
     np.save(tmp_path / "mask.npy", seen)
     own = ["--attention-mask", f"{tmp_path}/mask.npy", "--dtype", "bfloat16", "--pairs", "6", "--eval-pairs", "10"]
-    assert main(["discover", *DIGITS, *own, "--random", "0", "--size", "30", "--out", f"{tmp_path}/run"]) == 0
+    quick = ["--algorithm", "eap", "--random", "0", "--patches", "0", "--ports", "block", "--size", "12"]
+    assert main(["discover", *DIGITS, *own, *quick, "--out", f"{tmp_path}/run"]) == 0
     found = load_report(tmp_path / "run" / "report.json")
     again = ["--no-curve", "--random", "0", "--report", f"{tmp_path}/again.json"]
     assert main(["evaluate", f"{tmp_path}/run", *again]) == 0
@@ -90,14 +91,27 @@ def test_single_checks_and_a_mistyped_one(nodes, tmp_path, capsys):
 
 
 def test_stability_prints_and_writes_a_circuit_that_can_be_judged(tmp_path, capsys):
-    quick = ["--algorithm", "eap", "--size", "0.2", "--resamples", "3", "--halvings", "1", "--out", str(tmp_path)]
+    quick = [
+        "--algorithm",
+        "eap",
+        "--size",
+        "0.2",
+        "--resamples",
+        "2",
+        "--seeds",
+        "1",
+        "--halvings",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(["stability", *DIGITS, *FEW, *quick]) == 0
     said = capsys.readouterr().out
     assert "jaccard_resamples" in said and "consensus" in said
     assert {path.name for path in tmp_path.iterdir()} == {
         "stability.json", "stability.svg", "stability.png", "consensus.json",
     }  # fmt: skip
-    assert json.loads((tmp_path / "stability.json").read_text())["method"]["n_resamples"] == 3
+    assert json.loads((tmp_path / "stability.json").read_text())["method"]["n_resamples"] == 2
     # circuits of 22 edges: at most 44 edges can be in more than half of them
     assert 0 < len(Circuit.load(tmp_path / "consensus.json")) <= 44
     assert main(["evaluate", f"{tmp_path}/consensus.json", *FEW, "--no-curve", "--random", "0"]) == 0

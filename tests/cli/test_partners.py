@@ -8,8 +8,8 @@ from PIL import Image
 from vitcircuits.cli.main import main
 from vitcircuits.models.data import load_data
 
-DIGITS = ["--model", "toy/digits-2l", "--target", "3", "--foil", "8", "--pairs", "10", "--eval-pairs", "10"]
-QUICK = ["--data", "digits", "--algorithm", "eap", "--size", "20", "--random", "1"]
+DIGITS = ["--model", "toy/digits-2l", "--target", "3", "--foil", "8", "--pairs", "4", "--eval-pairs", "4"]
+QUICK = ["--data", "digits", "--algorithm", "eap", "--size", "20", "--random", "1", "--ports", "block"]
 
 
 def refused(capsys, arguments):
@@ -28,7 +28,10 @@ def test_partners_leaves_tables_circuits_and_pictures(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "class_swap and word: Jaccard" in said and "other_partners" in said
     assert "held-out transmission under class_swap, object_fill, word" in said
-    assert main(["evaluate", f"{tmp_path}/circuit-object_fill.json", "--data", "digits", "--no-curve"]) == 0
+    assert (
+        main(["evaluate", f"{tmp_path}/circuit-object_fill.json", "--data", "digits", "--no-curve", "--random", "0"])
+        == 0
+    )
     assert main(["partners", *DIGITS, *QUICK, *kinds, "--out", str(tmp_path / "again")]) == 0
     for name in names | circuits:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes(), name
@@ -62,7 +65,7 @@ def test_boxes_beside_pictures_make_partners_and_are_part_of_the_configuration(s
     boxes.write_text("name,left,top,right,bottom\n" + "".join(f"threes/{n}.png,1,1,7,5\n" for n in range(30)))
     task = ["--data", str(scans), "--corruption", "object_fill", "--mask", str(boxes), *QUICK[2:]]
     names = ["--model", "toy/digits-2l", "--target", "threes=3", "--foil", "eights=8", "--pairs", "15"]
-    crossed = ["discover", *names, *task, "--out", str(out)]
+    crossed = ["discover", *names, *task, "--eval-pairs", "15", "--patches", "0", "--out", str(out)]
     assert "masks of both classes" in refused(capsys, crossed)  # there are boxes of threes alone
     arguments = [*crossed, "--sides", "one"]
     assert main(arguments) == 0

@@ -1,13 +1,21 @@
-"""Commands under torchrun: the files of one process, the words of one process, and one reason where it fails."""
+"""Commands on joined processes: the files and words of one process; under torchrun one reason where it fails."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
+import matplotlib.pyplot  # noqa: F401  here, and four more: joined processes are forked from one that has this file's
+import networkx  # noqa: F401  imports, and need not import again what the command does
+import pandas  # noqa: F401
 import pytest
+import sklearn.datasets  # noqa: F401
+import timm  # noqa: F401
+from vitcircuits.algorithms import run_config  # noqa: F401
 from vitcircuits.cli.main import main
 
-SEARCH = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8", "--pairs", "12"]
+SEARCH = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8", "--pairs", "8"]
 
 
 def torchrun(*arguments):
@@ -16,20 +24,27 @@ def torchrun(*arguments):
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_files_are_those_of_one_process(tmp_path, capsys, one_thread):
-    arguments = [*SEARCH, "--eval-pairs", "12", "--random", "1", "--patches", "1"]
+def _said(arguments):
+    """The exit code of a command, and what it writes to stdout."""
+    with redirect_stdout(io.StringIO()) as said:
+        code = main(arguments)
+    return code, said.getvalue()
+
+
+def test_the_files_and_words_are_those_of_one_process(tmp_path, one_thread, on_processes):
+    arguments = ["discover", *SEARCH, "--eval-pairs", "8", "--random", "1", "--patches", "1", "--ports", "block"]
     arguments += ["--algorithm", "acdc", "--option", "tau=0.05", "--out"]
-    assert main(["discover", *arguments, str(tmp_path / "one")]) == 0
-    done = torchrun("discover", *arguments, str(tmp_path / "two"))
-    assert done.returncode == 0, done.stderr
-    files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files == {path.name for path in (tmp_path / "two").iterdir()}
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, alone = _said([*arguments, str(one)])
+    (first, together), second = on_processes(2, _said, [*arguments, str(two)])
+    assert code == first == 0 and second == (0, "")
+    files = {path.name for path in one.iterdir()}
+    assert files == {path.name for path in two.iterdir()}
     for name in files - {"run.json"}:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-    said = [
-        [line for line in text.splitlines() if not line.startswith("seconds")] for text in (done.stdout, _out(capsys))
-    ]
-    assert said[0] == [line.replace(str(tmp_path / "one"), str(tmp_path / "two")) for line in said[1]]
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    texts = alone.replace(str(one), str(two)), together
+    said = [[line for line in text.splitlines() if not line.startswith("seconds")] for text in texts]
+    assert said[0] == said[1]
 
 
 def _out(capsys):
@@ -37,8 +52,9 @@ def _out(capsys):
 
 
 def test_a_mistake_is_said_once(tmp_path):
-    done = torchrun("discover", *SEARCH, "--size", "1000000", "--out", str(tmp_path / "out"))
-    assert done.stderr.count("vitcircuits: a size of 1e+06 edges is not possible") == 1
+    model = ["--model", "toy/digit-2l"]  # which each of the joined processes asks for, before it imports more
+    done = torchrun("discover", *SEARCH, *model, "--out", str(tmp_path / "out"))
+    assert done.stderr.count("vitcircuits: there is no model 'toy/digit-2l'. Did you mean 'toy/digits-2l'?") == 1
     assert "exitcode  : 2" in done.stderr and done.returncode != 0 and done.stdout == ""
 
 

@@ -14,8 +14,10 @@ from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import TaskError
 from vitcircuits.models.model_config import describe_readout, parse_prompts
 
-QUICK = ["--pairs", "8", "--eval-pairs", "8", "--random", "2", "--size", "12", "--algorithm", "eap"]
+QUICK = ["--pairs", "4", "--eval-pairs", "4", "--random", "1", "--size", "12", "--algorithm", "eap"]
+BARE = ["--pairs", "4", "--eval-pairs", "4", "--no-curve", "--random", "0"]
 DIGITS = ["--model", "toy/digits-2l", "--data", "digits", "--target", "3", "--foil", "8"]
+PROBED = ["discover", *DIGITS, *QUICK, "--ports", "block", "--probe", "ridge", "--pool", "patches"]
 
 
 def refused(capsys, arguments):
@@ -28,7 +30,7 @@ def refused(capsys, arguments):
 def probed(tmp_path_factory):
     """A run folder under a probe."""
     folder = tmp_path_factory.mktemp("probed")
-    assert main(["discover", *DIGITS, *QUICK, "--probe", "ridge", "--pool", "patches", "--out", str(folder)]) == 0
+    assert main([*PROBED, "--out", str(folder)]) == 0
     return folder
 
 
@@ -46,31 +48,32 @@ def test_the_readout_is_saved_with_the_circuit(probed):
 
 
 def test_evaluate_uses_the_saved_readout_again(probed, tmp_path, capsys):
-    pairs = ["--pairs", "8", "--eval-pairs", "8", "--random", "2"]
+    pairs = ["--pairs", "4", "--eval-pairs", "4", "--random", "1"]
     assert main(["evaluate", f"{probed}/circuit.json", *pairs, "--report", str(tmp_path / "again.json")]) == 0
     assert figures(tmp_path / "again.json") == figures(probed / "report.json")
     moved = tmp_path / "circuit.json"
     moved.write_bytes((probed / "circuit.json").read_bytes())
     assert "--readout readout.safetensors" in refused(capsys, ["evaluate", str(moved)])
-    given = ["evaluate", str(moved), "--no-curve", "--random", "1", "--readout", f"{probed}/readout.safetensors"]
-    assert main(given) == 0
+    assert main(["evaluate", str(moved), *BARE, "--readout", f"{probed}/readout.safetensors"]) == 0
 
 
 def test_the_same_command_goes_on_and_writes_the_same_bytes(probed, tmp_path, capsys):
-    arguments = ["discover", *DIGITS, *QUICK, "--probe", "ridge", "--pool", "patches"]
-    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert main([*PROBED, "--out", str(tmp_path)]) == 0
+    files = {path.name for path in probed.iterdir()}
+    assert files >= {"faithfulness.svg", "patch_effects.png", "circuit.html", "scores.safetensors"}
+    assert files == {path.name for path in tmp_path.iterdir()}
     for path in probed.iterdir():
         assert path.name == "run.json" or (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     assert "ridge of 0, 1, 2, 3, ... (10)" in capsys.readouterr().out
-    other = [*(part.replace("ridge", "means") for part in arguments), "--out", str(tmp_path)]
+    other = [*(part.replace("ridge", "means") for part in PROBED), "--out", str(tmp_path)]
     assert "another configuration" in refused(capsys, other)
 
 
 def test_stability_writes_the_readout_beside_the_consensus(tmp_path):
-    quick = ["--pairs", "8", "--eval-pairs", "8", "--algorithm", "eap", "--size", "20", "--resamples", "2"]
+    quick = ["--pairs", "4", "--eval-pairs", "4", "--algorithm", "eap", "--size", "20", "--resamples", "2"]
     options = ["--seeds", "0", "--halvings", "1", "--probe", "means", "--out", str(tmp_path)]
     assert main(["stability", *DIGITS, *quick, *options]) == 0
-    assert main(["evaluate", str(tmp_path / "consensus.json"), "--no-curve", "--random", "1"]) == 0
+    assert main(["evaluate", str(tmp_path / "consensus.json"), *BARE]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +112,11 @@ def test_class_embeddings_read_a_tower_out_whatever_the_order_of_the_classes(tow
         tmp_path / "colours.safetensors", torch.stack([red, -red]), ("red", "blue"), scale=10.0
     )
     model = ["--model", f"local-dir:{tower}/model", "--data", f"{tower}/photos", "--target", "red", "--foil", "blue"]
-    arguments = ["discover", *model, *QUICK, "--readout", str(file), "--out", str(tmp_path / "run")]
+    arguments = ["discover", *model, *QUICK, "--patches", "0", "--readout", str(file), "--out", str(tmp_path / "run")]
     assert main(arguments) == 0
     found = json.loads((tmp_path / "run" / "circuit.json").read_text())
-    assert found["task"]["readout"]["classes"] == ["red", "blue"] and found["task"]["n_discovery"] == 4 * 8
-    assert main(["evaluate", f"{tmp_path}/run/circuit.json", "--no-curve", "--data", f"{tower}/photos"]) == 0
+    assert found["task"]["readout"]["classes"] == ["red", "blue"] and found["task"]["n_discovery"] == 4 * 4
+    assert main(["evaluate", f"{tmp_path}/run/circuit.json", *BARE, "--data", f"{tower}/photos"]) == 0
     said = refused(capsys, ["discover", *model, *QUICK, "--out", str(tmp_path / "none")])
     assert "has no classes: its 16 outputs are its embedding" in said and "--prompts" in said
 

@@ -34,8 +34,8 @@ def by_definition(graph, task, points, mask_gradient):
     return total
 
 
-def test_scores_are_gradients_where_one_level_is_mixed(standard_case, mask_gradient, same_scores):
-    graph, task = standard_case.graph, standard_case.task
+def test_scores_are_gradients_where_one_level_is_mixed(own_case, mask_gradient, same_scores):
+    graph, task = own_case.graph, own_case.task
     rule, points = ("left", (0, 0.5)) if graph.ports == "head" else ("midpoint", (0.25, 0.75))
     if graph.ports == "block":
         task = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind="kl"))

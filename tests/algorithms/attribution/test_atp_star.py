@@ -56,8 +56,8 @@ def is_value(graph, index):
     return graph.edge(index).destination.port == "v" and not graph.edge(index).inside
 
 
-def test_edges_into_heads_are_heads_recomputed(standard_case, same_scores):
-    graph, task = standard_case.graph, standard_case.task
+def test_edges_into_heads_are_heads_recomputed(own_case, same_scores):
+    graph, task = own_case.graph, own_case.task
     wanted = recomputed(graph, task)
     chosen = [i for i in np.flatnonzero(~np.isnan(wanted)).tolist() if not is_value(graph, i)]
     same_scores(atp_star(graph, task, freeze_norm=False).values[chosen], wanted[chosen], task.vit)

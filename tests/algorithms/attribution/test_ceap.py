@@ -30,8 +30,8 @@ def between_nodes(graph, values):
     return np.concatenate([values[block.start : block.stop] for block in graph.blocks if block.kind != "inside"])
 
 
-def test_scores_of_edges_between_nodes_are_conductance(standard_case, mask_gradient, same_scores):
-    graph, task = standard_case.graph, standard_case.task
+def test_scores_of_edges_between_nodes_are_conductance(own_case, mask_gradient, same_scores):
+    graph, task = own_case.graph, own_case.task
     if graph.ports == "block":
         task = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind="kl"))
     got = ceap(graph, task, steps=2, freeze_norm=False).values

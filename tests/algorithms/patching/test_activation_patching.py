@@ -22,20 +22,25 @@ def make_task(vit, images_for, kind="partner", metric="logit_difference", n=3):
     return Task(vit, Metric(metric, (0, 3), foil), *pairs, Ablation(kind, seed=5))
 
 
-def patched_by_hook(vit, images, what, layer, head, tokens, value):
-    """Logits of a run in which one activation at some tokens is replaced; value has the activation's shape."""
+def patched_by_hook(vit, images, what, layer, cells, value):
+    """Logits of runs in which one activation is replaced, (cell, pair, class): one for each (head, tokens).
+
+    The value has the activation's shape. The runs stand in one batch, one behind the other.
+    """
 
     def patch(activation, hook):
         new = activation.clone()
-        if what == "pattern":
-            new[:, head, tokens] = value[:, head, tokens]
-        elif what in ("resid", "mlp_out"):
-            new[:, tokens] = value[:, tokens]
-        else:
-            new[:, tokens, head] = value[:, tokens, head]
+        for own, (head, tokens) in zip(new.split(len(images)), cells, strict=True):
+            if what == "pattern":
+                own[:, head, tokens] = value[:, head, tokens]
+            elif what in ("resid", "mlp_out"):
+                own[:, tokens] = value[:, tokens]
+            else:
+                own[:, tokens, head] = value[:, tokens, head]
         return new
 
-    return vit.run_with_hooks(images, [(hook_name(vit, what, layer), patch)])
+    logits = vit.run_with_hooks(images.repeat(len(cells), 1, 1, 1), [(hook_name(vit, what, layer), patch)])
+    return logits.unflatten(0, (len(cells), len(images)))
 
 
 def hook_name(vit, what, layer):
@@ -52,19 +57,22 @@ def check_against_hooks(task, what, direction, tokens, values_of, close):
     member = token_columns(vit.cfg.tokens, tokens).member
     with torch.no_grad():
         reference, logits = vit(pairs.clean), vit(base)
-        for layer, head, column in np.ndindex(table.values.shape[1:]):
-            if np.isnan(table.values[:, layer, head, column]).all():
+        for layer in range(table.values.shape[1]):
+            there = ~np.isnan(table.values[:, layer]).all(0)
+            for head in np.argwhere(~there)[:, 0]:
                 assert head >= vit.cfg.heads_of(layer) or (what == "mlp_out" and not vit.cfg.has_mlp(layer))
+            cells = np.argwhere(there).tolist()
+            if not cells:
                 continue
-            at = torch.from_numpy(member[column])
-            value = values_of(hook_name(vit, what, layer))
-            found = patched_by_hook(vit, base, what, layer, head, at, value)
-            moved = metric(found, reference) - metric(logits, reference)
-            wanted = -moved if direction == "noising" else moved
-            close(torch.tensor(table.values[:, layer, head, column]).to(wanted), wanted)
-            sides = [metric.prefers_target(run) for run in (logits, found)]
-            flips = sides[0] & ~sides[1] if direction == "noising" else ~sides[0] & sides[1]
-            assert table.flips[:, layer, head, column].tolist() == flips.tolist()
+            at = [(head, torch.from_numpy(member[column])) for head, column in cells]
+            every = patched_by_hook(vit, base, what, layer, at, values_of(hook_name(vit, what, layer)))
+            for (head, column), found in zip(cells, every, strict=True):
+                moved = metric(found, reference) - metric(logits, reference)
+                wanted = -moved if direction == "noising" else moved
+                close(torch.tensor(table.values[:, layer, head, column]).to(wanted), wanted)
+                sides = [metric.prefers_target(run) for run in (logits, found)]
+                flips = sides[0] & ~sides[1] if direction == "noising" else ~sides[0] & sides[1]
+                assert table.flips[:, layer, head, column].tolist() == flips.tolist()
     return table
 
 
@@ -172,7 +180,7 @@ def test_a_pattern_over_tokens_is_the_mean_row(variant_named, images_for, over):
         _, cache = task.vit.run_with_cache(task.reference, "blocks.1.attn.hook_pattern")
         mean = cache["pattern", 1].mean((0, 2) if over == "tokens" else (0,), keepdim=True).expand(3, -1, 5, -1)
         logits = [
-            patched_by_hook(task.vit, task.discovery.clean, "pattern", 1, 0, slice(None), mean),
+            patched_by_hook(task.vit, task.discovery.clean, "pattern", 1, [(0, slice(None))], mean)[0],
             task.vit(task.discovery.clean),
         ]
     table = activation_patch(compile_graph(task.vit), task, "pattern")

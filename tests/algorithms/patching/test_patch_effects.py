@@ -100,8 +100,19 @@ def halves(vit, clean, corrupt, row, column):
     return mixed
 
 
-@pytest.mark.parametrize(("tokens", "ports"), [("all", "qkv"), ("role", "head"), ("each", "qkv"), ("role", "block")])
-@pytest.mark.parametrize("name", ["registers-layerscale", "average", "parallel", "map"])
+@pytest.mark.parametrize(
+    ("name", "tokens", "ports"),
+    [
+        ("registers-layerscale", "role", "head"),
+        ("registers-layerscale", "each", "qkv"),
+        ("average", "each", "qkv"),
+        ("average", "role", "block"),
+        ("parallel", "all", "qkv"),
+        ("parallel", "role", "block"),
+        ("map", "all", "qkv"),
+        ("map", "role", "head"),
+    ],
+)
 def test_under_a_circuit_it_is_the_circuit_on_an_image_with_the_partners_patch(
     variant_named, architecture_named, images_for, same, name, tokens, ports
 ):
@@ -170,8 +181,10 @@ def seen(table):
     return {f"r{row}c{column}" for row, column in np.argwhere(largest > NOISE_FLOOR * largest.max())}
 
 
-@pytest.mark.parametrize("name", ["planted/bright-column", "planted/neighbour-xor", "planted/majority"])
-@pytest.mark.parametrize("sides", ["one", "both"])
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("planted/bright-column", "one"), ("planted/neighbour-xor", "both"), ("planted/majority", "one")],
+)
 def test_effects_of_a_planted_model_are_where_its_truth_reads(name, sides):
     vit = load_vit(name)
     task, graph = planted_task(vit, n=64, sides=sides), compile_graph(vit, tokens="each")

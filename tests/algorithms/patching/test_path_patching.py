@@ -47,13 +47,16 @@ def by_mask(graph, task, mask, direction):
     return (-moved if noising else moved).numpy(), flips.numpy()
 
 
-def check_cells(graph, task, table):
+def check_cells(graph, task, table, every=1):
+    """Every cell's edges, and what they carry: of one cell in so many, so that each source and destination is met."""
     for i, source in enumerate(table.sources):
         for j, destination in enumerate(table.destinations):
             mask = lacking(graph, source, destination)
             assert table.n_edges[i, j] == (~mask).sum()
             if mask.all():
                 assert np.isnan(table.values[:, i, j]).all()
+                continue
+            if (i + j) % every:
                 continue
             effects, flips = by_mask(graph, task, mask, table.direction)
             allowed = 1e-9 if task.vit.dtype == torch.float64 else 1e-4
@@ -65,10 +68,10 @@ def test_every_node_to_every_node_is_a_masked_run(sole_case):
     graph, task = sole_case.graph, sole_case.task
     sources = ["input", "m0" if task.vit.cfg.has_mlp(0) else "a0.h1"]
     if task.ablation.kind == "partner":
-        check_cells(graph, task, path_patch(graph, task, sources=sources, direction="denoising"))
+        check_cells(graph, task, path_patch(graph, task, sources=sources, direction="denoising"), every=2)
     else:
         task = dataclasses.replace(task, metric=dataclasses.replace(task.metric, kind="kl"))
-    check_cells(graph, task, path_patch(graph, task, sources=["a0.h1", *sources[1:]]))
+    check_cells(graph, task, path_patch(graph, task, sources=["a0.h1", *sources[1:]]), every=2)
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])

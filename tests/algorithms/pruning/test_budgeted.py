@@ -18,7 +18,6 @@ EXACT = (
     f"{XOR}:norm=none,gain=soft",
     f"{XOR}:trap,step,disguise=1",
     "planted/majority",
-    "planted/majority:disguise=1",
 )
 
 

@@ -62,7 +62,7 @@ def test_one_descent_gives_all_sizes_and_they_hold_on_other_images(digits, graph
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"objective": "kl"}, {"objective": "both"}, {"partners": "given"}, {"start": "eap"}, {"memory": 1_500_000}],
+    [{}, {"objective": "kl", "partners": "given"}, {"objective": "both", "start": "eap"}, {"memory": 1_500_000}],
     ids=str,
 )
 def test_the_same_call_gives_the_same_circuit(digits, graph, options):

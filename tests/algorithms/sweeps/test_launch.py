@@ -90,23 +90,31 @@ def test_an_interruption_while_a_process_starts_is_not_lost():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_processes_end_with_a_parent_that_is_killed(tmp_path, blow):
-    script = tmp_path / "script.py"
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    blows = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    script = tmp_path / "script.py"  # imports once, and forks a parent for each blow
     script.write_text(
-        "import signal\n"
-        "from pathlib import Path\n"
+        "import os, signal\n"
         "from vitcircuits.algorithms.sweeps.plan import Cell\n"
         "from vitcircuits.algorithms.sweeps.sweep import run_sweep\n"
         f"def work(cell, folder): exec({NOTES!r}, locals()); exec({SLEEPS!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background takes away
-        f"run_sweep([Cell('m', 't', 'eap', 0, {{}}, 'cells/one')], {str(tmp_path)!r}, work)\n"
+        f"for place in range({len(blows)}):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        f"        out = {str(tmp_path)!r} + f'/{{place}}'\n"
+        "        os.mkdir(out)\n"
+        "        open(out + '/parent', 'w').write(str(os.getpid()))\n"
+        "        run_sweep([Cell('m', 't', 'eap', 0, {}, 'cells/one')], out, work)\n"
+        "        os._exit(0)\n"
+        f"for _ in range({len(blows)}): os.wait()\n"
     )
-    parent = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.DEVNULL)
-    pid = _pid(tmp_path / "cells" / "one" / "pid")
-    (os.killpg if blow == signal.SIGINT else os.kill)(parent.pid, blow)  # Ctrl-C reaches the processes too
-    parent.wait()
-    assert _soon(lambda: not _alive(pid))
+    with subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL) as parents:
+        for place, blow in enumerate(blows):
+            pid, parent = (_pid(tmp_path / str(place) / name) for name in ("cells/one/pid", "parent"))
+            (os.killpg if blow == signal.SIGINT else os.kill)(parent, blow)  # Ctrl-C reaches the processes too
+            assert _soon(lambda pid=pid: not _alive(pid)), blow
+        assert parents.wait() == 0  # no parent outlived its blow
 
 
 def test_a_preempted_process_is_started_again_and_goes_on(tmp_path, cells, leave):
@@ -166,7 +174,7 @@ def test_several_processes_run_each_cell_together_and_end_together(tmp_path, cel
 
 def test_a_cell_of_two_processes_leaves_the_same_bytes_as_one_process(tmp_path):
     settings = {"model": "toy/digits-2l", "data": "digits", "target": 3, "foil": 8, "algorithm": "eap", "size": 0.3}
-    settings |= {"pairs": 8, "eval_pairs": 8, "random": 0, "seed": 0}
+    settings |= {"pairs": 4, "eval_pairs": 4, "random": 0, "seed": 0, "ports": "block"}
     shared = Cell("m", "t", "eap", 0, settings, "cells/one", Resources(processes=2))
     for out, cell, workers in (("alone", dataclasses.replace(shared, resources=Resources()), 0), ("both", shared, 1)):
         (outcome,) = run_sweep([cell], tmp_path / out, workers=workers)

@@ -3,6 +3,7 @@
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,13 @@ def make_circuit(graph: Graph, at_least: int) -> Circuit:
     return next(circuit for n in sizes if len(circuit := scores.top(n, by="abs_mean")) >= at_least)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def circuit() -> Circuit:
     """The 60 largest edges, positive and negative, of a small graph, less those on no path."""
     return make_scores(make_graph(2, 4)).top(60, by="abs_mean")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def exhibit() -> Callable[[Circuit], Exhibit]:
     def make(circuit: Circuit) -> Exhibit:
         cfg, random = circuit.graph.cfg, np.random.default_rng(0)
@@ -80,7 +81,8 @@ NASTY = [
 """Names that are text, wherever they stand."""
 
 SVG = "{http://www.w3.org/2000/svg}"
-WIDTH, HEIGHT = 1400, 1000
+SIZE = {"width": 1400, "height": 1000}
+OWN = ("file:", "data:", "blob:", "about:")
 REPORTS = """
 window.reported = [];
 document.addEventListener("securitypolicyviolation", event => window.reported.push(event.violatedDirective));
@@ -106,36 +108,68 @@ def browser():
         opened.close()
 
 
-@pytest.fixture
-def shown(browser, tmp_path):
-    """Opens pages from disk, and sees at the end that they asked for nothing and that nobody complained."""
-    contexts, complaints = [], []
+@pytest.fixture(scope="session")
+def tabs(browser):
+    """Opens an empty tab: one of before, unless it is to be like no other. What tabs complain of is kept beside it.
 
-    def show(html, fragment="", **options):
-        path = tmp_path / f"page{len(contexts)}.html"
-        path.write_text(html, encoding="utf-8")
-        size = options.pop("viewport", {"width": WIDTH, "height": HEIGHT})
-        context = browser.new_context(viewport=size, offline=True, **options)
+    A tab costs a process, and a page in it a fraction of that. Each has a window of its own: those behind another one
+    are not painted.
+    """
+    free = []
+
+    def new(viewport=SIZE, **options):
+        context = browser.new_context(offline=True, viewport=viewport, **options)
         context.set_default_timeout(5000)
-        contexts.append(context)
         context.add_init_script(REPORTS)
-        page = context.new_page()
-        page.on(
-            "request",
-            lambda one: None if one.url.startswith(("file:", "data:", "blob:")) else complaints.append(one.url),
-        )
-        page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
-        page.on("pageerror", lambda one: complaints.append(str(one)))
-        page.goto(path.as_uri() + fragment)
-        if options.get("java_script_enabled", True) and SCRIPTED in html:
-            page.locator(".scripted").first.wait_for(state="attached")  # some scripts wait for the images to be decoded
-        return page
+        return context
 
-    yield show
-    for context in contexts:
-        complaints += [said for page in context.pages for said in page.evaluate("window.reported || []")]
-        context.close()
-    assert complaints == []
+    @contextmanager
+    def lent(**options):
+        if options:
+            context = new(**options)
+            yield _watched(context.new_page())
+            context.close()
+            return
+        page, complaints = free.pop() if free else _watched(new().new_page())
+        complaints.clear()
+        yield page, complaints
+        page.emulate_media(media="null")
+        page.mouse.move(0, 0)
+        page.goto("about:blank")
+        free.append((page, complaints))
+
+    return lent
+
+
+def _watched(page):
+    """The tab, and what is requested from elsewhere or complained of in it."""
+    complaints = []
+    page.on("request", lambda one: None if one.url.startswith(OWN) else complaints.append(one.url))
+    page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
+    page.on("pageerror", lambda one: complaints.append(str(one)))
+    return page, complaints
+
+
+@pytest.fixture
+def shown(tabs, tmp_path):
+    """Opens pages from disk, and sees at the end that they asked for nothing and that nobody complained."""
+    with ExitStack() as stack:
+        opened = []
+
+        def show(html, fragment="", **options):
+            path = tmp_path / f"page{len(opened)}.html"
+            path.write_text(html, encoding="utf-8")
+            page, complaints = stack.enter_context(tabs(**options))
+            opened.append((page, complaints))
+            page.goto(path.as_uri() + fragment)
+            if options.get("java_script_enabled", True) and SCRIPTED in html:
+                # some scripts wait for the images to be decoded
+                page.locator(".scripted").first.wait_for(state="attached")
+            return page
+
+        yield show
+        said = [[*complaints, *page.evaluate("window.reported || []")] for page, complaints in opened]
+    assert said == [[]] * len(opened)
 
 
 def choose(page, n: int) -> None:

@@ -19,15 +19,20 @@ BLUE, ORANGE, DARK = "#2b6cb0", "#c2511d", "#111827"
 """Ink of what only the first has, only the second, and both."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two():
     graph = make_graph(2, 4)
     return tuple(make_scores(graph, seed=seed).top(50, by="abs_mean") for seed in (0, 1))
 
 
+@pytest.fixture(scope="module")
+def html(two):
+    return comparison_page(compare({"A": [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1))
+
+
 @pytest.fixture
-def page(shown, two):
-    return shown(comparison_page(compare({"A": [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1)))
+def page(shown, html):
+    return shown(html)
 
 
 def sides(page):
@@ -82,11 +87,6 @@ def test_a_node_is_chosen_in_both(page, two):
         assert lit(figure) == {e.name for e in circuit if name in (e.source.node, e.destination.node)}
     canvas(sides(page)[1]).press("Escape")
     assert [lit(figure) for figure in figures(page)] == [set(circuit.edge_names()) for circuit in two]
-
-
-@pytest.fixture
-def html(two):
-    return comparison_page(compare({"A": [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1))
 
 
 def told(page) -> list[list[str]]:
@@ -163,19 +163,22 @@ def test_diagrams_of_one_shape_move_together(page):
     assert second.evaluate(pixels) != before
 
 
-def test_on_a_phone_nothing_is_cut_off(shown, two):
-    html = comparison_page(compare({"A": [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1))
+def test_on_a_phone_nothing_is_cut_off(shown, html):
     assert shown(html, viewport={"width": 420, "height": 800}).evaluate("document.documentElement.scrollWidth") == 420
 
 
-@pytest.mark.parametrize("name", [one for one in NASTY if one != "\x00"])
-def test_names_of_any_kind_are_text(shown, two, name):
-    page = shown(
-        comparison_page(compare({name: [Subject(two[0])], "B": [Subject(two[1])]}, n_random=1)), "#of=0&node=m0%40"
-    )
-    assert page.locator("button.first").text_content() == f"only {name}"
-    assert name in page.locator(".details thead th").all_text_contents()
-    assert name in page.locator(".two figcaption").first.text_content()
+NAMES = [one for one in NASTY if one != "\x00"]
+
+
+@pytest.mark.parametrize("names", list(zip(NAMES[::2], [*NAMES[1::2], "B"], strict=True)))
+def test_names_of_any_kind_are_text(shown, two, names):
+    pair = {name: [Subject(circuit)] for name, circuit in zip(names, two, strict=True)}
+    page = shown(comparison_page(compare(pair, n_random=1)), "#of=0&node=m0%40")
+    captions = page.locator(".two figcaption").all_text_contents()
+    for name, which, caption in zip(names, ("first", "second"), captions, strict=True):
+        assert page.locator(f"button.{which}").text_content() == f"only {name}"
+        assert name in page.locator(".details thead th").all_text_contents()
+        assert name in caption
     assert page.locator("#x, i, img[src=x]").count() == 0
 
 

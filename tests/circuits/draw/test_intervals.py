@@ -46,10 +46,9 @@ def test_of_many_layers_some_are_named(tmp_path):
     assert "20" in words and "23" not in words
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
-def test_the_same_figures_give_the_same_bytes(tmp_path, ending):
-    first = draw_panels(panels(Line("one", (GOOD, NONE))), tmp_path / f"p.{ending}").read_bytes()
-    assert draw_panels(panels(Line("one", (GOOD, NONE))), tmp_path / f"p.{ending}").read_bytes() == first
+def test_the_same_figures_give_the_same_bytes(tmp_path):  # whatever the ending: `test_heatmap.py`
+    first = draw_panels(panels(Line("one", (GOOD, NONE))), tmp_path / "p.svg").read_bytes()
+    assert draw_panels(panels(Line("one", (GOOD, NONE))), tmp_path / "p.svg").read_bytes() == first
 
 
 def test_other_endings_are_refused(tmp_path):

@@ -84,13 +84,14 @@ def test_no_edge_runs_behind_a_node_that_it_does_not_touch(layers, heads, tokens
     if layout.panels:
         pytest.skip("on maps uprights cross the cells of places above them; lighting one place tells them apart")
     nodes = [box for box in layout.boxes.values() if box.end.kind in ("head", "mlp") and box.state != "unused"]
+    left, top, wide, high = np.array([(box.x, box.y, box.width, box.height) for box in nodes]).T[..., None]
     for edge in circuit:
         x, y = sampled(route(layout, edge))
-        for box in nodes:
-            if box.end.group != edge.source.group or box.end.node in (edge.source.node, edge.destination.node):
-                continue
-            behind = (abs(x - box.x) < box.width / 2 - 1) & (abs(y - box.y) < box.height / 2 - 1)
-            assert edge.inside or not behind.any(), f"{edge} runs behind {box.name}"
+        behind = ((abs(x - left) < wide / 2 - 1) & (abs(y - top) < high / 2 - 1)).any(1)
+        touched = (edge.source.node, edge.destination.node)
+        for box in (nodes[at] for at in np.flatnonzero(behind)):
+            beside = box.end.group != edge.source.group or box.end.node in touched
+            assert edge.inside or beside, f"{edge} runs behind {box.name}"
 
 
 def sampled(path: str) -> tuple[np.ndarray, np.ndarray]:

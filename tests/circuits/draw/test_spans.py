@@ -28,10 +28,9 @@ def test_without_random_directions_or_rows_it_still_draws(tmp_path):
     draw_spans([], tmp_path / "none.svg")
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
-def test_the_same_rows_give_the_same_bytes(tmp_path, ending):
-    first = draw_spans(ROWS, tmp_path / f"s.{ending}").read_bytes()
-    assert draw_spans(ROWS, tmp_path / f"s.{ending}").read_bytes() == first
+def test_the_same_rows_give_the_same_bytes(tmp_path):  # whatever the ending: `test_heatmap.py`
+    first = draw_spans(ROWS, tmp_path / "s.svg").read_bytes()
+    assert draw_spans(ROWS, tmp_path / "s.svg").read_bytes() == first
 
 
 def test_other_endings_are_refused(tmp_path):

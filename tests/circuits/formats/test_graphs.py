@@ -21,7 +21,7 @@ def comparable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_graphml_reads_back_equal(data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path):
     circuit = draw_circuit(data)
     circuit = replace(circuit, task={**circuit.task, "class_names": ["NA", "<", "&", '"', "ö 猫", ""]})
@@ -38,7 +38,7 @@ def test_graphml_reads_back_equal(data: st.DataObject, draw_circuit: Callable[[s
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_gexf_reads_back_equal(data: st.DataObject, draw_circuit: Callable[[st.DataObject], Circuit], scratch: Path):
     circuit = draw_circuit(data)
     circuit = replace(circuit, task={"target_name": '<\0&"', "foil_name": "</gexf>ö 猫"})

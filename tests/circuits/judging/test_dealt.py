@@ -45,6 +45,7 @@ UNEVEN = {
     "parallel": {"parallel": (True, False, True)},
     "joint": {"joint": (True, False, True)},
 }
+TURNS = (("uneven heads", "qkv"), ("no MLPs", "head"), ("parallel", "block"), ("joint", "qkv"), ("joint", "head"))
 
 
 def random_mask(graph, share, seed=0):
@@ -80,8 +81,8 @@ def test_classes_are_those_of_the_names(tokens, ports, fields):
     assert same_partition(edge_classes(graph), [by_name(graph, index) for index in range(len(graph))])
 
 
-def test_classes_are_those_of_the_names_on_every_model(case):
-    graph = case.graph
+def test_classes_are_those_of_the_names_on_every_model(sole_case):
+    graph = sole_case.graph
     assert same_partition(edge_classes(graph), [by_name(graph, index) for index in range(len(graph))])
 
 
@@ -89,12 +90,13 @@ def test_classes_are_those_of_the_names_on_every_model(case):
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_size_and_classes_are_exact(tokens, ports, share, draw):
     graph = compile_graph(sizes(), tokens=tokens, ports=ports)
-    for seed in range(2):
-        check(graph, random_mask(graph, share, seed), draw)
+    check(graph, random_mask(graph, share), draw)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("fields", UNEVEN.values(), ids=UNEVEN)
+@pytest.mark.parametrize(
+    ("fields", "ports"), [(UNEVEN[name], ports) for name, ports in TURNS], ids=map("-".join, TURNS)
+)
 def test_size_and_classes_are_exact_where_layers_differ(tokens, ports, fields, draw):
     graph = compile_graph(sizes(**fields), tokens=tokens, ports=ports)
     check(graph, random_mask(graph, 0.5), draw)
@@ -198,11 +200,8 @@ def all_of_the_same_classes(graph, mask):
 @pytest.mark.parametrize(
     "tokens_, ports_, share, fields",
     [
-        ("all", "qkv", 0.3, {}),
-        ("all", "head", 0.4, {}),
         ("all", "block", 0.6, {}),
         ("role", "qkv", 0.25, {}),
-        ("role", "head", 0.35, {}),
         ("role", "head", 0.35, {"joint": (True, False)}),
         ("all", "qkv", 0.3, {"joint": (False, True)}),
     ],
@@ -213,7 +212,7 @@ def test_dealing_is_even_over_all_circuits_of_the_same_classes(tokens_, ports_, 
     for seed in range(200):
         mask = random_mask(graph, share, seed)
         n_choices = prod(map(comb, np.bincount(classes).tolist(), class_counts(classes, mask).tolist()))
-        if not 8 <= n_choices <= 2_000 or not 4 <= len(all_of_them := all_of_the_same_classes(graph, mask)) <= 20:
+        if not 8 <= n_choices <= 2_000 or not 4 <= len(all_of_them := all_of_the_same_classes(graph, mask)) <= 12:
             continue
         found = Counter(other.tobytes() for other in dealt_masks(graph, mask, 15 * len(all_of_them), seed=seed))
         assert set(found) == all_of_them

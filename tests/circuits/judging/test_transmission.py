@@ -167,10 +167,16 @@ def judged(task, graph, mask):
     return evaluate(circuit, task, curve=False, n_random=0, n_bootstrap=20).figures
 
 
-@pytest.mark.parametrize("name", MADE_UP)
+# where clean image and partner are both read, where only one is, where they meet, and where single pairs are noisy
+VARIED = ("reads", "half, interplay", "leaks", "half, noise of pairs")
+
+
 @pytest.mark.parametrize(
-    ("n", "simulations"),
-    [(12, 200), *(pytest.param(n, 1000, marks=pytest.mark.slow) for n in (12, 24, 48))],
+    ("name", "n", "simulations"),
+    [
+        *((name, 12, 200) for name in VARIED),
+        *(pytest.param(name, n, 1000, marks=pytest.mark.slow) for name in MADE_UP for n in (12, 24, 48)),
+    ],
 )
 def test_intervals_cover_what_they_say(name, n, simulations):
     """Each image meets four partners a side: then what it makes of them is most of the noise of T and L."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from vitcircuits.circuits import (
+    Ablation,
     Circuit,
     Pairs,
     class_contrast,
@@ -13,6 +14,9 @@ from vitcircuits.circuits import (
     run_circuit,
     truth_mask,
 )
+from vitcircuits.circuits.baseline import make_baseline
+from vitcircuits.circuits.run import run_masks
+from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
 
@@ -31,25 +35,22 @@ def changes(vit, tokens, ablation, truths, objects=None):
     clean, partner = images(vit, 128, last=True) if tokens == "each" else images(vit)
     graph = compile_graph(vit, tokens=tokens)
     objects = objects if objects is None else objects(vit, len(clean)).any(1)
-    full, reference = vit(clean), torch.cat([clean, partner])
-
-    def change(mask):
-        circuit = Circuit(graph, mask)
-        got = run_circuit(vit, circuit, clean, partner, ablation=ablation, reference=reference, objects=objects)
-        return float((got - full).abs().max())
-
+    full, reference, pairs = vit(clean), torch.cat([clean, partner]), Pairs(clean, partner)
     if objects is not None:
-        where = objects[:, None].expand(-1, 2, -1)
-        truths = [planted_truth(graph, vit, Pairs(clean, partner, objects=where))]
+        pairs = Pairs(clean, partner, objects=objects[:, None].expand(-1, 2, -1))
+        truths = [planted_truth(graph, vit, pairs)]
     masks = [truth_mask(graph, names) if not isinstance(names, np.ndarray) else names for names in truths]
-    weakest = []
+    without = []
     for mask in masks:
-        whole = np.ones_like(mask) if len(masks) == 1 else mask
         for edge in np.flatnonzero(mask):
-            without = whole.copy()
-            without[edge] = False
-            weakest.append(change(without))
-    return max(map(change, masks)), min(weakest)
+            without.append(np.ones_like(mask) if len(masks) == 1 else mask.copy())
+            without[-1][edge] = False
+    kept = [Circuit(graph, mask) for mask in masks]
+    given = {"ablation": ablation, "reference": reference, "objects": objects}
+    changed = [(run_circuit(vit, circuit, clean, partner, **given) - full).abs().max() for circuit in kept]
+    baseline, metric = make_baseline(vit, Ablation(ablation), reference), Metric("logit", (0,))
+    runs = run_masks(vit, graph, without, metric, pairs, baseline, n_logits=len(without))
+    return float(max(changed)), float((runs.logits - full).abs().amax((1, 2)).min())
 
 
 @pytest.mark.parametrize("tokens", ["role", "each"])

@@ -54,7 +54,7 @@ def test_idle_hooks_change_nothing_and_neurons_are_what_fc2_is_handed(foreign, i
         close(cache["result", layer].sum(2) + block.attn_bias.detach(), cache["attn_out", layer])
 
 
-@pytest.mark.parametrize(("tokens", "ports"), [("all", "qkv"), ("role", "qkv"), ("each", "block")])
+@pytest.mark.parametrize(("tokens", "ports"), [("all", "block"), ("each", "qkv")])
 def test_law_2_all_edges_are_the_clean_run_and_none_the_corrupted_one(foreign, images_for, close, tokens, ports):
     if foreign.cfg.tokens.n_tokens > 30 and tokens == "each":
         tokens = "role"
@@ -78,7 +78,7 @@ def test_direct_attribution_adds_up_to_the_logit(foreign, images_for):
 def test_eap_ig_and_relp_run_from_a_task_to_a_circuit(foreign, images_for):
     task = make_task(foreign, images_for)
     graph = compile_graph(foreign, tokens="role")
-    for scores in (eap_ig(graph, task, steps=3), relp(graph, task)):
+    for scores in (eap_ig(graph, task, steps=1), relp(graph, task)):
         circuit = scores.top(len(graph) // 2, by="abs_mean")
         assert 0 < circuit.mask.sum() <= len(graph) // 2 and np.isfinite(scores.values).all()
 
@@ -131,7 +131,7 @@ def test_attention_masks_are_refused(foreign_module, kind):
 
 def test_a_model_of_a_known_library_that_is_not_opened_is_refused_by_name():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     config = transformers.BeitConfig(**sizes, image_size=8, patch_size=4, use_relative_position_bias=True)
     with pytest.raises(ModelError, match="transformers's BeitModel, which is not opened: ViTForImageClassification"):
         HookedViT(transformers.BeitModel(config))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,37 +25,62 @@ TINY = replace(RECIPES["digits-2l"], name="tiny", epochs=1, d_model=16, layers=1
 FILES = ["card.json", "model.safetensors", "training.csv", "training.svg"]
 
 
-def test_the_same_recipe_gives_the_same_bytes(tmp_path):
-    torch.manual_seed(1)
-    first = train(TINY, out=tmp_path / "first", progress=False)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder and the card of TINY, trained once: copy the folder to change it."""
+    folder = tmp_path_factory.mktemp("trained") / "new" / "folder"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return folder, train(TINY, out=folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """The folder and the card of a training that is long enough to learn, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("learnt")
+    calm = replace(TINY, shift=0.0, rotate=0.0, zoom=0.0, dropout=0.0, label_smoothing=0.0, weight_decay=0.0)
+    recipe = replace(calm, epochs=12, lr=1e-2, d_model=32)
+    return folder, train(recipe, out=folder, checkpoints=[0, 7], progress=False)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """The folder, the card and the recipe of an attention-only toy with registers that is stored in 16 bits."""
+    folder, recipe = tmp_path_factory.mktemp("halved"), replace(TINY, registers=3, attention_only=True, layers=2)
+    recipe = replace(recipe, dtype="float16", epochs=2)
+    return folder, train(recipe, out=folder, progress=False), recipe
+
+
+def test_the_same_recipe_gives_the_same_bytes(trained, tmp_path):
+    folder, first = trained
     torch.manual_seed(2)
     second = train(TINY, out=tmp_path / "second", progress=False)
     other = train(TINY, out=tmp_path / "other", seed=1, progress=False)
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second", "other")]
+    weights = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "second", tmp_path / "other")]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
     for name in FILES[2:]:
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+        assert (folder / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     assert {**first, "training_seconds": 0} == {**second, "training_seconds": 0}
     assert other["recipe"]["seed"] == 1
 
 
-def test_training_leaves_random_state_and_threads_as_they_were(tmp_path):
+def test_progress_goes_to_stderr_and_random_state_and_threads_are_left_as_they_were(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(watching, "DELAY", 0)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(replace(TINY, threads=threads + 1), out=tmp_path, progress=False)
+    train(replace(TINY, threads=threads + 1, batch_size=600), out=tmp_path, progress=True)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
+    captured = capsys.readouterr()
+    assert "train tiny" in captured.err and "loss=" in captured.err and not captured.out
 
 
-def test_training_learns(tmp_path):
-    calm = replace(TINY, shift=0.0, rotate=0.0, zoom=0.0, dropout=0.0, label_smoothing=0.0, weight_decay=0.0)
-    card = train(replace(calm, epochs=8, lr=1e-2, d_model=32), out=tmp_path, progress=False)
-    assert card["test_accuracy"] > 0.4  # chance is 0.1
+def test_training_learns(learnt):
+    assert learnt[1]["test_accuracy"] > 0.4  # chance is 0.1
 
 
-def test_a_training_leaves_card_and_weights_and_nothing_else(tmp_path):
-    card = train(TINY, out=tmp_path / "new" / "folder", progress=False)
-    folder = tmp_path / "new" / "folder"
+def test_a_training_leaves_card_and_weights_and_nothing_else(trained):
+    folder, card = trained
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["folder"]
     assert json.loads((folder / "card.json").read_text()) == card
@@ -66,13 +92,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="cannot be written"):
         train(replace(TINY, epochs=10**6), out=tmp_path / "file", progress=False)
-
-
-def test_progress_goes_to_stderr(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(watching, "DELAY", 0)
-    train(TINY, out=tmp_path, progress=True)
-    captured = capsys.readouterr()
-    assert "train tiny" in captured.err and "loss=" in captured.err and not captured.out
 
 
 def test_building_draws_from_the_recipes_seed_only():
@@ -150,10 +169,9 @@ def test_a_recipe_that_contradicts_itself_or_its_data_is_refused(tmp_path, chang
     assert not (tmp_path / "new").exists()
 
 
-def test_registers_and_attention_only_blocks_are_trained_and_come_back(tmp_path):
-    recipe = replace(TINY, registers=3, attention_only=True, layers=2, dtype="float16")
-    card = train(recipe, out=tmp_path, progress=False)
-    module = load_toy_folder(tmp_path)[0]
+def test_registers_and_attention_only_blocks_are_trained_and_come_back(halved):
+    folder, card, recipe = halved
+    module = load_toy_folder(folder)[0]
     assert module.reg_token.shape == (1, 3, 16) and not torch.equal(module.reg_token, build(recipe).reg_token)
     assert all(type(block.mlp) is NoMlp for block in module.blocks)
     assert "attention-only" in card["description"] and "3 registers" in card["description"]
@@ -167,33 +185,32 @@ def test_registers_and_positions_are_not_pulled_to_zero():
     assert all(any(parameter is one for one in free) for parameter in wanted)
 
 
-def test_the_cards_accuracy_is_that_of_the_weights_as_stored(tmp_path):
-    card = train(replace(TINY, dtype="float16", epochs=3), out=tmp_path, progress=False)
-    module, preprocess, _, _ = load_toy_folder(tmp_path)
+def test_the_cards_accuracy_is_that_of_the_weights_as_stored(halved):
+    folder, card, _ = halved
+    module, preprocess, _, _ = load_toy_folder(folder)
     test = load_data("digits", preprocess).test
     assert int((module(test.images).argmax(-1) == test.labels).sum()) == card["n_test_correct"]
     assert abs(card["n_test_correct_float32"] - card["n_test_correct"]) <= 6
 
 
-def test_the_curves_hold_loss_and_accuracies_by_step(tmp_path):
-    card = train(replace(TINY, epochs=12), out=tmp_path, checkpoints=[0, 7], progress=False)
-    rows = list(csv.DictReader((tmp_path / "training.csv").read_text().splitlines()))
+def test_the_curves_hold_loss_and_accuracies_by_step(learnt):
+    folder, card = learnt
+    rows = list(csv.DictReader((folder / "training.csv").read_text().splitlines()))
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps)) and steps[0] == 0 and steps[-1] == 12 * 19 and len(rows) < 210
     tested = {int(row["step"]): float(row["test_accuracy"]) for row in rows if row["test_accuracy"]}
     assert set(tested) == {0, 7, 228} and tested[228] == pytest.approx(card["test_accuracy"], abs=1e-5)
     losses = [float(row["loss"]) for row in rows if row["loss"]]
     assert losses[0] == pytest.approx(2.3, abs=0.1) and sum(losses[-9:]) < sum(losses[:9])
-    assert (tmp_path / "training.svg").read_text().count("<svg") == 1
+    assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
-def test_checkpoints_can_be_opened_and_do_not_change_the_training(tmp_path):
-    train(TINY, out=tmp_path / "plain", progress=False)
+def test_checkpoints_can_be_opened_and_do_not_change_the_training(trained, tmp_path):
     train(TINY, out=tmp_path / "kept", checkpoints=[0, 5, 19], progress=False)
     names = ["step-00000", "step-00005", "step-00019"]
     assert sorted(path.name for path in (tmp_path / "kept").glob("step-*")) == names
     weights = [load_vit(tmp_path / "kept" / name).module.state_dict() for name in names]
-    untrained, trained = build(TINY).state_dict(), load_toy_folder(tmp_path / "plain")[0].state_dict()
+    untrained, trained = build(TINY).state_dict(), load_toy_folder(trained[0])[0].state_dict()
     assert all(torch.equal(weights[0][key], untrained[key]) for key in untrained)
     assert all(torch.equal(weights[2][key], trained[key]) for key in trained)
     assert not torch.equal(weights[1]["head.weight"], trained["head.weight"])
@@ -230,8 +247,8 @@ def test_a_training_that_is_stopped_leaves_no_half_written_model(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(tmp_path, monkeypatch):
-    train(TINY, out=tmp_path / "old", progress=False)
+def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0], tmp_path / "old")
     before = {name: (tmp_path / "old" / name).read_bytes() for name in FILES}
     write = model_folders.write_card
 
@@ -248,8 +265,8 @@ def test_a_training_that_is_stopped_leaves_its_checkpoints_and_the_old_model(tmp
     assert load_toy_folder(tmp_path / "old" / "step-00005")[3]["recipe"]["seed"] == 1
 
 
-def test_a_folder_that_is_only_half_replaced_is_no_model(tmp_path, monkeypatch):
-    train(TINY, out=tmp_path, progress=False)
+def test_a_folder_that_is_only_half_replaced_is_no_model(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     replace_file = Path.replace
 
     def stop_at_the_weights(path, target):
