@@ -30,6 +30,26 @@ def test_law_1_sources_and_biases_add_up_to_the_residual_of_the_original(model, 
         close(model.readout.logits(total), logits)
 
 
+def test_what_is_borrowed_twice_is_given_back_once(tiny_vit):
+    vit, head = tiny_vit(), torch.nn.Linear(16, 3).double()
+
+    def lent(part):
+        return not part.training and not any(parameter.requires_grad for parameter in part.parameters())
+
+    vit.module.train()
+    with pytest.raises(ValueError, match="inside"), vit.borrowed():
+        with vit.borrowed():
+            assert lent(vit.module)
+        other = vit.with_readout(head)
+        assert lent(vit.module) and not lent(head)
+        with other.borrowed():
+            assert lent(other.readout.head)
+        raise ValueError("inside")
+    assert vit.module.training and all(parameter.requires_grad for parameter in vit.module.parameters())
+    with vit.borrowed():
+        assert lent(vit.module)
+
+
 def test_idle_hooks_change_nothing(model, images_for, close):
     images, seen = images_for(model), []
     close(model.run_with_hooks(images), model(images))
