@@ -433,6 +433,19 @@ def standard_case(request, case_of):
     return case_of(*request.param)
 
 
+@pytest.fixture
+def own_case(request, variant, case_of):
+    """Every model whose blocks are timm's standard ones, with one graph and ablation.
+
+    Together they meet every choice of tokens with every choice of ports, every ablation, and a grid.
+    """
+    turn = request.node.callspec.indices["variant"]
+    tokens, ports = TOKENS[turn % 3], PORTS[turn // 3 % 3]
+    tokens = "grid:2x1" if variant.cfg.name == "registers-layerscale" else tokens  # whose turn another has, too
+    kind = ABLATIONS[turn % len(ABLATIONS)] if variant.dtype == torch.float64 else ABLATIONS[0]
+    return case_of(variant.cfg.name, tokens, ports, kind)
+
+
 @pytest.fixture(scope="session", params=MODELS)
 def model(request, variant_named, architecture_named):
     """Each of the opened variants and unusual architectures."""

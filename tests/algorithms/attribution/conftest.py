@@ -32,26 +32,3 @@ def _mask_gradient(graph, task, mask, embedded, ablated):
 def mask_gradient():
     """The derivative of the masked run: `mask_gradient(graph, task, mask, embedded, ablated)`."""
     return _mask_gradient
-
-
-KINDS = (
-    {"kind": "partner"},
-    {"kind": "another", "seed": 3},
-    {"kind": "mean"},
-    {"kind": "mean", "over": "tokens"},
-    {"kind": "zero"},
-    {"kind": "noise", "seed": 3},
-)
-
-
-@pytest.fixture
-def own_case(request, variant, case_of):
-    """Every model whose blocks are timm's standard ones, with one graph and ablation, another for each test file.
-
-    The models of one file meet every choice of tokens with every choice of ports, every ablation, and a grid.
-    """
-    turn = request.node.callspec.indices["variant"] + len(request.path.name)
-    tokens, ports = ("all", "role", "each")[turn % 3], ("qkv", "head", "block")[turn // 3 % 3]
-    tokens = "grid:2x1" if variant.cfg.name == "registers-layerscale" else tokens  # whose turn another has, too
-    kind = KINDS[turn % len(KINDS)] if variant.dtype == torch.float64 else KINDS[0]
-    return case_of(variant.cfg.name, tokens, ports, kind)
