@@ -30,6 +30,7 @@ from ...circuits.report import Figure, Table, Tabular
 from ...models.errors import DataError
 from ...models.hooked import HookedViT
 from ...models.scrambled import shuffle_weights
+from ...models.watching import progress_bar
 from .fitted_lens import FittedLens
 from .patch_scores import Targets, layer_label, patch_scores
 
@@ -98,9 +99,11 @@ class SegmentationTable(Tabular):
     def table(self) -> Table:
         """One row per map."""
         rows = []
-        for name, one in self.judged.items():
-            found = self.figures(name)
-            rows.append((name, found["iou"], found["auc"], found["above"], one.chosen))
+        with progress_bar("drawing images", len(self.judged), unit="map") as bar:
+            for name, one in self.judged.items():
+                found = self.figures(name)
+                rows.append((name, found["iou"], found["auc"], found["above"], one.chosen))
+                bar.update()
         return Table(("map", "IoU", "AUC", "above centre box", "kept"), tuple(rows), f"{self.headline}. {self.caveat}")
 
 
@@ -190,13 +193,14 @@ def _judge_model(
     through: FittedLens | None,
     memory: int,
 ) -> dict[str, MapQuality]:
-    maps = patch_scores(vit, images, targets, through=through, memory=memory)
-    return {
-        "lens": judge_scores(maps.lens, cover, folds, lambda layer: layer_label(vit, "lens", layer)),
-        "lens labels": _judge_labels(maps.labels, cover, folds, vit),
-        "direct effects": judge_scores(maps.direct[None], cover, folds, lambda _: "all layers"),
-        "attention": judge_scores(maps.attention, cover, folds, lambda layer: layer_label(vit, "attention", layer)),
-    }
+    with progress_bar("judging maps", None):
+        maps = patch_scores(vit, images, targets, through=through, memory=memory)
+        return {
+            "lens": judge_scores(maps.lens, cover, folds, lambda layer: layer_label(vit, "lens", layer)),
+            "lens labels": _judge_labels(maps.labels, cover, folds, vit),
+            "direct effects": judge_scores(maps.direct[None], cover, folds, lambda _: "all layers"),
+            "attention": judge_scores(maps.attention, cover, folds, lambda layer: layer_label(vit, "attention", layer)),
+        }
 
 
 def judge_scores(

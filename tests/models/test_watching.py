@@ -56,3 +56,13 @@ def test_a_bar_tells_the_time_without_spoiling_its_rate(capsys, monkeypatch):
         told = capsys.readouterr().err
         bar.update()
         assert ("searching" in told and bar.format_dict["rate"] is None) or bar._ema_dt() > 1.5
+
+
+def test_a_bar_that_came_while_nothing_was_counted_goes(capsys, monkeypatch):
+    monkeypatch.setattr("vitcircuits.models.watching.DELAY", 0.3)
+    with progress_bar("searching", 4, shown=True):
+        told, end = "", time.monotonic() + 10
+        while "searching" not in told and time.monotonic() < end:
+            time.sleep(0.05)
+            told += capsys.readouterr().err
+    assert "searching" in told and capsys.readouterr().err.endswith("\r")
