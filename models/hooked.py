@@ -212,7 +212,7 @@ class HookedViT:
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """The module in evaluation mode with frozen weights, run as suits the device; all is put back."""
-        if self._is_borrowed:  # by who called; to look through all parameters again takes as long as a small block
+        if self._is_borrowed:  # by a caller; to look through all parameters again takes as long as a small block
             yield
             return
         both = (self.module, self.readout.head)  # the head may be another than the module's own

@@ -10,7 +10,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,13 @@ def from_pixels(
 
 def digits(preprocess: Preprocess | None) -> Source:
     """Scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, every third of a class for testing."""
-    values = torch.tensor(digit_rows(), device="cpu")
-    pixels, labels = values[:, :64].reshape(-1, 8, 8), values[:, 64].long()
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    pixels, labels = (
+        torch.tensor(bunch.images, device="cpu"),
+        torch.tensor(bunch.target, dtype=torch.long, device="cpu"),
+    )
     is_test = rank_in_class(labels) % DIGITS_TEST_EVERY == DIGITS_TEST_EVERY - 1
     chosen = {"train": ~is_test, "test": is_test}
     return from_pixels(
@@ -103,22 +107,6 @@ def digits(preprocess: Preprocess | None) -> Source:
         preprocess,
         white=16.0,
     )
-
-
-def digit_rows() -> Float[np.ndarray, "image value"]:
-    """The pixels of each digit row by row, and its label.
-
-    From scikit-learn's file: to import its data sets takes seconds, more than a small search.
-    """
-    library = find_spec("sklearn")
-    if library and library.origin:
-        file = Path(library.origin).with_name("datasets") / "data" / "digits.csv.gz"
-        if file.is_file():
-            return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits
-
-    bunch: Any = load_digits()
-    return np.column_stack([bunch.data, bunch.target])
 
 
 MNIST_FILES = {

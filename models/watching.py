@@ -95,8 +95,8 @@ def _keep_clocks() -> None:
                     last = max(bar.last_print_t, told.get(bar, 0.0))
                     if not bar.disable and time.time() - last > (bar.delay if last == bar.start_t else 1):
                         told[bar] = time.time()
+                        bar.refresh()  # which puts up a notebook's bar, while it has a delay
                         bar.delay = 0  # or it would not go when it is closed: tqdm thinks that nobody has seen it
-                        bar.refresh()
 
     threading.Thread(target=tell, daemon=True, name="clocks of progress bars").start()
 

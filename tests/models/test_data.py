@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 from vitcircuits.models.data import ImageData, load_data
 from vitcircuits.models.errors import DataError
-from vitcircuits.models.image_sources import digit_rows
 from vitcircuits.models.preprocess import Preprocess
 
 RGB = Preprocess((8, 8), 3, (0.5,) * 3, (0.5,) * 3)
@@ -53,14 +51,6 @@ def test_digits_are_the_same_every_time_whatever_the_seed():
     assert not rows(first, "train") & rows(first, "test")
     assert first.train.images.min() == 0 and first.train.images.max() == 1
     assert torch.bincount(first.test.labels).min() >= 55  # stratified
-
-
-@pytest.mark.parametrize("found", [True, False])
-def test_digits_are_scikit_learns_also_where_their_file_is_not_found(found, monkeypatch):
-    if not found:
-        monkeypatch.setattr("vitcircuits.models.image_sources.find_spec", lambda name: None)
-    bunch = load_digits()
-    assert np.array_equal(digit_rows(), np.column_stack([bunch.data, bunch.target]))
 
 
 def test_digits_fit_the_model():

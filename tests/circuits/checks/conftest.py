@@ -11,14 +11,6 @@ from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _few_rounds():
-    """Dealt circuits have as many edges of each class after any number of rounds: `test_dealt.py` looks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitcircuits.circuits.judging.dealt._SWEEPS", {False: 10, True: 10})
-        yield
-
-
 def _bench(circuit, task, *, n_bootstrap=200, seed=0, **settings):
     baseline = make_baseline(task.vit, task.ablation, task.reference)
     resamples = Resamples.of(task.evaluation, n_bootstrap, seed=seed)

@@ -12,7 +12,6 @@ from vitcircuits.circuits.tasks.redraw import half, halved_rows
 from vitcircuits.circuits.token_parts import parts_of
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import DataError, TaskError
-from vitcircuits.models.toys import sprites
 
 DIGITS = {"target": 3, "foil": 8, "n_discovery": 8, "n_evaluation": 6}
 
@@ -60,20 +59,11 @@ def test_where_no_partner_is_taken_objects_are_the_clean_images_own(vit):
     assert task.discovery.under(Ablation("partner")) is task.discovery
 
 
-@pytest.fixture
-def few_sprites(monkeypatch):
-    """A hundredth of the sprites, which are drawn as they are asked for."""
-    monkeypatch.setattr(sprites, "_N_IMAGES", {"train": 200, "test": 100})
-    sprites.split_factors.cache_clear()
-    yield
-    sprites.split_factors.cache_clear()
-
-
-def test_nothing_of_a_sprite_is_background(few_sprites):
-    vit = load_vit("toy/sprites-4l")
+def test_nothing_of_a_sprite_is_background():
+    sprites = load_vit("toy/sprites-4l")
     options = {"target": "heart", "foil": "star", "n_discovery": 4, "n_evaluation": 2}
-    task = class_contrast(vit, "sprites", **options, masks="foreground")
-    graph = compile_graph(vit, tokens="mask")
+    task = class_contrast(sprites, "sprites", **options, masks="foreground")
+    graph = compile_graph(sprites, tokens="mask")
     size, names = eap(graph, task).mean_abs, list(graph.edge_names())
     shares = {
         group: sum(size[row] for row, name in enumerate(names) if name.startswith(f"input@{group}"))

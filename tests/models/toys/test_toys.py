@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from vitcircuits.models import toys
-from vitcircuits.models.data import Split, load_data
+from vitcircuits.models.data import load_data
 from vitcircuits.models.errors import DataError, ModelError
 from vitcircuits.models.mlps import NoMlp
 from vitcircuits.models.toys import list_toys, load_text_encoder, load_toy, load_toy_folder, toy_card, zero_shot
@@ -116,16 +116,12 @@ def test_the_pair_differs_in_nothing_but_what_it_is_trained_for():
     assert {key for key in towers[0] if not key.startswith("head")} == set(towers[1]) - {"head.weight"}
 
 
-def n_correct(name: str, pixels: Split) -> int:
-    module, preprocess, *_ = load_toy(name)
-    reader = module if name not in CLIPS else CosineReader(module, zero_shot(name).embeddings, torch.tensor(1.0))
-    return int((nearest(reader, preprocess.normalise(pixels.images)) == pixels.labels).sum())
-
-
 def check_accuracy(name: str, pixels) -> None:
-    card = toy_card(name)
+    module, preprocess, _, card = load_toy(name)
     assert pixels.digest == card["data"]["digest"]
-    assert n_correct(name, pixels.test) == card["n_test_correct"]
+    reader = module if name not in CLIPS else CosineReader(module, zero_shot(name).embeddings, torch.tensor(1.0))
+    n_correct = int((nearest(reader, preprocess.normalise(pixels.test.images)) == pixels.test.labels).sum())
+    assert n_correct == card["n_test_correct"]
 
 
 def test_the_digits_accuracy_is_reproduced():
@@ -142,11 +138,7 @@ def mnist():
     return load_data("mnist", None, data_dir=data_dir)
 
 
-def slow_but(names, quick):
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("name", slow_but(MNIST, ["toy/mnist-2l"]))
+@pytest.mark.parametrize("name", MNIST)
 def test_the_mnist_accuracy_is_reproduced(name, mnist):
     check_accuracy(name, mnist)
 
@@ -157,17 +149,9 @@ def sprites():
     return load_data("sprites", None)
 
 
-@pytest.mark.parametrize("name", slow_but(SPRITES, ["toy/sprites-2l", "toy/clip-sprites"]))
+@pytest.mark.parametrize("name", SPRITES)
 def test_the_sprites_accuracy_is_reproduced(name, sprites):
     check_accuracy(name, sprites)
-
-
-@pytest.mark.parametrize("name", [*MNIST, *SPRITES])
-def test_the_accuracy_is_reproduced_on_a_part(name, request):
-    """Slow tests count every image, as is done above for one toy of each kind."""
-    test = request.getfixturevalue("mnist" if name in MNIST else "sprites").test
-    part = Split(test.images[:500], test.labels[:500])
-    assert abs(n_correct(name, part) / len(part) - toy_card(name)["test_accuracy"]) < 0.05
 
 
 @pytest.mark.parametrize("name", CLIPS)

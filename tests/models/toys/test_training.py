@@ -76,7 +76,7 @@ def test_progress_goes_to_stderr_and_random_state_and_threads_are_left_as_they_w
 
 
 def test_training_learns(learnt):
-    assert learnt[1]["test_accuracy"] > 0.4  # chance is 0.1
+    assert learnt[1]["test_accuracy"] > 0.48  # chance is 0.1
 
 
 def test_a_training_leaves_card_and_weights_and_nothing_else(trained):
