@@ -200,7 +200,7 @@ class AttentionMaps(Tabular, Mapping[str, NDArray[np.float32]]):
             TaskError: The token is not among the queries.
         """
         panels = self.heights(image, query)
-        return found("draw.head_grid.draw_grid")(panels, path, image=None, title=title or f"{self.model}, {self.kind}")
+        return found("draw.head_page.draw_grid")(panels, path, image=None, title=title or f"{self.model}, {self.kind}")
 
 
 def attention_maps(

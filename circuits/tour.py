@@ -119,7 +119,7 @@ class HeadTour(Shown):
             return write_text_atomic(path, self.to_html())
         maps = self.rows[self.kind]
         title = f"{self.cfg.name}, {self.kind.replace('_', '-')} on {shortened(self.names[0], 40)}"
-        return found("draw.head_grid.draw_grid")(maps.heights(), path, image=self.pictures[0], title=title)
+        return found("draw.head_page.draw_grid")(maps.heights(), path, image=self.pictures[0], title=title)
 
 
 def head_tour(

@@ -2,6 +2,9 @@
 
 Under `torchrun` all processes run a command of `SHARED` and divide its work; of any other the first runs it alone. Only
 the first speaks, and its exit code tells what became of all.
+
+A command never looks dead: after a second and a half without a word a terminal is told how long it has been at work, in
+a line that goes with the next word. Bars tell the time themselves.
 """
 
 from __future__ import annotations
@@ -9,16 +12,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..algorithms.discovery import memory_on
 from ..models.errors import TaskError, VitCircuitsError
 from ..models.processes import LostProcessError, joined, started
-from ..models.watching import say
+from ..models.watching import say, watched
 from . import (
     benchmark,
     catalogue,
@@ -37,9 +42,7 @@ from . import (
     sweep,
     train,
 )
-from .heartbeat import heartbeat
-from .mistakes import exhausted, in_options
-from .options import Parser
+from .options import Parser, exhausted, in_options
 
 COMMANDS = (
     demo,
@@ -165,6 +168,77 @@ def _told(arguments: list[str]) -> int:
             raise
         print(f"vitcircuits: {said}", file=sys.stderr)
         return 2
+
+
+SILENCE = 1.5
+"""Seconds."""
+
+_CLEAR = "\r\033[K"
+
+
+@contextmanager
+def heartbeat() -> Iterator[None]:
+    """Tells the time while the block runs and says nothing else; does nothing where nobody watches a terminal."""
+    if not (watched() and sys.stderr.isatty()):
+        yield
+        return
+    heart, before, over = _Heart(sys.stderr), (sys.stdout, sys.stderr), threading.Event()
+    sys.stdout, sys.stderr = (_Heard(stream, heart) for stream in before)  # type: ignore[assignment]
+    thread = threading.Thread(target=heart.beat, args=(over,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        sys.stdout, sys.stderr = before
+
+
+class _Heart:
+    """Says on a terminal how long a command has been at work, once it has said nothing for a while."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+        self.lock = threading.RLock()  # what is collected while a word is written may close a bar
+        self.start = self.last = time.monotonic()
+        self.told = False
+
+    def beat(self, over: threading.Event) -> None:
+        """Until the command is over."""
+        while not over.wait(0.5):
+            with self.lock:
+                if time.monotonic() - self.last > SILENCE:
+                    self._tell(f"{_CLEAR}... {time.monotonic() - self.start:.0f} s")
+                    self.told = True
+        with self.lock:
+            self.clear()
+
+    def clear(self) -> None:
+        """Takes the time away, for a word to stand in its place."""
+        if self.told:
+            self._tell(_CLEAR)
+            self.told = False
+
+    def _tell(self, text: str) -> None:
+        self.terminal.write(text)
+        self.terminal.flush()
+
+
+class _Heard:
+    """A stream, of which every word is heard."""
+
+    def __init__(self, stream: TextIO, heart: _Heart) -> None:
+        self._stream, self._heart = stream, heart
+
+    def write(self, text: str) -> int:
+        """Writes, in place of the time."""
+        with self._heart.lock:
+            self._heart.clear()
+            self._heart.last = time.monotonic()
+            return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 if __name__ == "__main__":

@@ -306,7 +306,7 @@ class LensTable(Tabular):
         Raises:
             DataError: No patches were read, or the file of emoji does not fit.
         """
-        from ...circuits.draw.lens_page import to_html
+        from ...circuits.draw.lens_view import to_html
 
         return to_html(self._view(emoji, title), self.table())
 

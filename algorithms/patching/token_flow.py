@@ -117,9 +117,8 @@ class FlowTable(EffectTable):
 
     def _draw(self, path: str | Path, show: str, title: str) -> Path:
         """Few groups are lanes with bands between them; many are patches, drawn as maps; else a grid of cells."""
-        from ...circuits.draw.flow import draw_flow
         from ...circuits.draw.heatmap import draw_heatmap
-        from ...circuits.draw.image_maps import draw_token_maps, places_of
+        from ...circuits.draw.image_maps import draw_flow, draw_token_maps, places_of
 
         names = [self.groups[group] for group in self.into]
         if len(self.groups) <= FEW and show == "effect":

@@ -35,7 +35,7 @@ from ...models.errors import FormatError
 from ...models.watching import progress_bar
 from ..attribution.accumulate import EffectStatistics, scores_of
 from ..engines.edge_mask import EVERYWHERE, Destination, EdgeMask
-from ..engines.part_run import PartRun
+from ..engines.flips import PartRun
 from ..engines.pruned_run import PrunedRun, Trial
 from ..engines.source_deltas import Ends
 from ..registry import Chosen

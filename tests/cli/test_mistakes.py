@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from vitcircuits.circuits import Circuit, compile_graph
 from vitcircuits.cli.main import main
-from vitcircuits.cli.mistakes import in_options
+from vitcircuits.cli.options import in_options
 from vitcircuits.models import load_vit
 
 DISCOVER = {"--model": "toy/digits-2l", "--data": "digits", "--target": "3", "--foil": "8", "--pairs": "4"}

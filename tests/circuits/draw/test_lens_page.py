@@ -7,8 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from vitcircuits.circuits.draw import lens_view
-from vitcircuits.circuits.draw.lens_page import page_data, to_html
-from vitcircuits.circuits.draw.lens_view import COLOURS, OTHER, LensView, draw_view, emoji_font, read_emoji, under
+from vitcircuits.circuits.draw.lens_view import (
+    COLOURS,
+    OTHER,
+    LensView,
+    draw_view,
+    emoji_font,
+    page_data,
+    read_emoji,
+    to_html,
+    under,
+)
 from vitcircuits.circuits.report import Figure, Table
 from vitcircuits.models.errors import DataError, FormatError
 
