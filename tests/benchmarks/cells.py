@@ -10,6 +10,7 @@ So a cell that was killed goes on. Its seconds are then those of all its goes th
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from studies import FIRST, LEARNED, LEAST, MASKED, RANKINGS, STARTS, STUDIES, Study, available, count_kinds
 from vitcircuits.algorithms import ALGORITHMS, acdc, optimal_ablation, run_algorithm
 from vitcircuits.algorithms.work import counted_work
-from vitcircuits.circuits import Circuit, Graph, Task
+from vitcircuits.circuits import Circuit, Graph, Scores, Task
 from vitcircuits.circuits.baseline import Baseline, make_baseline
 from vitcircuits.circuits.judging.controls import random_masks
 from vitcircuits.circuits.judging.crossed_runs import CrossedRuns, describe_images, fewer, other_classes
@@ -178,12 +179,22 @@ def _search(cell: Cell, task: Task, graph: Graph, journal: Path) -> list[tuple[t
         if "seed" in ALGORITHMS[method].options:
             options.setdefault("seed", cell.seed)
         if start := study_of(cell).start:
-            options["start"] = STARTS[start](graph, task)
+            options["start"] = _started(start, graph, task, journal.with_name("start.npz"))
         circuits = run_algorithm(method, graph, task, size=list(cell.shares), journal=journal, **options)
         return [(("", share), circuit.mask) for share, circuit in zip(cell.shares, circuits, strict=True)]
     scores = run_algorithm(method, graph, task, **options)
     rankings = (lesson.by,) if lesson else RANKINGS
     return [((by, share), scores.top(share, by=by).mask) for share in cell.shares for by in rankings]
+
+
+def _started(start: str, graph: Graph, task: Task, path: Path) -> Scores:
+    """What masks start from; scored once."""
+    names = ("values", "mean_abs", "std_err", "exact")
+    if not path.exists():
+        scores = STARTS[start](graph, task)
+        _save(path, {name: getattr(scores, name) for name in names})
+    with np.load(path) as saved:
+        return Scores(graph, **{name: saved[name] for name in names}, n_pairs=0, algorithm=start)
 
 
 def _acdc(cell: Cell, task: Task, graph: Graph, journal: Path) -> list[tuple[tuple[str, float], Bools]]:
@@ -243,7 +254,8 @@ def runs_in_parts(
         path = folder / f"{label}-{at}.npz"
         if not path.exists():
             runs = run_masks(task.vit, graph, masks, task.metric.response, some, baseline, n_logits=len(masks))
-            _save(path, runs)
+            small = {name: getattr(runs, name).numpy().astype(np.float32) for name in ("logits", "clean_logits")}
+            _save(path, {"outputs": runs.outputs, "clean_outputs": runs.clean_outputs, **small})
         with np.load(path) as saved:
             parts.append({name: saved[name] for name in saved.files})
     axes = {"outputs": 1, "clean_outputs": 0, "logits": 1, "clean_logits": 0}
@@ -252,12 +264,9 @@ def runs_in_parts(
     return MaskRuns(**whole, **logits)
 
 
-def _save(path: Path, runs: MaskRuns) -> None:
-    import io
-
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     buffer = io.BytesIO()
-    small = {name: getattr(runs, name).numpy().astype(np.float32) for name in ("logits", "clean_logits")}
-    np.savez(buffer, outputs=runs.outputs, clean_outputs=runs.clean_outputs, **small)
+    np.savez(buffer, **arrays)
     write_bytes_atomic(path, buffer.getvalue())
 
 

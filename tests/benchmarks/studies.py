@@ -178,8 +178,8 @@ def nodes_first(graph: Graph, task: Task) -> Scores:
 
 
 def by_exact_effects(graph: Graph, task: Task) -> Scores:
-    """Exact effects of single edges on eight discovery images of each class, one partner each."""
-    return exact_effects(graph, one_partner(task, 8))
+    """Exact effects of single edges on four discovery images of each class, one partner each."""
+    return exact_effects(graph, one_partner(task, 4))
 
 
 def one_partner(task: Task, each: int) -> Task:
