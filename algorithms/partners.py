@@ -26,6 +26,7 @@ from torch import Tensor
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
 from ..circuits.compare.similarity import rank_correlations
+from ..circuits.figures import merit, told
 from ..circuits.formats.plain import plain
 from ..circuits.graph import Graph
 from ..circuits.judging.bootstrap import NAMES
@@ -41,6 +42,7 @@ from ..circuits.sizes import Size, edge_count
 from ..circuits.tasks.contrast import image_key
 from ..circuits.tasks.design import one_partner_each
 from ..circuits.tasks.task import Pairs, Task
+from ..circuits.words import short
 from ..models.errors import TaskError
 from ..models.watching import progress_bar
 from .discovery import Discovery
@@ -119,7 +121,7 @@ def compare_partners(
     random = [random_masks(graph, mask, n_random, seed=seed + place) for place, mask in enumerate(masks)]
     how: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed, "memory": memory, "progress": progress}
     judged = [
-        shares_kept(task, graph, [*masks, *own], label=name, **how)
+        shares_kept(task, graph, [*masks, *own], label=name, n_told=len(masks), **how)
         for (name, task), own in zip(tasks.items(), random, strict=True)
     ]
     method = _method(discovery, graph, tasks) | {"n_random": n_random, "n_bootstrap": n_bootstrap, "seed": seed}
@@ -144,7 +146,7 @@ def _compared(
         rank_correlation=_rank_correlation(circuits, method["by"]),
         kept=tuple(tuple(column.kept(place) for column in judged) for place in places),
         random_kept=tuple(column.spread(chosen, _METHOD["random"]) for column in judged),
-        leakage=tuple(tuple(column.leakage(place) for column in judged) for place in places),
+        figures=tuple(tuple(column.figures(place) for column in judged) for place in places),
         empty=tuple(column.empty() for column in judged),
         dropped={name: task.info.get("dropped", {}) for name, task in tasks.items()},
         method=dict(method),
@@ -256,7 +258,8 @@ class PartnerComparison(Tabular):
         kept: What each circuit (outer) keeps of the behaviour under each partner (inner), on held-out pairs:
             transmission on crossed tasks, faithfulness on one-sided ones (`measure`).
         random_kept: Under each partner, of random circuits as large as the one found with it.
-        leakage: As `kept`: how much of the partner's class the circuit lets through, where partners have one.
+        figures: As `kept`: all that a report says of reading the image, by name (`leakage`, `offset`,
+            `transmission_within`, `reproduced_variation`, `right`, ...); empty on one-sided tasks.
         empty: Under each partner, T0, the transmission of no edge: what partners show of the class themselves.
         dropped: Clean images that were left out under each partner, by split and reason.
         method: How everything was obtained, in plain values.
@@ -269,10 +272,31 @@ class PartnerComparison(Tabular):
     rank_correlation: NDArray[np.float64]
     kept: tuple[tuple[Figure, ...], ...]
     random_kept: tuple[Figure, ...]
-    leakage: tuple[tuple[Figure, ...], ...]
+    figures: tuple[tuple[Mapping[str, Figure], ...], ...]
     empty: tuple[Figure, ...]
     dropped: Mapping[str, Mapping[str, Mapping[str, int]]]
     method: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of `figures`, under any of the partners."""
+        return tuple(dict.fromkeys(name for cell in self.figures[0] for name in cell))
+
+    def grid(self, name: str) -> tuple[tuple[Figure, ...], ...]:
+        """One of `figures`, of each circuit (outer) under each partner (inner); undefined where partners have none.
+
+        Raises:
+            TaskError: There is no such figure.
+        """
+        known = self.measured
+        if name not in known:
+            raise TaskError(
+                f"{name!r} is not measured here: choose one of {', '.join(known)}."
+                if known
+                else f"{name!r} needs clean images of both classes: make the tasks without sides='one'."
+            )
+        lacking = Figure(None, reason="these partners have none")
+        return tuple(tuple(cell.get(name, lacking) for cell in row) for row in self.figures)
 
     @property
     def headline(self) -> str:
@@ -314,6 +338,9 @@ class PartnerComparison(Tabular):
         lines.append(f"{'random':<{width}}  {'':>6}  {'  '.join(map(str, self.random_kept))}")
         if self.crossed:
             lines.append(f"{'T0':<{width}}  {'':>6}  {'  '.join(map(str, self.empty))}")
+        for place, name in enumerate(self.names):
+            said = [f"{merit(key).label} {short(figure)}" for key, figure in told(self.figures[place][place]).items()]
+            lines += [f"{name} under itself: {', '.join(said)}"] * bool(said)
         for first, second in zip(*np.triu_indices(len(self.names), 1), strict=True):
             lines.append(
                 f"{self.names[first]} and {self.names[second]}: Jaccard {self.jaccard[first, second]:.2f} (by chance "
@@ -355,7 +382,9 @@ class PartnerComparison(Tabular):
         rows.append((self.measure, "random", self.random_kept))
         if self.crossed:
             rows.append((self.measure, "none", self.empty))
-            rows += [("leakage", name, row) for name, row in zip(self.names, self.leakage, strict=True)]
+            for measure in self.measured:
+                if measure != self.measure:
+                    rows += [(measure, name, row) for name, row in zip(self.names, self.grid(measure), strict=True)]
         for measure, name, figures in rows:
             for partner, figure in zip(self.names, figures, strict=True):
                 yield measure, name, partner, figure.value, figure.low, figure.high, figure.reason
@@ -383,7 +412,8 @@ class PartnerComparison(Tabular):
             "sizes": self.sizes,
             self.measure: self.kept,
             f"random_{self.measure}": self.random_kept,
-            **({"leakage": self.leakage, "empty_transmission": self.empty} if self.crossed else {}),
+            **{name: self.grid(name) for name in self.measured},
+            **({"empty_transmission": self.empty} if self.crossed else {}),
             "jaccard": self.jaccard,
             "chance": self.chance,
             "rank_correlation": self.rank_correlation,

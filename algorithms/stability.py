@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from ..circuits.baseline import DEFAULT_MEMORY
 from ..circuits.circuit import Circuit
+from ..circuits.figures import told
 from ..circuits.graph import Graph
 from ..circuits.judging.controls import random_masks
 from ..circuits.judging.judgement import Shares, shares_kept
@@ -288,10 +289,11 @@ def _consensus_figure(inner: Sequence[tuple[Any, Any]], wanted: bool, share: flo
 
 
 def _kept_figures(kept: Shares, n: int) -> dict[str, Figure]:
-    """What the circuit of all pairs keeps of the behaviour, and those of the resamples."""
+    """What the circuit of all pairs keeps of the behaviour, how it reads, and what those of the resamples keep."""
     method = f"mean {kept.name} of {n} circuits found on bootstrap resamples, on {len(kept.pairs)} evaluation pairs"
     method += "; interval: the middle 95% of the circuits (their spread, not the error of the mean)"
-    return {kept.name: kept.kept(0), f"{kept.name}_resamples": kept.spread(range(1, n + 1), method)}
+    resamples = {f"{kept.name}_resamples": kept.spread(range(1, n + 1), method)}
+    return {kept.name: kept.kept(0), **told(kept.figures(0)), **resamples}
 
 
 def _chance(whole: Circuit, seed: int) -> Any:

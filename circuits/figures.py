@@ -115,6 +115,12 @@ _ELSEWHERE = {"faithfulness": "one_sided_faithfulness"}
 """What crossed tasks call a figure of one-sided ones."""
 
 
+def told(figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    """Those that a report of a crossed task says first, beside T."""
+    names = [one.name for one in FIGURES if one.label and one.sides == "both"]
+    return {name: figures[name] for name in names if name in figures}
+
+
 @cache
 def merit(name: str) -> Merit:
     """The row of a figure; of a figure over all images that of the same over right ones, under another heading."""

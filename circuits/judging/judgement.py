@@ -206,14 +206,22 @@ class Shares:
     """Circuits on some pairs.
 
     Args:
+        task: The model and the metric.
         pairs: The pairs.
         judged: Outputs: row 0 is the first circuit, row 1 no edge, then the other circuits.
+        runs: The same, with logits of the first rows.
         interchange: Whether removed edges carry the partner's values.
+        n_bootstrap: Draws for the intervals.
+        seed: Of the draws.
     """
 
+    task: Task
     pairs: Pairs
     judged: Judged
+    runs: MaskRuns
     interchange: bool
+    n_bootstrap: int
+    seed: int
 
     def _row(self, place: int) -> int:
         return place + (place > 0)
@@ -243,10 +251,13 @@ class Shares:
         row = self._row(place)
         return self._draws.figure(float(self.judged.values[row]), self.judged.drawn[:, row], "share", FAITHFULNESS)
 
-    def leakage(self, place: int) -> Figure:
-        """L of a circuit."""
-        crossed = self._crossed(place)
-        return _one_sided("L") if crossed is None else crossed.leakage()
+    def figures(self, place: int) -> dict[str, Figure]:
+        """What a report says of reading the image, of one of the `n_told` first circuits; none on one-sided tasks."""
+        if self.pairs.design is None:
+            return {}
+        rows, runs = [self._row(place), 1], self.runs
+        own = MaskRuns(runs.outputs[rows], runs.clean_outputs, runs.logits[rows], runs.clean_logits)
+        return CrossedRuns(self.task, self.pairs, own, self.interchange, self.n_bootstrap, self.seed).figures()
 
     def empty(self) -> Figure:
         """T0, what partners show of the clean image's class themselves."""
@@ -278,6 +289,7 @@ def shares_kept(
     memory: int = DEFAULT_MEMORY,
     progress: bool | None = None,
     label: str = "circuits",
+    n_told: int = 1,
 ) -> Shares:
     """What circuits keep of a task's behaviour. Costs two runs, and one for each different mask.
 
@@ -291,14 +303,16 @@ def shares_kept(
         memory: Bytes to hold at once.
         progress: Show a bar on stderr; None where somebody watches.
         label: What the bar is called.
+        n_told: Of how many circuits, from the first, the other figures can be asked for; their logits are kept.
     """
     pairs = task.evaluation.under(task.ablation).right if pairs is None else pairs
     metric = task.metric if pairs.design is None else task.metric.response
     baseline = make_baseline(task.vit, task.ablation, task.reference, memory=memory)
     ordered = [masks[0], np.zeros(len(graph), dtype=np.bool_), *masks[1:]]
-    runs = run_masks(task.vit, graph, ordered, metric, pairs, baseline, memory=memory, progress=progress, label=label)
-    draws = Resamples.of(pairs, n_bootstrap, seed=seed)
-    return Shares(pairs, Judged(runs.outputs, runs.clean_outputs, draws), task.ablation.kind == "partner")
+    how: dict[str, Any] = {"memory": memory, "progress": progress, "label": label, "n_logits": 1 + n_told}
+    runs = run_masks(task.vit, graph, ordered, metric, pairs, baseline, **how)
+    judged = Judged(runs.outputs, runs.clean_outputs, Resamples.of(pairs, n_bootstrap, seed=seed))
+    return Shares(task, pairs, judged, runs, task.ablation.kind == "partner", n_bootstrap, seed)
 
 
 @dataclass(frozen=True, eq=False)

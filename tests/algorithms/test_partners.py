@@ -11,6 +11,7 @@ from vitcircuits.algorithms import compare_partners, eap, eap_ig
 from vitcircuits.circuits import Partner, class_contrast, compile_graph, evaluate, partner_contrasts
 from vitcircuits.circuits.draw.images import draw_partners
 from vitcircuits.circuits.figure_data import gather_partners
+from vitcircuits.circuits.figures import told
 from vitcircuits.circuits.judging.judgement import shares_kept
 from vitcircuits.circuits.nodes import overlap
 from vitcircuits.models import load_vit
@@ -140,12 +141,15 @@ def same(figure, wanted):
 
 
 def test_every_figure_is_evaluates_own(graph, tasks, found):
-    for circuit, kept, leaks in zip(found.circuits, found.kept, found.leakage, strict=True):
-        for task, figure, leakage, empty in zip(tasks.values(), kept, leaks, found.empty, strict=True):
+    for circuit, kept, figures in zip(found.circuits, found.kept, found.figures, strict=True):
+        for task, figure, others, empty in zip(tasks.values(), kept, figures, found.empty, strict=True):
             report = evaluate(circuit, task, curve=False, n_random=0, n_bootstrap=50)
             same(figure, report[found.measure])
             if task.sides == "both":
-                same(leakage, report["leakage"])
+                assert set(told(report.figures)) - set(others) <= {"other_classes", "transmission_all_images"}
+            assert bool(others) == (task.sides == "both")
+            for name, other in others.items():
+                same(other, report[name])
             if task.sides == "both" and task.evaluation.design.follows:
                 same(empty, report["transmission_empty"])
     assert found.measure == ("transmission" if "near" in tasks else "faithfulness")
@@ -153,7 +157,7 @@ def test_every_figure_is_evaluates_own(graph, tasks, found):
 
 def test_the_whole_model_keeps_all_and_no_edge_nothing(graph, crossed):
     for name, task in crossed.items():
-        kept = shares_kept(task, graph, [np.ones(len(graph), bool), np.zeros(len(graph), bool)])
+        kept = shares_kept(task, graph, [np.ones(len(graph), bool), np.zeros(len(graph), bool)], n_told=2)
         if kept.kept(0).value is None:
             assert "partners show it" in kept.kept(0).reason and kept.empty().value > 0.3
             continue
@@ -161,8 +165,8 @@ def test_the_whole_model_keeps_all_and_no_edge_nothing(graph, crossed):
         assert kept.kept(0).value == pytest.approx(1, abs=1e-9), name
         assert kept.kept(1).value == pytest.approx(0 if follows else kept.empty().value, abs=1e-9)
         if task.evaluation.design.crossed:
-            assert kept.leakage(0).value == pytest.approx(0, abs=1e-6)
-            assert kept.leakage(1).value == pytest.approx(1, abs=1e-6)
+            assert kept.figures(0)["leakage"].value == pytest.approx(0, abs=1e-6)
+            assert kept.figures(1)["leakage"].value == pytest.approx(1, abs=1e-6)
     swap = shares_kept(crossed["swap"], graph, [np.zeros(len(graph), bool)])
     assert swap.empty().value == pytest.approx(0, abs=1e-9)  # every image is a partner equally often in every cell
 
@@ -201,6 +205,12 @@ def test_what_is_written_is_what_was_found(found, tmp_path):
     assert all(row["low"] or row["note"] for row in rows)  # an interval, or the reason that there is none
     record = json.loads((tmp_path / "new" / "partners.json").read_text())
     assert record[found.measure][0][2]["value"] == found.kept[0][2].value and f"held-out {found.measure}" in str(found)
+    for measure in found.measured:
+        written = {(row["circuit"], row["partner"]): row["value"] for row in rows if row["measure"] == measure}
+        grid = found.grid(measure)
+        assert record[measure][2][1]["value"] == grid[2][1].value
+        assert written[found.names[2], found.names[1]] == ("" if grid[2][1].value is None else str(grid[2][1].value))
+    assert ("swap under itself: leakage" in str(found)) == found.crossed
     assert record["jaccard"] == found.jaccard.tolist() and record["dropped"]["word"] == found.dropped["word"]
     assert record["method"]["partners"]["filled"]["mask_chosen_by"] == "the model's own attention"
     assert "swap and filled: Jaccard" in str(found)
@@ -221,6 +231,12 @@ def test_tasks_that_differ_in_more_than_partners_are_refused(vit, graph, tasks):
             compare_partners(graph, tasks, size=size)
     with pytest.raises(GraphError, match=r"1 to 110, or a share .* 0\.05"):
         compare_partners(graph, tasks, size=500)
+
+
+def test_figures_that_are_not_measured_are_refused(found):
+    said = "not measured here: choose one of transmission" if found.crossed else "needs clean images of both classes"
+    with pytest.raises(TaskError, match=said):
+        found.grid("faithfulness of nobody")
 
 
 def test_images_that_one_partner_was_found_on_are_not_judged_on_under_another(graph, one_sided):

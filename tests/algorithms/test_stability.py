@@ -142,6 +142,14 @@ def test_it_is_drawn_with_names_and_intervals(found, tmp_path):
     assert found.draw(tmp_path / "a.png").read_bytes() == found.draw(tmp_path / "b.png").read_bytes()
 
 
+def test_the_circuit_of_all_pairs_is_judged_as_evaluate_judges_it(found, digits):
+    report = evaluate(found.whole, digits[1], curve=False, n_random=0)
+    names = ["transmission", "leakage", "offset", "transmission_within", "reproduced_variation", "right", "kl"]
+    for name in names:
+        assert found[name].value == pytest.approx(report[name].value, abs=1e-6), name
+    assert [name for name in found.figures if name in names] == names
+
+
 @pytest.mark.parametrize(
     ("algorithm", "options", "said"),
     [
