@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..models.errors import TaskError
 from .ablation import Ablation
 from .formats.plain import plain
-from .judging.bootstrap import FLOOR, Resamples, percentiles, share, standard_error
+from .judging.bootstrap import FLOOR, Resamples, percentiles, standard_error, wilson
 from .report import Figure, Table, Tabular
 from .shown import drawable
 from .words import task_words
@@ -123,8 +123,8 @@ class EffectTable(Tabular, ABC):
         """The columns of a table, each with one entry per place, in the order of the flattened axes.
 
         `effect`, `std_err` over pairs and the 95% bootstrap interval `low` to `high`; `flips`, the share of pairs that
-        flip, with Wilson's interval `flips_low` to `flips_high`; `normalised`, effect / (m(clean) - m(corrupted)), a
-        ratio of means (NaN where |m(clean) - m(corrupted)| is below 1e-6).
+        flip, with Wilson's interval `flips_low` to `flips_high` on as many as there are clean images; `normalised`,
+        effect / (m(clean) - m(corrupted)), a ratio of means (NaN where |m(clean) - m(corrupted)| is below 1e-6).
 
         Args:
             n_bootstrap: Bootstrap draws of the pairs, or images; 0 leaves the interval NaN.
@@ -132,11 +132,13 @@ class EffectTable(Tabular, ABC):
         """
         values = self.values.reshape(self.n_pairs, -1)
         low, high = _intervals(values, self._resamples(n_bootstrap, seed))
-        figures = [share(hits, "") for hits in self.flips.reshape(self.n_pairs, -1).T]
+        n = self.n_pairs if self.design is None else self.design.n_images
         flips = self.shown("flips").ravel()
-        flips_low, flips_high = np.array([(f.low, f.high) for f in figures], dtype=float).reshape(-1, 2).T
+        ends = np.full((2, len(flips)), np.nan)
+        for place in np.flatnonzero(~np.isnan(flips)):
+            ends[:, place] = wilson(float(flips[place]), n)
         normalised = self.shown("normalised").ravel()
-        columns = (self._mean(values), standard_error(values), low, high, flips, flips_low, flips_high, normalised)
+        columns = (self._mean(values), standard_error(values), low, high, flips, *ends, normalised)
         return dict(zip(MEASURED, columns, strict=True))
 
     def unit_of(self, what: Shown | str) -> str:

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import binomtest
 from vitcircuits.algorithms import PatchTable, PathTable
+from vitcircuits.circuits.tasks.design import Design
 from vitcircuits.models.errors import FormatError, TaskError
 
 CLEAN, CORRUPT = np.array([4.0, 6.0, 2.0, 4.0]), np.array([0.0, -2.0, 0.0, 2.0])  # the gap's mean is 4
@@ -39,6 +42,15 @@ def test_every_column_is_what_it_says():
     assert row["std_err"] == pytest.approx(np.std([2, 4, 0, 2], ddof=1) / 2)
     assert 0 <= row["low"] < 2 < row["high"] <= 4
     assert 0 < row["flips_low"] < 0.25 < row["flips_high"] < 1
+
+
+def test_pairs_that_share_their_clean_image_count_once_in_the_interval_of_flips():
+    image = torch.tensor([0, 0, 1, 1])
+    design = Design(1 - image, 1 - image, image, image + 2, torch.ones(4, dtype=torch.bool))
+    flips = np.array([[True, False], [True, False], [False, False], [False, False]]).reshape(4, 1, 2, 1)
+    row = patch_table(flips=flips, design=design).frame().iloc[0]
+    own = binomtest(1, 2).proportion_ci(method="wilson")
+    assert row["flips"] == 0.5 and (row["flips_low"], row["flips_high"]) == pytest.approx((own.low, own.high))
 
 
 def test_some_of_the_pairs_are_a_table_of_their_own():
