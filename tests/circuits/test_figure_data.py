@@ -5,7 +5,7 @@ import pytest
 import torch
 from vitcircuits.circuits import Pairs, Task, class_contrast
 from vitcircuits.circuits.attention import attention_maps
-from vitcircuits.circuits.figure_data import _rows, gather
+from vitcircuits.circuits.figure_data import gather, image_keys
 from vitcircuits.circuits.tasks.metrics import Metric
 from vitcircuits.models import load_vit
 from vitcircuits.models.errors import TaskError
@@ -47,7 +47,8 @@ def test_full_patterns_are_of_the_first_image_and_left_out_where_they_would_fill
 @pytest.mark.parametrize("kind", ["score", "value_weighted"])
 def test_attention_is_told_by_every_kind_as_attention_maps_tells_it(crossed, kind):
     found = gather(crossed)
-    maps = attention_maps(crossed.vit, crossed.evaluation.select(_rows(crossed.evaluation, None)).clean, kind=kind)
+    place = {key: row for row, key in enumerate(image_keys(crossed.evaluation.clean))}
+    maps = attention_maps(crossed.vit, crossed.evaluation.clean[[place[key] for key in found.keys]], kind=kind)
     for name in maps:
         layer, head = (int(part[1:]) for part in name.split("."))
         np.testing.assert_allclose(found.kinds[kind][:, layer, head], maps.readout(name), atol=1e-5)
