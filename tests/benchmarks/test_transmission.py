@@ -114,6 +114,13 @@ def test_a_process_that_dies_leaves_its_error_and_one_without_progress_is_not_tr
     assert not transmission.done(CELL, tmp_path)
 
 
+def test_a_process_that_is_killed_between_its_result_and_its_end_has_a_result(tmp_path):
+    pool, path = _Fake([CELL], tmp_path, go=3.0), tmp_path / f"{CELL.name}.json"
+    pool.code = f"import pathlib, time; pathlib.Path({str(path)!r}).write_text('{{}}'); time.sleep(60)"
+    pool.run(1)
+    assert read(CELL, tmp_path) == {} and transmission.done(CELL, tmp_path)
+
+
 def test_a_cell_that_runs_out_of_time_goes_on_after_the_others(tmp_path):
     folder = tmp_path / CELL.name
     folder.mkdir()

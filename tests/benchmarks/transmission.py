@@ -151,6 +151,8 @@ class Pool:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+            if done(cell, self.work):  # it was about to end
+                return False
             again = self._out_of_time(cell, time.monotonic() - start, began)
             print(f"{cell.name}: {'goes on later' if again else 'no progress'}", file=sys.stderr)
             return again
