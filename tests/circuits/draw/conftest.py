@@ -150,6 +150,11 @@ def _watched(page):
     return page, complaints
 
 
+TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""A diagram learns its size in the first frame that it is in: before that keys and pointers reach something that cannot
+be drawn."""
+
+
 @pytest.fixture
 def shown(tabs, tmp_path):
     """Opens pages from disk, and sees at the end that they asked for nothing and that nobody complained."""
@@ -165,6 +170,7 @@ def shown(tabs, tmp_path):
             if options.get("java_script_enabled", True) and SCRIPTED in html:
                 # some scripts wait for the images to be decoded
                 page.locator(".scripted").first.wait_for(state="attached")
+                page.evaluate(TWO_FRAMES)
             return page
 
         yield show
