@@ -340,7 +340,8 @@ class PartnerComparison(Tabular):
             lines.append(f"{'T0':<{width}}  {'':>6}  {'  '.join(map(str, self.empty))}")
         for place, name in enumerate(self.names):
             said = [f"{merit(key).label} {short(figure)}" for key, figure in told(self.figures[place][place]).items()]
-            lines += [f"{name} under itself: {', '.join(said)}"] * bool(said)
+            if said:
+                lines += [f"{name} under itself: {', '.join(said[:3])},", f"  {', '.join(said[3:])}"]
         for first, second in zip(*np.triu_indices(len(self.names), 1), strict=True):
             lines.append(
                 f"{self.names[first]} and {self.names[second]}: Jaccard {self.jaccard[first, second]:.2f} (by chance "
